@@ -1,0 +1,178 @@
+"""Synthetic detection scenes: small glyphs pasted into clutter, written as COCO-format datasets."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+SIZE = 128  # height and width of a scene, pixels
+INK = 0.5  # opacity from which a pixel counts as ink
+MIN_INK = 20  # pixels of ink below which a glyph is left out
+MIN_VISIBLE = 0.6  # a glyph that would hide more of an earlier one is left out
+
+
+@dataclass
+class Scene:
+    """A rendered scene with its ground truth.
+
+    Attributes:
+        image: (H, W, 3) uint8, RGB.
+        owner: (H, W) int, the index of the glyph whose ink is on top, -1 for none.
+        classes: for each glyph its class index.
+    """
+
+    image: np.ndarray
+    owner: np.ndarray
+    classes: list[int]
+
+    def boxes(self) -> list[list[int]]:
+        """XYWH boxes in pixels, tight to the visible ink of each glyph."""
+        result = []
+        for i in range(len(self.classes)):
+            ys, xs = np.nonzero(self.owner == i)
+            x, y = int(xs.min()), int(ys.min())
+            result.append([x, y, int(xs.max()) - x + 1, int(ys.max()) - y + 1])
+        return result
+
+
+def render_scene(rng: np.random.Generator, glyphs: np.ndarray, labels: np.ndarray) -> Scene:
+    """Render one scene of 2 to 6 glyphs with random size, slant, colour, clutter and overlap.
+
+    Args:
+        rng: the only source of randomness.
+        glyphs: (M, h, w) opacities in [0, 1].
+        labels: (M,) class of each glyph.
+    """
+    background = rng.uniform(0, 255, 3)
+    image = _background(rng, background)
+    owner = np.full((SIZE, SIZE), -1)
+    classes: list[int] = []
+    sizes: list[int] = []
+    for index in rng.integers(len(glyphs), size=rng.integers(2, 7)):
+        opacity = _place(rng, glyphs[index])
+        ink = opacity > INK
+        left = [((owner == i) & ~ink).sum() / size for i, size in enumerate(sizes)]
+        if ink.sum() < MIN_INK or any(part < MIN_VISIBLE for part in left):
+            continue
+        colour = _contrasting_colour(rng, background)
+        image = image * (1 - opacity[..., None]) + colour * opacity[..., None]
+        owner[ink] = len(classes)
+        classes.append(int(labels[index]))
+        sizes.append(int(ink.sum()))
+    if not classes:  # every glyph fell off the edge: rare, and a scene needs one
+        return render_scene(rng, glyphs, labels)
+    noise = rng.standard_normal(image.shape, dtype=np.float32)
+    image = image + noise * rng.uniform(2, 12)
+    return Scene(image.clip(0, 255).astype(np.uint8), owner, classes)
+
+
+def _background(rng: np.random.Generator, colour: np.ndarray) -> np.ndarray:
+    """A slanted colour gradient with lines, ellipses and boxes that are no glyphs; (H, W, 3)."""
+    ramp = np.linspace(-0.5, 0.5, SIZE)
+    slope = rng.uniform(-70, 70, (2, 3))
+    base = colour + ramp[:, None, None] * slope[0] + ramp[None, :, None] * slope[1]
+    canvas = Image.fromarray(base.clip(0, 255).astype(np.uint8))
+    draw = ImageDraw.Draw(canvas)
+    for _ in range(rng.integers(3, 10)):
+        (x0, y0), (dx, dy) = rng.uniform(0, SIZE, 2), rng.uniform(6, 45, 2)
+        tint = tuple((colour + rng.uniform(-80, 80, 3)).clip(0, 255).astype(int).tolist())
+        box, width = [x0, y0, x0 + dx, y0 + dy], int(rng.integers(1, 5))
+        shape = rng.integers(4)
+        if shape == 0:
+            draw.line([x0, y0, x0 + dx, y0 + rng.choice([-1, 1]) * dy], fill=tint, width=width)
+        elif shape == 1:
+            draw.arc(box, *sorted(rng.uniform(0, 360, 2)), fill=tint, width=width)
+        elif shape == 2:
+            draw.ellipse(box, fill=tint)
+        else:
+            draw.rectangle(box, fill=tint)
+    blurred = canvas.filter(ImageFilter.GaussianBlur(float(rng.uniform(0, 1.5))))
+    return np.asarray(blurred, dtype=np.float64)
+
+
+def _place(rng: np.random.Generator, glyph: np.ndarray) -> np.ndarray:
+    """Scale, slant and move a glyph; its opacity over the whole scene, (H, W) in [0, 1]."""
+    height = rng.uniform(18, 52)
+    width = height * rng.uniform(0.75, 1.1)
+    angle, shear = np.deg2rad(rng.uniform(-15, 15)), rng.uniform(-0.2, 0.2)
+    centre = rng.uniform(height / 2, SIZE - height / 2, 2)
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    forward = rotation @ np.array([[1, shear], [0, 1]])
+    # Image.transform wants the way back, from a pixel of the scene to a pixel of the glyph.
+    scale = np.diag([glyph.shape[1] / width, glyph.shape[0] / height])
+    back = scale @ np.linalg.inv(forward)
+    offset = np.array(glyph.shape[::-1]) / 2 - back @ centre
+    source = Image.fromarray((glyph * 255).astype(np.uint8))
+    coefficients = [*back[0], offset[0], *back[1], offset[1]]
+    placed = source.transform((SIZE, SIZE), Image.Transform.AFFINE, coefficients, Image.BICUBIC)
+    # The steep ramp turns the blur of the enlargement back into an edge.
+    return ((np.asarray(placed) / 255 - INK) * 3 + INK).clip(0, 1)
+
+
+def _contrasting_colour(rng: np.random.Generator, background: np.ndarray) -> np.ndarray:
+    while True:
+        colour = rng.uniform(0, 255, 3)
+        if np.abs(colour - background).sum() > 200:
+            return colour
+
+
+def write_dataset(
+    root: str,
+    splits: dict[str, tuple[np.ndarray, np.ndarray, int]],
+    names: Sequence[str],
+    seed: int,
+) -> None:
+    """Write COCO-format splits under `root`, all or nothing: a cut-off run leaves no `root`.
+
+    Args:
+        root: folder to create; `root/<split>/*.png` and `root/annotations/<split>.json`.
+        splits: split -> (glyphs, labels, number of scenes).
+        names: name of each class; category ids count from 1.
+        seed: the same seed gives the same bytes.
+    """
+    parent = os.path.dirname(os.path.abspath(root))
+    os.makedirs(parent, exist_ok=True)
+    aside = tempfile.mkdtemp(prefix=".generating-", dir=parent)
+    try:
+        os.makedirs(os.path.join(aside, "annotations"))
+        for number, (split, (glyphs, labels, count)) in enumerate(splits.items()):
+            rng = np.random.default_rng([seed, number])
+            scenes = (render_scene(rng, glyphs, labels) for _ in range(count))
+            _write_split(aside, split, scenes, names)
+        os.chmod(aside, 0o755)  # mkdtemp made it private
+        try:
+            os.rename(aside, root)
+        except OSError:
+            if not os.path.isdir(root):  # else another process was faster, with the same bytes
+                raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write_split(root: str, split: str, scenes, names: Sequence[str]) -> None:
+    os.makedirs(os.path.join(root, split))
+    images, annotations = [], []
+    for image_id, scene in enumerate(scenes, start=1):
+        file_name = f"{image_id:05d}.png"
+        Image.fromarray(scene.image).save(os.path.join(root, split, file_name))
+        images.append({"id": image_id, "file_name": file_name, "height": SIZE, "width": SIZE})
+        for label, box in zip(scene.classes, scene.boxes(), strict=True):
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": label + 1,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": 0,
+                }
+            )
+    categories = [{"id": i, "name": name} for i, name in enumerate(names, start=1)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    with open(os.path.join(root, "annotations", f"{split}.json"), "w") as f:
+        json.dump(content, f)

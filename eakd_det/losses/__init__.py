@@ -1,0 +1,18 @@
+"""Distillation losses: functions of tensors, on torch alone.
+
+The EA form of each is `weight=entropy_weight(student_logits, teacher_logits)`.
+"""
+
+from .dkd import dkd_loss
+from .entropy import combine_entropies, entropy, entropy_weight
+from .kd import kd_loss
+from .standardize import standardize
+
+__all__ = [
+    "combine_entropies",
+    "dkd_loss",
+    "entropy",
+    "entropy_weight",
+    "kd_loss",
+    "standardize",
+]

@@ -1,0 +1,74 @@
+"""Decoupled knowledge distillation, DKD (Zhao et al., CVPR 2022, arXiv 2203.08679).
+
+N counts samples (images, ROIs or tokens), C the classes of the softmax. EA-DKD is
+`dkd_loss(..., weight=entropy_weight(...))`.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .reduction import at_least_float32, reduce_samples
+
+
+def dkd_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    alpha: float = 1.0,
+    beta: float = 8.0,
+    temperature: float = 4.0,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """alpha * TCKD + beta * NCKD (arXiv 2203.08679, equation 7), both times T^2.
+
+    TCKD is the KL between (target, all others) of both networks, NCKD the KL between their
+    distributions over the classes other than the target.
+
+    Args:
+        student_logits, teacher_logits: (N, C), C at least 2. The teacher's side gets no gradient.
+        labels: (N,) int64 in [0, C): the target class; background counts as a class.
+        alpha, beta: weights of TCKD and NCKD.
+        temperature: T.
+        weight: (N,) factor of each sample, or None.
+        reduction: "mean" over the N samples, or "none".
+
+    Returns:
+        A scalar, or (N,) with "none"; at least float32. No samples give a zero joined to the graph.
+        With C = 2 only one class is left beside the target, and NCKD is 0.
+
+    Raises:
+        ValueError: C is 1, `weight` is not (N,), or `reduction` is unknown.
+    """
+    if student_logits.shape[-1] < 2:
+        raise ValueError(f"DKD needs at least 2 classes, got logits {tuple(student_logits.shape)}")
+    student = at_least_float32(student_logits) / temperature
+    teacher = at_least_float32(teacher_logits.detach()) / temperature
+    target = torch.zeros_like(student, dtype=torch.bool).scatter_(1, labels.unsqueeze(1), True)
+
+    tckd = F.kl_div(
+        _target_against_rest(student, target),
+        _target_against_rest(teacher, target),
+        reduction="none",
+        log_target=True,
+    ).sum(dim=1)
+
+    student_rest = F.log_softmax(student.masked_fill(target, -torch.inf), dim=1)
+    teacher_rest = F.log_softmax(teacher.masked_fill(target, -torch.inf), dim=1)
+    # The target's own entry is -inf on both sides; kl_div would make it NaN.
+    nckd = teacher_rest.exp() * (teacher_rest - student_rest).masked_fill(target, 0.0)
+
+    loss = (alpha * tckd + beta * nckd.sum(dim=1)) * temperature**2
+    return reduce_samples(loss, weight, reduction)
+
+
+def _target_against_rest(logits: Tensor, target: Tensor) -> Tensor:
+    """(N, 2) log-probabilities: of the target, and of all other classes together.
+
+    log(1 - p) loses everything once p rounds to 1, so the rest is a logsumexp of its own.
+    """
+    log_p = F.log_softmax(logits, dim=1)
+    rest = log_p.masked_fill(target, -torch.inf).logsumexp(dim=1)
+    return torch.stack([log_p[target], rest], dim=1)

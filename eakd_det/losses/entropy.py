@@ -1,0 +1,72 @@
+"""Entropies and the entropy-based adaptive weight of EA-KD (Su et al., ICCV 2025, arXiv 2311.13621).
+
+N counts samples (images, ROIs or tokens), C the classes of the softmax.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .reduction import at_least_float32
+
+
+def entropy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Shannon entropy of softmax(logits / temperature), in nats.
+
+    Args:
+        logits: (N, C).
+        temperature: divides the logits; above 1 it flattens the distribution.
+
+    Returns:
+        (N,), between 0 and log C; exact, not offset by an epsilon. Empty input gives (0,).
+    """
+    log_p = F.log_softmax(at_least_float32(logits) / temperature, dim=-1)
+    return (log_p.exp() * -log_p).sum(dim=-1)
+
+
+def combine_entropies(
+    student_entropy: Tensor, teacher_entropy: Tensor, num_classes: int, bound: float | None = None
+) -> Tensor:
+    """w_EA = (H_T + H_T * H_S / H_ub) / 2 from entropies at hand; see `entropy_weight`."""
+    if bound is None:
+        if num_classes < 2:
+            raise ValueError("a softmax over one class has no entropy to weight by")
+        bound = math.log(num_classes)
+    if not bound > 0:
+        raise ValueError(f"the upper bound of the entropy must be positive, got {bound}")
+    return 0.5 * teacher_entropy * (1 + student_entropy / bound)
+
+
+@torch.no_grad()
+def entropy_weight(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    temperature: float = 3.0,
+    bound: float | None = None,
+) -> Tensor:
+    """Weight of each sample, w_EA = (H_T + H_T * H_S / H_ub) / 2 (EA-KD, arXiv 2311.13621).
+
+    It is large where the teacher is uncertain, and larger where the student still is, too. It is
+    not normalised over the batch.
+
+    Args:
+        student_logits, teacher_logits: (N, C).
+        temperature: of both entropies, not of the distillation loss.
+        bound: H_ub in nats; None is its natural value, log C. The released CIFAR code has 100
+            there (docs/papers.md).
+
+    Returns:
+        (N,) between 0 and log C, detached: it scales a loss and nothing flows through it.
+
+    Raises:
+        ValueError: C is 1, or `bound` is not positive.
+    """
+    return combine_entropies(
+        entropy(student_logits, temperature=temperature),
+        entropy(teacher_logits, temperature=temperature),
+        teacher_logits.shape[-1],
+        bound,
+    )

@@ -1,0 +1,37 @@
+"""What every loss shares: the working precision and the reduction over samples."""
+
+import torch
+from torch import Tensor
+
+
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Return `logits` in float32, or in float64 if they are: halves lose a KL term below 1e-3."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def reduce_samples(loss: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
+    """Weight and reduce a per-sample loss.
+
+    Args:
+        loss: (N,) loss of each sample.
+        weight: (N,) factor of each sample, or None. It is a constant: no gradient flows into it.
+        reduction: "mean" divides the sum by N, not by the sum of the weights; "none" gives (N,).
+
+    Returns:
+        A scalar, or (N,). The mean over no samples is a zero that is joined to the graph.
+
+    Raises:
+        ValueError: `weight` is not (N,), or `reduction` is unknown.
+    """
+    if weight is not None:
+        if weight.shape != loss.shape:
+            raise ValueError(
+                f"weight must have one value for each of the {len(loss)} samples, "
+                f"got shape {tuple(weight.shape)}"
+            )
+        loss = loss * weight.detach()
+    if reduction == "none":
+        return loss
+    if reduction == "mean":
+        return loss.sum() / max(len(loss), 1)
+    raise ValueError(f'reduction must be "mean" or "none", got {reduction!r}')

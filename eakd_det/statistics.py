@@ -1,0 +1,71 @@
+"""What a run logs about entropies and weights, beside Detectron2's own metrics."""
+
+import logging
+
+import torch
+from detectron2.utils.events import CommonMetricPrinter, get_event_storage
+from torch import Tensor
+
+from .losses import entropy, entropy_weight
+
+LOG_PERIOD = 20  # iterations; DefaultTrainer writes its metrics at this period
+PARTS = ("foreground", "background")
+COLUMNS = ("teacher_entropy", "student_entropy", "w_ea", "w_ea_p10", "w_ea_p90")
+
+
+@torch.no_grad()
+def roi_statistics(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    temperature: float,
+    bound: float | None,
+) -> dict[str, float]:
+    """Mean entropies (nats) and mean, 10th and 90th percentile of w_EA, by part of the ROIs.
+
+    Args:
+        student_logits, teacher_logits: (R, K + 1), background last.
+        labels: (R,); K is background.
+        temperature, bound: of `entropy_weight`.
+
+    Returns:
+        "distill/<part>/<column>" -> value; a part without ROIs is left out.
+    """
+    columns = [
+        entropy(teacher_logits, temperature=temperature),
+        entropy(student_logits, temperature=temperature),
+        entropy_weight(student_logits, teacher_logits, temperature=temperature, bound=bound),
+    ]
+    values = torch.stack(columns)
+    background = labels == student_logits.shape[-1] - 1
+    names, rows = [], []
+    for part, mask in zip(PARTS, (~background, background), strict=True):
+        chosen = values[:, mask]
+        if chosen.shape[1]:
+            quantiles = torch.quantile(chosen[2], chosen.new_tensor([0.1, 0.9]))
+            rows.append(torch.cat([chosen.mean(dim=1), quantiles]))
+            names.extend(f"distill/{part}/{column}" for column in COLUMNS)
+    return dict(zip(names, torch.cat(rows).tolist(), strict=True)) if rows else {}
+
+
+class DistillMetricPrinter(CommonMetricPrinter):
+    """Detectron2's terminal line with the entropies and weights at its end."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.logger = _WithStatistics(self.logger)
+
+
+class _WithStatistics(logging.LoggerAdapter):
+    def __init__(self, logger: logging.Logger):
+        super().__init__(logger, {})
+
+    def process(self, msg, kwargs):
+        latest = get_event_storage().latest()
+        for part in PARTS:
+            keys = [f"distill/{part}/{column}" for column in COLUMNS]
+            if keys[0] in latest:
+                values = [latest[key][0] for key in keys]
+                msg += part + " H_T {:.3g} H_S {:.3g} w_EA {:.3g} [{:.2g}, {:.2g}]  ".format(*values)
+        return msg, kwargs

@@ -1,0 +1,125 @@
+"""The frozen teacher: a whole stock detector, built from its own config."""
+
+from typing import Any
+
+import torch
+from detectron2 import model_zoo
+from detectron2.config import CfgNode, get_cfg
+from detectron2.layers import Conv2d, FrozenBatchNorm2d
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes
+from detectron2.utils.file_io import PathManager
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from .checkpoint import load_strictly
+from .config import add_distill_config, stock_config
+
+
+class Teacher:
+    """A detector that only answers. No nn.Module, so no student registers, trains or saves it.
+
+    Attributes:
+        model: the frozen stock model, in eval mode.
+        input_format: its channel order, "RGB" or "BGR".
+    """
+
+    def __init__(self, model: nn.Module, *, flip_channels: bool = False):
+        """
+        Args:
+            model: a stock detector with its weights. It is changed in place: frozen, set to eval
+                mode, norms folded into convolutions.
+            flip_channels: whether the student's images have the other channel order.
+        """
+        self.model = prepare_for_inference(model)
+        self.flip_channels = flip_channels
+
+    @torch.no_grad()
+    def features(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Backbone features of the student's raw images, normalised and padded the teacher's way.
+
+        Returns:
+            FPN level -> (B, channels, H, W).
+        """
+        images = [x["image"].flip(0) if self.flip_channels else x["image"] for x in batched_inputs]
+        images = self.model.preprocess_image([{"image": image} for image in images])
+        return self.model.backbone(images.tensor)
+
+    @torch.no_grad()
+    def roi_logits(self, features: dict[str, Tensor], boxes: list[Boxes]) -> Tensor:
+        """Class logits, (R, K + 1), of the given boxes of each image (absolute pixels)."""
+        heads = self.model.roi_heads
+        pooled = heads.box_pooler([features[level] for level in heads.box_in_features], boxes)
+        logits, _ = heads.box_predictor(heads.box_head(pooled))
+        return logits
+
+
+def build_teacher(cfg: CfgNode) -> Teacher:
+    """Build the teacher of a run from TEACHER.CONFIG_FILE and TEACHER.WEIGHTS.
+
+    The random state is left as it was, so that the student trains as it would without a teacher.
+
+    Raises:
+        ValueError: a key is empty, the config cannot be found, the weights do not fit, or the
+            channel orders cannot be converted.
+    """
+    teacher_cfg = _teacher_config(cfg)
+    orders = {cfg.INPUT.FORMAT, teacher_cfg.INPUT.FORMAT}
+    if len(orders) == 2 and orders != {"RGB", "BGR"}:
+        raise ValueError(
+            f"The student reads {cfg.INPUT.FORMAT} images and the teacher "
+            f"{teacher_cfg.INPUT.FORMAT}: these cannot be converted; give both the same "
+            "INPUT.FORMAT, or RGB and BGR."
+        )
+    with torch.random.fork_rng():
+        model = build_model(teacher_cfg)
+    load_strictly(model, cfg.TEACHER.WEIGHTS, key="TEACHER.WEIGHTS")
+    return Teacher(model, flip_channels=len(orders) == 2)
+
+
+def _teacher_config(cfg: CfgNode) -> CfgNode:
+    """The teacher's own stock config, on the student's device."""
+    name = cfg.TEACHER.CONFIG_FILE
+    if not name:
+        raise ValueError(
+            f"DISTILL.METHODS is {tuple(cfg.DISTILL.METHODS)} but TEACHER.CONFIG_FILE is empty: "
+            "name the teacher's Detectron2 config, or set DISTILL.METHODS to ()."
+        )
+    if not cfg.TEACHER.WEIGHTS:
+        raise ValueError(
+            f"The teacher {name} has no weights: set TEACHER.WEIGHTS to its trained checkpoint."
+        )
+    path = name
+    if not PathManager.isfile(path):
+        try:
+            path = model_zoo.get_config_file(name)
+        except RuntimeError as error:
+            raise ValueError(
+                f"TEACHER.CONFIG_FILE: {name} is neither a file nor a config of Detectron2's "
+                "model zoo."
+            ) from error
+    teacher_cfg = get_cfg()
+    add_distill_config(teacher_cfg)  # the config of an earlier student can be a teacher's, too
+    teacher_cfg.merge_from_file(path)
+    teacher_cfg = stock_config(teacher_cfg)
+    teacher_cfg.MODEL.DEVICE = cfg.MODEL.DEVICE
+    return teacher_cfg
+
+
+def prepare_for_inference(model: nn.Module) -> nn.Module:
+    """Freeze a model in eval mode and fold its batch norms into the convolutions before them."""
+    model.eval().requires_grad_(False)
+    for conv in [m for m in model.modules() if type(m) is Conv2d]:
+        norm = conv.norm
+        if isinstance(norm, FrozenBatchNorm2d | nn.BatchNorm2d):
+            conv.weight, conv.bias = fuse_conv_bn_weights(
+                conv.weight,
+                conv.bias,
+                norm.running_mean,
+                norm.running_var,
+                norm.eps,
+                norm.weight,
+                norm.bias,
+            )
+            conv.norm = None
+    return model

@@ -1,0 +1,317 @@
+import copy
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.solver import build_optimizer
+from detectron2.structures import Instances
+
+from eakd_det.config import stock_config
+from eakd_det.losses import dkd_loss, entropy, entropy_weight, kd_loss
+from eakd_det.record import record
+
+
+def _build(cfg, seed=0):
+    torch.manual_seed(seed)
+    return build_model(cfg)
+
+
+def _train(model, cfg, batch, steps):
+    """`steps` of SGD; the losses of each step."""
+    optimizer = build_optimizer(cfg, model)
+    history = []
+    for _ in range(steps):
+        losses = model(batch)
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+        history.append({name: loss.item() for name, loss in losses.items()})
+    return history
+
+
+def test_without_methods_equals_stock(distill_cfg, batch, storage):
+    distill_cfg.DISTILL.METHODS = ()
+    ours = _train(_build(distill_cfg), distill_cfg, batch, 3)
+    stock = _train(_build(stock_config(distill_cfg)), distill_cfg, batch, 3)
+    assert ours == stock
+
+
+@pytest.mark.parametrize("methods", [("DKD",), ("KD", "DKD")])
+def test_own_losses_equal_stock(distill_cfg, batch, storage, methods):
+    """With a factor of 0 the weights stay stock's, so every step must agree bit for bit."""
+    distill_cfg.DISTILL.METHODS = methods
+    for method in methods:
+        distill_cfg.DISTILL[method].WEIGHT = 0.0
+    ours = _train(_build(distill_cfg), distill_cfg, batch, 3)
+    stock = _train(_build(stock_config(distill_cfg)), distill_cfg, batch, 3)
+    assert [{k: v for k, v in step.items() if k in stock[0]} for step in ours] == stock
+    assert {f"loss_{m.lower()}" for m in methods} == set(ours[0]) - set(stock[0])
+
+
+def test_own_losses_equal_stock_while_distilling(distill_cfg, batch, storage):
+    """With the distillation's own updates: stock, given the same weights, gives the same losses."""
+    model, stock = _build(distill_cfg), build_model(stock_config(distill_cfg))
+    stock.train()
+    optimizer = build_optimizer(distill_cfg, model)
+    for step in range(3):
+        stock.load_state_dict(model.state_dict())
+        torch.manual_seed(step)
+        expected = stock(batch)
+        torch.manual_seed(step)
+        losses = model(batch)
+        assert losses["loss_dkd"] > 0
+        assert all(torch.equal(losses[name], loss) for name, loss in expected.items())
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+
+
+def test_distillation_changes_the_student(distill_cfg, batch, storage):
+    with_ea = _build(distill_cfg)
+    _train(with_ea, distill_cfg, batch, 2)
+    distill_cfg.DISTILL.METHODS = ()
+    without = _build(distill_cfg)
+    _train(without, distill_cfg, batch, 2)
+    name = "roi_heads.box_predictor.cls_score.weight"
+    assert not torch.equal(with_ea.state_dict()[name], without.state_dict()[name])
+
+
+def test_heads_run_once_a_step(distill_cfg, batch, storage):
+    model = _build(distill_cfg)
+    theirs = model.teacher.model
+    with record(
+        backbone=model.backbone,
+        head=model.roi_heads.box_head,
+        teacher_backbone=theirs.backbone,
+        teacher_head=theirs.roi_heads.box_head,
+        teacher_rpn=theirs.proposal_generator,
+    ) as calls:
+        model(batch)
+    assert {name: len(c) for name, c in calls.items()} == {
+        "backbone": 1,
+        "head": 1,
+        "teacher_backbone": 1,
+        "teacher_head": 1,
+        "teacher_rpn": 0,
+    }
+
+
+def test_teacher_stays_as_it_was(distill_cfg, batch, storage):
+    model = _build(distill_cfg)
+    before = copy.deepcopy(model.teacher.model.state_dict())
+    model.train()
+    _train(model, distill_cfg, batch, 5)
+    after = model.teacher.model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert not model.teacher.model.training
+    assert all(p.grad is None for p in model.teacher.model.parameters())
+
+
+def test_teacher_is_in_no_state_and_no_optimizer(distill_cfg):
+    model = _build(distill_cfg)
+    stock = build_model(stock_config(distill_cfg))
+    assert list(model.state_dict()) == list(stock.state_dict())
+    theirs = {id(p) for p in model.teacher.model.parameters()}
+    groups = build_optimizer(distill_cfg, model).param_groups
+    assert not theirs & {id(p) for group in groups for p in group["params"]}
+
+
+def test_teacher_follows_the_student(distill_cfg):
+    model = _build(distill_cfg).double()
+    assert next(model.teacher.model.parameters()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("train_on_pred_boxes", [False, True])
+def test_loss_is_that_of_the_sampled_rois(distill_cfg, batch, storage, train_on_pred_boxes):
+    """Recomputed by hand from what the heads saw; TRAIN_ON_PRED_BOXES must not move the boxes."""
+    distill_cfg.MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES = train_on_pred_boxes
+    distill_cfg.DISTILL.METHODS = ("KD", "DKD")
+    model = _build(distill_cfg)
+    heads, theirs = model.roi_heads, model.teacher.model.roi_heads
+    with record(
+        pooler=heads.box_pooler,
+        predictor=heads.box_predictor,
+        teacher_pooler=theirs.box_pooler,
+        teacher=theirs.box_predictor,
+        heads=heads,
+    ) as calls:
+        losses = model(batch)
+    for ours, seen in zip(
+        calls["pooler"][0].args[1], calls["teacher_pooler"][0].args[1], strict=True
+    ):
+        assert torch.equal(ours.tensor, seen.tensor)
+    student, teacher = calls["predictor"][0].output[0], calls["teacher"][0].output[0]
+    labels = torch.cat([p.gt_classes for p in calls["heads"][0].output[0]])
+    weight = entropy_weight(student, teacher)
+    assert torch.equal(losses["loss_kd"], kd_loss(student, teacher, weight=weight))
+    assert torch.equal(losses["loss_dkd"], dkd_loss(student, teacher, labels, weight=weight))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("DISTILL.DKD.WEIGHT", 2.0),
+        ("DISTILL.DKD.ALPHA", 2.0),
+        ("DISTILL.DKD.BETA", 2.0),
+        ("DISTILL.DKD.TEMPERATURE", 2.0),
+        ("DISTILL.KD.WEIGHT", 2.0),
+        ("DISTILL.KD.TEMPERATURE", 2.0),
+        ("DISTILL.EA.ENABLED", False),
+        ("DISTILL.EA.MODE", "teacher"),
+        ("DISTILL.EA.MODE", "matched"),
+        ("DISTILL.EA.TEMPERATURE", 2.0),
+        ("DISTILL.EA.BOUND", 100.0),
+    ],
+)
+def test_each_option_changes_its_loss(distill_cfg, batch, storage, key, value):
+    distill_cfg.DISTILL.METHODS = ("KD", "DKD")
+
+    def losses():
+        model = _build(distill_cfg)
+        torch.manual_seed(1)
+        return {k: v.item() for k, v in model(batch).items() if k in ("loss_kd", "loss_dkd")}
+
+    before = losses()
+    distill_cfg.merge_from_list([key, value])
+    after = losses()
+    changed = {name for name in before if before[name] != after[name]}
+    node = key.split(".")[1]
+    assert changed == ({"loss_kd", "loss_dkd"} if node == "EA" else {f"loss_{node.lower()}"})
+
+
+@pytest.mark.parametrize("mode", ["full", "teacher", "matched"])
+def test_modes(distill_cfg, batch, storage, mode):
+    distill_cfg.DISTILL.EA.MODE = mode
+    model = _build(distill_cfg)
+    with record(
+        ours=model.roi_heads.box_predictor,
+        theirs=model.teacher.model.roi_heads.box_predictor,
+        heads=model.roi_heads,
+    ) as calls:
+        loss = model(batch)["loss_dkd"]
+    student, teacher = calls["ours"][0].output[0], calls["theirs"][0].output[0]
+    labels = torch.cat([p.gt_classes for p in calls["heads"][0].output[0]])
+    weight = {
+        "full": entropy_weight(student, teacher),
+        "teacher": entropy(teacher, temperature=3.0),
+        "matched": entropy_weight(student, teacher).mean().repeat(len(labels)),
+    }[mode]
+    torch.testing.assert_close(loss, dkd_loss(student, teacher, labels, weight=weight))
+
+
+def test_images_without_objects(distill_cfg, batch, storage):
+    for x in batch:
+        x["instances"] = x["instances"][:0]
+    losses = _build(distill_cfg)(batch)
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(loss) for loss in losses.values())
+
+
+def test_no_roi_at_all(distill_cfg, batch, storage):
+    """RPN proposals switched off and no ground truth: a zero that is joined to the graph."""
+    distill_cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = 0
+    for x in batch:
+        x["instances"] = x["instances"][:0]
+    loss = _build(distill_cfg)(batch)["loss_dkd"]
+    assert loss == 0
+    loss.backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast(distill_cfg, batch, storage, dtype):
+    distill_cfg.DISTILL.METHODS = ("KD", "DKD")
+    model = _build(distill_cfg)
+    with torch.autocast("cpu", dtype=dtype):
+        losses = model(batch)
+    assert losses["loss_kd"].dtype == losses["loss_dkd"].dtype == torch.float32
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_saturated_logits(distill_cfg, batch, storage):
+    distill_cfg.DISTILL.METHODS = ("KD", "DKD")
+    distill_cfg.DISTILL.EA.ENABLED = False  # the weight of a saturated teacher is 0
+    model = _build(distill_cfg)
+    for owner in (model, model.teacher.model):
+        scores = owner.roi_heads.box_predictor.cls_score
+        with torch.no_grad():
+            scores.bias.copy_(torch.linspace(-1e4, 1e4, len(scores.bias)))
+            scores.bias.copy_(scores.bias.roll(1 if owner is model else 0))
+    losses = model(batch)
+    sum(losses.values()).backward()
+    assert losses["loss_kd"] > 1000
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_inference_is_stock(distill_cfg, batch):
+    model = _build(distill_cfg).eval()
+    stock = build_model(stock_config(distill_cfg)).eval()
+    stock.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        for ours, theirs in zip(model(batch), stock(batch), strict=True):
+            assert isinstance(ours["instances"], Instances)
+            for field, value in theirs["instances"].get_fields().items():
+                mine = ours["instances"].get(field)
+                assert torch.equal(*(getattr(v, "tensor", v) for v in (mine, value)))
+
+
+def test_statistics_only_when_they_are_written(distill_cfg, batch, storage):
+    model = _build(distill_cfg)
+    model(batch)
+    assert not [key for key in storage.latest() if key.startswith("distill/")]
+    storage.iter = 19
+    model(batch)
+    assert storage.latest()["distill/background/w_ea"][0] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["MODEL.ROI_HEADS.NUM_CLASSES", 7], "The student has 7 classes and the teacher 5"),
+        (
+            ["MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", True],
+            "student is a .* with a sigmoid classifier and the teacher .* with a softmax "
+            "classifier: set MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE False in the student's config",
+        ),
+        (["DISTILL.METHODS", ("DKT",)], "DISTILL.METHODS: 'DKT' is unknown; choose from KD, DKD"),
+        (["DISTILL.EA.MODE", "half"], "DISTILL.EA.MODE: 'half' is unknown; choose from full"),
+    ],
+)
+def test_refused(distill_cfg, options, message):
+    distill_cfg.merge_from_list(options)
+    with pytest.raises(ValueError, match=message):
+        build_model(distill_cfg)
+
+
+def _replace_teacher(cfg, teacher_cfg, options, folder):
+    """Give the run a teacher with other options, and weights that fit it."""
+    teacher_cfg = teacher_cfg.clone()
+    teacher_cfg.merge_from_list(options)
+    torch.save({"model": build_model(teacher_cfg).state_dict()}, folder / "other.pth")
+    (folder / "other.yaml").write_text(teacher_cfg.dump())
+    cfg.TEACHER.CONFIG_FILE = str(folder / "other.yaml")
+    cfg.TEACHER.WEIGHTS = str(folder / "other.pth")
+
+
+C4 = ["MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.RESNETS.OUT_FEATURES", ["res4"]]
+C4 += ["MODEL.ROI_HEADS.NAME", "Res5ROIHeads", "MODEL.ROI_HEADS.IN_FEATURES", ["res4"]]
+C4 += ["MODEL.RPN.IN_FEATURES", ["res4"], "MODEL.ANCHOR_GENERATOR.SIZES", [[32]]]
+RETINA = ["MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.RETINANET.IN_FEATURES", ["p3", "p4"]]
+RETINA += ["MODEL.ANCHOR_GENERATOR.SIZES", [[16], [32]]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", True], "USE_SIGMOID_CE False in TEACHER.CONFIG"),
+        (C4, "teacher a Res5ROIHeads R-CNN .*StandardROIHeads on an FPN"),
+        (RETINA, "teacher a RetinaNet: set MODEL.META_ARCHITECTURE GeneralizedRCNN in TEACHER"),
+    ],
+)
+def test_refused_teacher(distill_cfg, teacher_cfg, tmp_path, options, message):
+    _replace_teacher(distill_cfg, teacher_cfg, options, tmp_path)
+    with pytest.raises(ValueError, match=message):
+        build_model(distill_cfg)

@@ -1,0 +1,34 @@
+import pytest
+import torch
+from torch import nn
+
+from eakd_det.record import record
+
+
+def test_records_arguments_and_outputs_in_the_graph():
+    first, second = nn.Linear(3, 4), nn.Linear(4, 2)
+    x = torch.randn(5, 3)
+    with record(first=first, second=second) as calls:
+        y = second(first(x))
+        second(first(x))
+    assert [len(calls[name]) for name in ("first", "second")] == [2, 2]
+    assert calls["first"][0].args[0] is x
+    assert calls["second"][0].output is y
+    calls["first"][0].output.sum().backward()
+    assert first.weight.grad is not None
+
+
+def test_output_is_not_changed():
+    module, x = nn.Linear(3, 4), torch.randn(2, 3)
+    expected = module(x)
+    with record(module=module):
+        assert torch.equal(module(x), expected)
+
+
+def test_no_hook_outlives_the_block():
+    module = nn.Linear(1, 1)
+    with pytest.raises(RuntimeError, match="stop"), record(module=module) as calls:
+        raise RuntimeError("stop")
+    module(torch.zeros(1, 1))
+    assert not module._forward_hooks
+    assert calls == {"module": []}
