@@ -122,7 +122,9 @@ class _AtomicPathManager:
         return getattr(PathManager, name)
 
     def open(self, path: str, mode: str = "r", **kwargs: Any):
-        return write_atomically(path, mode) if "w" in mode else PathManager.open(path, mode, **kwargs)
+        return (
+            write_atomically(path, mode) if "w" in mode else PathManager.open(path, mode, **kwargs)
+        )
 
 
 @contextmanager

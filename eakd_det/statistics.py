@@ -67,5 +67,7 @@ class _WithStatistics(logging.LoggerAdapter):
             keys = [f"distill/{part}/{column}" for column in COLUMNS]
             if keys[0] in latest:
                 values = [latest[key][0] for key in keys]
-                msg += part + " H_T {:.3g} H_S {:.3g} w_EA {:.3g} [{:.2g}, {:.2g}]  ".format(*values)
+                msg += part + " H_T {:.3g} H_S {:.3g} w_EA {:.3g} [{:.2g}, {:.2g}]  ".format(
+                    *values
+                )
         return msg, kwargs

@@ -60,12 +60,10 @@ def teacher_cfg():
     return cfg
 
 
-@pytest.fixture(scope="session")
-def teacher_files(teacher_cfg, tmp_path_factory):
-    """Paths of the teacher's config and of weights under which its logits differ from ROI to ROI."""
-    folder = tmp_path_factory.mktemp("teacher")
+def save_teacher(cfg, folder):
+    """Paths of a teacher's config and of weights under which its logits differ between ROIs."""
     torch.manual_seed(7)
-    model = build_model(teacher_cfg)
+    model = build_model(cfg)
     with torch.no_grad():
         for name, buffer in model.named_buffers():
             if name.endswith("norm.weight"):  # deep random networks explode without
@@ -76,8 +74,14 @@ def teacher_files(teacher_cfg, tmp_path_factory):
                 buffer.uniform_(-0.2, 0.2)
         model.roi_heads.box_predictor.cls_score.weight.mul_(20)
     torch.save({"model": model.state_dict()}, folder / "teacher.pth")
-    (folder / "teacher.yaml").write_text(teacher_cfg.dump())
+    (folder / "teacher.yaml").write_text(cfg.dump())
     return str(folder / "teacher.yaml"), str(folder / "teacher.pth")
+
+
+@pytest.fixture(scope="session")
+def teacher_files(teacher_cfg, tmp_path_factory):
+    """Paths of the config and the weights of the teacher of `teacher_cfg`."""
+    return save_teacher(teacher_cfg, tmp_path_factory.mktemp("teacher"))
 
 
 @pytest.fixture

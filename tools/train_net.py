@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Train or evaluate a detector; the command line is Detectron2's.
 
-    tools/train_net.py --config-file configs/COCO-Detection/EA-DKD-R18-R101.yaml --num-gpus 4
-    tools/train_net.py --config-file ... --resume
-    tools/train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/.../model_final.pth
+tools/train_net.py --config-file configs/COCO-Detection/EA-DKD-R18-R101.yaml --num-gpus 4
+tools/train_net.py --config-file ... --resume
+tools/train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/.../model_final.pth
 """
 
 from detectron2.config import CfgNode, get_cfg

@@ -14,7 +14,7 @@ from detectron2.data.datasets import load_coco_json
 from .scenes import write_dataset
 
 NAMES = [str(digit) for digit in range(10)]
-NUM_SCENES = {"train": 2000, "val": 250}
+NUM_SCENES = {"train": 1200, "val": 200}
 NUM_TRAIN_DIGITS = 1297  # of 1797; the file runs writer after writer, so val has other hands
 SEED = 0
 
@@ -36,7 +36,7 @@ def generate_digits(root: str, seed: int = SEED, num_scenes: dict[str, int] = NU
 
 def _load(split: str, root: str) -> list[dict]:
     if not os.path.isdir(root):
-        logging.getLogger(__name__).info("Generating digits_det into %s (half a minute)", root)
+        logging.getLogger(__name__).info("Generating digits_det into %s", root)
         generate_digits(root)
     paths = os.path.join(root, "annotations", f"{split}.json"), os.path.join(root, split)
     return load_coco_json(*paths, dataset_name=f"digits_det_{split}")

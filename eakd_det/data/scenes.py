@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
+from tqdm import tqdm
 
 SIZE = 128  # height and width of a scene, pixels
 INK = 0.5  # opacity from which a pixel counts as ink
 MIN_INK = 20  # pixels of ink below which a glyph is left out
-MIN_VISIBLE = 0.6  # a glyph that would hide more of an earlier one is left out
+MIN_VISIBLE = 0.75  # a glyph that would hide more of an earlier one is left out
 
 
 @dataclass
@@ -41,19 +42,19 @@ class Scene:
 
 
 def render_scene(rng: np.random.Generator, glyphs: np.ndarray, labels: np.ndarray) -> Scene:
-    """Render one scene of 2 to 6 glyphs with random size, slant, colour, clutter and overlap.
+    """Render one scene of up to 9 glyphs with random size, slant, colour, clutter and overlap.
 
     Args:
         rng: the only source of randomness.
         glyphs: (M, h, w) opacities in [0, 1].
         labels: (M,) class of each glyph.
     """
-    background = rng.uniform(0, 255, 3)
+    background = rng.uniform(0, 120, 3)
     image = _background(rng, background)
     owner = np.full((SIZE, SIZE), -1)
     classes: list[int] = []
     sizes: list[int] = []
-    for index in rng.integers(len(glyphs), size=rng.integers(2, 7)):
+    for index in rng.integers(len(glyphs), size=rng.integers(4, 10)):
         opacity = _place(rng, glyphs[index])
         ink = opacity > INK
         left = [((owner == i) & ~ink).sum() / size for i, size in enumerate(sizes)]
@@ -74,13 +75,13 @@ def render_scene(rng: np.random.Generator, glyphs: np.ndarray, labels: np.ndarra
 def _background(rng: np.random.Generator, colour: np.ndarray) -> np.ndarray:
     """A slanted colour gradient with lines, ellipses and boxes that are no glyphs; (H, W, 3)."""
     ramp = np.linspace(-0.5, 0.5, SIZE)
-    slope = rng.uniform(-70, 70, (2, 3))
+    slope = rng.uniform(-50, 50, (2, 3))
     base = colour + ramp[:, None, None] * slope[0] + ramp[None, :, None] * slope[1]
     canvas = Image.fromarray(base.clip(0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(canvas)
     for _ in range(rng.integers(3, 10)):
         (x0, y0), (dx, dy) = rng.uniform(0, SIZE, 2), rng.uniform(6, 45, 2)
-        tint = tuple((colour + rng.uniform(-80, 80, 3)).clip(0, 255).astype(int).tolist())
+        tint = tuple((colour + rng.uniform(-60, 60, 3)).clip(0, 255).astype(int).tolist())
         box, width = [x0, y0, x0 + dx, y0 + dy], int(rng.integers(1, 5))
         shape = rng.integers(4)
         if shape == 0:
@@ -97,7 +98,7 @@ def _background(rng: np.random.Generator, colour: np.ndarray) -> np.ndarray:
 
 def _place(rng: np.random.Generator, glyph: np.ndarray) -> np.ndarray:
     """Scale, slant and move a glyph; its opacity over the whole scene, (H, W) in [0, 1]."""
-    height = rng.uniform(18, 52)
+    height = rng.uniform(22, 46)
     width = height * rng.uniform(0.75, 1.1)
     angle, shear = np.deg2rad(rng.uniform(-15, 15)), rng.uniform(-0.2, 0.2)
     centre = rng.uniform(height / 2, SIZE - height / 2, 2)
@@ -117,7 +118,7 @@ def _place(rng: np.random.Generator, glyph: np.ndarray) -> np.ndarray:
 def _contrasting_colour(rng: np.random.Generator, background: np.ndarray) -> np.ndarray:
     while True:
         colour = rng.uniform(0, 255, 3)
-        if np.abs(colour - background).sum() > 200:
+        if (colour - background).sum() > 250:
             return colour
 
 
@@ -142,7 +143,10 @@ def write_dataset(
         os.makedirs(os.path.join(aside, "annotations"))
         for number, (split, (glyphs, labels, count)) in enumerate(splits.items()):
             rng = np.random.default_rng([seed, number])
-            scenes = (render_scene(rng, glyphs, labels) for _ in range(count))
+            scenes = (
+                render_scene(rng, glyphs, labels)
+                for _ in tqdm(range(count), f"{os.path.basename(root)} {split}", unit=" scenes")
+            )
             _write_split(aside, split, scenes, names)
         os.chmod(aside, 0o755)  # mkdtemp made it private
         try:

@@ -1,0 +1,113 @@
+"""Pictures of scenes side by side: ground truth and what each detector found."""
+
+import colorsys
+import json
+import os
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+from detectron2.data import Metadata
+from detectron2.data.detection_utils import read_image
+from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.utils.visualizer import Visualizer
+from PIL import Image, ImageDraw, ImageFont
+
+MIN_WIDTH = 420  # pixels of one panel; smaller images are enlarged
+GAP, TITLE_HEIGHT = 6, 34  # pixels
+GOLDEN_RATIO = 0.618034  # steps of hue that keep neighbouring classes apart
+
+
+def read_detections(results_json: str, metadata: Metadata) -> dict[int, Instances]:
+    """Detections that COCOEvaluator stored (inference/coco_instances_results.json), by image id."""
+    with open(results_json) as f:
+        results = json.load(f)
+    by_image = defaultdict(list)
+    for result in results:
+        by_image[result["image_id"]].append(result)
+    to_index = metadata.thing_dataset_id_to_contiguous_id
+    detections = {}
+    for image_id, found in by_image.items():
+        boxes = np.array([result["bbox"] for result in found])
+        instances = Instances((0, 0))  # drawn on the image, whose size is known there
+        instances.pred_boxes = Boxes(BoxMode.convert(boxes, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS))
+        instances.scores = np.array([result["score"] for result in found])
+        instances.pred_classes = np.array([to_index[result["category_id"]] for result in found])
+        detections[image_id] = instances
+    return detections
+
+
+def draw_side_by_side(
+    path: str,
+    scenes: list[dict[str, Any]],
+    metadata: Metadata,
+    detections: dict[str, dict[int, Instances]],
+    *,
+    threshold: float = 0.5,
+) -> None:
+    """Write a PNG with one row a scene: ground truth, then a column for each detector.
+
+    Args:
+        path: the PNG to write.
+        scenes: Detectron2 dataset dicts.
+        metadata: of the dataset; names the classes.
+        detections: title of a column -> image id -> detections; a missing id means none.
+        threshold: detections with a lower score are left out.
+    """
+    rows = []
+    for scene in scenes:
+        image = read_image(scene["file_name"], "RGB")
+        panels = [_draw_truth(image, scene, metadata)]
+        for by_image in detections.values():
+            found = by_image.get(scene["image_id"])
+            if found is not None:
+                found = found[found.scores >= threshold]
+            panels.append(_draw_detections(image, found, metadata))
+        rows.append(panels)
+    _join(rows, ["ground truth", *detections]).save(f"{path}.incomplete", format="PNG")
+    os.replace(f"{path}.incomplete", path)
+
+
+def _draw_truth(image: np.ndarray, scene: dict[str, Any], metadata: Metadata) -> np.ndarray:
+    annotations = scene["annotations"]
+    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
+    classes = [a["category_id"] for a in annotations]
+    labels = [metadata.thing_classes[c] for c in classes]
+    return _draw(image, np.array(boxes).reshape(-1, 4), classes, labels)
+
+
+def _draw_detections(image: np.ndarray, found: Instances | None, metadata: Metadata) -> np.ndarray:
+    if found is None:
+        return _draw(image, np.zeros((0, 4)), [], [])
+    classes = found.pred_classes.tolist()
+    labels = [
+        f"{metadata.thing_classes[c]} {score:.0%}"
+        for c, score in zip(classes, found.scores, strict=True)
+    ]
+    return _draw(image, found.pred_boxes.tensor.numpy(), classes, labels)
+
+
+def _draw(
+    image: np.ndarray, boxes: np.ndarray, classes: list[int], labels: list[str]
+) -> np.ndarray:
+    """The image, enlarged if it is small, with boxes in one bright colour a class."""
+    canvas = Visualizer(image, scale=max(1.0, MIN_WIDTH / image.shape[1]))
+    colours = [colorsys.hsv_to_rgb((c * GOLDEN_RATIO) % 1, 0.75, 1.0) for c in classes]
+    return canvas.overlay_instances(boxes=boxes, labels=labels, assigned_colors=colours).get_image()
+
+
+def _join(rows: list[list[np.ndarray]], titles: list[str]) -> Image.Image:
+    """Paste the panels into a grid with a title over each column."""
+    width = max(panel.shape[1] for row in rows for panel in row)
+    heights = [max(panel.shape[0] for panel in row) for row in rows]
+    size = ((width + GAP) * len(titles), TITLE_HEIGHT + sum(heights) + GAP * len(rows))
+    sheet = Image.new("RGB", size, "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=22)
+    for column, title in enumerate(titles):
+        draw.text((column * (width + GAP) + GAP, GAP // 2), title, fill="black", font=font)
+    top = TITLE_HEIGHT
+    for row, height in zip(rows, heights, strict=True):
+        for column, panel in enumerate(row):
+            sheet.paste(Image.fromarray(panel), (column * (width + GAP), top))
+        top += height + GAP
+    return sheet

@@ -1,0 +1,198 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import load_coco_json
+
+from eakd_det.data.digits import NAMES, generate_digits
+from eakd_det.engine import DistillTrainer, evaluate
+
+from .conftest import save_teacher
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory):
+    """Names of a training and a validation dataset of a few scenes."""
+    root = tmp_path_factory.mktemp("datasets") / "tiny_digits"
+    generate_digits(str(root), num_scenes={"train": 6, "val": 3})
+    names = []
+    for split in ("train", "val"):
+        name = f"tiny_digits_{split}"
+        paths = str(root / "annotations" / f"{split}.json"), str(root / split)
+        DatasetCatalog.register(
+            name, lambda paths=paths, name=name: load_coco_json(*paths, dataset_name=name)
+        )
+        MetadataCatalog.get(name).set(json_file=paths[0], evaluator_type="coco")
+        names.append(name)
+    return names
+
+
+@pytest.fixture
+def run_cfg(distill_cfg, teacher_cfg, scenes, tmp_path):
+    """A run of 4 steps on the tiny scenes, with a teacher of their ten classes."""
+    cfg, teacher_cfg = distill_cfg, teacher_cfg.clone()
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = teacher_cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(NAMES)
+    cfg.TEACHER.CONFIG_FILE, cfg.TEACHER.WEIGHTS = save_teacher(teacher_cfg, tmp_path)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (scenes[0],), (scenes[1],)
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (96,), 96
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0  # an untrained student is sure of nothing
+    cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.SOLVER.IMS_PER_BATCH = 2
+    cfg.SOLVER.MAX_ITER = 4
+    cfg.SOLVER.STEPS = ()
+    cfg.SEED = 5
+    cfg.OUTPUT_DIR = str(tmp_path / "run")
+    os.makedirs(cfg.OUTPUT_DIR)
+    return cfg
+
+
+@pytest.fixture
+def run(run_cfg):
+    """The finished run: its config and its trainer."""
+    trainer = DistillTrainer(run_cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    return run_cfg, trainer
+
+
+def _metrics(cfg):
+    """All that metrics.json holds, a later line over an earlier one."""
+    lines = (Path(cfg.OUTPUT_DIR) / "metrics.json").read_text().splitlines()
+    return {key: value for line in lines for key, value in json.loads(line).items()}
+
+
+def test_what_a_run_leaves_behind(run):
+    cfg, trainer = run
+    folder = Path(cfg.OUTPUT_DIR)
+    names = {path.name.split(".")[0] for path in folder.iterdir()}
+    assert {"student", "model_final", "metrics", "events", "inference"} <= names
+    metrics = _metrics(cfg)
+    assert metrics["loss_dkd"] > 0
+    assert metrics["bbox/AP"] >= 0
+    checkpoint = torch.load(folder / "model_final.pth", weights_only=True)
+    assert list(checkpoint["model"]) == list(trainer.model.state_dict())
+    in_optimizer = checkpoint["trainer"]["_trainer"]["optimizer"]["param_groups"]
+    trained = [p for p in trainer.model.parameters() if p.requires_grad]
+    assert sum(len(group["params"]) for group in in_optimizer) == len(trained)
+
+
+def test_statistics_are_written(run_cfg):
+    run_cfg.SOLVER.MAX_ITER = 20
+    run_cfg.DATASETS.TEST = ()
+    trainer = DistillTrainer(run_cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    for column in ("teacher_entropy", "student_entropy", "w_ea", "w_ea_p10", "w_ea_p90"):
+        assert _metrics(run_cfg)[f"distill/background/{column}"] > 0
+
+
+STOCK_PROCESS = """
+import sys
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import get_cfg
+from detectron2.modeling import build_model
+
+cfg = get_cfg()
+cfg.merge_from_file(sys.argv[1])
+model = build_model(cfg).eval()
+assert type(model).__name__ == "GeneralizedRCNN"
+state = torch.load(cfg.MODEL.WEIGHTS, weights_only=True)["model"]
+model.load_state_dict(state, strict=True)
+image = torch.load(sys.argv[2])
+torch.set_num_threads(1)
+with torch.no_grad():
+    found = model([{"image": image}])[0]["instances"]
+assert not any(name.startswith("eakd_det") for name in sys.modules)
+torch.save([found.pred_boxes.tensor, found.scores, found.pred_classes], sys.argv[3])
+"""
+
+
+def test_stock_process_loads_the_student(run, tmp_path):
+    cfg, trainer = run
+    image = torch.randint(0, 256, (3, 96, 96), dtype=torch.uint8)
+    torch.save(image, tmp_path / "image.pt")
+    student, output = os.path.join(cfg.OUTPUT_DIR, "student.yaml"), str(tmp_path / "found.pt")
+    script = [sys.executable, "-c", STOCK_PROCESS, student, str(tmp_path / "image.pt"), output]
+    environment = {**os.environ, "PYTHONPATH": ""}
+    subprocess.run(script, check=True, cwd=tmp_path, env=environment)
+    trainer.model.eval()
+    with torch.no_grad():
+        mine = trainer.model([{"image": image}])[0]["instances"]
+    theirs = torch.load(output)
+    assert len(theirs[0]) > 0
+    for ours, value in zip(
+        [mine.pred_boxes.tensor, mine.scores, mine.pred_classes], theirs, strict=True
+    ):
+        assert torch.equal(ours, value)
+
+
+def test_evaluation_goes_through_the_stock_model(run):
+    cfg, trainer = run
+    results = evaluate(cfg, os.path.join(cfg.OUTPUT_DIR, "model_final.pth"))
+    in_training = trainer.test(cfg, trainer.model)
+    assert results["bbox"]["AP"] == in_training["bbox"]["AP"]
+    assert results["bbox"].keys() >= {"AP", "AP50", "AP75"}
+
+
+def test_evaluation_refuses_other_weights(run_cfg, tmp_path):
+    with pytest.raises(ValueError, match="MODEL.WEIGHTS does not fit its model"):
+        evaluate(run_cfg, str(tmp_path / "teacher.pth"))
+
+
+def test_evaluation_refuses_other_datasets(run_cfg):
+    MetadataCatalog.get("some_lvis").set(evaluator_type="lvis")
+    with pytest.raises(ValueError, match="some_lvis is not evaluated the COCO way"):
+        DistillTrainer.build_evaluator(run_cfg, "some_lvis")
+
+
+def test_resume_goes_on(run_cfg):
+    run_cfg.DATASETS.TEST = ()
+    run_cfg.SOLVER.MAX_ITER = 2
+    first = DistillTrainer(run_cfg)
+    first.resume_or_load(resume=False)
+    first.train()
+    run_cfg.SOLVER.MAX_ITER = 4
+    second = DistillTrainer(run_cfg)
+    second.resume_or_load(resume=True)
+    assert second.start_iter == 2
+    for (name, before), after in zip(
+        first.model.state_dict().items(), second.model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(before, after), name
+    second.train()
+    assert (Path(run_cfg.OUTPUT_DIR) / "last_checkpoint").read_text() == "model_final.pth"
+
+
+@pytest.mark.slow
+def test_command_line(run_cfg, scenes, tmp_path):
+    """tools/train_net.py trains, resumes and evaluates as a user calls it."""
+    root = tmp_path / "data" / "digits_det"
+    generate_digits(str(root), num_scenes={"train": 6, "val": 3})
+    run_cfg.DATASETS.TRAIN, run_cfg.DATASETS.TEST = ("digits_det_train",), ("digits_det_val",)
+    (tmp_path / "run.yaml").write_text(run_cfg.dump())
+    environment = {**os.environ, "DETECTRON2_DATASETS": str(root.parent)}
+    command = [sys.executable, str(ROOT / "tools" / "train_net.py")]
+    command += ["--config-file", str(tmp_path / "run.yaml")]
+
+    def call(*arguments):
+        return subprocess.run(
+            [*command, *arguments], cwd=ROOT, env=environment, text=True, capture_output=True
+        )
+
+    assert call().returncode == 0
+    assert call("--resume", "SOLVER.MAX_ITER", "6").returncode == 0
+    evaluated = call("--eval-only", "--resume")
+    assert evaluated.returncode == 0
+    assert "Average Precision" in evaluated.stdout
+    mistaken = call("DISTILL.DKD.BETTA", "1.0")
+    assert mistaken.returncode != 0
+    assert "DISTILL.DKD.BETTA" in mistaken.stderr
+    assert "Traceback" not in mistaken.stderr
