@@ -1,8 +1,13 @@
 """The configuration keys of distillation, and the way back to a plain Detectron2 config."""
 
-from detectron2.config import CfgNode
+import difflib
+from collections.abc import Iterator
+
+from detectron2.config import CfgNode, get_cfg
+from detectron2.utils.file_io import PathManager
 
 from .distillers import DISTILLERS, scalar_defaults
+from .errors import UserError
 from .losses import entropy_weight
 
 # Our meta-architectures and the stock ones that their students are.
@@ -41,3 +46,40 @@ def stock_config(cfg: CfgNode) -> CfgNode:
     name = cfg.MODEL.META_ARCHITECTURE
     cfg.MODEL.META_ARCHITECTURE = STOCK_ARCHITECTURES.get(name, name)
     return cfg
+
+
+def load_config(path: str, options: list[str] = ()) -> CfgNode:
+    """Detectron2's defaults with our keys, then a file, then KEY VALUE pairs.
+
+    Raises:
+        UserError: there is no such file, a key does not exist (the nearest one is named), or a
+            value has the wrong type.
+    """
+    if not PathManager.isfile(path):
+        raise UserError(f"--config-file: there is no file {path!r}.")
+    cfg = get_cfg()
+    add_distill_config(cfg)
+    for source, merge in [
+        (path, lambda: cfg.merge_from_file(path)),
+        ("the command line", lambda: cfg.merge_from_list(list(options))),
+    ]:
+        try:
+            merge()
+        except (AssertionError, KeyError, ValueError) as error:  # what yacs raises
+            text = str(error.args[0]) if error.args else ""
+            raise UserError(f"{source}: {text}{_nearest_key(text, cfg)}") from error
+    return cfg
+
+
+def _nearest_key(text: str, cfg: CfgNode) -> str:
+    key = text.removeprefix("Non-existent config key: ").removeprefix("Non-existent key: ")
+    near = [] if key == text else difflib.get_close_matches(key, _keys(cfg), 1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from _keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"

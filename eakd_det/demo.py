@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase
 from detectron2.utils.env import seed_all_rng
@@ -18,7 +18,7 @@ from detectron2.utils.events import CommonMetricPrinter, EventWriter, get_event_
 from tabulate import tabulate
 
 from .checkpoint import write_atomically
-from .config import add_distill_config
+from .config import load_config
 from .engine import DistillTrainer, evaluate, use_available_device
 from .visualize import draw_side_by_side, read_detections
 
@@ -75,10 +75,7 @@ def format_results(results: dict[str, dict[str, float]]) -> str:
 
 
 def _config(run: str, config_dir: str, output_dir: str, options: list[str]) -> CfgNode:
-    cfg = get_cfg()
-    add_distill_config(cfg)
-    cfg.merge_from_file(os.path.join(config_dir, RUNS[run][1]))
-    cfg.merge_from_list(options)
+    cfg = load_config(os.path.join(config_dir, RUNS[run][1]), options)
     cfg.OUTPUT_DIR = os.path.join(output_dir, run)
     cfg.SOLVER.CHECKPOINT_PERIOD = CHECKPOINT_PERIOD
     if cfg.DISTILL.METHODS:

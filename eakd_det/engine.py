@@ -19,6 +19,7 @@ from detectron2.utils.logger import setup_logger
 
 from .checkpoint import SafeCheckpointer, load_strictly, write_atomically
 from .config import stock_config
+from .errors import UserError
 from .statistics import DistillMetricPrinter
 
 
@@ -65,10 +66,10 @@ class DistillTrainer(DefaultTrainer):
         """The COCO evaluator; its files go to OUTPUT_DIR/inference.
 
         Raises:
-            ValueError: the dataset has no COCO-format ground truth.
+            UserError: the dataset has no COCO-format ground truth.
         """
         if MetadataCatalog.get(dataset_name).get("evaluator_type") not in (None, "coco"):
-            raise ValueError(
+            raise UserError(
                 f"DATASETS.TEST: {dataset_name} is not evaluated the COCO way; register it in "
                 "COCO format."
             )
@@ -93,7 +94,7 @@ def evaluate(cfg: CfgNode, weights: str) -> dict[str, Any]:
     So every evaluation proves that the checkpoint is a stock one.
 
     Raises:
-        ValueError: the weights do not fit the stock model exactly.
+        UserError: the weights do not fit the stock model exactly.
     """
     cfg = stock_config(cfg)
     model = build_model(cfg)

@@ -11,6 +11,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from .distillers import DISTILLERS, EA_MODES, View
+from .errors import UserError
 from .record import Call, record
 from .statistics import LOG_PERIOD, roi_statistics
 from .teacher import Teacher, build_teacher
@@ -94,7 +95,7 @@ def distillation_from_config(cfg: CfgNode) -> dict[str, Any]:
 def _check_choices(key: str, values: Iterable[str], choices: Iterable[str]) -> None:
     for value in values:
         if value not in choices:
-            raise ValueError(f"{key}: {value!r} is unknown; choose from {', '.join(choices)}.")
+            raise UserError(f"{key}: {value!r} is unknown; choose from {', '.join(choices)}.")
 
 
 def _lower_keys(node: CfgNode) -> dict[str, Any]:
@@ -122,7 +123,7 @@ class DistillRCNN(Distilled, GeneralizedRCNN):
             stock: the arguments of GeneralizedRCNN.
 
         Raises:
-            ValueError: teacher and student cannot be compared.
+            UserError: teacher and student cannot be compared.
         """
         super().__init__(**stock)
         self._init_distillation(teacher, methods, ea)
@@ -136,14 +137,14 @@ class DistillRCNN(Distilled, GeneralizedRCNN):
         for model, place in [(student, "the student's config"), (teacher, "TEACHER.CONFIG_FILE")]:
             remedy = _remedy(model)
             if remedy:
-                raise ValueError(
+                raise UserError(
                     "DISTILL.METHODS compares softmaxes over ROIs pooled from an FPN, but the "
                     f"student is a {_describe(student)} and the teacher a {_describe(teacher)}: "
                     f"set {remedy} in {place}."
                 )
         here, there = student.roi_heads.num_classes, teacher.roi_heads.num_classes
         if here != there:
-            raise ValueError(
+            raise UserError(
                 f"The student has {here} classes and the teacher {there}: set "
                 "MODEL.ROI_HEADS.NUM_CLASSES to the teacher's, or let TEACHER.CONFIG_FILE and "
                 "TEACHER.WEIGHTS name a teacher of the student's classes."

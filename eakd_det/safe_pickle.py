@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from detectron2.utils.file_io import PathManager
 
+from .errors import UserError
+
 
 def load_pickle(filename: str) -> dict[str, Any]:
     """Read a .pkl of arrays in dicts, lists and tuples.
 
     Raises:
-        ValueError: the file is broken, or holds anything else, which could run code; nothing of it
+        UserError: the file is broken, or holds anything else, which could run code; nothing of it
             is run.
     """
     with PathManager.open(filename, "rb") as f, _in_words(filename):
@@ -48,7 +50,7 @@ def _in_words(filename: str) -> Iterator[None]:
             )
         else:
             fault = "is no checkpoint of tensors or arrays, or is empty or cut off."
-        raise ValueError(f"{filename} {fault}") from error
+        raise UserError(f"{filename} {fault}") from error
 
 
 class _DType:

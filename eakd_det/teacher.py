@@ -14,6 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .checkpoint import load_strictly
 from .config import add_distill_config, stock_config
+from .errors import UserError
 
 
 class Teacher:
@@ -60,13 +61,13 @@ def build_teacher(cfg: CfgNode) -> Teacher:
     The random state is left as it was, so that the student trains as it would without a teacher.
 
     Raises:
-        ValueError: a key is empty, the config cannot be found, the weights do not fit, or the
+        UserError: a key is empty, the config cannot be found, the weights do not fit, or the
             channel orders cannot be converted.
     """
     teacher_cfg = _teacher_config(cfg)
     orders = {cfg.INPUT.FORMAT, teacher_cfg.INPUT.FORMAT}
     if len(orders) == 2 and orders != {"RGB", "BGR"}:
-        raise ValueError(
+        raise UserError(
             f"The student reads {cfg.INPUT.FORMAT} images and the teacher "
             f"{teacher_cfg.INPUT.FORMAT}: these cannot be converted; give both the same "
             "INPUT.FORMAT, or RGB and BGR."
@@ -81,12 +82,12 @@ def _teacher_config(cfg: CfgNode) -> CfgNode:
     """The teacher's own stock config, on the student's device."""
     name = cfg.TEACHER.CONFIG_FILE
     if not name:
-        raise ValueError(
+        raise UserError(
             f"DISTILL.METHODS is {tuple(cfg.DISTILL.METHODS)} but TEACHER.CONFIG_FILE is empty: "
             "name the teacher's Detectron2 config, or set DISTILL.METHODS to ()."
         )
     if not cfg.TEACHER.WEIGHTS:
-        raise ValueError(
+        raise UserError(
             f"The teacher {name} has no weights: set TEACHER.WEIGHTS to its trained checkpoint."
         )
     path = name
@@ -94,7 +95,7 @@ def _teacher_config(cfg: CfgNode) -> CfgNode:
         try:
             path = model_zoo.get_config_file(name)
         except RuntimeError as error:
-            raise ValueError(
+            raise UserError(
                 f"TEACHER.CONFIG_FILE: {name} is neither a file nor a config of Detectron2's "
                 "model zoo."
             ) from error

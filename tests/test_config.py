@@ -4,7 +4,8 @@ import pytest
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
-from eakd_det.config import add_distill_config, stock_config
+from eakd_det.config import add_distill_config, load_config, stock_config
+from eakd_det.errors import UserError
 from eakd_det.losses import dkd_loss, entropy_weight, kd_loss
 
 
@@ -27,12 +28,34 @@ def test_defaults_are_those_of_the_signatures(method, loss, keys):
 
 def test_entropy_temperature_is_that_of_the_signature():
     default = inspect.signature(entropy_weight).parameters["temperature"].default
-    assert _cfg().DISTILL.EA.TEMPERATURE == default
+    assert default == _cfg().DISTILL.EA.TEMPERATURE
 
 
-def test_a_misspelt_key_stops():
-    with pytest.raises(AssertionError, match="Non-existent key: DISTILL.KD.TEMPERATUR"):
-        _cfg().merge_from_list(["DISTILL.KD.TEMPERATUR", 2.0])
+@pytest.mark.parametrize(
+    ("yaml", "options", "message"),
+    [
+        ("DISTILL: {KD: {TEMPERATUR: 2.0}}", [], "DISTILL.KD.TEMPERATUR; did you mean DISTILL.KD."),
+        ("", ["DISTILL.DKD.BETTA", "1"], "the command line: .*did you mean DISTILL.DKD.BETA?"),
+        ("", ["DISTILL.KD.TEMPERATURE", "'hot'"], "the command line: Type mismatch"),
+        ("DISTILL: {KD: {TEMPERATURE: hot}}", [], "run.yaml: Type mismatch"),
+    ],
+)
+def test_mistakes_are_told(tmp_path, yaml, options, message):
+    (tmp_path / "run.yaml").write_text(yaml or "VERSION: 2")
+    with pytest.raises(UserError, match=message):
+        load_config(str(tmp_path / "run.yaml"), options)
+
+
+def test_no_such_file():
+    with pytest.raises(UserError, match="--config-file: there is no file 'nowhere.yaml'"):
+        load_config("nowhere.yaml")
+
+
+def test_command_line_comes_last(tmp_path):
+    (tmp_path / "run.yaml").write_text("DISTILL: {KD: {TEMPERATURE: 2.0}}")
+    assert load_config(str(tmp_path / "run.yaml")).DISTILL.KD.TEMPERATURE == 2.0
+    options = ["DISTILL.KD.TEMPERATURE", "3.0"]
+    assert load_config(str(tmp_path / "run.yaml"), options).DISTILL.KD.TEMPERATURE == 3.0
 
 
 def test_stock_config_is_plain_detectron2(distill_cfg, tmp_path):

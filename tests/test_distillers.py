@@ -19,9 +19,7 @@ def test_methods_call_their_losses(views):
     expected = kd_loss(student.logits, teacher.logits, temperature=2.0, weight=weight)
     assert torch.equal(kd, expected)
     dkd = DISTILLERS["DKD"](student, teacher, labels, None, alpha=0.5, beta=3.0)
-    assert torch.equal(
-        dkd, dkd_loss(student.logits, teacher.logits, labels, alpha=0.5, beta=3.0)
-    )
+    assert torch.equal(dkd, dkd_loss(student.logits, teacher.logits, labels, alpha=0.5, beta=3.0))
 
 
 def test_modes(views):

@@ -25,7 +25,7 @@ STAMP = VENV / "setup-complete"
 OLDEST, NEWEST = (3, 10), (3, 14)  # the torch of requirements/torch.txt has wheels for these
 # The module that shows a package is there, where it is not called like the package.
 MODULES = {"pillow": "PIL", "scikit-learn": "sklearn", "setuptools": "pkg_resources"}
-MODULES["hydra-core"] = "hydra"
+MODULES |= {"hydra-core": "hydra", "opencv-python-headless": "cv2"}
 
 
 def say(text):

@@ -1,4 +1,4 @@
-"""Entropies and the entropy-based adaptive weight of EA-KD (Su et al., ICCV 2025, arXiv 2311.13621).
+"""Entropies and the adaptive weight of EA-KD (Su et al., ICCV 2025, arXiv 2311.13621).
 
 N counts samples (images, ROIs or tokens), C the classes of the softmax.
 """

@@ -1,6 +1,7 @@
-"""Knowledge distillation (Hinton et al., arXiv 1503.02531); EA-KD with `weight=entropy_weight(...)`.
+"""Knowledge distillation, KD (Hinton et al., arXiv 1503.02531).
 
-N counts samples (images, ROIs or tokens), C the classes of the softmax.
+EA-KD is `kd_loss(..., weight=entropy_weight(...))`. N counts samples (images, ROIs or tokens),
+C the classes of the softmax.
 """
 
 from torch import Tensor
