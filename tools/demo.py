@@ -18,6 +18,7 @@ warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torc
 import eakd_det.data
 import eakd_det.meta_arch  # noqa: F401  (registers the meta-architecture)
 from eakd_det.demo import format_results, run_demo
+from eakd_det.errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -31,6 +32,7 @@ def setup_logging(output_dir: str) -> None:
     terminal = logging.StreamHandler(sys.stdout)
     terminal.setFormatter(logging.Formatter("%(message)s"))
     logging.getLogger("eakd_det").addHandler(terminal)
+    logging.getLogger("torch.fx").setLevel(logging.ERROR)  # a warning to authors of tracers
 
 
 def main() -> None:
@@ -44,6 +46,8 @@ def main() -> None:
     configs = os.path.join(ROOT, "configs", "Digits-Detection")
     try:
         results = run_demo(configs, args.output_dir, args.opts)
+    except UserError as error:
+        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("\nStopped. Start the demo again and it goes on.")
     print(f"\n{format_results(results)}\n")

@@ -9,6 +9,7 @@ MODEL.WEIGHTS names it. Stock Detectron2 loads both; this toolkit is not needed 
 
 import argparse
 import os
+import sys
 
 import torch
 from detectron2.config import get_cfg
@@ -16,12 +17,17 @@ from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
 
 from eakd_det.checkpoint import last_checkpoint, load_strictly, write_atomically
+from eakd_det.errors import UserError
 
 
 def export(run_dir: str, output_dir: str, checkpoint: str | None = None) -> str:
     """Export a run's newest checkpoint, or `checkpoint`; returns the path of the weights."""
+    config = os.path.join(run_dir, "student.yaml")
+    if not os.path.isfile(config):
+        raise UserError(f"{run_dir} has no student.yaml: name the OUTPUT_DIR of a run.")
     cfg = get_cfg()
-    cfg.merge_from_file(os.path.join(run_dir, "student.yaml"))
+    cfg.merge_from_file(config)
+    device = cfg.MODEL.DEVICE
     cfg.MODEL.DEVICE = "cpu"
     model = build_model(cfg)
     load_strictly(model, checkpoint or last_checkpoint(run_dir), key="checkpoint")
@@ -29,8 +35,7 @@ def export(run_dir: str, output_dir: str, checkpoint: str | None = None) -> str:
     path = os.path.join(output_dir, "student.pth")
     with write_atomically(path, "wb") as f:
         torch.save({"model": model.state_dict(), "__author__": "eakd_det"}, f)
-    cfg.merge_from_file(os.path.join(run_dir, "student.yaml"))  # its own device again
-    cfg.MODEL.WEIGHTS = path
+    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = device, path
     with write_atomically(os.path.join(output_dir, "student.yaml")) as f:
         f.write(cfg.dump())
     return path
@@ -45,4 +50,7 @@ if __name__ == "__main__":
     parser.add_argument("--checkpoint", help="instead of the run's newest, e.g. model_best.pth")
     args = parser.parse_args()
     logger = setup_logger(name="eakd_det")
-    logger.info("Exported %s", export(args.run_dir, args.output_dir, args.checkpoint))
+    try:
+        logger.info("Exported %s", export(args.run_dir, args.output_dir, args.checkpoint))
+    except UserError as error:
+        sys.exit(f"error: {error}")

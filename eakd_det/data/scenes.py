@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from tqdm import tqdm
 
-SIZE = 128  # height and width of a scene, pixels
+SIZE = 96  # height and width of a scene, pixels
 INK = 0.5  # opacity from which a pixel counts as ink
 MIN_INK = 20  # pixels of ink below which a glyph is left out
 MIN_VISIBLE = 0.75  # a glyph that would hide more of an earlier one is left out
@@ -49,7 +49,7 @@ def render_scene(rng: np.random.Generator, glyphs: np.ndarray, labels: np.ndarra
         glyphs: (M, h, w) opacities in [0, 1].
         labels: (M,) class of each glyph.
     """
-    background = rng.uniform(0, 120, 3)
+    background = rng.uniform(0, 90, 3)
     image = _background(rng, background)
     owner = np.full((SIZE, SIZE), -1)
     classes: list[int] = []
@@ -68,7 +68,7 @@ def render_scene(rng: np.random.Generator, glyphs: np.ndarray, labels: np.ndarra
     if not classes:  # every glyph fell off the edge: rare, and a scene needs one
         return render_scene(rng, glyphs, labels)
     noise = rng.standard_normal(image.shape, dtype=np.float32)
-    image = image + noise * rng.uniform(2, 12)
+    image = image + noise * rng.uniform(2, 8)
     return Scene(image.clip(0, 255).astype(np.uint8), owner, classes)
 
 
@@ -80,8 +80,8 @@ def _background(rng: np.random.Generator, colour: np.ndarray) -> np.ndarray:
     canvas = Image.fromarray(base.clip(0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(canvas)
     for _ in range(rng.integers(3, 10)):
-        (x0, y0), (dx, dy) = rng.uniform(0, SIZE, 2), rng.uniform(6, 45, 2)
-        tint = tuple((colour + rng.uniform(-60, 60, 3)).clip(0, 255).astype(int).tolist())
+        (x0, y0), (dx, dy) = rng.uniform(0, SIZE, 2), rng.uniform(6, 34, 2)
+        tint = tuple((colour + rng.uniform(-50, 50, 3)).clip(0, 255).astype(int).tolist())
         box, width = [x0, y0, x0 + dx, y0 + dy], int(rng.integers(1, 5))
         shape = rng.integers(4)
         if shape == 0:
@@ -98,9 +98,9 @@ def _background(rng: np.random.Generator, colour: np.ndarray) -> np.ndarray:
 
 def _place(rng: np.random.Generator, glyph: np.ndarray) -> np.ndarray:
     """Scale, slant and move a glyph; its opacity over the whole scene, (H, W) in [0, 1]."""
-    height = rng.uniform(22, 46)
+    height = rng.uniform(26, 46)
     width = height * rng.uniform(0.75, 1.1)
-    angle, shear = np.deg2rad(rng.uniform(-15, 15)), rng.uniform(-0.2, 0.2)
+    angle, shear = np.deg2rad(rng.uniform(-10, 10)), rng.uniform(-0.15, 0.15)
     centre = rng.uniform(height / 2, SIZE - height / 2, 2)
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     forward = rotation @ np.array([[1, shear], [0, 1]])
@@ -117,8 +117,8 @@ def _place(rng: np.random.Generator, glyph: np.ndarray) -> np.ndarray:
 
 def _contrasting_colour(rng: np.random.Generator, background: np.ndarray) -> np.ndarray:
     while True:
-        colour = rng.uniform(0, 255, 3)
-        if (colour - background).sum() > 250:
+        colour = rng.uniform(130, 255, 3)
+        if (colour - background).sum() > 300:
             return colour
 
 
@@ -145,7 +145,7 @@ def write_dataset(
             rng = np.random.default_rng([seed, number])
             scenes = (
                 render_scene(rng, glyphs, labels)
-                for _ in tqdm(range(count), f"{os.path.basename(root)} {split}", unit=" scenes")
+                for _ in tqdm(range(count), f"{os.path.basename(root)} {split}", mininterval=2)
             )
             _write_split(aside, split, scenes, names)
         os.chmod(aside, 0o755)  # mkdtemp made it private
