@@ -64,7 +64,7 @@ def build_teacher(cfg: CfgNode) -> Teacher:
         UserError: a key is empty, the config cannot be found, the weights do not fit, or the
             channel orders cannot be converted.
     """
-    teacher_cfg = _teacher_config(cfg)
+    teacher_cfg = teacher_config(cfg)
     orders = {cfg.INPUT.FORMAT, teacher_cfg.INPUT.FORMAT}
     if len(orders) == 2 and orders != {"RGB", "BGR"}:
         raise UserError(
@@ -78,8 +78,12 @@ def build_teacher(cfg: CfgNode) -> Teacher:
     return Teacher(model, flip_channels=len(orders) == 2)
 
 
-def _teacher_config(cfg: CfgNode) -> CfgNode:
-    """The teacher's own stock config, on the student's device."""
+def teacher_config(cfg: CfgNode) -> CfgNode:
+    """The teacher's own stock config, on the student's device.
+
+    Raises:
+        UserError: TEACHER.CONFIG_FILE or TEACHER.WEIGHTS is empty, or no such config is found.
+    """
     name = cfg.TEACHER.CONFIG_FILE
     if not name:
         raise UserError(
