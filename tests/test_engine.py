@@ -178,7 +178,8 @@ def test_command_line(run_cfg, scenes, tmp_path):
     generate_digits(str(root), num_scenes={"train": 6, "val": 3})
     run_cfg.DATASETS.TRAIN, run_cfg.DATASETS.TEST = ("digits_det_train",), ("digits_det_val",)
     (tmp_path / "run.yaml").write_text(run_cfg.dump())
-    environment = {**os.environ, "DETECTRON2_DATASETS": str(root.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment["DETECTRON2_DATASETS"] = str(root.parent)
     command = [sys.executable, str(ROOT / "tools" / "train_net.py")]
     command += ["--config-file", str(tmp_path / "run.yaml")]
 
