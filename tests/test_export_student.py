@@ -1,26 +1,36 @@
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
 from eakd_det.checkpoint import SafeCheckpointer
 from eakd_det.config import stock_config
 from eakd_det.engine import write_student_config
+from eakd_det.errors import UserError
 
 ROOT = Path(__file__).parent.parent
+TOOL = ROOT / "tools" / "export_student.py"
 STOCK_PROCESS = """
 import sys, torch
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 cfg = get_cfg()
 cfg.merge_from_file(sys.argv[1])
-state = torch.load(cfg.MODEL.WEIGHTS, weights_only=True)["model"]
-build_model(cfg).load_state_dict(state, strict=True)
+model = build_model(cfg)
+checkpointer = DetectionCheckpointer(model)
+faults = []
+checkpointer._log_incompatible_keys = lambda keys: faults.extend(sum(keys, []))
+checkpointer.load(cfg.MODEL.WEIGHTS)
+assert not faults, faults
 assert not any(name.startswith("eakd_det") for name in sys.modules)
+torch.save(model.state_dict(), sys.argv[2])
 """
 
 
@@ -37,40 +47,69 @@ def run_dir(distill_cfg, tmp_path):
     return tmp_path / "run"
 
 
-def _export(*arguments):
-    command = [sys.executable, str(ROOT / "tools" / "export_student.py"), *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, env=environment, text=True, capture_output=True)
+@pytest.fixture(scope="module")
+def export():
+    """The function of the tool; tools/ is no package."""
+    return runpy.run_path(str(TOOL))["export"]
 
 
 def _weights(path):
     return torch.load(path, weights_only=True)["model"]
 
 
-def test_exported_student_is_stock(run_dir, tmp_path):
-    result = _export(run_dir, tmp_path / "out")
-    assert result.returncode == 0, result.stderr
-    exported = _weights(tmp_path / "out" / "student.pth")
-    trained = _weights(run_dir / "model_final.pth")
-    assert exported.keys() == trained.keys()
-    assert all(torch.equal(exported[name], trained[name]) for name in trained)
-    command = [sys.executable, "-c", STOCK_PROCESS, str(tmp_path / "out" / "student.yaml")]
+def _equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_exported_student_is_stock(export, run_dir, tmp_path):
+    path = export(str(run_dir), str(tmp_path / "out"))
+    assert sorted(os.listdir(tmp_path / "out")) == ["student.pth", "student.yaml"]
+    assert torch.load(path, weights_only=True).keys() == {"model", "__author__"}
+    assert _equal(_weights(path), _weights(run_dir / "model_final.pth"))
+    loaded = tmp_path / "loaded.pth"
+    command = [sys.executable, "-c", STOCK_PROCESS, tmp_path / "out" / "student.yaml", loaded]
     subprocess.run(command, check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": ""})
+    assert _equal(torch.load(loaded), _weights(run_dir / "model_final.pth"))
 
 
-def test_a_named_checkpoint(run_dir, tmp_path):
-    older = run_dir / "model_0000001.pth"
-    assert _export(run_dir, tmp_path / "out", "--checkpoint", older).returncode == 0
-    name = "roi_heads.box_predictor.cls_score.weight"
-    assert torch.equal(_weights(tmp_path / "out" / "student.pth")[name], _weights(older)[name])
+def test_a_named_checkpoint(export, run_dir, tmp_path):
+    older, newest = run_dir / "model_0000001.pth", run_dir / "model_final.pth"
+    path = export(str(run_dir), str(tmp_path / "out"), str(older))
+    assert _equal(_weights(path), _weights(older))
+    assert not _equal(_weights(older), _weights(newest))
 
 
-def test_mistakes_are_told(run_dir, tmp_path):
-    nothing = _export(tmp_path, tmp_path / "out")
-    assert nothing.returncode != 0
-    assert "student.yaml" in nothing.stderr
-    assert "Traceback" not in nothing.stderr
+def test_the_config_keeps_its_device(export, run_dir, tmp_path):
+    text = (run_dir / "student.yaml").read_text()
+    (run_dir / "student.yaml").write_text(text.replace("DEVICE: cpu", "DEVICE: cuda"))
+    export(str(run_dir), str(tmp_path / "out"))
+    cfg = get_cfg()
+    cfg.merge_from_file(str(tmp_path / "out" / "student.yaml"))
+    assert cfg.MODEL.DEVICE == "cuda"
+    assert cfg.MODEL.WEIGHTS == str(tmp_path / "out" / "student.pth")
+
+
+def test_no_checkpoint(export, run_dir, tmp_path):
     (run_dir / "last_checkpoint").unlink()
-    nothing = _export(run_dir, tmp_path / "out")
-    assert "holds no checkpoint" in nothing.stderr
-    assert "Traceback" not in nothing.stderr
+    with pytest.raises(UserError, match=f"{run_dir} holds no checkpoint"):
+        export(str(run_dir), str(tmp_path / "out"))
+    with pytest.raises(UserError, match=r"--checkpoint: elsewhere\.pth cannot be loaded"):
+        export(str(run_dir), str(tmp_path / "out"), "elsewhere.pth")
+    assert not (tmp_path / "out").exists()
+
+
+def test_command_line(run_dir, tmp_path):
+    """A folder that is no run is told in a sentence; a run is exported."""
+
+    def call(folder):
+        command = [sys.executable, TOOL, folder, tmp_path / "out"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(command, env=environment, text=True, capture_output=True)
+
+    mistaken = call(tmp_path)
+    assert mistaken.returncode == 1
+    message = mistaken.stderr.splitlines()[-1]
+    assert message.startswith(f"error: {tmp_path} has no student.yaml")
+    assert "Traceback" not in mistaken.stderr
+    assert call(run_dir).returncode == 0
+    assert (tmp_path / "out" / "student.pth").exists()

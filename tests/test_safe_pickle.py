@@ -115,6 +115,13 @@ def test_objects_are_named(tmp_path, load):
         load(str(path))
 
 
+@pytest.mark.parametrize("kind", [object, "datetime64[s]", "f4,f4", "U3"])
+def test_arrays_of_other_than_numbers_are_refused(path, kind):
+    path.write_bytes(pickle.dumps({"a": np.zeros(2, kind)}))
+    with pytest.raises(UserError, match=r"holds numpy\.dtype\('"):
+        load_pickle(str(path))
+
+
 @pytest.mark.parametrize("name", ["eval", "getattr", "__import__"])
 def test_builtins_are_refused(path, name):
     path.write_bytes(f"c__builtin__\n{name}\n.".encode())

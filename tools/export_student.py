@@ -30,7 +30,7 @@ def export(run_dir: str, output_dir: str, checkpoint: str | None = None) -> str:
     device = cfg.MODEL.DEVICE
     cfg.MODEL.DEVICE = "cpu"
     model = build_model(cfg)
-    load_strictly(model, checkpoint or last_checkpoint(run_dir), key="checkpoint")
+    load_strictly(model, checkpoint or last_checkpoint(run_dir), key="--checkpoint")
     os.makedirs(output_dir, exist_ok=True)
     path = os.path.join(output_dir, "student.pth")
     with write_atomically(path, "wb") as f:
@@ -47,7 +47,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("run_dir", help="OUTPUT_DIR of the run, with its student.yaml")
     parser.add_argument("output_dir", help="folder to write student.pth and student.yaml into")
-    parser.add_argument("--checkpoint", help="instead of the run's newest, e.g. model_best.pth")
+    parser.add_argument("--checkpoint", help="path of another than the run's newest")
     args = parser.parse_args()
     logger = setup_logger(name="eakd_det")
     try:

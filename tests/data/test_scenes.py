@@ -45,36 +45,59 @@ def test_boxes_are_tight_to_visible_ink(glyphs, seed):
         assert (x + w - 1, y + h - 1) == (max(columns), max(rows))
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_ink_is_where_the_picture_has_it(glyphs, seed):
+    """The pixels of a glyph have its colour, and the free ones around it do not."""
+    scene = _render(glyphs, seed)
+    for i, (x, y, w, h) in enumerate(scene.boxes()):
+        own, near = scene.owner == i, np.zeros_like(scene.owner, dtype=bool)
+        near[max(0, y - 3) : y + h + 3, max(0, x - 3) : x + w + 3] = True
+        colour = np.median(scene.image[own], axis=0)
+        alike = np.abs(scene.image - colour).sum(axis=-1) < 90
+        assert alike[own].mean() > 0.7  # the rest is the soft edge
+        assert alike[near & (scene.owner == -1)].mean() < 0.1
+
+
 def test_hidden_parts_stay_small(glyphs, monkeypatch):
-    """The ink of each glyph is noted when it is placed, and what is left of it at the end."""
-    inks = []
+    """Each glyph of a scene is one that was placed, hidden by later ones alone, and not much."""
+    placed = []
     place = scenes._place
 
     def noted(rng, glyph):
         opacity = place(rng, glyph)
-        inks.append(int((opacity > scenes.INK).sum()))
+        index = next(i for i in range(3) if np.array_equal(glyph, glyphs[i]))
+        placed.append((index + 4, opacity > scenes.INK))
         return opacity
 
     monkeypatch.setattr(scenes, "_place", noted)
-    overlaps = 0
+    hidden, left_out = 0, 0
     for seed in range(60):
-        inks.clear()
+        placed.clear()
         scene = _render(glyphs, seed)
-        if len(inks) != len(scene.classes):
-            continue  # one was left out
-        for i, ink in enumerate(inks):
-            visible = (scene.owner == i).sum()
-            assert visible >= MIN_VISIBLE * ink
-            overlaps += visible < ink
-    assert overlaps > 0, "no overlap in 60 scenes: the check saw nothing"
+        left_out += len(placed) - len(scene.classes)
+        for i, label in enumerate(scene.classes):
+            own = scene.owner == i
+            shares = [
+                own.sum() / ink.sum()
+                for its_label, ink in placed
+                if its_label == label and ink[own].all() and (scene.owner[ink] >= i).all()
+            ]
+            assert shares, "no glyph of this class was placed here"
+            assert max(shares) >= MIN_VISIBLE
+            hidden += max(shares) < 1
+    assert hidden > 0, "no overlap in 60 scenes: the check saw nothing"
+    assert left_out > 0, "nothing was left out in 60 scenes: the check saw nothing"
 
 
 def test_scenes_vary(glyphs):
     found = [_render(glyphs, seed) for seed in range(30)]
-    heights = [box[3] for scene in found for box in scene.boxes()]
-    assert max(heights) > 1.4 * min(heights)
+    boxes = np.array([box for scene in found for box in scene.boxes()])
+    assert boxes[:, 3].max() > 1.4 * boxes[:, 3].min()
     assert len({len(scene.classes) for scene in found}) > 2
+    assert {label for scene in found for label in scene.classes} == {4, 5, 6}
     assert np.std([scene.image.mean() for scene in found]) > 5
+    colours = [np.median(scene.image[scene.owner == 0], axis=0) for scene in found]
+    assert (np.std(colours, axis=0) > 15).all()
 
 
 def test_same_seed_same_bytes(glyphs, tmp_path):
@@ -89,7 +112,11 @@ def test_files_are_coco(glyphs, tmp_path):
     coco = COCO(str(tmp_path / "set" / "annotations" / "train.json"))
     assert [c["name"] for c in coco.loadCats(coco.getCatIds())] == ["bar", "ring", "disc"]
     assert coco.getCatIds() == [1, 2, 3]
-    assert len(set(coco.getAnnIds())) == len(coco.dataset["annotations"]) > 0
+    for kind in ("images", "annotations"):
+        ids = [entry["id"] for entry in coco.dataset[kind]]
+        assert ids == list(range(1, len(ids) + 1))
+    assert len(coco.dataset["images"]) == len(os.listdir(tmp_path / "set" / "train")) == 3
+    assert {a["image_id"] for a in coco.dataset["annotations"]} == {1, 2, 3}
     for image in coco.dataset["images"]:
         with Image.open(tmp_path / "set" / "train" / image["file_name"]) as picture:
             assert picture.size == (image["width"], image["height"])
@@ -97,6 +124,7 @@ def test_files_are_coco(glyphs, tmp_path):
         x, y, w, h = annotation["bbox"]
         assert 0 <= x < x + w <= SIZE
         assert 0 <= y < y + h <= SIZE
+        assert annotation["area"] == w * h
 
 
 def test_cut_off_generation_leaves_nothing(glyphs, tmp_path, monkeypatch):
