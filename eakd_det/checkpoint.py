@@ -13,17 +13,35 @@ from .errors import UserError
 from .safe_pickle import load_pickle, load_pth
 from .torchvision_weights import check_suits, convert_torchvision_resnet, is_torchvision_resnet
 
+# Of a model's state: what trains beside the student and is no part of it.
+HELPERS = "helpers."
+# In the files of ReviewKD and mdistiller: the teacher, and fusion modules.
+MERGED_TEACHER, MERGED_HELPERS = "teacher.", "kd_trans."
+
 
 class SafeCheckpointer(DetectionCheckpointer):
     """DetectionCheckpointer that never unpickles code and never leaves half a file behind.
 
     It also reads torchvision's ResNets, by name (torchvision://resnet18) or from a local file, and
-    refuses a file of which nothing fits the model, where the stock one only warns.
+    either side of a file that holds teacher and student. It refuses a file of which nothing fits
+    the model, where the stock one only warns. What it saves as "model" is the student alone.
     """
 
-    def __init__(self, model: nn.Module, save_dir: str = "", **kwargs: Any):
+    def __init__(self, model: nn.Module, save_dir: str = "", *, side: str = "student", **kwargs):
+        """
+        Args:
+            side: "student" or "teacher": which one to read of a file that holds both.
+        """
         super().__init__(model, save_dir, **kwargs)
         self.path_manager = _AtomicPathManager()
+        self.side = side
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """As the stock one, without modules that only helped the student to learn."""
+        state = self.model.state_dict()
+        for key in [key for key in state if key.startswith(HELPERS)]:
+            del state[key]
+        super().save(name, model=state, **kwargs)
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """As the stock one.
@@ -44,6 +62,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         if filename.endswith(".pyth"):
             return _from_pycls(load_pth(filename))
         checkpoint = super()._load_file(filename)
+        checkpoint["model"] = _side_of(checkpoint["model"], self.side)
         theirs, ours = checkpoint["model"], self.model.state_dict()
         if is_torchvision_resnet(theirs) and not is_torchvision_resnet(ours):
             check_suits(self.model, filename)
@@ -56,7 +75,9 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def _log_incompatible_keys(self, incompatible) -> None:
         """Log what does not fit, as the stock one, if anything else does."""
-        names = {name for name, _ in self.model.named_parameters()}
+        kept = [key for key in incompatible.missing_keys if not key.startswith(HELPERS)]
+        incompatible.missing_keys[:] = kept
+        names = {n for n, _ in self.model.named_parameters() if not n.startswith(HELPERS)}
         if names <= set(incompatible.missing_keys):
             raise UserError(
                 f"{self._parsed_url_during_load.geturl()} holds no weight of this model.\n"
@@ -73,12 +94,13 @@ class _StrictCheckpointer(SafeCheckpointer):
         self.incompatible = incompatible
 
 
-def load_strictly(model: nn.Module, path: str, *, key: str) -> None:
+def load_strictly(model: nn.Module, path: str, *, key: str, side: str = "student") -> None:
     """Load weights that must fit `model` exactly.
 
     Args:
         path: any checkpoint that Detectron2 reads: .pth or .pkl, local or a URL.
         key: the configuration key that names it, for the message.
+        side: "student" or "teacher": which one to read of a file that holds both.
 
     Raises:
         UserError: the file is missing, broken or unsafe, or weights are missing, unexpected or
@@ -86,7 +108,7 @@ def load_strictly(model: nn.Module, path: str, *, key: str) -> None:
     """
     if not path:
         raise UserError(f"{key} is empty: name a checkpoint.")
-    checkpointer = _StrictCheckpointer(model)
+    checkpointer = _StrictCheckpointer(model, side=side)
     try:
         checkpointer.load(path, checkpointables=[])
     except UserError as error:
@@ -110,6 +132,20 @@ def _shorten(items: Iterable[str], most: int = 20) -> str:
     items = list(items)
     more = f" and {len(items) - most} more" if len(items) > most else ""
     return f"{len(items)} ({', '.join(items[:most])}{more})"
+
+
+def _side_of(state: dict[str, Any], side: str) -> dict[str, Any]:
+    """Of a file that holds teacher and student, the one asked for; other files as they are."""
+    if not any(key.startswith(MERGED_TEACHER) for key in state):
+        return state
+    if side == "teacher":
+        return {
+            key.removeprefix(MERGED_TEACHER): value
+            for key, value in state.items()
+            if key.startswith(MERGED_TEACHER)
+        }
+    other = (MERGED_TEACHER, MERGED_HELPERS)
+    return {key: value for key, value in state.items() if not key.startswith(other)}
 
 
 def _from_pickle(data: dict[str, Any]) -> dict[str, Any]:

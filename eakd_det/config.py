@@ -11,7 +11,7 @@ from .errors import UserError
 from .losses import entropy_weight
 
 # Our meta-architectures and the stock ones that their students are.
-STOCK_ARCHITECTURES = {"DistillRCNN": "GeneralizedRCNN"}
+STOCK_ARCHITECTURES = {"DistillRCNN": "GeneralizedRCNN", "DistillRetinaNet": "RetinaNet"}
 
 
 def add_distill_config(cfg: CfgNode) -> None:

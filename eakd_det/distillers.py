@@ -1,29 +1,96 @@
-"""From what student and teacher say of the same ROIs to a loss: the methods and the EA weight.
+"""From what student and teacher say of the same batch to losses: the methods and the EA weight.
 
-R counts ROIs, K foreground classes; the last of the K + 1 classes is background.
+R counts samples (ROIs or anchors) of the batch, B its images, K foreground classes. A softmax has
+K + 1 classes, the last of them background; a sigmoid head has K.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from .losses import dkd_loss, entropy, entropy_weight, kd_loss
+from .losses import (
+    ReviewFusion,
+    bernoulli_entropy,
+    bernoulli_kd_loss,
+    combine_entropies,
+    dkd_loss,
+    entropy,
+    hcl_loss,
+    kd_loss,
+    standardize,
+)
 
 
-@dataclass(frozen=True)
-class View:
-    """What one detector computed on a batch.
+@dataclass
+class Head:
+    """What both detectors say of the same samples in one classifier (a cascade has several).
 
     Attributes:
-        features: FPN level -> (B, channels, H, W).
-        logits: (R, K + 1) class logits of the ROIs, background last.
+        student_logits, teacher_logits: (R, K + 1), or (R, K) of a sigmoid.
+        labels: (R,) int64 classes; K is background.
+        counts: samples of each image, B numbers that add up to R.
+        normalizer: what the sum of a loss over the samples is divided by.
+        sigmoid: whether the logits are a sigmoid's.
+        suffix: ends the names of this head's losses.
+        weight: (R,) EA weight of each sample, or None.
     """
 
-    features: dict[str, Tensor]
-    logits: Tensor
+    student_logits: Tensor
+    teacher_logits: Tensor
+    labels: Tensor
+    counts: list[int]
+    normalizer: float
+    sigmoid: bool = False
+    suffix: str = ""
+    weight: Tensor | None = None
+
+    @torch.no_grad()
+    def entropies(self, temperature: float) -> tuple[Tensor, Tensor]:
+        """(R,) entropies of student and teacher in nats; of a sigmoid the mean over its classes."""
+        measure = bernoulli_entropy if self.sigmoid else entropy
+        return (
+            measure(self.student_logits, temperature=temperature),
+            measure(self.teacher_logits, temperature=temperature),
+        )
+
+    @property
+    def background(self) -> int:
+        """The label of background."""
+        return self.student_logits.shape[1] - (0 if self.sigmoid else 1)
+
+    @property
+    def num_outcomes(self) -> int:
+        """Number of outcomes that the entropies are about: their bound is its logarithm."""
+        return 2 if self.sigmoid else self.student_logits.shape[1]
+
+
+@dataclass
+class Comparison:
+    """Student and teacher on one batch.
+
+    Attributes:
+        student_features, teacher_features: maps (B, channels, H, W), finest level first.
+        heads: what both say of the samples; empty if no loss asks for it.
+    """
+
+    student_features: list[Tensor]
+    teacher_features: list[Tensor]
+    heads: list[Head]
+
+    def image_weight(self) -> Tensor | None:
+        """(B,) mean EA weight of each image's samples; 0 for an image without any."""
+        weighted = [head for head in self.heads if head.weight is not None]
+        if not weighted:
+            return None
+        per_head = [
+            [part.sum() / max(len(part), 1) for part in head.weight.split(head.counts)]
+            for head in weighted
+        ]
+        return torch.stack([torch.stack(parts) for parts in per_head]).mean(dim=0)
 
 
 def scalar_defaults(function: Callable, *, leave_out: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -36,43 +103,89 @@ def scalar_defaults(function: Callable, *, leave_out: tuple[str, ...] = ()) -> d
 
 
 class LogitDistiller:
-    """Applies a loss on class logits, `loss([student_logits, teacher_logits, labels], ...)`.
+    """Applies a loss on class logits, `loss(student_logits, teacher_logits[, labels], ...)`.
 
     Attributes:
-        defaults: the options of the loss with their defaults.
+        defaults: the options with their defaults: those of the loss, and "standardize", which
+            standardises the logits first (LS; the EA weight stays that of the raw logits).
+        compares: what of the detectors the method compares.
+        sigmoid_loss: the loss for sigmoid heads, or None.
     """
 
-    def __init__(self, loss: Callable[..., Tensor]):
+    compares = "logits"
+
+    def __init__(
+        self, loss: Callable[..., Tensor], *, sigmoid_loss: Callable[..., Tensor] | None = None
+    ):
         self.loss = loss
+        self.sigmoid_loss = sigmoid_loss
         self.takes_labels = "labels" in inspect.signature(loss).parameters
-        self.defaults = scalar_defaults(loss, leave_out=("weight", "reduction"))
+        losses_own = scalar_defaults(loss, leave_out=("weight", "reduction"))
+        self.defaults = {**losses_own, "standardize": False}
 
     def __call__(
-        self, student: View, teacher: View, labels: Tensor, weight: Tensor | None, **options: Any
-    ) -> Tensor:
-        """Scalar loss; `labels` (R,) are the ROIs' classes, `weight` is (R,) or None."""
-        labels = (labels,) if self.takes_labels else ()
-        return self.loss(student.logits, teacher.logits, *labels, weight=weight, **options)
+        self, comparison: Comparison, *, standardize: bool = False, **options: Any
+    ) -> dict[str, Tensor]:
+        """Suffix of each head -> scalar loss."""
+        return {
+            head.suffix: self._sum(head, standardize, options) / head.normalizer
+            for head in comparison.heads
+        }
+
+    def _sum(self, head: Head, standardized: bool, options: dict[str, Any]) -> Tensor:
+        logits = head.student_logits, head.teacher_logits
+        if standardized:
+            logits = tuple(map(standardize, logits))
+        labels = (head.labels,) if self.takes_labels else ()
+        loss = self.sigmoid_loss if head.sigmoid else self.loss
+        return loss(*logits, *labels, weight=head.weight, reduction="none", **options).sum()
 
 
-DISTILLERS: dict[str, LogitDistiller] = {
-    "KD": LogitDistiller(kd_loss),
+class ReviewDistiller:
+    """ReviewKD on the levels of the FPN; the EA weight is one value an image.
+
+    Attributes:
+        defaults: no options.
+        compares: what of the detectors the method compares.
+    """
+
+    compares = "features"
+
+    def __init__(self):
+        self.defaults = {}
+
+    def build_helper(
+        self, student_channels: Sequence[int], teacher_channels: Sequence[int]
+    ) -> nn.Module:
+        """The fusion modules; they train with the student and are no part of it."""
+        return ReviewFusion(student_channels, teacher_channels)
+
+    def __call__(self, comparison: Comparison, *, helper: nn.Module) -> dict[str, Tensor]:
+        """One scalar loss, without a suffix."""
+        fused = helper(comparison.student_features)
+        weight = comparison.image_weight()
+        return {"": hcl_loss(fused, comparison.teacher_features, weight=weight)}
+
+
+DISTILLERS: dict[str, LogitDistiller | ReviewDistiller] = {
+    "KD": LogitDistiller(kd_loss, sigmoid_loss=bernoulli_kd_loss),
     "DKD": LogitDistiller(dkd_loss),
+    "REVIEWKD": ReviewDistiller(),
 }
 
 
-def _teacher_weight(student_logits, teacher_logits, *, temperature, bound):
-    return entropy(teacher_logits.detach(), temperature=temperature)
+def _teacher_weight(student_entropy, teacher_entropy, num_outcomes, bound):
+    return teacher_entropy
 
 
-def _matched_weight(student_logits, teacher_logits, *, temperature, bound):
-    weight = entropy_weight(student_logits, teacher_logits, temperature=temperature, bound=bound)
+def _matched_weight(student_entropy, teacher_entropy, num_outcomes, bound):
+    weight = combine_entropies(student_entropy, teacher_entropy, num_outcomes, bound)
     return weight.mean().expand_as(weight)
 
 
-# DISTILL.EA.MODE -> function of (student_logits, teacher_logits, temperature, bound) giving (R,).
+# DISTILL.EA.MODE -> function of (student_entropy, teacher_entropy, num_outcomes, bound), all (R,).
 EA_MODES: dict[str, Callable[..., Tensor]] = {
-    "full": entropy_weight,  # w_EA
+    "full": combine_entropies,  # w_EA
     "teacher": _teacher_weight,  # w_base = H_T
     "matched": _matched_weight,  # the scale of w_EA without its adaptivity: the control
 }

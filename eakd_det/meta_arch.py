@@ -3,24 +3,25 @@
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import cat
-from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
-from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, RetinaNet
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from .distillers import DISTILLERS, EA_MODES, View
+from .compatibility import box_predictors, check_dense_heads, check_roi_heads, match_levels
+from .distillers import DISTILLERS, EA_MODES, Comparison, Head
 from .errors import UserError
 from .record import Call, record
-from .statistics import LOG_PERIOD, roi_statistics
+from .statistics import LOG_PERIOD, head_statistics
 from .teacher import Teacher, build_teacher
 
 
 class Distilled(nn.Module):
     """Adds distillation losses to the training of the stock meta-architecture that it precedes.
 
-    A subclass says which modules to record, and how to read the records.
+    A subclass says what to record of the student's heads, and how to read the records.
     """
 
     def _init_distillation(
@@ -33,9 +34,33 @@ class Distilled(nn.Module):
             options = dict(options)
             self.methods[name] = (options.pop("weight"), options)
         self.weigh = EA_MODES[ea["mode"]] if ea["enabled"] else None
-        self.entropy_options = {"temperature": ea["temperature"], "bound": ea["bound"] or None}
-        if methods:
-            self._check_teacher()
+        self.entropy_temperature, self.entropy_bound = ea["temperature"], ea["bound"] or None
+        compared = {DISTILLERS[name].compares for name in methods}
+        self.compares_logits = "logits" in compared or bool(methods and ea["enabled"])
+        if self.compares_logits:
+            self._check_heads()
+        self.levels = match_levels(self, teacher.model) if "features" in compared else []
+        # Modules that train with the student and are no part of it: no checkpoint's "model" and
+        # no exported student has them.
+        self.helpers = nn.ModuleDict(self._build_helpers())
+
+    def _build_helpers(self) -> dict[str, nn.Module]:
+        if not self.levels:
+            return {}
+        channels = [
+            [backbone.output_shape()[name].channels for name in names]
+            for backbone, names in zip(
+                (self.backbone, self.teacher.model.backbone),
+                zip(*self.levels, strict=True),
+                strict=True,
+            )
+        ]
+        with torch.random.fork_rng():  # the student goes on with the random state it had
+            return {
+                name: DISTILLERS[name].build_helper(*channels)
+                for name in self.methods
+                if DISTILLERS[name].compares == "features"
+            }
 
     def _apply(self, fn, *args, **kwargs):
         """Move the teacher along with the student."""
@@ -47,36 +72,53 @@ class Distilled(nn.Module):
         """As the stock model; in training the losses of the methods stand beside its own."""
         if not (self.training and self.methods):
             return super().forward(batched_inputs)
-        with record(**self._recorded_modules()) as calls:
+        sources = self._recorded() if self.compares_logits else {}
+        with record(backbone=self.backbone, **sources) as calls:
             losses = super().forward(batched_inputs)
-        losses.update(self._distill(*self._views(calls, batched_inputs)))
+        losses.update(self._distill(calls, batched_inputs))
         return losses
 
-    def _distill(self, student: View, teacher: View, labels: Tensor) -> dict[str, Tensor]:
-        weight = None
-        if self.weigh is not None:
-            weight = self.weigh(student.logits, teacher.logits, **self.entropy_options)
+    def _distill(
+        self, calls: dict[str, list[Call]], batched_inputs: list[dict[str, Any]]
+    ) -> dict[str, Tensor]:
+        features = calls["backbone"][0].output
+        teacher_features = self.teacher.features(batched_inputs)
+        heads = self._heads(calls, teacher_features) if self.compares_logits else []
+        is_logged = (get_event_storage().iter + 1) % LOG_PERIOD == 0
+        if heads and (self.weigh is not None or is_logged):
+            self._weigh_and_log(heads, is_logged)
+        comparison = Comparison(
+            student_features=[features[name] for name, _ in self.levels],
+            teacher_features=[teacher_features[name] for _, name in self.levels],
+            heads=heads,
+        )
         losses = {}
         for name, (scale, options) in self.methods.items():
-            loss = DISTILLERS[name](student, teacher, labels, weight, **options)
-            losses[f"loss_{name.lower()}"] = scale * loss
-        storage = get_event_storage()
-        if (storage.iter + 1) % LOG_PERIOD == 0:
-            statistics = roi_statistics(
-                student.logits, teacher.logits, labels, **self.entropy_options
-            )
-            storage.put_scalars(**statistics, smoothing_hint=False)
+            if name in self.helpers:
+                options = {**options, "helper": self.helpers[name]}
+            for suffix, loss in DISTILLERS[name](comparison, **options).items():
+                losses[f"loss_{name.lower()}{suffix}"] = scale * loss
         return losses
 
-    def _check_teacher(self) -> None:
+    def _weigh_and_log(self, heads: list[Head], is_logged: bool) -> None:
+        entropies = [head.entropies(self.entropy_temperature) for head in heads]
+        for head, pair in zip(heads, entropies, strict=True):
+            if self.weigh is not None:
+                head.weight = self.weigh(*pair, head.num_outcomes, self.entropy_bound)
+        if is_logged:
+            statistics = head_statistics(heads, entropies, bound=self.entropy_bound)
+            get_event_storage().put_scalars(**statistics, smoothing_hint=False)
+
+    def _check_heads(self) -> None:
         raise NotImplementedError
 
-    def _recorded_modules(self) -> dict[str, nn.Module]:
+    def _recorded(self) -> dict[str, Any]:
+        """Modules and bound methods to `record`, beside the backbone."""
         raise NotImplementedError
 
-    def _views(
-        self, calls: dict[str, list[Call]], batched_inputs: list[dict[str, Any]]
-    ) -> tuple[View, View, Tensor]:
+    def _heads(
+        self, calls: dict[str, list[Call]], teacher_features: dict[str, Tensor]
+    ) -> list[Head]:
         raise NotImplementedError
 
 
@@ -104,7 +146,10 @@ def _lower_keys(node: CfgNode) -> dict[str, Any]:
 
 @META_ARCH_REGISTRY.register()
 class DistillRCNN(Distilled, GeneralizedRCNN):
-    """GeneralizedRCNN that learns from a teacher's class logits on its own sampled proposals."""
+    """GeneralizedRCNN that learns from a teacher's class logits on its own sampled proposals.
+
+    Faster, Mask and Cascade R-CNN; of a cascade each stage learns, with that stage's labels.
+    """
 
     @configurable
     def __init__(
@@ -132,69 +177,75 @@ class DistillRCNN(Distilled, GeneralizedRCNN):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         return {**super().from_config(cfg), **distillation_from_config(cfg)}
 
-    def _check_teacher(self) -> None:
-        student, teacher = self, self.teacher.model
-        for model, place in [(student, "the student's config"), (teacher, "TEACHER.CONFIG_FILE")]:
-            remedy = _remedy(model)
-            if remedy:
-                raise UserError(
-                    "DISTILL.METHODS compares softmaxes over ROIs pooled from an FPN, but the "
-                    f"student is a {_describe(student)} and the teacher a {_describe(teacher)}: "
-                    f"set {remedy} in {place}."
+    def _check_heads(self) -> None:
+        check_roi_heads(self, self.teacher.model)
+
+    def _recorded(self):
+        stages = {f"losses{i}": p.losses for i, p in enumerate(box_predictors(self))}
+        return {"box_pooler": self.roi_heads.box_pooler, **stages}
+
+    def _heads(self, calls, teacher_features):
+        # The boxes are the pooler's, not the proposals': TRAIN_ON_PRED_BOXES has replaced those.
+        boxes = [call.args[1] for call in calls["box_pooler"]]
+        heads = []
+        for stage, boxes_of_stage in enumerate(boxes):
+            (student_logits, _), proposals = calls[f"losses{stage}"][0].args
+            labels = cat([p.gt_classes for p in proposals])
+            heads.append(
+                Head(
+                    student_logits=student_logits,
+                    teacher_logits=self.teacher.roi_logits(teacher_features, boxes_of_stage, stage),
+                    labels=labels,
+                    counts=[len(p) for p in proposals],
+                    normalizer=max(len(labels), 1),
+                    suffix=f"_stage{stage}" if len(boxes) > 1 else "",
                 )
-        here, there = student.roi_heads.num_classes, teacher.roi_heads.num_classes
-        if here != there:
-            raise UserError(
-                f"The student has {here} classes and the teacher {there}: set "
-                "MODEL.ROI_HEADS.NUM_CLASSES to the teacher's, or let TEACHER.CONFIG_FILE and "
-                "TEACHER.WEIGHTS name a teacher of the student's classes."
             )
-
-    def _recorded_modules(self) -> dict[str, nn.Module]:
-        heads = self.roi_heads
-        return {
-            "backbone": self.backbone,
-            "box_pooler": heads.box_pooler,
-            "box_predictor": heads.box_predictor,
-            "roi_heads": heads,
-        }
-
-    def _views(self, calls, batched_inputs):
-        student_features = calls["backbone"][0].output
-        student_logits, _ = calls["box_predictor"][0].output
-        # Not the returned proposals' boxes: TRAIN_ON_PRED_BOXES has replaced those.
-        _, boxes = calls["box_pooler"][0].args
-        proposals, _ = calls["roi_heads"][0].output
-        labels = cat([p.gt_classes for p in proposals])
-        teacher_features = self.teacher.features(batched_inputs)
-        teacher_logits = self.teacher.roi_logits(teacher_features, boxes)
-        student = View(features=student_features, logits=student_logits)
-        teacher = View(features=teacher_features, logits=teacher_logits)
-        return student, teacher, labels
+        return heads
 
 
-def _describe(model: nn.Module) -> str:
-    """The detector in a few words: its architecture, its ROI heads and their classifier."""
-    if not isinstance(model, GeneralizedRCNN):
-        return type(model).__name__
-    heads = model.roi_heads
-    sigmoid = _is_fast_rcnn(heads) and heads.box_predictor.use_sigmoid_ce
-    classifier = "a sigmoid" if sigmoid else "a softmax"
-    return f"{type(heads).__name__} R-CNN with {classifier} classifier"
+@META_ARCH_REGISTRY.register()
+class DistillRetinaNet(Distilled, RetinaNet):
+    """RetinaNet that learns from a teacher's class logits on the anchors that count.
 
+    The sum over the anchors is divided as the focal loss is: by the running number of foreground
+    anchors.
+    """
 
-def _remedy(model: nn.Module) -> str:
-    """The setting that makes a detector fit for softmax distillation; empty if it is."""
-    if not isinstance(model, GeneralizedRCNN):
-        return "MODEL.META_ARCHITECTURE GeneralizedRCNN"
-    if not _is_fast_rcnn(model.roi_heads):
-        return "MODEL.ROI_HEADS.NAME StandardROIHeads on an FPN backbone (a C4 head has none)"
-    if model.roi_heads.box_predictor.use_sigmoid_ce:
-        return "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE False"
-    return ""
+    @configurable
+    def __init__(
+        self,
+        *,
+        teacher: Teacher | None,
+        methods: dict[str, dict[str, Any]],
+        ea: dict[str, Any],
+        **stock: Any,
+    ):
+        """As DistillRCNN; `stock` are the arguments of RetinaNet."""
+        super().__init__(**stock)
+        self._init_distillation(teacher, methods, ea)
 
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        return {**super().from_config(cfg), **distillation_from_config(cfg)}
 
-def _is_fast_rcnn(heads: nn.Module) -> bool:
-    return isinstance(heads, StandardROIHeads) and isinstance(
-        heads.box_predictor, FastRCNNOutputLayers
-    )
+    def _check_heads(self) -> None:
+        check_dense_heads(self, self.teacher.model, list(self.methods))
+
+    def _recorded(self):
+        return {"losses": self.losses}
+
+    def _heads(self, calls, teacher_features):
+        _, student_logits, labels, *_ = calls["losses"][0].args
+        labels = torch.stack(labels)  # (B, anchors); -1 is ignored
+        counted = labels >= 0
+        return [
+            Head(
+                student_logits=cat(student_logits, dim=1)[counted],
+                teacher_logits=self.teacher.anchor_logits(teacher_features)[counted],
+                labels=labels[counted],
+                counts=counted.sum(dim=1).tolist(),
+                normalizer=self.loss_normalizer,
+                sigmoid=True,
+            )
+        ]

@@ -1,6 +1,6 @@
-"""Reading what modules computed, without running or changing them."""
+"""Reading what modules and methods computed, without running or changing them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -8,32 +8,49 @@ from torch import nn
 
 
 class Call(NamedTuple):
-    """One call of a module: its positional arguments and what it returned."""
+    """One call: its positional arguments and what it returned."""
 
     args: tuple
     output: Any
 
 
 @contextmanager
-def record(**modules: nn.Module) -> Iterator[dict[str, list[Call]]]:
-    """Record every call of the named modules for as long as the with-block lasts.
+def record(**sources: nn.Module | Callable) -> Iterator[dict[str, list[Call]]]:
+    """Record every call of the named modules and bound methods while the with-block lasts.
 
-    The outputs stay in the autograd graph, so a loss on them trains the module. No hook outlives
+    The outputs stay in the autograd graph, so a loss on them trains the module. Nothing outlives
     the block, also when it raises.
 
-        with record(backbone=model.backbone) as calls:
+        with record(backbone=model.backbone, losses=model.losses) as calls:
             model(inputs)
         features = calls["backbone"][0].output
     """
-    calls: dict[str, list[Call]] = {name: [] for name in modules}
-    handles = [
-        module.register_forward_hook(
-            lambda _, args, output, name=name: calls[name].append(Call(args, output))
-        )
-        for name, module in modules.items()
-    ]
+    calls: dict[str, list[Call]] = {name: [] for name in sources}
+    undo = []
     try:
+        for name, source in sources.items():
+            listen = _listen_to_module if isinstance(source, nn.Module) else _listen_to_method
+            undo.append(listen(source, calls[name]))
         yield calls
     finally:
-        for handle in handles:
-            handle.remove()
+        for remove in undo:
+            remove()
+
+
+def _listen_to_module(module: nn.Module, calls: list[Call]) -> Callable[[], None]:
+    def hook(_, args, output):
+        calls.append(Call(args, output))
+
+    return module.register_forward_hook(hook).remove
+
+
+def _listen_to_method(method: Callable, calls: list[Call]) -> Callable[[], None]:
+    owner, name = method.__self__, method.__name__
+
+    def wrapper(*args, **kwargs):
+        output = method(*args, **kwargs)
+        calls.append(Call(args, output))
+        return output
+
+    setattr(owner, name, wrapper)  # on the instance, before the method of its class
+    return lambda: delattr(owner, name)

@@ -6,7 +6,8 @@ import torch
 from detectron2.utils.events import CommonMetricPrinter, get_event_storage
 from torch import Tensor
 
-from .losses import entropy, entropy_weight
+from .distillers import Head
+from .losses import combine_entropies
 
 LOG_PERIOD = 20  # iterations; DefaultTrainer writes its metrics at this period
 PARTS = ("foreground", "background")
@@ -14,31 +15,25 @@ COLUMNS = ("teacher_entropy", "student_entropy", "w_ea", "w_ea_p10", "w_ea_p90")
 
 
 @torch.no_grad()
-def roi_statistics(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    temperature: float,
-    bound: float | None,
+def head_statistics(
+    heads: list[Head], entropies: list[tuple[Tensor, Tensor]], *, bound: float | None
 ) -> dict[str, float]:
-    """Mean entropies (nats) and mean, 10th and 90th percentile of w_EA, by part of the ROIs.
+    """Mean entropies (nats) and mean, 10th and 90th percentile of w_EA, by part of the samples.
 
     Args:
-        student_logits, teacher_logits: (R, K + 1), background last.
-        labels: (R,); K is background.
-        temperature, bound: of `entropy_weight`.
+        heads: their samples are taken together.
+        entropies: (R,) entropies of student and teacher in each head.
+        bound: of `combine_entropies`.
 
     Returns:
-        "distill/<part>/<column>" -> value; a part without ROIs is left out.
+        "distill/<part>/<column>" -> value; a part without samples is left out.
     """
-    columns = [
-        entropy(teacher_logits, temperature=temperature),
-        entropy(student_logits, temperature=temperature),
-        entropy_weight(student_logits, teacher_logits, temperature=temperature, bound=bound),
-    ]
-    values = torch.stack(columns)
-    background = labels == student_logits.shape[-1] - 1
+    columns = []
+    for head, (student_entropy, teacher_entropy) in zip(heads, entropies, strict=True):
+        weight = combine_entropies(student_entropy, teacher_entropy, head.num_outcomes, bound)
+        columns.append(torch.stack([teacher_entropy, student_entropy, weight]))
+    values = torch.cat(columns, dim=1)
+    background = torch.cat([head.labels == head.background for head in heads])
     names, rows = [], []
     for part, mask in zip(PARTS, (~background, background), strict=True):
         chosen = values[:, mask]

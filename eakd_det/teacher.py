@@ -47,12 +47,27 @@ class Teacher:
         return self.model.backbone(images.tensor)
 
     @torch.no_grad()
-    def roi_logits(self, features: dict[str, Tensor], boxes: list[Boxes]) -> Tensor:
-        """Class logits, (R, K + 1), of the given boxes of each image (absolute pixels)."""
+    def roi_logits(self, features: dict[str, Tensor], boxes: list[Boxes], stage: int = 0) -> Tensor:
+        """Class logits, (R, K + 1), of the given boxes of each image (absolute pixels).
+
+        A teacher with fewer stages than `stage` answers with its last.
+        """
         heads = self.model.roi_heads
         pooled = heads.box_pooler([features[level] for level in heads.box_in_features], boxes)
-        logits, _ = heads.box_predictor(heads.box_head(pooled))
+        box_heads, predictors = heads.box_head, heads.box_predictor
+        if isinstance(predictors, nn.ModuleList):
+            stage = min(stage, len(predictors) - 1)
+            box_heads, predictors = box_heads[stage], predictors[stage]
+        logits, _ = predictors(box_heads(pooled))
         return logits
+
+    @torch.no_grad()
+    def anchor_logits(self, features: dict[str, Tensor]) -> Tensor:
+        """A RetinaNet's class logits of all anchors, (B, anchors, K), finest level first."""
+        model = self.model
+        predictions = model.head([features[level] for level in model.head_in_features])
+        logits, _ = model._transpose_dense_predictions(predictions, [model.num_classes, 4])
+        return torch.cat(logits, dim=1)
 
 
 def build_teacher(cfg: CfgNode) -> Teacher:
@@ -74,7 +89,7 @@ def build_teacher(cfg: CfgNode) -> Teacher:
         )
     with torch.random.fork_rng():
         model = build_model(teacher_cfg)
-    load_strictly(model, cfg.TEACHER.WEIGHTS, key="TEACHER.WEIGHTS")
+    load_strictly(model, cfg.TEACHER.WEIGHTS, key="TEACHER.WEIGHTS", side="teacher")
     return Teacher(model, flip_channels=len(orders) == 2)
 
 

@@ -32,3 +32,24 @@ def test_no_hook_outlives_the_block():
     module(torch.zeros(1, 1))
     assert not module._forward_hooks
     assert calls == {"module": []}
+
+
+class _Model:
+    def half(self, x, *, rest=0):
+        return x / 2 + rest
+
+    def both(self, x):
+        return self.half(x, rest=1) + self.half(x)
+
+
+def test_records_methods():
+    model = _Model()
+    with record(half=model.half) as calls:
+        assert model.both(4) == 5
+    assert [(call.args, call.output) for call in calls["half"]] == [((4,), 3), ((4,), 2)]
+    assert vars(model) == {}
+    with pytest.raises(ZeroDivisionError), record(half=model.half):
+        raise ZeroDivisionError
+    assert vars(model) == {}
+    assert model.both(4) == 5
+    assert len(calls["half"]) == 2

@@ -4,46 +4,51 @@ import pytest
 import torch
 from detectron2.utils.events import EventStorage
 
+from eakd_det.distillers import Head
 from eakd_det.losses import entropy, entropy_weight
-from eakd_det.statistics import COLUMNS, DistillMetricPrinter, roi_statistics
+from eakd_det.statistics import COLUMNS, DistillMetricPrinter, head_statistics
 
 
-@pytest.fixture
-def logits():
+def statistics(labels, *, samples=40, temperature=2.0, bound=None, heads=1, sigmoid=False):
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(40, 6, generator=generator), 3 * torch.randn(40, 6, generator=generator)
+    student = torch.randn(samples, 6, generator=generator)
+    teacher = 3 * torch.randn(samples, 6, generator=generator)
+    head = Head(student, teacher, labels, [samples], 1.0, sigmoid=sigmoid)
+    entropies = [head.entropies(temperature)] * heads
+    return head, head_statistics([head] * heads, entropies, bound=bound)
 
 
-def test_parts_are_told_apart(logits):
-    student, teacher = logits
+@pytest.mark.parametrize("heads", [1, 3])
+def test_parts_are_told_apart(heads):
     labels = torch.arange(40) % 6
-    result = roi_statistics(student, teacher, labels, temperature=2.0, bound=None)
+    head, result = statistics(labels, heads=heads)
     for part, chosen in [("foreground", labels < 5), ("background", labels == 5)]:
-        weight = entropy_weight(student[chosen], teacher[chosen], temperature=2.0)
+        student, teacher = head.student_logits[chosen], head.teacher_logits[chosen]
+        weight = entropy_weight(student, teacher, temperature=2.0)
         expected = [
-            entropy(teacher[chosen], temperature=2.0).mean(),
-            entropy(student[chosen], temperature=2.0).mean(),
+            entropy(teacher, temperature=2.0).mean(),
+            entropy(student, temperature=2.0).mean(),
             weight.mean(),
-            weight.quantile(0.1),
-            weight.quantile(0.9),
+            weight.repeat(heads).quantile(0.1),
+            weight.repeat(heads).quantile(0.9),
         ]
         got = [result[f"distill/{part}/{column}"] for column in COLUMNS]
         assert got == pytest.approx([value.item() for value in expected], rel=1e-5)
 
 
-def test_options_count(logits):
+def test_options_count():
     labels = torch.zeros(40, dtype=torch.int64)
-    base = roi_statistics(*logits, labels, temperature=2.0, bound=None)
-    assert base != roi_statistics(*logits, labels, temperature=3.0, bound=None)
-    assert base != roi_statistics(*logits, labels, temperature=2.0, bound=100.0)
+    _, base = statistics(labels)
+    assert base != statistics(labels, temperature=3.0)[1]
+    assert base != statistics(labels, bound=100.0)[1]
 
 
-def test_an_empty_part_is_left_out(logits):
-    labels = torch.full((40,), 5)
-    result = roi_statistics(*logits, labels, temperature=1.0, bound=None)
+def test_an_empty_part_is_left_out():
+    _, result = statistics(torch.full((40,), 5))
     assert {key.split("/")[1] for key in result} == {"background"}
-    nothing = roi_statistics(*(x[:0] for x in logits), labels[:0], temperature=1.0, bound=None)
-    assert nothing == {}
+    _, of_a_sigmoid = statistics(torch.full((40,), 5), sigmoid=True)  # label 6 is background
+    assert {key.split("/")[1] for key in of_a_sigmoid} == {"foreground"}
+    assert statistics(torch.zeros(0), samples=0)[1] == {}
 
 
 def test_the_terminal_line_shows_them(caplog):
