@@ -87,6 +87,13 @@ class SafeCheckpointer(DetectionCheckpointer):
         super()._log_incompatible_keys(incompatible)
 
 
+class StudentWriter(SafeCheckpointer):
+    """SafeCheckpointer of a student alone, from which no run is resumed."""
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """The run's own checkpointer says which is its last."""
+
+
 class _StrictCheckpointer(SafeCheckpointer):
     """SafeCheckpointer that keeps what does not fit, in place of a log."""
 

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterator
+from functools import reduce
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils.file_io import PathManager
@@ -13,9 +14,12 @@ from .losses import entropy_weight
 # Our meta-architectures and the stock ones that their students are.
 STOCK_ARCHITECTURES = {"DistillRCNN": "GeneralizedRCNN", "DistillRetinaNet": "RetinaNet"}
 
+# What we add to Detectron2's own nodes.
+OUR_KEYS = ("SOLVER.ACCUMULATE", "SOLVER.AMP.DTYPE", "TEST.BEST_METRIC")
+
 
 def add_distill_config(cfg: CfgNode) -> None:
-    """Add the nodes TEACHER and DISTILL to a Detectron2 config.
+    """Add the nodes TEACHER and DISTILL, and OUR_KEYS, to a Detectron2 config.
 
     Defaults come from the signatures of the losses, so each is written once and every key exists
     for the command line; a misspelt one stops the run.
@@ -23,6 +27,10 @@ def add_distill_config(cfg: CfgNode) -> None:
     cfg.TEACHER = CfgNode()
     cfg.TEACHER.CONFIG_FILE = ""  # a path, or a name of Detectron2's model zoo
     cfg.TEACHER.WEIGHTS = ""  # any checkpoint Detectron2 reads
+
+    cfg.SOLVER.ACCUMULATE = 1  # parts that a step's IMS_PER_BATCH images are computed in
+    cfg.SOLVER.AMP.DTYPE = "float16"  # of SOLVER.AMP.ENABLED; or "bfloat16"
+    cfg.TEST.BEST_METRIC = "bbox/AP"  # model_best.pth has the highest at any TEST.EVAL_PERIOD
 
     cfg.DISTILL = CfgNode()
     cfg.DISTILL.METHODS = ()  # any of DISTILLERS
@@ -41,8 +49,9 @@ def stock_config(cfg: CfgNode) -> CfgNode:
     """Copy a config without our keys: the student as plain Detectron2 sees it."""
     cfg = cfg.clone()
     cfg.defrost()
-    for key in ("TEACHER", "DISTILL"):
-        cfg.pop(key, None)
+    for key in ("TEACHER", "DISTILL", *OUR_KEYS):
+        *nodes, leaf = key.split(".")
+        reduce(getattr, nodes, cfg).pop(leaf, None)
     name = cfg.MODEL.META_ARCHITECTURE
     cfg.MODEL.META_ARCHITECTURE = STOCK_ARCHITECTURES.get(name, name)
     return cfg

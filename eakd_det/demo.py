@@ -26,9 +26,9 @@ logger = logging.getLogger(__name__)
 
 # Run -> its title, its config and the share of the demo's time that it takes on a CPU.
 RUNS = {
-    "teacher": ("teacher R101", "Teacher-R101.yaml", 0.5),
-    "student": ("student R18 alone", "Student-R18.yaml", 0.22),
-    "ea_dkd": ("student R18, EA-DKD", "EA-DKD-R18-R101.yaml", 0.28),
+    "teacher": ("teacher R101", "Teacher-R101.yaml", 0.6),
+    "student": ("student R18 alone", "Student-R18.yaml", 0.18),
+    "ea_dkd": ("student R18, EA-DKD", "EA-DKD-R18-R101.yaml", 0.22),
 }
 CHECKPOINT_PERIOD = 100  # iterations that a stopped demo can lose
 NUM_PICTURES = 6

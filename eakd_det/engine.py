@@ -8,19 +8,24 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
-from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase
+from detectron2.data import MetadataCatalog, build_detection_train_loader
+from detectron2.engine import DefaultTrainer, TrainerBase
 from detectron2.engine.defaults import create_ddp_model
+from detectron2.engine.hooks import BestCheckpointer, EvalHook, PeriodicCheckpointer
 from detectron2.evaluation import COCOEvaluator
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter
 from detectron2.utils.logger import setup_logger
+from torch import nn
 
-from .checkpoint import SafeCheckpointer, load_strictly, write_atomically
+from .checkpoint import SafeCheckpointer, StudentWriter, load_strictly, write_atomically
 from .config import stock_config
 from .errors import UserError
+from .meta_arch import Distilled
+from .resume import ProcessStates, preserved_random_state, skip_batches
 from .statistics import DistillMetricPrinter
+from .step import DistillStep
 
 
 class DistillTrainer(DefaultTrainer):
@@ -34,18 +39,36 @@ class DistillTrainer(DefaultTrainer):
             setup_logger()
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         self.cfg = cfg
+        logging.getLogger(__name__).info(_describe_step(cfg))
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
         device_ids = [comm.get_local_rank()] if model.device.type == "cuda" else None
         model = create_ddp_model(model, broadcast_buffers=False, device_ids=device_ids)
-        trainer_class = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
-        self._trainer = trainer_class(model, data_loader, optimizer)
+        self._trainer = DistillStep(
+            model,
+            data_loader,
+            optimizer,
+            accumulate=cfg.SOLVER.ACCUMULATE,
+            precision=_precision(cfg),
+            watched=tuple(f"loss_{name.lower()}" for name in cfg.DISTILL.METHODS),
+            output_dir=cfg.OUTPUT_DIR,
+        )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        student = self.checkpointer.model
+        if isinstance(student, Distilled) and student.helpers:
+            self.checkpointer.add_checkpointable("helpers", student.helpers)
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.register_hooks(self.build_hooks())
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """As the stock one; a resumed run also goes on where it was in the data."""
+        super().resume_or_load(resume)
+        if self.start_iter:
+            parts = self.start_iter * self.cfg.SOLVER.ACCUMULATE
+            skip_batches(self._trainer.data_loader, parts)
 
     def train(self) -> OrderedDict | None:
         """Train, and return the results of the last evaluation (None if there was none)."""
@@ -53,6 +76,43 @@ class DistillTrainer(DefaultTrainer):
             write_student_config(self.cfg)
         super().train()
         return self.__dict__.get("_last_eval_results")
+
+    def build_hooks(self) -> list:
+        """Detectron2's hooks, with what an exact resume needs and model_best.pth."""
+        ours = super().build_hooks()
+        savers = [i for i, h in enumerate(ours) if type(h) in (PeriodicCheckpointer, EvalHook)]
+        ours.insert(savers[0], ProcessStates(self.cfg.SOLVER.CHECKPOINT_PERIOD))
+        test = self.cfg.TEST
+        if comm.is_main_process() and test.EVAL_PERIOD and self.cfg.DATASETS.TEST:
+            writer = StudentWriter(self.model, self.cfg.OUTPUT_DIR)
+            best = BestCheckpoint(test.EVAL_PERIOD, writer, test.BEST_METRIC)
+            ours.insert(len(ours) - 1, best)  # before the hook that writes the metrics
+        return ours
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode):
+        """The stock loader; a batch is one part of a step (SOLVER.ACCUMULATE).
+
+        Raises:
+            UserError: the images of a step cannot be shared out evenly.
+        """
+        processes, parts = comm.get_world_size(), cfg.SOLVER.ACCUMULATE
+        if cfg.SOLVER.IMS_PER_BATCH % (processes * parts):
+            raise UserError(
+                f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} cannot be shared out evenly "
+                f"among {processes} processes with SOLVER.ACCUMULATE {parts}: make it a multiple "
+                f"of {processes * parts}."
+            )
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.SOLVER.IMS_PER_BATCH //= parts
+        return build_detection_train_loader(cfg)
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None):
+        """As the stock one; a training that goes on afterwards draws the same random numbers."""
+        with preserved_random_state():
+            return super().test(cfg, model, evaluators)
 
     def build_writers(self) -> list:
         """Detectron2's writers; the terminal line also shows entropies and weights."""
@@ -74,6 +134,37 @@ class DistillTrainer(DefaultTrainer):
                 "COCO format."
             )
         return COCOEvaluator(dataset_name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"))
+
+
+class BestCheckpoint(BestCheckpointer):
+    """BestCheckpointer that a resumed run tells what the best was."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_metric": self.best_metric, "best_iter": self.best_iter}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
+
+
+def _describe_step(cfg: CfgNode) -> str:
+    images, processes, parts = (
+        cfg.SOLVER.IMS_PER_BATCH,
+        comm.get_world_size(),
+        cfg.SOLVER.ACCUMULATE,
+    )
+    return (
+        f"A step takes {images} images: {processes} process(es) with {parts} part(s) of "
+        f"{images // (processes * parts)}; base learning rate {cfg.SOLVER.BASE_LR}, "
+        f"{cfg.SOLVER.MAX_ITER} iterations"
+    )
+
+
+def _precision(cfg: CfgNode) -> torch.dtype | None:
+    choices = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+    name = cfg.SOLVER.AMP.DTYPE
+    if name not in choices:
+        raise UserError(f"SOLVER.AMP.DTYPE: {name!r} is unknown; choose from {', '.join(choices)}.")
+    return choices[name] if cfg.SOLVER.AMP.ENABLED else None
 
 
 def write_student_config(cfg: CfgNode) -> None:

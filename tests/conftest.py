@@ -1,14 +1,19 @@
 """A tiny student and teacher of real Detectron2, and a batch for them."""
 
+import os
+
 import pytest
 import torch
 from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import load_coco_json
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 import eakd_det.meta_arch  # noqa: F401  (registers the meta-architectures)
 from eakd_det.config import add_distill_config
+from eakd_det.data.digits import NAMES, generate_digits
 
 NUM_CLASSES = 5
 
@@ -115,3 +120,67 @@ def storage():
     """The event storage that stock models write to in training."""
     with EventStorage() as storage:
         yield storage
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory):
+    """Names of a training and a validation dataset of a few scenes."""
+    root = tmp_path_factory.mktemp("datasets") / "tiny_digits"
+    generate_digits(str(root), num_scenes={"train": 6, "val": 3})
+    names = []
+    for split in ("train", "val"):
+        name = f"tiny_digits_{split}"
+        paths = str(root / "annotations" / f"{split}.json"), str(root / split)
+        DatasetCatalog.register(
+            name, lambda paths=paths, name=name: load_coco_json(*paths, dataset_name=name)
+        )
+        MetadataCatalog.get(name).set(json_file=paths[0], evaluator_type="coco")
+        names.append(name)
+    return names
+
+
+@pytest.fixture
+def run_cfg(distill_cfg, teacher_cfg, scenes, tmp_path):
+    """A run of 4 steps on the tiny scenes, with a teacher of their ten classes."""
+    cfg, teacher_cfg = distill_cfg, teacher_cfg.clone()
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = teacher_cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(NAMES)
+    cfg.TEACHER.CONFIG_FILE, cfg.TEACHER.WEIGHTS = save_teacher(teacher_cfg, tmp_path)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (scenes[0],), (scenes[1],)
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (96,), 96
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0  # an untrained student is sure of nothing
+    cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.SOLVER.IMS_PER_BATCH = 2
+    cfg.SOLVER.MAX_ITER = 4
+    cfg.SOLVER.STEPS = ()
+    cfg.SEED = 5
+    cfg.OUTPUT_DIR = str(tmp_path / "run")
+    os.makedirs(cfg.OUTPUT_DIR)
+    return cfg
+
+
+RETINA = {
+    "MODEL.META_ARCHITECTURE": "RetinaNet",
+    "MODEL.BACKBONE.NAME": "build_retinanet_resnet_fpn_backbone",
+    "MODEL.FPN.IN_FEATURES": ["res3", "res4", "res5"],
+    "MODEL.RETINANET.NUM_CLASSES": len(NAMES),
+    "MODEL.RETINANET.NUM_CONVS": 1,
+    "MODEL.ANCHOR_GENERATOR.SIZES": [[16], [24], [32], [48], [64]],
+}
+
+
+@pytest.fixture
+def retina_cfg(distill_cfg, teacher_cfg, tmp_path):
+    """A small RetinaNet with EA-KD and EA-ReviewKD from a bigger one."""
+    options = [x for pair in RETINA.items() for x in pair]
+    teacher_cfg = teacher_cfg.clone()
+    teacher_cfg.merge_from_list(options)
+    torch.manual_seed(7)
+    model = build_model(teacher_cfg)
+    torch.save({"model": model.state_dict()}, tmp_path / "retina.pth")
+    (tmp_path / "retina.yaml").write_text(teacher_cfg.dump())
+    distill_cfg.merge_from_list(options)
+    distill_cfg.MODEL.META_ARCHITECTURE = "DistillRetinaNet"
+    distill_cfg.TEACHER.CONFIG_FILE = str(tmp_path / "retina.yaml")
+    distill_cfg.TEACHER.WEIGHTS = str(tmp_path / "retina.pth")
+    distill_cfg.DISTILL.METHODS = ("KD", "REVIEWKD")
+    return distill_cfg

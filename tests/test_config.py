@@ -21,7 +21,7 @@ def _cfg():
 )
 def test_defaults_are_those_of_the_signatures(method, loss, keys):
     node = _cfg().DISTILL[method]
-    assert set(node) == {"WEIGHT", *(key.upper() for key in keys)}
+    assert set(node) == {"WEIGHT", "STANDARDIZE", *(key.upper() for key in keys)}
     parameters = inspect.signature(loss).parameters
     assert [node[key.upper()] for key in keys] == [parameters[key].default for key in keys]
 

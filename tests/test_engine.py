@@ -6,51 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json
+from detectron2.data import MetadataCatalog
 
-from eakd_det.data.digits import NAMES, generate_digits
+from eakd_det.data.digits import generate_digits
 from eakd_det.engine import DistillTrainer, evaluate
 
-from .conftest import save_teacher
-
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="session")
-def scenes(tmp_path_factory):
-    """Names of a training and a validation dataset of a few scenes."""
-    root = tmp_path_factory.mktemp("datasets") / "tiny_digits"
-    generate_digits(str(root), num_scenes={"train": 6, "val": 3})
-    names = []
-    for split in ("train", "val"):
-        name = f"tiny_digits_{split}"
-        paths = str(root / "annotations" / f"{split}.json"), str(root / split)
-        DatasetCatalog.register(
-            name, lambda paths=paths, name=name: load_coco_json(*paths, dataset_name=name)
-        )
-        MetadataCatalog.get(name).set(json_file=paths[0], evaluator_type="coco")
-        names.append(name)
-    return names
-
-
-@pytest.fixture
-def run_cfg(distill_cfg, teacher_cfg, scenes, tmp_path):
-    """A run of 4 steps on the tiny scenes, with a teacher of their ten classes."""
-    cfg, teacher_cfg = distill_cfg, teacher_cfg.clone()
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = teacher_cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(NAMES)
-    cfg.TEACHER.CONFIG_FILE, cfg.TEACHER.WEIGHTS = save_teacher(teacher_cfg, tmp_path)
-    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (scenes[0],), (scenes[1],)
-    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (96,), 96
-    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0  # an untrained student is sure of nothing
-    cfg.DATALOADER.NUM_WORKERS = 0
-    cfg.SOLVER.IMS_PER_BATCH = 2
-    cfg.SOLVER.MAX_ITER = 4
-    cfg.SOLVER.STEPS = ()
-    cfg.SEED = 5
-    cfg.OUTPUT_DIR = str(tmp_path / "run")
-    os.makedirs(cfg.OUTPUT_DIR)
-    return cfg
 
 
 @pytest.fixture

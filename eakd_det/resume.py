@@ -1,0 +1,149 @@
+"""A resumed run goes on as if it had never stopped: random state, and the place in the data."""
+
+import itertools
+import logging
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data.common import AspectRatioGroupedDataset
+from detectron2.engine import HookBase
+from detectron2.modeling import RetinaNet
+from detectron2.utils import comm
+from torch.utils.data import Sampler
+
+
+def random_state() -> dict[str, Any]:
+    """State of all random number generators of this process, in plain containers."""
+    name, keys, *rest = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (name, keys.tolist(), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Undo what has been drawn since `random_state`."""
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    for device, of_device in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(of_device, device)
+
+
+@contextmanager
+def preserved_random_state() -> Iterator[None]:
+    """What happens in the with-block draws nothing from the run's random numbers."""
+    state = random_state()
+    try:
+        yield
+    finally:
+        set_random_state(state)
+
+
+class ProcessStates(HookBase):
+    """Keeps what differs between processes with each checkpoint, and brings it back.
+
+    That is the random state, and a RetinaNet's running loss normalizer, which its state_dict lacks.
+    It comes before the hook that saves.
+    """
+
+    def __init__(self, period: int):
+        """
+        Args:
+            period: SOLVER.CHECKPOINT_PERIOD.
+        """
+        self.period = period
+        self.saved = self.loaded = None
+
+    def after_step(self) -> None:
+        next_iter = self.trainer.iter + 1
+        if next_iter % self.period == 0 or next_iter >= self.trainer.max_iter:
+            self.saved = comm.gather(self._state())
+
+    def before_train(self) -> None:
+        if self.loaded is None:
+            return
+        if len(self.loaded) != comm.get_world_size():
+            logging.getLogger(__name__).warning(
+                f"The checkpoint is of {len(self.loaded)} processes and this run has "
+                f"{comm.get_world_size()}: its random state cannot go on as it was."
+            )
+            return
+        state = self.loaded[comm.get_rank()]
+        if state["loss_normalizer"] is not None:
+            self._student().loss_normalizer = state["loss_normalizer"]
+        set_random_state(state["random"])
+
+    def _state(self) -> dict[str, Any]:
+        student = self._student()
+        normalizer = (
+            vars(student).get("loss_normalizer") if isinstance(student, RetinaNet) else None
+        )
+        return {"random": random_state(), "loss_normalizer": normalizer}
+
+    def _student(self):
+        return self.trainer.checkpointer.model
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"processes": self.saved} if self.saved else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.loaded = state["processes"]
+
+
+def skip_batches(loader: Iterable, num_batches: int) -> None:
+    """Let a new training loader of Detectron2 begin after the batches that a run has consumed.
+
+    Nothing is read for it but the images' sizes. With DATALOADER.NUM_WORKERS up to 1 the images
+    go on exactly; more workers read ahead in an order of their own, so that within a window of
+    workers x batch an image may come twice or not at all. Images that were read and wait for
+    others of their aspect ratio are read, and augmented, again.
+    """
+    if isinstance(loader, AspectRatioGroupedDataset):
+        inner, batch_size = loader.dataset, loader.batch_size
+    else:
+        inner, batch_size = loader, loader.batch_size
+    samples = inner.dataset
+    inner.generator = torch.Generator()  # the run's own random numbers stay where they are
+    if isinstance(loader, AspectRatioGroupedDataset):
+        consumed, waiting = _replay(samples, batch_size, num_batches)
+    else:
+        consumed, waiting = num_batches * batch_size, []
+    samples.sampler = _Later(samples.sampler, consumed, waiting)
+
+
+def _replay(samples, batch_size: int, num_batches: int) -> tuple[int, list[int]]:
+    """Number of samples that grouping by aspect ratio takes for the batches, and those it keeps."""
+    is_wide: dict[int, bool] = {}
+    waiting = {True: [], False: []}
+    consumed = 0
+    indices = iter(samples.sampler)
+    while num_batches:
+        index = next(indices)
+        consumed += 1
+        if index not in is_wide:
+            record = samples.dataset._dataset[index]
+            is_wide[index] = record["width"] > record["height"]
+        bucket = waiting[is_wide[index]]
+        bucket.append(index)
+        if len(bucket) == batch_size:
+            bucket.clear()
+            num_batches -= 1
+    return consumed, waiting[True] + waiting[False]
+
+
+class _Later(Sampler):
+    """An infinite sampler from some place on, behind a few indices that come first."""
+
+    def __init__(self, sampler: Sampler, start: int, first: list[int]):
+        self.sampler, self.start, self.first = sampler, start, first
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self.first
+        yield from itertools.islice(self.sampler, self.start, None)

@@ -1,0 +1,158 @@
+import itertools
+import random
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import build_detection_train_loader
+from detectron2.data.samplers import TrainingSampler
+
+from eakd_det.engine import BestCheckpoint, DistillTrainer
+from eakd_det.resume import (
+    preserved_random_state,
+    random_state,
+    set_random_state,
+    skip_batches,
+)
+
+
+def _draw():
+    return random.random(), np.random.rand(), torch.rand(()).item()
+
+
+def test_random_state_comes_back(tmp_path):
+    state = random_state()
+    torch.save(state, tmp_path / "state.pth")
+    drawn = _draw()
+    assert _draw() != drawn
+    set_random_state(torch.load(tmp_path / "state.pth", weights_only=True))
+    assert _draw() == drawn
+    set_random_state(state)
+    with preserved_random_state():
+        _draw()
+    assert _draw() == drawn
+
+
+# 13 images; a third is wide, and they come in another order in every epoch.
+DICTS = [
+    {"image_id": i, "width": 20 if i % 3 else 10, "height": 15, "file_name": f"{i}.png"}
+    for i in range(13)
+]
+
+
+def _loader(grouped, workers=0):
+    return build_detection_train_loader(
+        DICTS,
+        mapper=dict,
+        sampler=TrainingSampler(len(DICTS), seed=3),
+        total_batch_size=4,
+        aspect_ratio_grouping=grouped,
+        num_workers=workers,
+    )
+
+
+def _ids(loader, first, last):
+    return [[x["image_id"] for x in batch] for batch in itertools.islice(loader, first, last)]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("skipped", [0, 1, 5, 12])
+def test_skipped_batches(grouped, workers, skipped):
+    expected = _ids(_loader(grouped), skipped, skipped + 6)
+    loader = _loader(grouped, workers)
+    skip_batches(loader, skipped)
+    with preserved_random_state():
+        before = _draw()
+    assert _ids(loader, 0, 6) == expected
+    assert _draw() == before, "the run's own random numbers are where they were"
+
+
+def _train(cfg, output_dir, stops, *, resume=False):
+    """Train to each of the iterations, in a new trainer each; the last one's student."""
+    cfg.OUTPUT_DIR = str(output_dir)
+    output_dir.mkdir(exist_ok=True)
+    for stop in stops:
+        # What another process would start from.
+        torch.manual_seed(cfg.SEED)
+        np.random.seed(cfg.SEED)
+        random.seed(cfg.SEED)
+        trainer = DistillTrainer(cfg)
+        trainer.resume_or_load(resume=resume)
+        trainer.max_iter = stop
+        trainer.train()
+        resume = True
+    return trainer
+
+
+@pytest.mark.parametrize("amp", [False, True])
+def test_resumed_run_equals_a_straight_one(run_cfg, tmp_path, amp):
+    """With the fusion modules, an evaluation on the way, images left out, and the AMP scaler."""
+    cfg = run_cfg
+    cfg.DISTILL.METHODS = ("DKD", "REVIEWKD")
+    cfg.SOLVER.MAX_ITER = 10
+    cfg.SOLVER.STEPS = (7,)
+    cfg.SOLVER.CHECKPOINT_PERIOD = cfg.TEST.EVAL_PERIOD = 5
+    cfg.SOLVER.AMP.ENABLED = amp
+    cfg.SOLVER.ACCUMULATE = 2
+    straight = _train(cfg, tmp_path / "straight", [10])
+    resumed = _train(cfg, tmp_path / "resumed", [5, 10])
+    assert resumed.start_iter == 5
+    ours, theirs = straight.model.state_dict(), resumed.model.state_dict()
+    assert any(key.startswith("helpers.REVIEWKD.abfs.") for key in ours)
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    for name in ("optimizer", "grad_scaler"):
+        torch.testing.assert_close(
+            *(t._trainer.state_dict()[name] for t in (straight, resumed)), rtol=0, atol=0
+        )
+
+
+def test_checkpoints_hold_the_student_alone(run_cfg, tmp_path):
+    run_cfg.DISTILL.METHODS = ("REVIEWKD",)
+    run_cfg.DATASETS.TEST = ()
+    trainer = _train(run_cfg, tmp_path / "run", [2])
+    saved = torch.load(tmp_path / "run" / "model_final.pth", weights_only=True)
+    assert not [key for key in saved["model"] if key.startswith("helpers")]
+    assert saved["helpers"].keys() == trainer.model.helpers.state_dict().keys()
+    assert "helpers.REVIEWKD.abfs.0.conv1.0.weight" in trainer.model.state_dict()
+
+
+def test_a_retinanet_keeps_its_running_normalizer(run_cfg, retina_cfg, tmp_path):
+    cfg = retina_cfg
+    cfg.DATASETS.TEST = ()
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.CHECKPOINT_PERIOD = 6, 3
+    straight = _train(cfg, tmp_path / "straight", [6])
+    resumed = _train(cfg, tmp_path / "resumed", [3, 6])
+    assert straight.model.loss_normalizer == resumed.model.loss_normalizer
+    ours, theirs = straight.model.state_dict(), resumed.model.state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_another_number_of_processes_is_warned_about(run_cfg, tmp_path, caplog):
+    run_cfg.DATASETS.TEST = ()
+    run_cfg.SOLVER.CHECKPOINT_PERIOD = 2
+    _train(run_cfg, tmp_path / "run", [2])
+    path = tmp_path / "run" / "model_0000001.pth"
+    saved = torch.load(path, weights_only=True)
+    saved["trainer"]["hooks"]["ProcessStates"]["processes"] *= 2
+    torch.save(saved, path)
+    (tmp_path / "run" / "last_checkpoint").write_text(path.name)
+    _train(run_cfg, tmp_path / "run", [3], resume=True)
+    assert "The checkpoint is of 2 processes and this run has 1" in caplog.text
+
+
+def test_the_best_is_remembered(run_cfg, tmp_path):
+    run_cfg.TEST.EVAL_PERIOD = 1
+    run_cfg.SOLVER.CHECKPOINT_PERIOD = 2
+    folder = tmp_path / "run"
+    first = _train(run_cfg, folder, [2])
+    [best] = [h for h in first._hooks if isinstance(h, BestCheckpoint)]
+    saved = torch.load(folder / "model_best.pth", weights_only=True)
+    assert saved.keys() == {"model", "iteration"}
+    assert saved["iteration"] == best.best_iter
+    assert (folder / "last_checkpoint").read_text() == "model_final.pth"
+    second = DistillTrainer(run_cfg)
+    second.resume_or_load(resume=True)
+    [remembered] = [h for h in second._hooks if isinstance(h, BestCheckpoint)]
+    assert remembered.best_metric is not None
+    assert remembered.best_metric in [x[0] for x in first.storage.history("bbox/AP").values()]
