@@ -11,7 +11,7 @@ from torch import nn
 
 from .errors import UserError
 from .safe_pickle import load_pickle, load_pth
-from .torchvision_weights import check_suits, convert_torchvision_resnet, is_torchvision_resnet
+from .torchvision_weights import check_suits, convert_torchvision, is_torchvision
 
 # Of a model's state: what trains beside the student and is no part of it.
 HELPERS = "helpers."
@@ -22,9 +22,10 @@ MERGED_TEACHER, MERGED_HELPERS = "teacher.", "kd_trans."
 class SafeCheckpointer(DetectionCheckpointer):
     """DetectionCheckpointer that never unpickles code and never leaves half a file behind.
 
-    It also reads torchvision's ResNets, by name (torchvision://resnet18) or from a local file, and
-    either side of a file that holds teacher and student. It refuses a file of which nothing fits
-    the model, where the stock one only warns. What it saves as "model" is the student alone.
+    It also reads torchvision's ResNets and MobileNetV2, by name (torchvision://resnet18) or from a
+    local file, and either side of a file that holds teacher and student. It refuses a file of which
+    nothing fits the model, where the stock one only warns. What it saves as "model" is the student
+    alone.
     """
 
     def __init__(self, model: nn.Module, save_dir: str = "", *, side: str = "student", **kwargs):
@@ -64,9 +65,9 @@ class SafeCheckpointer(DetectionCheckpointer):
         checkpoint = super()._load_file(filename)
         checkpoint["model"] = _side_of(checkpoint["model"], self.side)
         theirs, ours = checkpoint["model"], self.model.state_dict()
-        if is_torchvision_resnet(theirs) and not is_torchvision_resnet(ours):
+        if is_torchvision(theirs) and not is_torchvision(ours):
             check_suits(self.model, filename)
-            checkpoint["model"] = convert_torchvision_resnet(theirs)
+            checkpoint["model"] = convert_torchvision(theirs)
             checkpoint["matching_heuristics"] = True
         return checkpoint
 

@@ -1,5 +1,6 @@
 """Whether a student can learn from a teacher: refused before the first step, naming both sides."""
 
+import logging
 from collections.abc import Sequence
 
 from detectron2.modeling import GeneralizedRCNN, RetinaNet
@@ -16,8 +17,10 @@ def box_predictors(model: nn.Module) -> list[nn.Module]:
     return list(predictor) if isinstance(predictor, nn.ModuleList) else [predictor]
 
 
-def check_roi_heads(student: nn.Module, teacher: nn.Module) -> None:
+def check_roi_heads(student: nn.Module, teacher: nn.Module, methods: Sequence[str]) -> None:
     """Both must classify ROIs of an FPN with softmaxes over the same classes.
+
+    What one foreground class means for a method is told in the log.
 
     Raises:
         UserError: one does not.
@@ -33,6 +36,13 @@ def check_roi_heads(student: nn.Module, teacher: nn.Module) -> None:
     _check_classes(
         student.roi_heads.num_classes, teacher.roi_heads.num_classes, "MODEL.ROI_HEADS.NUM_CLASSES"
     )
+    if student.roi_heads.num_classes == 1:
+        for name in methods:
+            distiller = DISTILLERS[name]
+            if distiller.compares == "logits" and distiller.note_on_one_class:
+                logging.getLogger(__name__).warning(
+                    f"{name} with one foreground class: {distiller.note_on_one_class}."
+                )
 
 
 def check_dense_heads(student: nn.Module, teacher: nn.Module, methods: Sequence[str]) -> None:

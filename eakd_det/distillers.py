@@ -36,6 +36,7 @@ class Head:
         normalizer: what the sum of a loss over the samples is divided by.
         sigmoid: whether the logits are a sigmoid's.
         suffix: ends the names of this head's losses.
+        first_boxes: gives the boxes of the first image's samples, for a picture.
         weight: (R,) EA weight of each sample, or None.
     """
 
@@ -46,6 +47,7 @@ class Head:
     normalizer: float
     sigmoid: bool = False
     suffix: str = ""
+    first_boxes: Callable[[], Tensor] | None = None
     weight: Tensor | None = None
 
     @torch.no_grad()
@@ -110,15 +112,21 @@ class LogitDistiller:
             standardises the logits first (LS; the EA weight stays that of the raw logits).
         compares: what of the detectors the method compares.
         sigmoid_loss: the loss for sigmoid heads, or None.
+        note_on_one_class: what to tell the user whose data have one foreground class.
     """
 
     compares = "logits"
 
     def __init__(
-        self, loss: Callable[..., Tensor], *, sigmoid_loss: Callable[..., Tensor] | None = None
+        self,
+        loss: Callable[..., Tensor],
+        *,
+        sigmoid_loss: Callable[..., Tensor] | None = None,
+        note_on_one_class: str = "",
     ):
         self.loss = loss
         self.sigmoid_loss = sigmoid_loss
+        self.note_on_one_class = note_on_one_class
         self.takes_labels = "labels" in inspect.signature(loss).parameters
         losses_own = scalar_defaults(loss, leave_out=("weight", "reduction"))
         self.defaults = {**losses_own, "standardize": False}
@@ -169,7 +177,11 @@ class ReviewDistiller:
 
 DISTILLERS: dict[str, LogitDistiller | ReviewDistiller] = {
     "KD": LogitDistiller(kd_loss, sigmoid_loss=bernoulli_kd_loss),
-    "DKD": LogitDistiller(dkd_loss),
+    "DKD": LogitDistiller(
+        dkd_loss,
+        note_on_one_class="beside the target only one class is left, so that NCKD is 0 and BETA "
+        'without effect; DISTILL.METHODS ("KD",) is the same as ALPHA 1',
+    ),
     "REVIEWKD": ReviewDistiller(),
 }
 

@@ -12,7 +12,6 @@ from detectron2.data import MetadataCatalog, build_detection_train_loader
 from detectron2.engine import DefaultTrainer, TrainerBase
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.engine.hooks import BestCheckpointer, EvalHook, PeriodicCheckpointer
-from detectron2.evaluation import COCOEvaluator
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter
@@ -21,11 +20,13 @@ from torch import nn
 
 from .checkpoint import SafeCheckpointer, StudentWriter, load_strictly, write_atomically
 from .config import stock_config
+from .distilled import Distilled
 from .errors import UserError
-from .meta_arch import Distilled
+from .evaluation import Evaluator, explain_no_detections
 from .resume import ProcessStates, preserved_random_state, skip_batches
 from .statistics import DistillMetricPrinter
 from .step import DistillStep
+from .teacher import teacher_config
 
 
 class DistillTrainer(DefaultTrainer):
@@ -43,6 +44,7 @@ class DistillTrainer(DefaultTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
+        _check_classes(cfg)
         device_ids = [comm.get_local_rank()] if model.device.type == "cuda" else None
         model = create_ddp_model(model, broadcast_buffers=False, device_ids=device_ids)
         self._trainer = DistillStep(
@@ -109,10 +111,20 @@ class DistillTrainer(DefaultTrainer):
         return build_detection_train_loader(cfg)
 
     @classmethod
-    def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None):
-        """As the stock one; a training that goes on afterwards draws the same random numbers."""
+    def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> OrderedDict:
+        """As the stock one; it says why, where a model finds nothing in a whole dataset.
+
+        A training that goes on afterwards draws the same random numbers as without.
+        """
         with preserved_random_state():
-            return super().test(cfg, model, evaluators)
+            evaluators = evaluators or [cls.build_evaluator(cfg, n) for n in cfg.DATASETS.TEST]
+            results = super().test(cfg, model, evaluators)
+            for name, evaluator in zip(cfg.DATASETS.TEST, evaluators, strict=True):
+                if comm.is_main_process() and not evaluator.num_detections:
+                    inputs = next(iter(cls.build_test_loader(cfg, name)), [])
+                    cause = explain_no_detections(model, inputs)
+                    logging.getLogger(__name__).warning(f"Nothing was found in {name}: {cause}.")
+        return results
 
     def build_writers(self) -> list:
         """Detectron2's writers; the terminal line also shows entropies and weights."""
@@ -122,7 +134,7 @@ class DistillTrainer(DefaultTrainer):
         ]
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> COCOEvaluator:
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> Evaluator:
         """The COCO evaluator; its files go to OUTPUT_DIR/inference.
 
         Raises:
@@ -133,7 +145,7 @@ class DistillTrainer(DefaultTrainer):
                 f"DATASETS.TEST: {dataset_name} is not evaluated the COCO way; register it in "
                 "COCO format."
             )
-        return COCOEvaluator(dataset_name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"))
+        return Evaluator(dataset_name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"))
 
 
 class BestCheckpoint(BestCheckpointer):
@@ -144,6 +156,20 @@ class BestCheckpoint(BestCheckpointer):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
+
+
+def _check_classes(cfg: CfgNode) -> None:
+    """Compare the model's number of classes with that of the data, which are registered by now."""
+    is_retina = "RetinaNet" in cfg.MODEL.META_ARCHITECTURE
+    key = "RETINANET" if is_retina else "ROI_HEADS"
+    here = cfg.MODEL[key].NUM_CLASSES
+    for name in cfg.DATASETS.TRAIN:
+        there = len(MetadataCatalog.get(name).get("thing_classes", ()))
+        text = f"DATASETS.TRAIN: {name} has {there} classes, MODEL.{key}.NUM_CLASSES is {here}"
+        if there > here:
+            raise UserError(f"{text}: set it to {there}.")
+        if 0 < there < here:
+            logging.getLogger(__name__).warning(f"{text}: some are never trained.")
 
 
 def _describe_step(cfg: CfgNode) -> str:
@@ -179,10 +205,8 @@ def write_student_config(cfg: CfgNode) -> None:
         f.write(student.dump())
 
 
-def evaluate(cfg: CfgNode, weights: str) -> dict[str, Any]:
-    """Evaluate a checkpoint on DATASETS.TEST through the stock architecture.
-
-    So every evaluation proves that the checkpoint is a stock one.
+def load_student(cfg: CfgNode, weights: str) -> tuple[CfgNode, nn.Module]:
+    """The plain student of a run: its stock config and model, with the weights of a checkpoint.
 
     Raises:
         UserError: the weights do not fit the stock model exactly.
@@ -190,7 +214,34 @@ def evaluate(cfg: CfgNode, weights: str) -> dict[str, Any]:
     cfg = stock_config(cfg)
     model = build_model(cfg)
     load_strictly(model, weights, key="MODEL.WEIGHTS")
-    return DistillTrainer.test(cfg, model)
+    return cfg, model
+
+
+def load_teacher(cfg: CfgNode) -> tuple[CfgNode, nn.Module]:
+    """The teacher of a run: its stock config and model; raises as `load_student`."""
+    teacher = teacher_config(cfg)
+    model = build_model(teacher)
+    load_strictly(model, cfg.TEACHER.WEIGHTS, key="TEACHER.WEIGHTS", side="teacher")
+    return teacher, model
+
+
+def evaluate(cfg: CfgNode, weights: str) -> dict[str, Any]:
+    """Evaluate a checkpoint on DATASETS.TEST through the stock architecture.
+
+    So every evaluation proves that the checkpoint is a stock one; raises as `load_student`.
+    """
+    return DistillTrainer.test(*load_student(cfg, weights))
+
+
+def evaluate_teacher(cfg: CfgNode) -> dict[str, Any]:
+    """Evaluate a run's teacher on the run's DATASETS.TEST, with the input sizes of its own config.
+
+    Its files go to OUTPUT_DIR/teacher.
+    """
+    teacher, model = load_teacher(cfg)
+    teacher.DATASETS.TEST = cfg.DATASETS.TEST
+    teacher.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "teacher")
+    return DistillTrainer.test(teacher, model)
 
 
 def use_available_device(cfg: CfgNode) -> None:

@@ -1,147 +1,16 @@
 """Detectron2's meta-architectures with a teacher at their side."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import cat
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, RetinaNet
-from detectron2.utils.events import get_event_storage
-from torch import Tensor, nn
+from detectron2.structures import Boxes
 
-from .compatibility import box_predictors, check_dense_heads, check_roi_heads, match_levels
-from .distillers import DISTILLERS, EA_MODES, Comparison, Head
-from .errors import UserError
-from .record import Call, record
-from .statistics import LOG_PERIOD, head_statistics
-from .teacher import Teacher, build_teacher
-
-
-class Distilled(nn.Module):
-    """Adds distillation losses to the training of the stock meta-architecture that it precedes.
-
-    A subclass says what to record of the student's heads, and how to read the records.
-    """
-
-    def _init_distillation(
-        self, teacher: Teacher | None, methods: dict[str, dict[str, Any]], ea: dict[str, Any]
-    ) -> None:
-        """Take what `distillation_from_config` gives; call after the stock __init__."""
-        self.teacher = teacher
-        self.methods = {}
-        for name, options in methods.items():
-            options = dict(options)
-            self.methods[name] = (options.pop("weight"), options)
-        self.weigh = EA_MODES[ea["mode"]] if ea["enabled"] else None
-        self.entropy_temperature, self.entropy_bound = ea["temperature"], ea["bound"] or None
-        compared = {DISTILLERS[name].compares for name in methods}
-        self.compares_logits = "logits" in compared or bool(methods and ea["enabled"])
-        if self.compares_logits:
-            self._check_heads()
-        self.levels = match_levels(self, teacher.model) if "features" in compared else []
-        # Modules that train with the student and are no part of it: no checkpoint's "model" and
-        # no exported student has them.
-        self.helpers = nn.ModuleDict(self._build_helpers())
-
-    def _build_helpers(self) -> dict[str, nn.Module]:
-        if not self.levels:
-            return {}
-        channels = [
-            [backbone.output_shape()[name].channels for name in names]
-            for backbone, names in zip(
-                (self.backbone, self.teacher.model.backbone),
-                zip(*self.levels, strict=True),
-                strict=True,
-            )
-        ]
-        with torch.random.fork_rng():  # the student goes on with the random state it had
-            return {
-                name: DISTILLERS[name].build_helper(*channels)
-                for name in self.methods
-                if DISTILLERS[name].compares == "features"
-            }
-
-    def _apply(self, fn, *args, **kwargs):
-        """Move the teacher along with the student."""
-        if self.teacher is not None:
-            self.teacher.model._apply(fn, *args, **kwargs)
-        return super()._apply(fn, *args, **kwargs)
-
-    def forward(self, batched_inputs: list[dict[str, Any]]):
-        """As the stock model; in training the losses of the methods stand beside its own."""
-        if not (self.training and self.methods):
-            return super().forward(batched_inputs)
-        sources = self._recorded() if self.compares_logits else {}
-        with record(backbone=self.backbone, **sources) as calls:
-            losses = super().forward(batched_inputs)
-        losses.update(self._distill(calls, batched_inputs))
-        return losses
-
-    def _distill(
-        self, calls: dict[str, list[Call]], batched_inputs: list[dict[str, Any]]
-    ) -> dict[str, Tensor]:
-        features = calls["backbone"][0].output
-        teacher_features = self.teacher.features(batched_inputs)
-        heads = self._heads(calls, teacher_features) if self.compares_logits else []
-        is_logged = (get_event_storage().iter + 1) % LOG_PERIOD == 0
-        if heads and (self.weigh is not None or is_logged):
-            self._weigh_and_log(heads, is_logged)
-        comparison = Comparison(
-            student_features=[features[name] for name, _ in self.levels],
-            teacher_features=[teacher_features[name] for _, name in self.levels],
-            heads=heads,
-        )
-        losses = {}
-        for name, (scale, options) in self.methods.items():
-            if name in self.helpers:
-                options = {**options, "helper": self.helpers[name]}
-            for suffix, loss in DISTILLERS[name](comparison, **options).items():
-                losses[f"loss_{name.lower()}{suffix}"] = scale * loss
-        return losses
-
-    def _weigh_and_log(self, heads: list[Head], is_logged: bool) -> None:
-        entropies = [head.entropies(self.entropy_temperature) for head in heads]
-        for head, pair in zip(heads, entropies, strict=True):
-            if self.weigh is not None:
-                head.weight = self.weigh(*pair, head.num_outcomes, self.entropy_bound)
-        if is_logged:
-            statistics = head_statistics(heads, entropies, bound=self.entropy_bound)
-            get_event_storage().put_scalars(**statistics, smoothing_hint=False)
-
-    def _check_heads(self) -> None:
-        raise NotImplementedError
-
-    def _recorded(self) -> dict[str, Any]:
-        """Modules and bound methods to `record`, beside the backbone."""
-        raise NotImplementedError
-
-    def _heads(
-        self, calls: dict[str, list[Call]], teacher_features: dict[str, Tensor]
-    ) -> list[Head]:
-        raise NotImplementedError
-
-
-def distillation_from_config(cfg: CfgNode) -> dict[str, Any]:
-    """The arguments that a distilled meta-architecture takes beside the stock ones."""
-    methods = tuple(cfg.DISTILL.METHODS)
-    _check_choices("DISTILL.METHODS", methods, DISTILLERS)
-    _check_choices("DISTILL.EA.MODE", (cfg.DISTILL.EA.MODE,), EA_MODES)
-    return {
-        "teacher": build_teacher(cfg) if methods else None,
-        "methods": {name: _lower_keys(cfg.DISTILL[name]) for name in methods},
-        "ea": _lower_keys(cfg.DISTILL.EA),
-    }
-
-
-def _check_choices(key: str, values: Iterable[str], choices: Iterable[str]) -> None:
-    for value in values:
-        if value not in choices:
-            raise UserError(f"{key}: {value!r} is unknown; choose from {', '.join(choices)}.")
-
-
-def _lower_keys(node: CfgNode) -> dict[str, Any]:
-    return {key.lower(): value for key, value in node.items()}
+from .compatibility import box_predictors, check_dense_heads, check_roi_heads
+from .distilled import Distilled, distillation_from_config
+from .distillers import Head
 
 
 @META_ARCH_REGISTRY.register()
@@ -152,33 +21,24 @@ class DistillRCNN(Distilled, GeneralizedRCNN):
     """
 
     @configurable
-    def __init__(
-        self,
-        *,
-        teacher: Teacher | None,
-        methods: dict[str, dict[str, Any]],
-        ea: dict[str, Any],
-        **stock: Any,
-    ):
+    def __init__(self, *, distillation: dict[str, Any], **stock: Any):
         """
         Args:
-            teacher: None if `methods` is empty.
-            methods: name in DISTILLERS -> its options, with "weight", the factor of its loss.
-            ea: enabled, mode, temperature and bound of the EA weight.
-            stock: the arguments of GeneralizedRCNN.
+            distillation: the arguments of `Distilled._init_distillation`.
+            stock: those of GeneralizedRCNN.
 
         Raises:
             UserError: teacher and student cannot be compared.
         """
         super().__init__(**stock)
-        self._init_distillation(teacher, methods, ea)
+        self._init_distillation(**distillation)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        return {**super().from_config(cfg), **distillation_from_config(cfg)}
+        return {**super().from_config(cfg), "distillation": distillation_from_config(cfg)}
 
     def _check_heads(self) -> None:
-        check_roi_heads(self, self.teacher.model)
+        check_roi_heads(self, self.teacher.model, list(self.methods))
 
     def _recorded(self):
         stages = {f"losses{i}": p.losses for i, p in enumerate(box_predictors(self))}
@@ -199,6 +59,7 @@ class DistillRCNN(Distilled, GeneralizedRCNN):
                     counts=[len(p) for p in proposals],
                     normalizer=max(len(labels), 1),
                     suffix=f"_stage{stage}" if len(boxes) > 1 else "",
+                    first_boxes=lambda first=boxes_of_stage[0]: first.tensor,
                 )
             )
         return heads
@@ -213,21 +74,21 @@ class DistillRetinaNet(Distilled, RetinaNet):
     """
 
     @configurable
-    def __init__(
-        self,
-        *,
-        teacher: Teacher | None,
-        methods: dict[str, dict[str, Any]],
-        ea: dict[str, Any],
-        **stock: Any,
-    ):
-        """As DistillRCNN; `stock` are the arguments of RetinaNet."""
+    def __init__(self, *, distillation: dict[str, Any], **stock: Any):
+        """
+        Args:
+            distillation: the arguments of `Distilled._init_distillation`.
+            stock: those of RetinaNet.
+
+        Raises:
+            UserError: teacher and student cannot be compared.
+        """
         super().__init__(**stock)
-        self._init_distillation(teacher, methods, ea)
+        self._init_distillation(**distillation)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        return {**super().from_config(cfg), **distillation_from_config(cfg)}
+        return {**super().from_config(cfg), "distillation": distillation_from_config(cfg)}
 
     def _check_heads(self) -> None:
         check_dense_heads(self, self.teacher.model, list(self.methods))
@@ -236,7 +97,7 @@ class DistillRetinaNet(Distilled, RetinaNet):
         return {"losses": self.losses}
 
     def _heads(self, calls, teacher_features):
-        _, student_logits, labels, *_ = calls["losses"][0].args
+        anchors, student_logits, labels, *_ = calls["losses"][0].args
         labels = torch.stack(labels)  # (B, anchors); -1 is ignored
         counted = labels >= 0
         return [
@@ -247,5 +108,6 @@ class DistillRetinaNet(Distilled, RetinaNet):
                 counts=counted.sum(dim=1).tolist(),
                 normalizer=self.loss_normalizer,
                 sigmoid=True,
+                first_boxes=lambda: Boxes.cat(anchors).tensor[counted[0]],
             )
         ]

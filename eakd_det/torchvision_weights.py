@@ -1,4 +1,4 @@
-"""ImageNet weights of torchvision's ResNets for Detectron2's."""
+"""ImageNet weights of torchvision's ResNets and MobileNetV2 for detectors."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ class TorchvisionPathHandler(PathHandler):
     def _get_local_path(self, path: str, **kwargs: Any) -> str:
         name = path.removeprefix(PREFIX)
         names = torchvision.models.list_models(
-            torchvision.models, include=["resnet*", "resnext*", "wide_resnet*"]
+            torchvision.models, include=["resnet*", "resnext*", "wide_resnet*", "mobilenet_v2"]
         )
         if name not in names:
             raise UserError(f"{path}: choose from {', '.join(names)}.")
@@ -40,33 +40,42 @@ class TorchvisionPathHandler(PathHandler):
 PathManager.register_handler(TorchvisionPathHandler())
 
 
-def is_torchvision_resnet(state: dict[str, Any]) -> bool:
-    """Whether the names of some weights are those of a torchvision ResNet."""
-    return "conv1.weight" in state and "layer1.0.conv1.weight" in state
+def is_torchvision(state: dict[str, Any]) -> bool:
+    """Whether the names of some weights are those of a torchvision ResNet or MobileNetV2."""
+    return any({first, last} <= state.keys() for first, last in _ENDS.values())
 
 
-def convert_torchvision_resnet(state: dict[str, Any]) -> dict[str, Any]:
-    """Rename the weights of a torchvision ResNet to Detectron2's names; its classifier is dropped.
+# Keys that tell the families: one of the first layer, and one that no detector has.
+_ENDS = {
+    "resnet": ("conv1.weight", "layer1.0.conv1.weight"),
+    "mobilenet": ("features.0.0.weight", "features.18.0.weight"),
+}
 
-    layer1..4 become res2..5, bnK convK.norm, downsample shortcut, and the first layers the stem.
+
+def convert_torchvision(state: dict[str, Any]) -> dict[str, Any]:
+    """Rename torchvision's weights to the names in a detector's backbone; classifiers are dropped.
+
+    Of a ResNet, layer1..4 become res2..5, bnK convK.norm, downsample shortcut, and the first layers
+    the stem. A MobileNetV2 keeps its names, without the last 1 x 1 convolution.
     """
-    renamed = {}
-    for key, value in state.items():
-        if key.startswith("fc.") or key.endswith("num_batches_tracked"):
-            continue
-        if not key.startswith("layer"):
-            key = f"stem.{key}"
-        for layer in (1, 2, 3, 4):
-            key = key.replace(f"layer{layer}.", f"res{layer + 1}.")
-        for conv in (1, 2, 3):
-            key = key.replace(f"bn{conv}.", f"conv{conv}.norm.")
-        key = key.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")
-        renamed[key] = value
-    return renamed
+    kept = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    if _ENDS["mobilenet"][1] in state:
+        return {k: v for k, v in kept.items() if not k.startswith(("classifier.", "features.18."))}
+    return {_in_resnet(k): v for k, v in kept.items() if not k.startswith("fc.")}
+
+
+def _in_resnet(key: str) -> str:
+    if not key.startswith("layer"):
+        key = f"stem.{key}"
+    for layer in (1, 2, 3, 4):
+        key = key.replace(f"layer{layer}.", f"res{layer + 1}.")
+    for conv in (1, 2, 3):
+        key = key.replace(f"bn{conv}.", f"conv{conv}.norm.")
+    return key.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")
 
 
 def check_suits(model: nn.Module, filename: str) -> None:
-    """Check that a detector sees images as torchvision's ResNets do, and strides where they do.
+    """Check that a detector sees images as torchvision's models do, and strides where they do.
 
     Args:
         filename: the file of the weights, for the message.

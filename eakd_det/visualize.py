@@ -1,4 +1,4 @@
-"""Pictures of scenes side by side: ground truth and what each detector found."""
+"""Pictures: scenes with what each detector found side by side, and ROIs by their EA weight."""
 
 import colorsys
 import json
@@ -7,11 +7,15 @@ from collections import defaultdict
 from typing import Any
 
 import numpy as np
-from detectron2.data import Metadata
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetMapper, Metadata, build_detection_test_loader
 from detectron2.data.detection_utils import read_image
 from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils.visualizer import Visualizer
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor, nn
+from tqdm import tqdm
 
 MIN_WIDTH = 420  # pixels of one panel; smaller images are enlarged
 GAP, TITLE_HEIGHT = 6, 34  # pixels
@@ -34,6 +38,25 @@ def read_detections(results_json: str, metadata: Metadata) -> dict[int, Instance
         instances.scores = np.array([result["score"] for result in found])
         instances.pred_classes = np.array([to_index[result["category_id"]] for result in found])
         detections[image_id] = instances
+    return detections
+
+
+@torch.no_grad()
+def detect(cfg: CfgNode, model: nn.Module, scenes: list[dict[str, Any]]) -> dict[int, Instances]:
+    """What a stock model finds in scenes (Detectron2 dataset dicts), by image id.
+
+    Args:
+        cfg: the model's own config; its INPUT decides how the images are read.
+        model: with its weights.
+    """
+    model.eval()
+    loader = build_detection_test_loader(scenes, mapper=DatasetMapper(cfg, is_train=False))
+    detections = {}
+    for inputs in tqdm(loader, "detecting", delay=2, leave=False):
+        for x, output in zip(inputs, model(inputs), strict=True):
+            found = output["instances"].to("cpu")
+            found.scores, found.pred_classes = found.scores.numpy(), found.pred_classes.numpy()
+            detections[x["image_id"]] = found
     return detections
 
 
@@ -66,6 +89,51 @@ def draw_side_by_side(
         rows.append(panels)
     _join(rows, ["ground truth", *detections]).save(f"{path}.incomplete", format="PNG")
     os.replace(f"{path}.incomplete", path)
+
+
+def draw_weights(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    weight: Tensor,
+    student_scores: Tensor,
+    teacher_scores: Tensor,
+    names: list[str],
+    *,
+    number: int = 6,
+) -> np.ndarray:
+    """The ROIs with the highest w_EA on the image, and beside it those with the lowest.
+
+    Args:
+        image: (H, W, 3) RGB.
+        boxes: (R, 4) x1, y1, x2, y2 in its pixels.
+        weight: (R,) w_EA.
+        student_scores, teacher_scores: (R, C) probabilities.
+        names: of the C classes.
+        number: of ROIs on each side.
+
+    Returns:
+        (H', W', 3) picture. A label is the weight, then class and probability of teacher (T) and
+        student (S).
+    """
+    order = weight.argsort(descending=True)
+    number = min(number, len(order))
+    panels = []
+    for chosen in (order[:number], order[len(order) - number :]):
+        labels = [
+            f"{w:.2f}  T {_top(teacher, names)}  S {_top(student, names)}"
+            for w, teacher, student in zip(
+                weight[chosen], teacher_scores[chosen], student_scores[chosen], strict=True
+            )
+        ]
+        classes = teacher_scores[chosen].argmax(dim=1).tolist()
+        panels.append(_draw(image, boxes[chosen.numpy()], classes, labels))
+    titles = ["highest w_EA  (T teacher, S student)", "lowest w_EA"]
+    return np.asarray(_join([panels], titles))
+
+
+def _top(scores: Tensor, names: list[str]) -> str:
+    score, index = scores.max(dim=0)
+    return f"{names[index]} {score:.0%}"
 
 
 def _draw_truth(image: np.ndarray, scene: dict[str, Any], metadata: Metadata) -> np.ndarray:

@@ -1,14 +1,25 @@
 import copy
+import math
 
 import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
-from detectron2.structures import Instances
+from detectron2.structures import BitMasks, Instances
 
 from eakd_det.config import stock_config
-from eakd_det.losses import dkd_loss, entropy, entropy_weight, kd_loss
+from eakd_det.losses import (
+    bernoulli_entropy,
+    bernoulli_kd_loss,
+    dkd_loss,
+    entropy,
+    entropy_weight,
+    hcl_loss,
+    kd_loss,
+)
 from eakd_det.record import record
+
+from .conftest import save_teacher
 
 
 def _build(cfg, seed=0):
@@ -267,23 +278,126 @@ def test_statistics_only_when_they_are_written(distill_cfg, batch, storage):
     assert storage.latest()["distill/background/w_ea"][0] > 0
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["MODEL.ROI_HEADS.NUM_CLASSES", 7], "The student has 7 classes and the teacher 5"),
-        (
-            ["MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", True],
-            "student is a .* with a sigmoid classifier and the teacher .* with a softmax "
-            "classifier: set MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE False in the student's config",
-        ),
-        (["DISTILL.METHODS", ("DKT",)], "DISTILL.METHODS: 'DKT' is unknown; choose from KD, DKD"),
-        (["DISTILL.EA.MODE", "half"], "DISTILL.EA.MODE: 'half' is unknown; choose from full"),
-    ],
-)
-def test_refused(distill_cfg, options, message):
-    distill_cfg.merge_from_list(options)
-    with pytest.raises(ValueError, match=message):
-        build_model(distill_cfg)
+def test_pictures_of_the_weights(distill_cfg, batch, storage):
+    distill_cfg.VIS_PERIOD = 2
+    model = _build(distill_cfg)
+    storage.iter = 1
+    model(batch)
+    assert not storage._vis_data
+    storage.iter = 2
+    model(batch)
+    [(_, picture, _)] = [x for x in storage._vis_data if x[0] == "distill/w_ea"]
+    assert picture.shape[0] == 3
+    assert picture.std() > 0
+
+
+# Other methods and detectors.
+
+
+def _check_student_is_stock(cfg, batch, names):
+    """`names` are the losses beside stock's own, which are stock's bit for bit."""
+    model, stock = _build(cfg), build_model(stock_config(cfg))
+    stock.train()
+    state = {k: v for k, v in model.state_dict().items() if not k.startswith("helpers.")}
+    stock.load_state_dict(state)
+    torch.manual_seed(3)
+    expected = stock(batch)
+    torch.manual_seed(3)
+    losses = model(batch)
+    assert all(torch.equal(losses[name], loss) for name, loss in expected.items())
+    assert losses.keys() - expected.keys() == names
+    assert all(losses[name] > 0 for name in names)
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    assert all(p.grad is not None for p in model.helpers.parameters())
+    return model, losses
+
+
+def test_reviewkd(distill_cfg, batch, storage):
+    distill_cfg.DISTILL.METHODS = ("DKD", "REVIEWKD")
+    model, _ = _check_student_is_stock(distill_cfg, batch, {"loss_dkd", "loss_reviewkd"})
+    assert [ours for ours, _ in model.levels] == ["p2", "p3", "p4", "p5", "p6"]
+    assert _build(distill_cfg).helpers.REVIEWKD.abfs[0].conv2[0].weight.shape[0] == 24
+
+
+def test_reviewkd_is_weighted_by_the_images(distill_cfg, batch, storage):
+    distill_cfg.DISTILL.METHODS = ("REVIEWKD",)
+    model = _build(distill_cfg)
+    theirs = model.teacher.model
+    with record(
+        features=model.backbone,
+        logits=model.roi_heads.box_predictor,
+        teacher_features=theirs.backbone,
+        teacher_logits=theirs.roi_heads.box_predictor,
+        pooler=model.roi_heads.box_pooler,
+        fusion=model.helpers.REVIEWKD,
+    ) as calls:
+        losses = model(batch)
+    weight = entropy_weight(calls["logits"][0].output[0], calls["teacher_logits"][0].output[0])
+    counts = [len(boxes) for boxes in calls["pooler"][0].args[1]]
+    per_image = torch.stack([part.mean() for part in weight.split(counts)])
+    fused, teacher = calls["fusion"][0].output, calls["teacher_features"][0].output
+    expected = hcl_loss(fused, list(teacher.values()), weight=per_image)
+    torch.testing.assert_close(losses["loss_reviewkd"], expected)
+
+
+def test_features_alone_need_no_logits(distill_cfg, batch, storage):
+    """Without EA the teacher's heads do not run, and may be of any kind."""
+    distill_cfg.DISTILL.METHODS = ("REVIEWKD",)
+    distill_cfg.DISTILL.EA.ENABLED = False
+    distill_cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE = True
+    model = _build(distill_cfg)
+    with record(head=model.teacher.model.roi_heads.box_head) as calls:
+        assert model(batch)["loss_reviewkd"] > 0
+    assert not calls["head"]
+
+
+def test_one_small_image(distill_cfg, batch, storage):
+    """p6 of one image of 64 pixels is 1 x 1: batch norm has one value a channel."""
+    distill_cfg.DISTILL.METHODS = ("REVIEWKD",)
+    x = batch[0]
+    x["image"] = x["image"][:, :64, :64]
+    x["instances"] = Instances((64, 64), **x["instances"].get_fields())
+    x["instances"].gt_boxes.clip((64, 64))
+    losses = _build(distill_cfg)([x])
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(loss) for loss in losses.values())
+
+
+@pytest.mark.parametrize("method", ["KD", "DKD"])
+def test_standardize(distill_cfg, batch, storage, method):
+    distill_cfg.DISTILL.METHODS = (method,)
+
+    def loss(is_standardized):
+        distill_cfg.DISTILL[method].STANDARDIZE = is_standardized
+        model = _build(distill_cfg)
+        torch.manual_seed(1)
+        return model(batch)[f"loss_{method.lower()}"]
+
+    assert loss(True) != loss(False)
+
+
+def _mask(cfg):
+    cfg.MODEL.MASK_ON = True
+    cfg.MODEL.ROI_MASK_HEAD.NAME = "MaskRCNNConvUpsampleHead"
+    cfg.MODEL.ROI_MASK_HEAD.NUM_CONV = 1
+    cfg.MODEL.ROI_MASK_HEAD.CONV_DIM = 8
+
+
+def test_mask_rcnn(distill_cfg, teacher_cfg, batch, storage, tmp_path):
+    _mask(distill_cfg)
+    teacher_cfg = teacher_cfg.clone()
+    _mask(teacher_cfg)
+    distill_cfg.TEACHER.CONFIG_FILE, distill_cfg.TEACHER.WEIGHTS = save_teacher(
+        teacher_cfg, tmp_path
+    )
+    for x in batch:
+        height, width = x["instances"].image_size
+        masks = torch.zeros(len(x["instances"]), height, width, dtype=torch.bool)
+        masks[:, 20:50, 20:50] = True
+        x["instances"].gt_masks = BitMasks(masks)
+    _, losses = _check_student_is_stock(distill_cfg, batch, {"loss_dkd"})
+    assert "loss_mask" in losses
 
 
 def _replace_teacher(cfg, teacher_cfg, options, folder):
@@ -296,22 +410,77 @@ def _replace_teacher(cfg, teacher_cfg, options, folder):
     cfg.TEACHER.WEIGHTS = str(folder / "other.pth")
 
 
-C4 = ["MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.RESNETS.OUT_FEATURES", ["res4"]]
-C4 += ["MODEL.ROI_HEADS.NAME", "Res5ROIHeads", "MODEL.ROI_HEADS.IN_FEATURES", ["res4"]]
-C4 += ["MODEL.RPN.IN_FEATURES", ["res4"], "MODEL.ANCHOR_GENERATOR.SIZES", [[32]]]
-RETINA = ["MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.RETINANET.IN_FEATURES", ["p3", "p4"]]
-RETINA += ["MODEL.ANCHOR_GENERATOR.SIZES", [[16], [32]]]
+CASCADE = ["MODEL.ROI_HEADS.NAME", "CascadeROIHeads", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG"]
+CASCADE += [True]
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", True], "USE_SIGMOID_CE False in TEACHER.CONFIG"),
-        (C4, "teacher a Res5ROIHeads R-CNN .*StandardROIHeads on an FPN"),
-        (RETINA, "teacher a RetinaNet: set MODEL.META_ARCHITECTURE GeneralizedRCNN in TEACHER"),
-    ],
-)
-def test_refused_teacher(distill_cfg, teacher_cfg, tmp_path, options, message):
-    _replace_teacher(distill_cfg, teacher_cfg, options, tmp_path)
-    with pytest.raises(ValueError, match=message):
-        build_model(distill_cfg)
+@pytest.mark.parametrize("of_teacher", [3, 1])
+def test_cascade_rcnn(distill_cfg, teacher_cfg, batch, storage, tmp_path, of_teacher):
+    """Each stage learns with that stage's labels; a teacher without stages answers in each."""
+    if of_teacher == 3:
+        _replace_teacher(distill_cfg, teacher_cfg, CASCADE, tmp_path)
+    distill_cfg.merge_from_list(CASCADE)
+    distill_cfg.DISTILL.EA.ENABLED = False
+    names = {f"loss_dkd_stage{stage}" for stage in range(3)}
+    model, _ = _check_student_is_stock(distill_cfg, batch, names)
+    heads, theirs = model.roi_heads, model.teacher.model.roi_heads
+    predictors = {f"head{i}": heads.box_predictor[i] for i in range(3)}
+    seen = {f"seen{i}": heads.box_predictor[i].losses for i in range(3)}
+    teachers = list(theirs.box_predictor) if of_teacher == 3 else [theirs.box_predictor]
+    answers = {f"teacher{i}": t for i, t in enumerate(teachers)}
+    with record(**predictors, **seen, **answers) as calls:
+        losses = model(batch)
+    for stage in range(3):
+        student = calls[f"head{stage}"][0].output[0]
+        labels = torch.cat([p.gt_classes for p in calls[f"seen{stage}"][0].args[1]])
+        call = calls[f"teacher{stage}"][0] if of_teacher == 3 else calls["teacher0"][stage]
+        expected = dkd_loss(student, call.output[0], labels)
+        torch.testing.assert_close(losses[f"loss_dkd_stage{stage}"], expected)
+
+
+def test_a_cascade_teaches_a_single_stage(distill_cfg, teacher_cfg, batch, storage, tmp_path):
+    _replace_teacher(distill_cfg, teacher_cfg, CASCADE, tmp_path)
+    model, _ = _check_student_is_stock(distill_cfg, batch, {"loss_dkd"})
+    with record(last=model.teacher.model.roi_heads.box_predictor[2]) as calls:
+        model(batch)
+    assert not calls["last"], "the first stage sees what the student sees: RPN proposals"
+
+
+def test_retinanet(retina_cfg, batch, storage):
+    model, _ = _check_student_is_stock(retina_cfg, batch, {"loss_kd", "loss_reviewkd"})
+    assert [ours for ours, _ in model.levels] == ["p3", "p4", "p5", "p6", "p7"]
+
+
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_retinanet_loss_is_over_the_anchors_that_count(retina_cfg, batch, storage, is_weighted):
+    retina_cfg.DISTILL.METHODS = ("KD",)
+    retina_cfg.DISTILL.EA.ENABLED = is_weighted
+    model = _build(retina_cfg)
+    with record(losses=model.losses, teacher=model.teacher.model.head) as calls:
+        got = model(batch)["loss_kd"]
+    _, logits, labels, *_ = calls["losses"][0].args
+    teacher = [
+        x.view(2, -1, model.num_classes, *x.shape[-2:]).permute(0, 3, 4, 1, 2).flatten(1, 3)
+        for x in calls["teacher"][0].output[0]
+    ]
+    student, teacher = torch.cat(logits, dim=1), torch.cat(teacher, dim=1)
+    assert any((of_image < 0).any() for of_image in labels), "some anchors are ignored"
+    total = 0.0
+    for n, of_image in enumerate(labels):
+        for i in (of_image >= 0).nonzero().flatten():
+            pair = student[n, i, None], teacher[n, i, None]
+            loss = bernoulli_kd_loss(*pair)
+            if is_weighted:
+                h_s, h_t = (bernoulli_entropy(z, temperature=3.0) for z in pair)
+                loss = loss * (h_t * (1 + h_s / math.log(2)) / 2).detach()
+            total = total + loss
+    torch.testing.assert_close(got, total.sum() / model.loss_normalizer)
+
+
+def test_retinanet_statistics_and_pictures(retina_cfg, batch, storage):
+    retina_cfg.VIS_PERIOD = 1
+    model = _build(retina_cfg)
+    storage.iter = 19
+    model(batch)
+    assert 0 < storage.latest()["distill/background/w_ea"][0] < math.log(2)
+    assert "distill/w_ea" in [x[0] for x in storage._vis_data]

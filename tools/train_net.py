@@ -4,47 +4,85 @@
 tools/train_net.py --config-file configs/COCO-Detection/EA-DKD-R18-R101.yaml --num-gpus 4
 tools/train_net.py --config-file ... --resume
 tools/train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/.../model_final.pth
+tools/train_net.py --config-file ... --train-json A --train-images B --val-json C --val-images D
+torchrun --nproc-per-node 4 tools/train_net.py --config-file ...
 
 --eval-only goes through the stock architecture; with --resume it takes the run's newest checkpoint.
 """
 
-import sys
+import os
 
-from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.engine import default_argument_parser, default_setup
+from detectron2.utils import comm
 
-import eakd_det.data
+import eakd_det.backbone
 import eakd_det.meta_arch  # noqa: F401  (registers the meta-architectures)
 from eakd_det.checkpoint import last_checkpoint
 from eakd_det.config import load_config
-from eakd_det.engine import DistillTrainer, evaluate, use_available_device
+from eakd_det.data.coco_check import summarize
+from eakd_det.data.custom import prepare_custom_data, use_custom_data
+from eakd_det.engine import DistillTrainer, evaluate, evaluate_teacher, use_available_device
 from eakd_det.errors import UserError
+from eakd_det.evaluation import compare_results
+from eakd_det.launch import launch
+
+
+def parse_arguments():
+    parser = default_argument_parser()
+    parser.description = __doc__
+    own = parser.add_argument_group("data in COCO format, checked before the first step")
+    for split in ("train", "val"):
+        own.add_argument(f"--{split}-json", metavar="FILE")
+        own.add_argument(f"--{split}-images", metavar="FOLDER")
+    own.add_argument("--check", action="store_true", help="check the data and do nothing else")
+    parser.add_argument(
+        "--eval-teacher", action="store_true", help="evaluate the teacher beside the student"
+    )
+    return parser.parse_args()
+
+
+def own_data(args, cfg):
+    """The data that the flags name, checked: once a machine, the other processes wait."""
+    sources = {}
+    for split in ("train", "val"):
+        paths = getattr(args, f"{split}_json"), getattr(args, f"{split}_images")
+        if all(paths):
+            sources[split] = paths
+        elif any(paths):
+            raise UserError(f"--{split}-json and --{split}-images belong together.")
+    folder = os.path.join(cfg.OUTPUT_DIR, "annotations")
+    if comm.get_local_rank() == 0:
+        prepare_custom_data(folder, **sources)
+    comm.synchronize()
+    return prepare_custom_data(folder, **sources)
 
 
 def main(args):
     cfg = load_config(args.config_file, args.opts)
+    data = own_data(args, cfg)
+    if args.check:
+        if not data:
+            raise UserError("--check: name the data with --train-json and --train-images.")
+        for custom in data.values():
+            print(f"{custom.name}: {summarize(custom.data)}")
+        return
+    if data:
+        use_custom_data(cfg, data)
+        cfg.merge_from_list(args.opts)  # what the command line says comes last
     use_available_device(cfg)
     cfg.freeze()
     default_setup(cfg, args)
     if args.eval_only:
-        return evaluate(cfg, last_checkpoint(cfg.OUTPUT_DIR) if args.resume else cfg.MODEL.WEIGHTS)
-    trainer = DistillTrainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
-    return trainer.train()
+        weights = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else cfg.MODEL.WEIGHTS
+        results = evaluate(cfg, weights)
+    else:
+        trainer = DistillTrainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        results = trainer.train()
+    if args.eval_teacher:
+        compare_results({"teacher": evaluate_teacher(cfg), "student": results})
 
 
 if __name__ == "__main__":
-    parser = default_argument_parser()
-    parser.description = __doc__
-    args = parser.parse_args()
-    try:
-        load_config(args.config_file, args.opts)  # a mistake shows before processes start
-        launch(
-            main,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args,),
-        )
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    arguments = parse_arguments()
+    launch(main, arguments)

@@ -1,0 +1,98 @@
+"""A user's own COCO-format data: checked, completed and registered."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
+
+from ..checkpoint import write_atomically
+from ..errors import UserError
+from .coco_check import check_coco
+
+
+@dataclass(frozen=True)
+class CustomData:
+    """A checked dataset.
+
+    Attributes:
+        name: the one that it is registered under.
+        json_file: the completed copy of the user's file.
+        image_root: folder of the images.
+        data: what the copy holds.
+    """
+
+    name: str
+    json_file: str
+    image_root: str
+    data: dict[str, Any]
+
+    @property
+    def classes(self) -> list[tuple[int, str]]:
+        """Ids and names of the categories, in the order of the classes that Detectron2 makes."""
+        return sorted((c["id"], c["name"]) for c in self.data["categories"])
+
+
+def prepare_custom_data(
+    folder: str, *, train: tuple[str, str] | None = None, val: tuple[str, str] | None = None
+) -> dict[str, CustomData]:
+    """Check COCO-format files and write completed copies; what has not changed since is kept.
+
+    Args:
+        folder: where the copies go.
+        train, val: JSON file and folder of its images, as far as there are.
+
+    Returns:
+        "train" and "val", as far as there are.
+
+    Raises:
+        UserError: a file cannot be trained on, or the two have different categories.
+    """
+    sources = {"train": train, "val": val}
+    found = {split: _prepare(split, *s, folder) for split, s in sources.items() if s is not None}
+    if len({tuple(custom.classes) for custom in found.values()}) > 1:
+        differences = [
+            f"  {split}: {', '.join(f'{i} {name}' for i, name in custom.classes)}"
+            for split, custom in found.items()
+        ]
+        text = "\n".join(differences)
+        raise UserError(f"Training and validation data must have the same categories:\n{text}")
+    return found
+
+
+def use_custom_data(cfg: CfgNode, found: dict[str, CustomData]) -> None:
+    """Register the datasets and let a config train and evaluate on them, with their classes."""
+    for custom in found.values():
+        if custom.name in DatasetCatalog:
+            DatasetCatalog.remove(custom.name)
+            MetadataCatalog.remove(custom.name)
+        register_coco_instances(custom.name, {}, custom.json_file, custom.image_root)
+        MetadataCatalog.get(custom.name).set(thing_classes=[name for _, name in custom.classes])
+        cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = len(custom.classes)
+    cfg.DATASETS.TRAIN = (found["train"].name,) if "train" in found else cfg.DATASETS.TRAIN
+    cfg.DATASETS.TEST = (found["val"].name,) if "val" in found else ()
+
+
+def _prepare(split: str, json_file: str, image_root: str, folder: str) -> CustomData:
+    if not os.path.isfile(json_file):
+        raise UserError(f"--{split}-json: there is no file {json_file}.")
+    if not os.path.isdir(image_root):
+        raise UserError(f"--{split}-images: there is no folder {image_root}.")
+    status = os.stat(json_file)
+    identity = [os.path.abspath(json_file), os.path.abspath(image_root)]
+    identity += [str(status.st_mtime_ns), str(status.st_size)]
+    digest = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:12]
+    path = os.path.join(folder, f"{split}-{digest}.json")
+    if os.path.isfile(path):
+        with open(path, encoding="utf-8") as f:
+            data = json.load(f)
+    else:
+        data = check_coco(json_file, image_root)
+        os.makedirs(folder, exist_ok=True)
+        with write_atomically(path) as f:
+            json.dump(data, f)  # in ASCII, since pycocotools opens it in the locale's encoding
+    return CustomData(f"custom_{split}", path, image_root, data)

@@ -1,0 +1,112 @@
+"""COCO evaluation: a faster engine where it is installed, and causes of a result without boxes."""
+
+import importlib.util
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+
+import torch
+from detectron2.evaluation import COCOEvaluator, coco_evaluation
+from detectron2.modeling import RetinaNet
+from tabulate import tabulate
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from .compatibility import box_predictors
+
+HAS_FASTER_COCO_EVAL = importlib.util.find_spec("faster_coco_eval") is not None
+
+
+class Evaluator(COCOEvaluator):
+    """COCOEvaluator on faster-coco-eval where it is installed, else on what Detectron2 has.
+
+    Attributes:
+        num_detections: of all images of the last evaluation, in the main process.
+    """
+
+    def reset(self) -> None:
+        super().reset()
+        self.num_detections = 0
+
+    def _eval_predictions(self, predictions, img_ids=None) -> None:
+        self.num_detections = sum(len(x["instances"]) for x in predictions)
+        with _engine(self):
+            super()._eval_predictions(predictions, img_ids)
+
+
+@contextmanager
+def _engine(evaluator: COCOEvaluator) -> Iterator[None]:
+    if not HAS_FASTER_COCO_EVAL:
+        yield
+        return
+    from faster_coco_eval.core.faster_eval_api import COCOeval_faster
+
+    # Detectron2 takes its compiled engine from this name, which a wheel without it lacks.
+    evaluator._use_fast_impl = True
+    stock, coco_evaluation.COCOeval_opt = coco_evaluation.COCOeval_opt, COCOeval_faster
+    try:
+        yield
+    finally:
+        coco_evaluation.COCOeval_opt = stock
+
+
+def explain_no_detections(model: nn.Module, inputs: list[dict[str, Any]]) -> str:
+    """Why a model may have found nothing in a whole dataset, in a sentence.
+
+    Args:
+        model: the detector.
+        inputs: a batch of the dataset; empty if the dataset is.
+    """
+    if not inputs:
+        return "the dataset has no images: see DATASETS.TEST"
+    if isinstance(model, DistributedDataParallel):
+        model = model.module
+    tensors = chain(model.named_parameters(), model.named_buffers())
+    broken = [name for name, tensor in tensors if not torch.isfinite(tensor).all()]
+    if broken:
+        return f"{len(broken)} of its weights are not finite, {broken[0]} among them"
+    owners = [model] if isinstance(model, RetinaNet) else box_predictors(model)
+    key = "RETINANET" if isinstance(model, RetinaNet) else "ROI_HEADS"
+    threshold = owners[0].test_score_thresh
+    with _thresholds(owners, -1.0):
+        found = [output["instances"] for output in model(inputs)]
+    scores = torch.cat([instances.scores for instances in found])
+    if not len(scores):
+        return "its scores or boxes are not finite, or its RPN proposes nothing"
+    return (
+        f"the highest score in the first batch is {scores.max().item():.3g}, below "
+        f"MODEL.{key}.SCORE_THRESH_TEST {threshold}: the model has hardly learnt yet, or it reads "
+        "other images than it was trained on (INPUT.FORMAT, MODEL.PIXEL_MEAN)"
+    )
+
+
+@contextmanager
+def _thresholds(owners: list[nn.Module], value: float) -> Iterator[None]:
+    before = [owner.test_score_thresh for owner in owners]
+    for owner in owners:
+        owner.test_score_thresh = value
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for owner, threshold in zip(owners, before, strict=True):
+            owner.test_score_thresh = threshold
+
+
+def compare_results(results: dict[str, dict[str, dict[str, float]]]) -> str:
+    """Log and return a table of the AP columns of several detectors, task by task.
+
+    Args:
+        results: title -> task ("bbox", "segm") -> metric -> value, as `evaluate` gives them.
+    """
+    tables = []
+    for task in dict.fromkeys(chain.from_iterable(results.values())):
+        having = {title: of[task] for title, of in results.items() if task in of}
+        columns = [m for m in next(iter(having.values())) if not m.startswith("AP-")]
+        rows = [[title, *(metrics[m] for m in columns)] for title, metrics in having.items()]
+        tables.append(tabulate(rows, headers=[task, *columns], floatfmt=".1f"))
+    text = "\n\n".join(tables)
+    logging.getLogger(__name__).info("Evaluation side by side:\n%s", text)
+    return text

@@ -1,0 +1,54 @@
+"""Starting the processes of a run: Detectron2's launch, or torchrun's."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+import torch
+from detectron2.engine import launch as launch_processes
+from detectron2.utils import comm
+from torch import distributed
+from torch.multiprocessing import ProcessExitedException
+
+from .errors import UserError
+
+
+def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
+    """Call `main(args)` in every process of the run; a mistake of the user ends it in words.
+
+    Args:
+        main: of an importable module, or of the script that is run.
+        args: of Detectron2's argument parser. Under torchrun its processes are taken.
+    """
+    try:
+        if "LOCAL_RANK" in os.environ:
+            _join_torchrun()
+            _guarded(main, args)
+            distributed.destroy_process_group()
+        else:
+            launch_processes(
+                _guarded,
+                args.num_gpus,
+                num_machines=args.num_machines,
+                machine_rank=args.machine_rank,
+                dist_url=args.dist_url,
+                args=(main, args),
+            )
+    except ProcessExitedException as error:
+        sys.exit(error.exit_code)
+
+
+def _join_torchrun() -> None:
+    has_gpu = torch.cuda.is_available()
+    distributed.init_process_group("nccl" if has_gpu else "gloo")
+    comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+    if has_gpu:
+        torch.cuda.set_device(comm.get_local_rank())
+
+
+def _guarded(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
+    try:
+        main(args)
+    except UserError as error:
+        sys.exit(f"error: {error}")

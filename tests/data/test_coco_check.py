@@ -1,0 +1,195 @@
+import copy
+import json
+import math
+
+import pytest
+from PIL import Image
+
+from eakd_det.data.coco_check import check_coco, summarize
+from eakd_det.errors import UserError
+
+WIDTH, HEIGHT = 60, 40
+
+
+def save_image(path, size=(WIDTH, HEIGHT), orientation=1, mode="RGB"):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.effect_noise(size, 60).convert(mode).save(path, exif=exif)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A sound COCO dict of two images, whose files lie in tmp_path."""
+    for name in ("a.jpg", "b.png"):
+        save_image(tmp_path / name)
+    return {
+        "images": [
+            {"id": 11, "file_name": "a.jpg", "width": WIDTH, "height": HEIGHT},
+            {"id": 12, "file_name": "b.png", "width": WIDTH, "height": HEIGHT},
+        ],
+        "annotations": [
+            {"id": 1, "image_id": 11, "category_id": 7, "bbox": [5, 6, 20, 10], "iscrowd": 0},
+            {"id": 2, "image_id": 11, "category_id": 3, "bbox": [0, 0, 60, 40], "iscrowd": 1},
+        ],
+        "categories": [{"id": 7, "name": "bolt"}, {"id": 3, "name": "nut"}],
+    }
+
+
+def check(tmp_path, data):
+    (tmp_path / "data.json").write_text(json.dumps(data))
+    return check_coco(str(tmp_path / "data.json"), str(tmp_path))
+
+
+def test_sound_data_are_completed(tmp_path, data):
+    before = copy.deepcopy(data)
+    for annotation in data["annotations"]:
+        annotation.pop("iscrowd", None)
+    del data["images"][1]["width"], data["images"][1]["height"]
+    checked = check(tmp_path, data)
+    assert checked["images"] == before["images"]
+    assert [a["area"] for a in checked["annotations"]] == [200, 2400]
+    assert [a["iscrowd"] for a in checked["annotations"]] == [0, 0]
+    boxes = [a["bbox"] for a in before["annotations"]]
+    assert [a["bbox"] for a in checked["annotations"]] == boxes
+
+
+def test_what_is_there_stays(tmp_path, data):
+    data["annotations"][0]["area"] = 123.5
+    checked = check(tmp_path, data)
+    assert checked["annotations"][0]["area"] == 123.5
+    assert checked["annotations"][1]["iscrowd"] == 1
+
+
+def test_summary(tmp_path, data):
+    lines = summarize(check(tmp_path, data)).splitlines()
+    expected = "2 images (1 without annotations), 2 boxes (1 of crowds), 2 categories"
+    assert lines[0] == expected
+    assert [line.split() for line in lines[1:]] == [["1", "nut"], ["1", "bolt"]]
+
+
+@pytest.mark.parametrize(
+    ("box", "fault"),
+    [
+        ([5, 6, 0, 10], "has no size"),
+        ([5, 6, 20, 0.0], "has no size"),
+        ([30, 6, 10, -2], "is inverted"),
+        ([70, 6, 10, 10], "reaches out of the image of 60 x 40"),
+        ([50, 6, 20, 10], "reaches out of the image of 60 x 40"),
+        ([-8, 6, 20, 10], "reaches out of the image of 60 x 40"),
+        ([5, math.nan, 20, 10], "has a value that is no finite number"),
+        ([5, 6, math.inf, 10], "has a value that is no finite number"),
+        ([5, 6, 20], "is no list of x, y, width, height"),
+    ],
+)
+def test_bad_boxes(tmp_path, data, box, fault):
+    data["annotations"][0]["bbox"] = box
+    with pytest.raises(UserError) as error:
+        check(tmp_path, data)
+    assert f"annotation 1 of image 11: box {box} {fault}" in str(error.value)
+    assert "1 faults" in str(error.value)
+
+
+def test_a_box_may_reach_over_the_edge_by_rounding(tmp_path, data):
+    data["annotations"][0]["bbox"] = [-0.4, 6, 60.9, 10]
+    check(tmp_path, data)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda d: d["annotations"][0].update(category_id=5), "annotation 1 .* no category 5"),
+        (lambda d: d["annotations"][1].update(id=1), "annotation id 1 is there 2 times"),
+        (lambda d: d["annotations"][0].update(image_id=99), "annotation 1 .* no such image"),
+        (lambda d: d["images"][1].update(id=11), "image id 11 is there 2 times"),
+        (lambda d: d["categories"][1].update(id=7), "category id 7 is there 2 times"),
+        (lambda d: d["images"][1].update(file_name="c.png"), "image 12: no file .*c.png"),
+        (lambda d: d["images"][1].update(width=61), "image 12: 61 x 40 in the JSON, 60 x 40 in the"),
+    ],
+)
+def test_other_faults(tmp_path, data, change, fault):
+    change(data)
+    with pytest.raises(UserError, match=fault):
+        check(tmp_path, data)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "b.png"])
+def test_unreadable_images(tmp_path, data, name):
+    whole = (tmp_path / name).read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"no image"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=f"image 1[12]: .*{name} cannot be read"):
+            check(tmp_path, data)
+
+
+def test_all_faults_in_one_list_of_at_most_20(tmp_path, data):
+    template = data["annotations"][0]
+    data["annotations"] = [{**template, "id": i, "bbox": [0, 0, 0, 5]} for i in range(30)]
+    with pytest.raises(UserError) as error:
+        check(tmp_path, data)
+    lines = str(error.value).splitlines()
+    assert "30 faults" in lines[0]
+    assert len(lines) == 22
+    assert lines[-1].strip() == "and 10 more"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "data.json is no JSON"),
+        ("[]", "it has no list 'images'"),
+        ('{"images": [], "annotations": []}', "it has no list 'categories'"),
+        ('{"images": [], "annotations": [], "categories": []}', "has no images"),
+        (
+            '{"images": [{"id": 1}], "annotations": [], "categories": []}',
+            "one of images lacks file_name",
+        ),
+    ],
+)
+def test_no_coco_file(tmp_path, text, message):
+    (tmp_path / "data.json").write_text(text)
+    with pytest.raises(UserError, match=message):
+        check_coco(str(tmp_path / "data.json"), str(tmp_path))
+    with pytest.raises(UserError, match="nowhere.json cannot be read: No such file"):
+        check_coco(str(tmp_path / "nowhere.json"), str(tmp_path))
+
+
+ORIENTATIONS = range(1, 9)
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("claims", ["stored", "upright"])
+def test_rotated_images(tmp_path, data, orientation, claims):
+    """A bright block must be where the box is, in the image as Detectron2 reads it."""
+    from detectron2.data.detection_utils import read_image
+
+    image = Image.new("L", (WIDTH, HEIGHT))
+    image.paste(255, (8, 4, 24, 12))  # x1, y1, x2, y2 in the stored image
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "b.png", exif=exif)
+    upright = read_image(str(tmp_path / "b.png"), "RGB")[:, :, 0]
+    ys, xs = (upright > 128).nonzero()
+    seen = [xs.min(), ys.min(), xs.max() + 1 - xs.min(), ys.max() + 1 - ys.min()]
+
+    is_stored = claims == "stored" and orientation > 4
+    box = [8, 4, 16, 8] if is_stored else list(map(int, seen))
+    data["annotations"][0].update(image_id=12, bbox=box)
+    x, y, width, height = box
+    data["annotations"][0]["segmentation"] = [[x, y, x + width, y, x + width, y + height]]
+    size = (WIDTH, HEIGHT) if is_stored else upright.shape[::-1]
+    data["images"][1].update(width=size[0], height=size[1])
+    checked = check(tmp_path, data)
+    got = checked["annotations"][0]
+    assert got["bbox"] == seen
+    corners = set(zip(got["segmentation"][0][::2], got["segmentation"][0][1::2], strict=True))
+    x, y, width, height = seen
+    assert corners < {(x, y), (x + width, y), (x, y + height), (x + width, y + height)}
+    size = checked["images"][1]["width"], checked["images"][1]["height"]
+    assert size == upright.shape[::-1]
+
+
+def test_a_sideways_mask_is_refused(tmp_path, data):
+    save_image(tmp_path / "a.jpg", orientation=6)
+    data["annotations"][0]["segmentation"] = {"size": [40, 60], "counts": "abc"}
+    with pytest.raises(UserError, match="annotation 1 of image 11: .* stored sideways"):
+        check(tmp_path, data)

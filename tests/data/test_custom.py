@@ -1,0 +1,168 @@
+import json
+import os
+
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from eakd_det.data.custom import prepare_custom_data, use_custom_data
+from eakd_det.engine import DistillTrainer
+from eakd_det.errors import UserError
+
+from .test_coco_check import HEIGHT, WIDTH, save_image
+
+BOX = [5, 6, 20, 20]
+
+
+def make(folder, *, images=None, annotations=None, categories=None):
+    """Write a COCO file and its images; the path of the file and the folder of the images."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images = images or [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}]
+    for image in images:
+        options = image.pop("saved", {})
+        save_image(folder / image["file_name"], **options)
+    if annotations is None:
+        annotations = [{"image_id": image["id"], "category_id": 1} for image in images]
+    for i, annotation in enumerate(annotations):
+        annotation.setdefault("id", i + 1)
+        annotation.setdefault("bbox", BOX)
+    data = {
+        "images": [{"width": WIDTH, "height": HEIGHT, **image} for image in images],
+        "annotations": annotations,
+        "categories": categories or [{"id": 1, "name": "bolt"}, {"id": 2, "name": "nut"}],
+    }
+    path = folder / "data.json"
+    path.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
+    return str(path), str(folder)
+
+
+HANDLED = {
+    "sound": {},
+    "ids with gaps": {
+        "annotations": [{"image_id": 1, "category_id": 90}, {"image_id": 2, "category_id": 13}],
+        "categories": [{"id": 90, "name": "nut"}, {"id": 13, "name": "bolt"}],
+    },
+    "crowds": {
+        "annotations": [
+            {"image_id": 1, "category_id": 1, "iscrowd": 1, "bbox": [0, 0, 60, 40]},
+            {"image_id": 1, "category_id": 2},
+            {"image_id": 2, "category_id": 2, "iscrowd": 0, "area": 400},
+        ]
+    },
+    "an image without annotations": {"annotations": [{"image_id": 1, "category_id": 2}]},
+    "no annotations at all": {"annotations": []},
+    "names": {
+        "images": [{"id": 1, "file_name": "Größe 螺.png"}, {"id": 2, "file_name": "b c.png"}],
+        "categories": [{"id": 1, "name": "Schlüssel"}, {"id": 2, "name": "螺丝"}],
+    },
+    "grayscale": {
+        "images": [
+            {"id": 1, "file_name": "a.png", "saved": {"mode": "L"}},
+            {"id": 2, "file_name": "b.png", "saved": {"mode": "1"}},
+        ]
+    },
+    "sideways": {
+        "images": [
+            {"id": 1, "file_name": "a.jpg", "saved": {"orientation": 6}},
+            {"id": 2, "file_name": "b.jpg", "saved": {"orientation": 8}, "width": 40, "height": 60},
+        ]
+    },
+}
+
+
+@pytest.fixture
+def cfg(distill_cfg, tmp_path):
+    cfg = distill_cfg
+    cfg.DISTILL.METHODS = ()
+    cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS = 2, 3, ()
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (64,), 64
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
+    cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+    cfg.OUTPUT_DIR = str(tmp_path / "run")
+    os.makedirs(cfg.OUTPUT_DIR)
+    return cfg
+
+
+@pytest.mark.parametrize("case", HANDLED)
+def test_handled(cfg, tmp_path, case):
+    """Three steps with finite losses, and an evaluation."""
+    source = make(tmp_path / "data", **json.loads(json.dumps(HANDLED[case])))
+    found = prepare_custom_data(str(tmp_path / "checked"), train=source, val=source)
+    (tmp_path / "checked").joinpath(found["val"].json_file).read_bytes().decode("ascii")
+    use_custom_data(cfg, found)
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == cfg.MODEL.RETINANET.NUM_CLASSES == 2
+    if case != "no annotations at all":
+        trainer = DistillTrainer(cfg)
+        trainer.resume_or_load(resume=False)
+        results = trainer.train()
+        losses = trainer.storage.history("total_loss").values()
+        assert len(losses) == 3
+        assert all(torch.isfinite(torch.tensor(loss)) for loss, _ in losses)
+        assert -1 <= results["bbox"]["AP"] <= 100
+    names = MetadataCatalog.get("custom_train").thing_classes
+    by_id = sorted(found["train"].data["categories"], key=lambda c: c["id"])
+    assert names == [c["name"] for c in by_id]
+
+
+def test_images_without_annotations_are_trained_on(cfg, tmp_path):
+    source = make(tmp_path / "data", annotations=[{"image_id": 1, "category_id": 2}])
+    use_custom_data(cfg, prepare_custom_data(str(tmp_path / "checked"), train=source))
+    assert cfg.DATASETS.TEST == ()
+
+    def images():
+        loader = DistillTrainer.build_train_loader(cfg)
+        batches = iter(loader)
+        return {x["image_id"] for _ in range(4) for x in next(batches)}
+
+    assert images() == {1, 2}
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = True
+    assert images() == {1}
+
+
+def test_checked_once_as_long_as_nothing_changes(tmp_path, monkeypatch):
+    source = make(tmp_path / "data")
+    first = prepare_custom_data(str(tmp_path / "checked"), val=source)
+    calls = []
+    monkeypatch.setattr("eakd_det.data.custom.check_coco", lambda *args: calls.append(args))
+    again = prepare_custom_data(str(tmp_path / "checked"), val=source)
+    assert (again, calls) == (first, [])
+    monkeypatch.undo()
+    changed = json.loads((tmp_path / "data" / "data.json").read_text())
+    changed["annotations"][0]["bbox"] = [1, 1, 0, 0]
+    (tmp_path / "data" / "data.json").write_text(json.dumps(changed))
+    with pytest.raises(UserError, match="has no size"):
+        prepare_custom_data(str(tmp_path / "checked"), val=source)
+
+
+def test_other_categories_in_val(tmp_path):
+    train = make(tmp_path / "train")
+    val = make(tmp_path / "val", categories=[{"id": 1, "name": "nut"}, {"id": 2, "name": "bolt"}])
+    with pytest.raises(UserError) as error:
+        prepare_custom_data(str(tmp_path / "checked"), train=train, val=val)
+    assert "train: 1 bolt, 2 nut" in str(error.value)
+    assert "val: 1 nut, 2 bolt" in str(error.value)
+
+
+def test_missing_paths(tmp_path):
+    path, folder = make(tmp_path / "data")
+    with pytest.raises(UserError, match="--train-json: there is no file nowhere.json"):
+        prepare_custom_data(str(tmp_path), train=("nowhere.json", folder))
+    with pytest.raises(UserError, match="--val-images: there is no folder nowhere"):
+        prepare_custom_data(str(tmp_path), val=(path, "nowhere"))
+
+
+def test_more_classes_than_the_model_has(cfg, tmp_path):
+    source = make(tmp_path / "data")
+    use_custom_data(cfg, prepare_custom_data(str(tmp_path / "checked"), train=source))
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 1
+    message = "custom_train has 2 classes, MODEL.ROI_HEADS.NUM_CLASSES is 1: set it to 2"
+    with pytest.raises(UserError, match=message):
+        DistillTrainer(cfg)
+
+
+def teardown_module():
+    for name in ("custom_train", "custom_val"):
+        if name in DatasetCatalog:
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)

@@ -1,0 +1,71 @@
+#!/usr/bin/env python
+"""Draw ground truth, teacher and student side by side, a PNG for each image.
+
+tools/visualize.py --config-file configs/Digits-Detection/EA-DKD-R18-R101.yaml
+tools/visualize.py --config-file run/config.yaml --weights run/model_best.pth --dataset parts_val
+tools/visualize.py --config-file run/config.yaml --val-json parts/val.json --val-images parts/images
+
+The student is the one that the config's run has trained, or the checkpoint of --weights. A config
+without a teacher draws ground truth and student.
+"""
+
+import argparse
+import os
+import random
+import sys
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+import eakd_det.backbone
+import eakd_det.meta_arch  # noqa: F401  (registers the meta-architectures)
+from eakd_det.checkpoint import last_checkpoint
+from eakd_det.config import load_config
+from eakd_det.data.custom import prepare_custom_data, use_custom_data
+from eakd_det.engine import load_student, load_teacher, use_available_device
+from eakd_det.errors import UserError
+from eakd_det.visualize import detect, draw_side_by_side
+
+
+def main(args):
+    cfg = load_config(args.config_file, args.opts)
+    if bool(args.val_json) != bool(args.val_images):
+        raise UserError("--val-json and --val-images belong together.")
+    if args.val_json:
+        folder = os.path.join(cfg.OUTPUT_DIR, "annotations")
+        use_custom_data(cfg, prepare_custom_data(folder, val=(args.val_json, args.val_images)))
+    use_available_device(cfg)
+    name = args.dataset or next(iter(cfg.DATASETS.TEST), "")
+    if name not in DatasetCatalog:
+        raise UserError(f"There is no dataset {name!r}: name one with --dataset or DATASETS.TEST.")
+    scenes = DatasetCatalog.get(name)
+    scenes = random.Random(args.seed).sample(scenes, min(args.num_images, len(scenes)))
+    detectors = {"teacher": load_teacher(cfg)} if cfg.TEACHER.CONFIG_FILE else {}
+    detectors["student"] = load_student(cfg, args.weights or last_checkpoint(cfg.OUTPUT_DIR))
+    found = {title: detect(*detector, scenes) for title, detector in detectors.items()}
+    output = args.output or os.path.join(cfg.OUTPUT_DIR, "pictures")
+    os.makedirs(output, exist_ok=True)
+    for scene in scenes:
+        path = os.path.join(output, f"{scene['image_id']}.png")
+        metadata = MetadataCatalog.get(name)
+        draw_side_by_side(path, [scene], metadata, found, threshold=args.threshold)
+        print(path)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, help="of the run")
+    parser.add_argument("--weights", help="the student; the run's newest checkpoint by default")
+    parser.add_argument("--dataset", help="a registered one; the first of DATASETS.TEST by default")
+    parser.add_argument("--val-json", metavar="FILE", help="data in COCO format")
+    parser.add_argument("--val-images", metavar="FOLDER")
+    parser.add_argument("--num-images", type=int, default=12, help="drawn at random")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw")
+    parser.add_argument("--threshold", type=float, default=0.5, help="lowest score that is drawn")
+    parser.add_argument("--output", help="folder; OUTPUT_DIR/pictures by default")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs of the config")
+    try:
+        main(parser.parse_args())
+    except UserError as error:
+        sys.exit(f"error: {error}")
