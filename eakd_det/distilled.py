@@ -139,8 +139,9 @@ class Distilled(nn.Module):
             (logits.sigmoid() if head.sigmoid else logits.softmax(dim=1)).cpu()
             for logits in (x[:number].float() for x in (head.student_logits, head.teacher_logits))
         ]
-        names = MetadataCatalog.get(self.dataset).get("thing_classes")
-        names = list(names or map(str, range(head.background)))
+        names = [str(i) for i in range(head.background)]
+        if self.dataset:
+            names = MetadataCatalog.get(self.dataset).get("thing_classes", names)
         image = convert_image_to_rgb(sample["image"].permute(1, 2, 0), self.input_format)
         picture = draw_weights(
             image,

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 import torch
-from detectron2.evaluation import COCOEvaluator, coco_evaluation
+from detectron2.evaluation import COCOEvaluator, coco_evaluation, inference_context
 from detectron2.modeling import RetinaNet
 from tabulate import tabulate
 from torch import nn
@@ -70,7 +70,7 @@ def explain_no_detections(model: nn.Module, inputs: list[dict[str, Any]]) -> str
     owners = [model] if isinstance(model, RetinaNet) else box_predictors(model)
     key = "RETINANET" if isinstance(model, RetinaNet) else "ROI_HEADS"
     threshold = owners[0].test_score_thresh
-    with _thresholds(owners, -1.0):
+    with inference_context(model), _thresholds(owners, -1.0):
         found = [output["instances"] for output in model(inputs)]
     scores = torch.cat([instances.scores for instances in found])
     if not len(scores):

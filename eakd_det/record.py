@@ -1,7 +1,9 @@
 """Reading what modules and methods computed, without running or changing them."""
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import MethodType
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -33,7 +35,7 @@ def record(**sources: nn.Module | Callable) -> Iterator[dict[str, list[Call]]]:
             undo.append(listen(source, calls[name]))
         yield calls
     finally:
-        for remove in undo:
+        for remove in reversed(undo):
             remove()
 
 
@@ -47,10 +49,12 @@ def _listen_to_module(module: nn.Module, calls: list[Call]) -> Callable[[], None
 def _listen_to_method(method: Callable, calls: list[Call]) -> Callable[[], None]:
     owner, name = method.__self__, method.__name__
 
-    def wrapper(*args, **kwargs):
+    @functools.wraps(method.__func__)
+    def wrapper(_, *args, **kwargs):
         output = method(*args, **kwargs)
         calls.append(Call(args, output))
         return output
 
-    setattr(owner, name, wrapper)  # on the instance, before the method of its class
-    return lambda: delattr(owner, name)
+    before = vars(owner).get(name)  # another recording's, or nothing
+    setattr(owner, name, MethodType(wrapper, owner))
+    return lambda: setattr(owner, name, before) if before else delattr(owner, name)

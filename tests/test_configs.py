@@ -3,30 +3,47 @@
 from pathlib import Path
 
 import pytest
+import torch
 from detectron2.config import get_cfg
 from detectron2.model_zoo import get_checkpoint_url, get_config_file
+from detectron2.modeling import build_model
+from detectron2.structures import BitMasks
+from detectron2.utils.events import EventStorage
 
+import eakd_det.backbone  # noqa: F401  (registers MobileNetV2)
 from eakd_det.config import load_config
+from eakd_det.teacher import build_teacher, teacher_config
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "configs").rglob("*.yaml"))
 COCO = ROOT / "configs" / "COCO-Detection"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+each_file = pytest.mark.parametrize(
+    "path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
+
+
+@each_file
 def test_every_config_loads(path):
     cfg = load_config(str(path))
     assert path.stem == "Base" or path.stem in cfg.OUTPUT_DIR
     assert bool(cfg.DISTILL.METHODS) == ("KD-" in path.stem)
+    methods = path.stem.removeprefix("EA-").split("-")
+    assert all(name in methods for name in cfg.DISTILL.METHODS)
+    for name in cfg.DISTILL.METHODS:
+        is_standardized = name != "REVIEWKD" and cfg.DISTILL[name].STANDARDIZE
+        assert is_standardized == ("LS" in methods)
     assert path.stem.startswith("EA-") == cfg.DISTILL.EA.ENABLED
 
 
-@pytest.mark.parametrize("name", ["Base", "Student-R18", "Teacher-R101"])
-@pytest.mark.parametrize("folder", ["COCO-Detection", "Digits-Detection"])
-def test_stock_configs_have_no_key_of_ours(folder, name):
-    path = ROOT / "configs" / folder / f"{name}.yaml"
-    if path.exists():  # COCO's teacher is the model zoo's
+@each_file
+def test_plain_students_have_no_key_of_ours(path):
+    if path.stem.startswith(("Base", "Student-", "Teacher-")):
         get_cfg().merge_from_file(str(path))
+    else:
+        with pytest.raises(KeyError):
+            get_cfg().merge_from_file(str(path))
 
 
 @pytest.mark.parametrize("name", ["KD", "EA-KD", "DKD", "EA-DKD"])
@@ -47,10 +64,76 @@ def test_coco_recipe(name):
     assert cfg.MODEL.PIXEL_STD == [58.395, 57.12, 57.375]
 
 
-def test_coco_teacher_is_the_model_zoo_s():
-    cfg = load_config(str(COCO / "EA-DKD-R18-R101.yaml"))
-    name = "COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml"
-    assert cfg.TEACHER.CONFIG_FILE == name
-    get_config_file(name)  # raises where it does not exist
-    published = get_checkpoint_url(name).rsplit("detectron2/", 1)[1]
+@pytest.mark.parametrize(
+    ("name", "teacher"),
+    [
+        ("EA-DKD-R18-R101", "COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml"),
+        ("DKD-R50-R101", "COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml"),
+        ("DKD-REVIEWKD-MV2-R50", "COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml"),
+        ("DKD-Mask-R18-R101", "COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x.yaml"),
+        ("KD-RetinaNet-R18-R101", "COCO-Detection/retinanet_R_101_FPN_3x.yaml"),
+    ],
+)
+def test_coco_teachers_are_the_model_zoo_s(name, teacher):
+    cfg = load_config(str(COCO / f"{name}.yaml"))
+    assert teacher == cfg.TEACHER.CONFIG_FILE
+    get_config_file(teacher)  # raises where it does not exist
+    published = get_checkpoint_url(teacher).rsplit("detectron2/", 1)[1]
     assert f"detectron2://{published}" == cfg.TEACHER.WEIGHTS
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory):
+    """TEACHER.CONFIG_FILE -> a teacher of that config with random weights, built once."""
+    folder, built = tmp_path_factory.mktemp("teachers"), {}
+
+    def build(cfg):
+        if cfg.TEACHER.CONFIG_FILE not in built:
+            cfg = cfg.clone()
+            cfg.TEACHER.WEIGHTS = "random"
+            config = teacher_config(cfg)
+            torch.manual_seed(0)
+            model = build_model(config)
+            for name, buffer in model.named_buffers():
+                if name.endswith("norm.weight"):  # deep random networks explode without
+                    buffer.fill_(0.3)
+            cfg.TEACHER.WEIGHTS = str(folder / "teacher.pth")
+            torch.save({"model": model.state_dict()}, cfg.TEACHER.WEIGHTS)
+            built[cfg.TEACHER.CONFIG_FILE] = build_teacher(cfg)
+        return built[cfg.TEACHER.CONFIG_FILE]
+
+    return build
+
+
+@each_file
+def test_every_config_trains(path, teachers, monkeypatch, batch):
+    """Two steps at a tiny image size, with random weights: finite losses that move the student."""
+    monkeypatch.setattr("eakd_det.distilled.build_teacher", teachers)
+    cfg = load_config(str(path))
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 8
+    cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = 50
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    for name, buffer in model.named_buffers():
+        if name.endswith("norm.weight"):
+            buffer.fill_(0.3)
+    batch = batch[:1]
+    masks = torch.zeros(2, *batch[0]["instances"].image_size, dtype=torch.bool)
+    masks[:, 20:60, 20:60] = True
+    batch[0]["instances"].gt_masks = BitMasks(masks)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.SGD(trained.values(), lr=1e-5)
+    with EventStorage():
+        for _ in range(2):
+            losses = model(batch)
+            assert all(torch.isfinite(loss) for loss in losses.values()), losses
+            for method in cfg.DISTILL.METHODS:
+                assert any(name.startswith(f"loss_{method.lower()}") for name in losses)
+            optimizer.zero_grad()
+            sum(losses.values()).backward()
+            # Processes wait for a gradient of each, so no parameter may be left without.
+            assert [name for name, p in trained.items() if p.grad is None] == []
+            assert all(torch.isfinite(p.grad).all() for p in trained.values())
+            assert any(p.grad.any() for name, p in trained.items() if "bottom_up" in name)
+            optimizer.step()

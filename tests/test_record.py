@@ -53,3 +53,14 @@ def test_records_methods():
     assert vars(model) == {}
     assert model.both(4) == 5
     assert len(calls["half"]) == 2
+
+
+def test_recordings_nest():
+    model = _Model()
+    with record(half=model.half) as outer:
+        with record(half=model.half) as inner:
+            model.half(4)
+        model.half(2)
+    assert [call.output for call in outer["half"]] == [2, 1]
+    assert [call.output for call in inner["half"]] == [2]
+    assert vars(model) == {}

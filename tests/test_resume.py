@@ -85,19 +85,19 @@ def _train(cfg, output_dir, stops, *, resume=False):
     return trainer
 
 
-@pytest.mark.parametrize("amp", [False, True])
-def test_resumed_run_equals_a_straight_one(run_cfg, tmp_path, amp):
-    """With the fusion modules, an evaluation on the way, images left out, and the AMP scaler."""
+@pytest.mark.parametrize(("half", "amp"), [(5, False), (2, True)])
+def test_resumed_run_equals_a_straight_one(run_cfg, tmp_path, half, amp):
+    """With the fusion modules, an evaluation on the way, accumulation, and the AMP scaler."""
     cfg = run_cfg
     cfg.DISTILL.METHODS = ("DKD", "REVIEWKD")
-    cfg.SOLVER.MAX_ITER = 10
-    cfg.SOLVER.STEPS = (7,)
-    cfg.SOLVER.CHECKPOINT_PERIOD = cfg.TEST.EVAL_PERIOD = 5
+    cfg.SOLVER.MAX_ITER = 2 * half
+    cfg.SOLVER.STEPS = (half + 1,)
+    cfg.SOLVER.CHECKPOINT_PERIOD = cfg.TEST.EVAL_PERIOD = half
     cfg.SOLVER.AMP.ENABLED = amp
     cfg.SOLVER.ACCUMULATE = 2
-    straight = _train(cfg, tmp_path / "straight", [10])
-    resumed = _train(cfg, tmp_path / "resumed", [5, 10])
-    assert resumed.start_iter == 5
+    straight = _train(cfg, tmp_path / "straight", [2 * half])
+    resumed = _train(cfg, tmp_path / "resumed", [half, 2 * half])
+    assert resumed.start_iter == half
     ours, theirs = straight.model.state_dict(), resumed.model.state_dict()
     assert any(key.startswith("helpers.REVIEWKD.abfs.") for key in ours)
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)

@@ -103,7 +103,10 @@ def test_a_box_may_reach_over_the_edge_by_rounding(tmp_path, data):
         (lambda d: d["images"][1].update(id=11), "image id 11 is there 2 times"),
         (lambda d: d["categories"][1].update(id=7), "category id 7 is there 2 times"),
         (lambda d: d["images"][1].update(file_name="c.png"), "image 12: no file .*c.png"),
-        (lambda d: d["images"][1].update(width=61), "image 12: 61 x 40 in the JSON, 60 x 40 in the"),
+        (
+            lambda d: d["images"][1].update(width=61),
+            "image 12: 61 x 40 in the JSON",
+        ),
     ],
 )
 def test_other_faults(tmp_path, data, change, fault):

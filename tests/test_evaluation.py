@@ -1,0 +1,135 @@
+import logging
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog
+from detectron2.evaluation import COCOEvaluator
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+
+from eakd_det import evaluation
+from eakd_det.config import stock_config
+from eakd_det.engine import DistillTrainer
+from eakd_det.evaluation import Evaluator, compare_results, explain_no_detections
+
+
+def _random_detections(scenes):
+    """Boxes near the ground truth, some with another class, at random scores."""
+    generator = np.random.default_rng(0)
+    for scene in scenes:
+        boxes, classes = [], []
+        for annotation in scene["annotations"]:
+            x, y, width, height = annotation["bbox"]
+            for _ in range(3):
+                noise = generator.normal(0, 3, 4)
+                boxes.append(np.array([x, y, x + width, y + height]) + noise)
+                is_right = generator.random() < 0.7
+                classes.append(annotation["category_id"] if is_right else generator.integers(10))
+        found = Instances((96, 96))
+        found.pred_boxes = Boxes(torch.tensor(np.array(boxes)))
+        found.scores = torch.tensor(generator.random(len(boxes)))
+        found.pred_classes = torch.tensor(classes)
+        yield [scene], [{"instances": found}]
+
+
+def _numbers(evaluator, scenes):
+    """The twelve COCO numbers, and Detectron2's results with each class."""
+    summaries = []
+    derive = evaluator._derive_coco_results
+
+    def remember(coco_eval, *args, **kwargs):
+        summaries.append(np.array(coco_eval.stats[:12], dtype=np.float64))
+        return derive(coco_eval, *args, **kwargs)
+
+    evaluator._derive_coco_results = remember
+    evaluator.reset()
+    for inputs, outputs in _random_detections(scenes):
+        evaluator.process(inputs, outputs)
+    results = evaluator.evaluate()["bbox"]
+    return summaries[0], results
+
+
+@pytest.mark.skipif(not evaluation.HAS_FASTER_COCO_EVAL, reason="faster-coco-eval is not installed")
+def test_the_faster_engine_gives_the_same_twelve_numbers(scenes, tmp_path):
+    dicts = DatasetCatalog.get(scenes[1])
+    fast = Evaluator(scenes[1], output_dir=str(tmp_path))
+    reference = COCOEvaluator(scenes[1], output_dir=str(tmp_path), use_fast_impl=False)
+    numbers, results = _numbers(fast, dicts)
+    expected, expected_results = _numbers(reference, dicts)
+    assert fast._use_fast_impl
+    assert 0.05 < expected[0] < 0.95, "neither empty nor perfect"
+    np.testing.assert_allclose(numbers, expected, rtol=0, atol=1e-12)
+    assert results == pytest.approx(expected_results, nan_ok=True)
+    assert "AP-3" in results, "one figure a class"
+
+
+def test_without_the_faster_engine(scenes, tmp_path, monkeypatch):
+    dicts = DatasetCatalog.get(scenes[1])
+    monkeypatch.setattr(evaluation, "HAS_FASTER_COCO_EVAL", False)
+    slow = Evaluator(scenes[1], output_dir=str(tmp_path))
+    reference = COCOEvaluator(scenes[1], output_dir=str(tmp_path), use_fast_impl=False)
+    numbers, _ = _numbers(slow, dicts)
+    np.testing.assert_allclose(numbers, _numbers(reference, dicts)[0], rtol=0, atol=1e-12)
+    assert slow.num_detections > 0
+
+
+@pytest.fixture
+def model(stock_cfg):
+    torch.manual_seed(0)
+    return build_model(stock_cfg).eval()
+
+
+@pytest.fixture
+def inputs(batch):
+    return batch[:1]
+
+
+def test_no_images(model):
+    assert "has no images" in explain_no_detections(model, [])
+
+
+def test_broken_weights(model, inputs):
+    with torch.no_grad():
+        model.roi_heads.box_predictor.cls_score.bias[0] = float("nan")
+    cause = explain_no_detections(model, inputs)
+    assert "1 of its weights are not finite, roi_heads.box_predictor.cls_score.bias" in cause
+
+
+def test_low_scores(model, inputs):
+    model.roi_heads.box_predictor.test_score_thresh = 0.9
+    cause = explain_no_detections(model, inputs)
+    assert "the highest score in the first batch is 0." in cause
+    assert "below MODEL.ROI_HEADS.SCORE_THRESH_TEST 0.9" in cause
+    assert model.roi_heads.box_predictor.test_score_thresh == 0.9
+
+
+def test_low_scores_of_a_retinanet(retina_cfg, inputs):
+    model = build_model(stock_config(retina_cfg)).eval()
+    cause = explain_no_detections(model, inputs)
+    assert "below MODEL.RETINANET.SCORE_THRESH_TEST 0.05" in cause
+
+
+def test_no_proposals(model, inputs):
+    model.proposal_generator.post_nms_topk[False] = 0
+    assert "its RPN proposes nothing" in explain_no_detections(model, inputs)
+
+
+def test_the_cause_is_logged(run_cfg, caplog):
+    run_cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.99
+    cfg = stock_config(run_cfg)
+    with caplog.at_level(logging.WARNING):
+        DistillTrainer.test(cfg, build_model(cfg))
+    assert f"Nothing was found in {cfg.DATASETS.TEST[0]}: the highest score" in caplog.text
+
+
+def test_comparison():
+    student = {"bbox": {"AP": 30.04, "AP50": 50.0, "AP-cat": 1.0}}
+    teacher = {"bbox": {"AP": 40.0, "AP50": 60.0, "AP-cat": 2.0}, "segm": {"AP": 35.0}}
+    text = compare_results({"teacher": teacher, "student": student})
+    rows = [line.split() for line in text.splitlines()]
+    assert rows[0] == ["bbox", "AP", "AP50"]
+    assert ["teacher", "40.0", "60.0"] in rows
+    assert ["student", "30.0", "50.0"] in rows
+    assert ["segm", "AP"] in rows
+    assert ["teacher", "35.0"] in rows
