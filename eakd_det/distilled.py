@@ -165,6 +165,12 @@ class Distilled(nn.Module):
         raise NotImplementedError
 
 
+def helper_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """What a checkpoint must hold beside a student, as a checkpointer's keyword arguments."""
+    has_helpers = isinstance(model, Distilled) and len(model.helpers) > 0
+    return {"helpers": model.helpers} if has_helpers else {}
+
+
 def distillation_from_config(cfg: CfgNode) -> dict[str, Any]:
     """The arguments that a distilled meta-architecture takes beside the stock ones."""
     methods = tuple(cfg.DISTILL.METHODS)

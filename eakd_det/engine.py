@@ -14,18 +14,17 @@ from detectron2.engine.defaults import create_ddp_model
 from detectron2.engine.hooks import BestCheckpointer, EvalHook, PeriodicCheckpointer
 from detectron2.modeling import build_model
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
 from .checkpoint import SafeCheckpointer, StudentWriter, load_strictly, write_atomically
 from .config import stock_config
-from .distilled import Distilled
+from .distilled import helper_modules
 from .errors import UserError
 from .evaluation import Evaluator, explain_no_detections
 from .resume import ProcessStates, preserved_random_state, skip_batches
-from .statistics import DistillMetricPrinter
-from .step import DistillStep
+from .statistics import show_statistics
+from .step import DistillStep, precision
 from .teacher import teacher_config
 
 
@@ -41,7 +40,7 @@ class DistillTrainer(DefaultTrainer):
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         self.cfg = cfg
         logging.getLogger(__name__).info(_describe_step(cfg))
-        model = self.build_model(cfg)
+        model = student = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
         _check_classes(cfg)
@@ -52,15 +51,14 @@ class DistillTrainer(DefaultTrainer):
             data_loader,
             optimizer,
             accumulate=cfg.SOLVER.ACCUMULATE,
-            precision=_precision(cfg),
+            precision=precision(cfg.SOLVER.AMP.DTYPE) if cfg.SOLVER.AMP.ENABLED else None,
             watched=tuple(f"loss_{name.lower()}" for name in cfg.DISTILL.METHODS),
             output_dir=cfg.OUTPUT_DIR,
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
-        student = self.checkpointer.model
-        if isinstance(student, Distilled) and student.helpers:
-            self.checkpointer.add_checkpointable("helpers", student.helpers)
+        self.checkpointer = SafeCheckpointer(
+            model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self), **helper_modules(student)
+        )
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.register_hooks(self.build_hooks())
@@ -83,7 +81,8 @@ class DistillTrainer(DefaultTrainer):
         """Detectron2's hooks, with what an exact resume needs and model_best.pth."""
         ours = super().build_hooks()
         savers = [i for i, h in enumerate(ours) if type(h) in (PeriodicCheckpointer, EvalHook)]
-        ours.insert(savers[0], ProcessStates(self.cfg.SOLVER.CHECKPOINT_PERIOD))
+        states = ProcessStates(self.checkpointer.model, self.cfg.SOLVER.CHECKPOINT_PERIOD)
+        ours.insert(savers[0], states)
         test = self.cfg.TEST
         if comm.is_main_process() and test.EVAL_PERIOD and self.cfg.DATASETS.TEST:
             writer = StudentWriter(self.model, self.cfg.OUTPUT_DIR)
@@ -128,10 +127,7 @@ class DistillTrainer(DefaultTrainer):
 
     def build_writers(self) -> list:
         """Detectron2's writers; the terminal line also shows entropies and weights."""
-        return [
-            DistillMetricPrinter(self.max_iter) if type(w) is CommonMetricPrinter else w
-            for w in super().build_writers()
-        ]
+        return show_statistics(super().build_writers(), self.max_iter)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> Evaluator:
@@ -183,14 +179,6 @@ def _describe_step(cfg: CfgNode) -> str:
         f"{images // (processes * parts)}; base learning rate {cfg.SOLVER.BASE_LR}, "
         f"{cfg.SOLVER.MAX_ITER} iterations"
     )
-
-
-def _precision(cfg: CfgNode) -> torch.dtype | None:
-    choices = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-    name = cfg.SOLVER.AMP.DTYPE
-    if name not in choices:
-        raise UserError(f"SOLVER.AMP.DTYPE: {name!r} is unknown; choose from {', '.join(choices)}.")
-    return choices[name] if cfg.SOLVER.AMP.ENABLED else None
 
 
 def write_student_config(cfg: CfgNode) -> None:

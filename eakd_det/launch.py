@@ -1,13 +1,18 @@
 """Starting the processes of a run: Detectron2's launch, or torchrun's."""
 
 import argparse
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
 
 import torch
+from detectron2.config import CfgNode
+from detectron2.engine import default_setup
 from detectron2.engine import launch as launch_processes
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+from omegaconf import DictConfig
 from torch import distributed
 from torch.multiprocessing import ProcessExitedException
 
@@ -37,6 +42,24 @@ def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespac
             )
     except ProcessExitedException as error:
         sys.exit(error.exit_code)
+
+
+def set_up(cfg: CfgNode | DictConfig, args: argparse.Namespace, output_dir: str) -> None:
+    """Detectron2's default_setup; this package's messages go where Detectron2's go.
+
+    With args.wandb, what TensorBoard gets also goes to that project of Weights & Biases.
+
+    Raises:
+        UserError: it is asked for and not installed.
+    """
+    default_setup(cfg, args)
+    setup_logger(output_dir, distributed_rank=comm.get_rank(), name="eakd_det")
+    if args.wandb and comm.is_main_process():
+        if importlib.util.find_spec("wandb") is None:
+            raise UserError("--wandb: the package wandb is not installed; pip install wandb.")
+        import wandb
+
+        wandb.init(project=args.wandb, dir=output_dir, sync_tensorboard=True)
 
 
 def _join_torchrun() -> None:

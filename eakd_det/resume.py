@@ -13,6 +13,7 @@ from detectron2.data.common import AspectRatioGroupedDataset
 from detectron2.engine import HookBase
 from detectron2.modeling import RetinaNet
 from detectron2.utils import comm
+from torch import nn
 from torch.utils.data import Sampler
 
 
@@ -53,11 +54,13 @@ class ProcessStates(HookBase):
     It comes before the hook that saves.
     """
 
-    def __init__(self, period: int):
+    def __init__(self, student: nn.Module, period: int):
         """
         Args:
-            period: SOLVER.CHECKPOINT_PERIOD.
+            student: the model that is trained, itself.
+            period: of the checkpoints, in iterations.
         """
+        self.student = student
         self.period = period
         self.saved = self.loaded = None
 
@@ -77,18 +80,13 @@ class ProcessStates(HookBase):
             return
         state = self.loaded[comm.get_rank()]
         if state["loss_normalizer"] is not None:
-            self._student().loss_normalizer = state["loss_normalizer"]
+            self.student.loss_normalizer = state["loss_normalizer"]
         set_random_state(state["random"])
 
     def _state(self) -> dict[str, Any]:
-        student = self._student()
-        normalizer = (
-            vars(student).get("loss_normalizer") if isinstance(student, RetinaNet) else None
-        )
+        is_retina = isinstance(self.student, RetinaNet)
+        normalizer = self.student.loss_normalizer if is_retina else None
         return {"random": random_state(), "loss_normalizer": normalizer}
-
-    def _student(self):
-        return self.trainer.checkpointer.model
 
     def state_dict(self) -> dict[str, Any]:
         return {"processes": self.saved} if self.saved else {}

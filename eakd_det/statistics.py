@@ -3,7 +3,7 @@
 import logging
 
 import torch
-from detectron2.utils.events import CommonMetricPrinter, get_event_storage
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, get_event_storage
 from torch import Tensor
 
 from .distillers import Head
@@ -42,6 +42,14 @@ def head_statistics(
             rows.append(torch.cat([chosen.mean(dim=1), quantiles]))
             names.extend(f"distill/{part}/{column}" for column in COLUMNS)
     return dict(zip(names, torch.cat(rows).tolist(), strict=True)) if rows else {}
+
+
+def show_statistics(writers: list[EventWriter], max_iter: int) -> list[EventWriter]:
+    """Detectron2's writers, with the entropies and weights at the end of the terminal line."""
+    return [
+        DistillMetricPrinter(max_iter) if type(writer) is CommonMetricPrinter else writer
+        for writer in writers
+    ]
 
 
 class DistillMetricPrinter(CommonMetricPrinter):

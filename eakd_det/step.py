@@ -19,6 +19,21 @@ from .errors import UserError
 PATIENCE = 20  # iterations that a distillation loss may be idle before it is warned about
 
 
+PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def precision(name: str) -> torch.dtype:
+    """The dtype of autocast that SOLVER.AMP.DTYPE names.
+
+    Raises:
+        UserError: there is no such.
+    """
+    if name not in PRECISIONS:
+        choices = ", ".join(PRECISIONS)
+        raise UserError(f"SOLVER.AMP.DTYPE: {name!r} is unknown; choose from {choices}.")
+    return PRECISIONS[name]
+
+
 class DistillStep(SimpleTrainer):
     """SimpleTrainer with accumulation, autocast on any device, and a stop that explains itself."""
 

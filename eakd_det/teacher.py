@@ -71,41 +71,61 @@ class Teacher:
 
 
 def build_teacher(cfg: CfgNode) -> Teacher:
-    """Build the teacher of a run from TEACHER.CONFIG_FILE and TEACHER.WEIGHTS.
+    """The teacher of a run, from TEACHER.CONFIG_FILE and TEACHER.WEIGHTS; see `make_teacher`."""
+    return make_teacher(
+        cfg.TEACHER.CONFIG_FILE,
+        cfg.TEACHER.WEIGHTS,
+        input_format=cfg.INPUT.FORMAT,
+        device=cfg.MODEL.DEVICE,
+    )
+
+
+def make_teacher(
+    config_file: str, weights: str, *, input_format: str, device: str = "cpu"
+) -> Teacher:
+    """Build a teacher from its config and its checkpoint.
 
     The random state is left as it was, so that the student trains as it would without a teacher.
 
+    Args:
+        config_file: a path, or a name of Detectron2's model zoo.
+        weights: any checkpoint that Detectron2 reads.
+        input_format: the channel order of the student's images.
+        device: where it is built; later it follows the student.
+
     Raises:
-        UserError: a key is empty, the config cannot be found, the weights do not fit, or the
-            channel orders cannot be converted.
+        UserError: something is empty or cannot be found, the weights do not fit, or the channel
+            orders cannot be converted.
     """
-    teacher_cfg = teacher_config(cfg)
-    orders = {cfg.INPUT.FORMAT, teacher_cfg.INPUT.FORMAT}
+    cfg = _config(config_file, weights, device)
+    orders = {input_format, cfg.INPUT.FORMAT}
     if len(orders) == 2 and orders != {"RGB", "BGR"}:
         raise UserError(
-            f"The student reads {cfg.INPUT.FORMAT} images and the teacher "
-            f"{teacher_cfg.INPUT.FORMAT}: these cannot be converted; give both the same "
-            "INPUT.FORMAT, or RGB and BGR."
+            f"The student reads {input_format} images and the teacher {cfg.INPUT.FORMAT}: these "
+            "cannot be converted; give both the same INPUT.FORMAT, or RGB and BGR."
         )
     with torch.random.fork_rng():
-        model = build_model(teacher_cfg)
-    load_strictly(model, cfg.TEACHER.WEIGHTS, key="TEACHER.WEIGHTS", side="teacher")
+        model = build_model(cfg)
+    load_strictly(model, weights, key="TEACHER.WEIGHTS", side="teacher")
     return Teacher(model, flip_channels=len(orders) == 2)
 
 
 def teacher_config(cfg: CfgNode) -> CfgNode:
-    """The teacher's own stock config, on the student's device.
+    """The own stock config of a run's teacher, on the student's device.
 
     Raises:
         UserError: TEACHER.CONFIG_FILE or TEACHER.WEIGHTS is empty, or no such config is found.
     """
-    name = cfg.TEACHER.CONFIG_FILE
+    return _config(cfg.TEACHER.CONFIG_FILE, cfg.TEACHER.WEIGHTS, cfg.MODEL.DEVICE)
+
+
+def _config(name: str, weights: str, device: str) -> CfgNode:
     if not name:
         raise UserError(
-            f"DISTILL.METHODS is {tuple(cfg.DISTILL.METHODS)} but TEACHER.CONFIG_FILE is empty: "
-            "name the teacher's Detectron2 config, or set DISTILL.METHODS to ()."
+            "TEACHER.CONFIG_FILE is empty: name the teacher's Detectron2 config, or train without "
+            "a teacher and set DISTILL.METHODS to ()."
         )
-    if not cfg.TEACHER.WEIGHTS:
+    if not weights:
         raise UserError(
             f"The teacher {name} has no weights: set TEACHER.WEIGHTS to its trained checkpoint."
         )
@@ -118,12 +138,12 @@ def teacher_config(cfg: CfgNode) -> CfgNode:
                 f"TEACHER.CONFIG_FILE: {name} is neither a file nor a config of Detectron2's "
                 "model zoo."
             ) from error
-    teacher_cfg = get_cfg()
-    add_distill_config(teacher_cfg)  # the config of an earlier student can be a teacher's, too
-    teacher_cfg.merge_from_file(path)
-    teacher_cfg = stock_config(teacher_cfg)
-    teacher_cfg.MODEL.DEVICE = cfg.MODEL.DEVICE
-    return teacher_cfg
+    cfg = get_cfg()
+    add_distill_config(cfg)  # the config of an earlier student can be a teacher's, too
+    cfg.merge_from_file(path)
+    cfg = stock_config(cfg)
+    cfg.MODEL.DEVICE = device
+    return cfg
 
 
 def prepare_for_inference(model: nn.Module) -> nn.Module:

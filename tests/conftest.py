@@ -1,6 +1,9 @@
 """A tiny student and teacher of real Detectron2, and a batch for them."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ import eakd_det.meta_arch  # noqa: F401  (registers the meta-architectures)
 from eakd_det.config import add_distill_config
 from eakd_det.data.digits import NAMES, generate_digits
 
+ROOT = Path(__file__).parent.parent
 NUM_CLASSES = 5
 
 torch.set_num_threads(1)  # tiny models lose more to threads that wait for each other
@@ -184,3 +188,45 @@ def retina_cfg(distill_cfg, teacher_cfg, tmp_path):
     distill_cfg.TEACHER.WEIGHTS = str(tmp_path / "retina.pth")
     distill_cfg.DISTILL.METHODS = ("KD", "REVIEWKD")
     return distill_cfg
+
+
+@pytest.fixture
+def cli_cfg(run_cfg, tmp_path):
+    """A run on four scenes in tmp_path/data, where `start_tool` lets a tool find them."""
+    generate_digits(str(tmp_path / "data" / "digits_det"), num_scenes={"train": 4, "val": 2})
+    cfg = run_cfg
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("digits_det_train",), ()
+    cfg.SOLVER.IMS_PER_BATCH = 4
+    cfg.OUTPUT_DIR = str(tmp_path / "run")
+    return cfg
+
+
+@pytest.fixture
+def start_tool(tmp_path):
+    """Starts a script of tools/ with arguments, in a folder of its own; a running process."""
+
+    def start(name, *arguments, launcher=(sys.executable,)):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        environment["DETECTRON2_DATASETS"] = str(tmp_path / "data")
+        return subprocess.Popen(
+            [*launcher, str(ROOT / "tools" / name), *arguments],
+            cwd=tmp_path,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    return start
+
+
+@pytest.fixture
+def call_tool(start_tool):
+    """Calls a script of tools/ to its end; its return code, stdout and stderr."""
+
+    def call(name, *arguments, **options):
+        process = start_tool(name, *arguments, **options)
+        out, err = process.communicate(timeout=300)
+        return process.returncode, out, err
+
+    return call

@@ -17,6 +17,7 @@ from detectron2.solver import build_lr_scheduler
 from torch import nn
 
 from eakd_det.checkpoint import SafeCheckpointer, last_checkpoint, load_strictly, write_atomically
+from eakd_det.config import stock_config
 from eakd_det.errors import UserError
 
 
@@ -375,3 +376,35 @@ def test_killed_while_saving(tmp_path, number, file):
     assert _equal(restored, model.state_dict())
     SafeCheckpointer(model, str(tmp_path)).save("next")
     assert sorted(os.listdir(tmp_path)) == ["good.pth", "last_checkpoint", "next.pth"]
+
+
+@pytest.fixture
+def merged(distill_cfg, tmp_path):
+    """A file with student, teacher and fusion modules under the released codes' keys."""
+    torch.manual_seed(1)
+    student = build_model(stock_config(distill_cfg)).state_dict()
+    teacher = torch.load(distill_cfg.TEACHER.WEIGHTS, weights_only=True)["model"]
+    state = {**student, **{f"teacher.{key}": value for key, value in teacher.items()}}
+    state["kd_trans.abfs.0.conv1.0.weight"] = torch.zeros(4, 4, 1, 1)
+    torch.save(state, tmp_path / "merged.pth")
+    return str(tmp_path / "merged.pth"), student
+
+
+def test_the_teacher_of_a_merged_file(distill_cfg, merged):
+    expected = build_model(distill_cfg).teacher.model.state_dict()
+    distill_cfg.TEACHER.WEIGHTS = merged[0]
+    got = build_model(distill_cfg).teacher.model.state_dict()
+    assert all(torch.equal(got[key], expected[key]) for key in expected)
+
+
+def test_the_student_of_a_merged_file(distill_cfg, merged, caplog):
+    path, expected = merged
+    stock = build_model(stock_config(distill_cfg))
+    load_strictly(stock, path, key="MODEL.WEIGHTS")
+    assert all(torch.equal(stock.state_dict()[key], expected[key]) for key in expected)
+    distill_cfg.DISTILL.METHODS = ("REVIEWKD",)
+    model = build_model(distill_cfg)
+    SafeCheckpointer(model).load(path)
+    assert torch.equal(model.backbone.fpn_output2.weight, expected["backbone.fpn_output2.weight"])
+    assert "helpers" not in caplog.text, "fusion modules that start anew are no fault"
+    assert "kd_trans" not in caplog.text

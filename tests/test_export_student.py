@@ -10,7 +10,7 @@ from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
 from eakd_det.checkpoint import SafeCheckpointer
-from eakd_det.config import stock_config
+from eakd_det.distilled import helper_modules
 from eakd_det.engine import write_student_config
 from eakd_det.errors import UserError
 
@@ -38,12 +38,14 @@ torch.save(model.state_dict(), sys.argv[2])
 def run_dir(distill_cfg, tmp_path):
     """A run's folder with two checkpoints that also hold optimizer state."""
     distill_cfg.OUTPUT_DIR = str(tmp_path / "run")
+    distill_cfg.DISTILL.METHODS = ("DKD", "REVIEWKD")
     write_student_config(distill_cfg)
     for seed, name in [(1, "model_0000001"), (2, "model_final")]:
         torch.manual_seed(seed)
-        model = build_model(stock_config(distill_cfg))
-        optimizer = torch.optim.SGD(model.parameters(), 0.1)
-        SafeCheckpointer(model, distill_cfg.OUTPUT_DIR, optimizer=optimizer).save(name)
+        model = build_model(distill_cfg)
+        others = {"optimizer": torch.optim.SGD(model.parameters(), 0.1), **helper_modules(model)}
+        assert "helpers" in others
+        SafeCheckpointer(model, distill_cfg.OUTPUT_DIR, **others).save(name)
     return tmp_path / "run"
 
 

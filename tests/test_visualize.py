@@ -2,11 +2,21 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from detectron2.data import Metadata
 from detectron2.structures import BoxMode
 from PIL import Image
 
-from eakd_det.visualize import GAP, MIN_WIDTH, TITLE_HEIGHT, draw_side_by_side, read_detections
+from eakd_det.visualize import (
+    GAP,
+    MIN_WIDTH,
+    TITLE_HEIGHT,
+    draw_side_by_side,
+    draw_weights,
+    read_detections,
+)
+
+from .data.test_custom import make
 
 
 @pytest.fixture
@@ -60,3 +70,60 @@ def test_threshold_counts(tmp_path, metadata, detections):
     _, some, _ = _panels(_draw(tmp_path, metadata, detections, 0.5))
     _, more, _ = _panels(_draw(tmp_path, metadata, detections, 0.1))
     assert not np.array_equal(some, more)
+
+
+def test_weights_are_drawn_in_their_order(monkeypatch):
+    labels, boxes = [], []
+
+    def draw(image, of_panel, classes, texts):
+        labels.append(texts)
+        boxes.append(of_panel.tolist())
+        return image
+
+    monkeypatch.setattr("eakd_det.visualize._draw", draw)
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.tensor([0.5, 2.0, 0.1, 1.0])
+    scores = torch.rand(2, 4, 3, generator=generator).softmax(dim=2)
+    picture = draw_weights(
+        np.zeros((40, 60, 3), dtype=np.uint8),
+        np.arange(16).reshape(4, 4),
+        weight,
+        *scores,
+        ["cat", "dog", "background"],
+        number=2,
+    )
+    assert picture.ndim == 3
+    assert boxes == [[[4, 5, 6, 7], [12, 13, 14, 15]], [[0, 1, 2, 3], [8, 9, 10, 11]]]
+    assert [[text.split()[0] for text in panel] for panel in labels] == [
+        ["2.00", "1.00"],
+        ["0.50", "0.10"],
+    ]
+    student, teacher = (of_all[1].max(dim=0) for of_all in scores)
+    name = ["cat", "dog", "background"]
+    expected = f"2.00  T {name[teacher.indices]} {teacher.values:.0%}"
+    assert labels[0][0] == f"{expected}  S {name[student.indices]} {student.values:.0%}"
+
+
+def test_tool(cli_cfg, call_tool, tmp_path):
+    """Pictures of the validation set and of own data; mistakes are told."""
+    cli_cfg.DATASETS.TEST = ("digits_det_val",)
+    cli_cfg.SOLVER.MAX_ITER = 1
+    (tmp_path / "run.yaml").write_text(cli_cfg.dump())
+    config = ("--config-file", str(tmp_path / "run.yaml"))
+    code, _, err = call_tool("visualize.py", *config)
+    assert (code, "holds no checkpoint" in err) == (1, True)
+    assert call_tool("train_net.py", *config)[0] == 0
+    code, out, err = call_tool("visualize.py", *config, "--threshold", "0")
+    assert code == 0, out + err
+    assert sorted(out.split()) == sorted(map(str, (tmp_path / "run" / "pictures").iterdir()))
+    for path in out.split():
+        width = Image.open(path).size[0]
+        assert width == 3 * (MIN_WIDTH + GAP)
+    categories = [{"id": i, "name": str(i)} for i in range(1, 11)]
+    path, folder = make(tmp_path / "own", categories=categories)
+    own = ("--val-json", path, "--val-images", folder, "--output", str(tmp_path / "pictures"))
+    code, out, err = call_tool("visualize.py", *config, *own, "--num-images", "1")
+    assert code == 0, out + err
+    assert len(list((tmp_path / "pictures").iterdir())) == 1
+    code, _, err = call_tool("visualize.py", *config, "--dataset", "nothing")
+    assert "error: There is no dataset 'nothing'" in err

@@ -32,6 +32,7 @@ def setup_logging(output_dir: str) -> None:
     terminal = logging.StreamHandler(sys.stdout)
     terminal.setFormatter(logging.Formatter("%(message)s"))
     logging.getLogger("eakd_det").addHandler(terminal)
+    logging.getLogger("eakd_det.engine").setLevel(logging.WARNING)
     logging.getLogger("torch.fx").setLevel(logging.ERROR)  # a warning to authors of tracers
 
 

@@ -16,6 +16,7 @@ from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
 
+import eakd_det.backbone  # noqa: F401  (registers MobileNetV2)
 from eakd_det.checkpoint import last_checkpoint, load_strictly, write_atomically
 from eakd_det.errors import UserError
 

@@ -5,6 +5,7 @@ tools/train_net.py --config-file configs/COCO-Detection/EA-DKD-R18-R101.yaml --n
 tools/train_net.py --config-file ... --resume
 tools/train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/.../model_final.pth
 tools/train_net.py --config-file ... --train-json A --train-images B --val-json C --val-images D
+tools/train_net.py --config-file configs/COCO-Detection/lazy/ea_dkd_r18_r101.py train.max_iter=9000
 torchrun --nproc-per-node 4 tools/train_net.py --config-file ...
 
 --eval-only goes through the stock architecture; with --resume it takes the run's newest checkpoint.
@@ -12,7 +13,7 @@ torchrun --nproc-per-node 4 tools/train_net.py --config-file ...
 
 import os
 
-from detectron2.engine import default_argument_parser, default_setup
+from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 
 import eakd_det.backbone
@@ -24,7 +25,8 @@ from eakd_det.data.custom import prepare_custom_data, use_custom_data
 from eakd_det.engine import DistillTrainer, evaluate, evaluate_teacher, use_available_device
 from eakd_det.errors import UserError
 from eakd_det.evaluation import compare_results
-from eakd_det.launch import launch
+from eakd_det.launch import launch, set_up
+from eakd_det.lazy import run_lazy
 
 
 def parse_arguments():
@@ -37,6 +39,9 @@ def parse_arguments():
     own.add_argument("--check", action="store_true", help="check the data and do nothing else")
     parser.add_argument(
         "--eval-teacher", action="store_true", help="evaluate the teacher beside the student"
+    )
+    parser.add_argument(
+        "--wandb", metavar="PROJECT", help="send TensorBoard's data to Weights & Biases, too"
     )
     return parser.parse_args()
 
@@ -57,7 +62,19 @@ def own_data(args, cfg):
     return prepare_custom_data(folder, **sources)
 
 
+def refuse_what_python_configs_lack(args):
+    if args.check or args.eval_teacher or args.train_json or args.val_json:
+        raise UserError(
+            "A Python config names its data itself: --train-json, --val-json, --check and "
+            "--eval-teacher are for YAML configs."
+        )
+
+
 def main(args):
+    if args.config_file.endswith(".py"):
+        refuse_what_python_configs_lack(args)
+        run_lazy(args)
+        return
     cfg = load_config(args.config_file, args.opts)
     data = own_data(args, cfg)
     if args.check:
@@ -71,7 +88,7 @@ def main(args):
         cfg.merge_from_list(args.opts)  # what the command line says comes last
     use_available_device(cfg)
     cfg.freeze()
-    default_setup(cfg, args)
+    set_up(cfg, args, cfg.OUTPUT_DIR)
     if args.eval_only:
         weights = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else cfg.MODEL.WEIGHTS
         results = evaluate(cfg, weights)

@@ -1,0 +1,17 @@
+"""EA-DKD-R18-R101.yaml as a Python config."""
+
+from eakd_det.lazy import distillation
+from eakd_det.meta_arch import DistillRCNN
+
+from .student_r18 import model, train
+
+model._target_ = DistillRCNN
+model.distillation = distillation(
+    config_file="COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml",
+    weights="detectron2://COCO-Detection/faster_rcnn_R_101_FPN_3x/137851257/model_final_f6e8b1.pkl",
+    input_format=model.input_format,
+    methods={"DKD": {"alpha": 1.0, "beta": 0.25, "temperature": 1.0}},
+    ea={"temperature": 4.0},
+    dataset="coco_2017_train",
+)
+train.output_dir = "output/COCO-Detection/lazy/ea_dkd_r18_r101"

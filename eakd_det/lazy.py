@@ -1,0 +1,142 @@
+"""Distillation from Python configs: Detectron2's LazyConfig."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import LazyCall as L
+from detectron2.config import LazyConfig, instantiate
+from detectron2.engine import default_writers, hooks
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+from omegaconf import DictConfig
+from torch import nn
+
+from .checkpoint import SafeCheckpointer, load_strictly
+from .distilled import helper_modules
+from .distillers import DISTILLERS, scalar_defaults
+from .launch import set_up
+from .losses import entropy_weight
+from .resume import ProcessStates, preserved_random_state, skip_batches
+from .statistics import show_statistics
+from .step import DistillStep, precision
+from .teacher import make_teacher
+
+
+def distillation(
+    *,
+    config_file: str,
+    weights: str,
+    input_format: str,
+    methods: dict[str, dict[str, Any]],
+    ea: dict[str, Any] | None = None,
+    dataset: str = "",
+) -> DictConfig:
+    """The argument `distillation` of a distilled meta-architecture, as a lazy config.
+
+    Args:
+        config_file, weights: of the teacher; see `make_teacher`.
+        input_format: the channel order of the student's images.
+        methods: name in DISTILLERS -> the options that are not at their defaults.
+        ea: options of the EA weight (mode, temperature, bound); None leaves it away.
+        dataset: the one whose class names the pictures of vis_period show.
+    """
+    temperature = scalar_defaults(entropy_weight)["temperature"]
+    defaults = {"enabled": ea is not None, "mode": "full", "temperature": temperature, "bound": 0.0}
+    return L(dict)(
+        teacher=L(make_teacher)(
+            config_file=config_file, weights=weights, input_format=input_format
+        ),
+        methods={
+            name: {"weight": 1.0, **DISTILLERS[name].defaults, **options}
+            for name, options in methods.items()
+        },
+        ea={**defaults, **(ea or {})},
+        dataset=dataset,
+    )
+
+
+def load_lazy_config(path: str, overrides: Sequence[str]) -> DictConfig:
+    """A Python config with "key=value" overrides; "cuda" becomes "cpu" where no GPU is there."""
+    cfg = LazyConfig.apply_overrides(LazyConfig.load(path), list(overrides))
+    if cfg.train.device == "cuda" and not torch.cuda.is_available():
+        cfg.train.device = "cpu"
+    return cfg
+
+
+def run_lazy(args: argparse.Namespace) -> None:
+    """Train or evaluate a Python config as Detectron2's lazyconfig_train_net.py does.
+
+    Beside its keys, train.amp.dtype and train.accumulate (parts of a step, each of
+    dataloader.train.total_batch_size images) are read where they are.
+
+    Args:
+        args: of Detectron2's argument parser.
+    """
+    cfg = load_lazy_config(args.config_file, args.opts)
+    set_up(cfg, args, cfg.train.output_dir)
+    if args.eval_only:
+        cfg.model.distillation.teacher = None
+        cfg.model.distillation.methods = {}
+    model = student = instantiate(cfg.model).to(cfg.train.device)
+    if args.eval_only:
+        checkpointer = SafeCheckpointer(model, cfg.train.output_dir)
+        newest = checkpointer.get_checkpoint_file() if args.resume else cfg.train.init_checkpoint
+        load_strictly(model, newest, key="train.init_checkpoint")
+        _test(cfg, model)
+        return
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    loader = instantiate(cfg.dataloader.train)
+    device_ids = [comm.get_local_rank()] if cfg.train.device.startswith("cuda") else None
+    model = create_ddp_model(model, **{**cfg.train.ddp, "device_ids": device_ids})
+    accumulate, amp = cfg.train.get("accumulate", 1), cfg.train.amp
+    trainer = DistillStep(
+        model,
+        loader,
+        optimizer,
+        accumulate=accumulate,
+        precision=precision(amp.get("dtype", "float16")) if amp.enabled else None,
+        watched=tuple(f"loss_{name.lower()}" for name in cfg.model.distillation.methods),
+        output_dir=cfg.train.output_dir,
+    )
+    checkpointer = SafeCheckpointer(
+        model, cfg.train.output_dir, trainer=trainer, **helper_modules(student)
+    )
+    trainer.register_hooks(_hooks(cfg, model, student, checkpointer))
+    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
+    start = trainer.iter + 1 if args.resume and checkpointer.has_checkpoint() else 0
+    if start:
+        skip_batches(loader, start * accumulate)
+    trainer.train(start, cfg.train.max_iter)
+
+
+def _hooks(
+    cfg: DictConfig, model: nn.Module, student: nn.Module, checkpointer: SafeCheckpointer
+) -> list[hooks.HookBase | None]:
+    is_main = comm.is_main_process()
+    writers = default_writers(cfg.train.output_dir, cfg.train.max_iter) if is_main else []
+    return [
+        hooks.IterationTimer(),
+        hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+        ProcessStates(student, cfg.train.checkpointer.period),
+        hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if is_main else None,
+        hooks.EvalHook(cfg.train.eval_period, lambda: _test(cfg, model)),
+        hooks.PeriodicWriter(
+            show_statistics(writers, cfg.train.max_iter), period=cfg.train.log_period
+        )
+        if is_main
+        else None,
+    ]
+
+
+def _test(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
+    if "evaluator" not in cfg.dataloader:
+        return {}
+    with preserved_random_state():
+        loader, evaluator = instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+        results = inference_on_dataset(model, loader, evaluator)
+    print_csv_format(results)
+    return results

@@ -1,0 +1,198 @@
+"""tools/train_net.py as a user calls it: real processes."""
+
+import json
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+
+from eakd_det.checkpoint import last_checkpoint, load_strictly
+from eakd_det.config import stock_config
+
+from .data.test_custom import make
+
+
+@pytest.fixture
+def start(start_tool, tmp_path):
+    """Starts the tool with a config and arguments; a running process."""
+
+    def start(cfg, *arguments, **options):
+        (tmp_path / "run.yaml").write_text(cfg.dump())
+        config = ("--config-file", str(tmp_path / "run.yaml"))
+        return start_tool("train_net.py", *config, *arguments, **options)
+
+    return start
+
+
+@pytest.fixture
+def call(start):
+    """Calls the tool to its end; its return code, stdout and stderr."""
+
+    def call(cfg, *arguments, **options):
+        process = start(cfg, *arguments, **options)
+        out, err = process.communicate(timeout=300)
+        return process.returncode, out, err
+
+    return call
+
+
+def _succeed(result):
+    code, out, err = result
+    assert code == 0, out + err
+    return out
+
+
+def _first_gradients(folder):
+    """The momentum after one step without weight decay is the gradient."""
+    saved = torch.load(Path(folder) / "model_final.pth", weights_only=True)
+    state = saved["trainer"]["_trainer"]["optimizer"]["state"]
+    return {index: of_parameter["momentum_buffer"] for index, of_parameter in state.items()}
+
+
+DIST_URL = ("--dist-url", "auto")  # a free port
+WAYS = {
+    "processes": (["--num-gpus", "2", *DIST_URL], (sys.executable,)),
+    "accumulation": (["SOLVER.ACCUMULATE", "2"], (sys.executable,)),
+    "torchrun": (
+        [],
+        (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+    ),
+    "both": (["--num-gpus", "2", *DIST_URL, "SOLVER.ACCUMULATE", "2"], (sys.executable,)),
+}
+
+
+def test_shared_out_steps_equal_the_whole(cli_cfg, call):
+    """Two processes, two parts of a step, or both, and the gradients of one process are the same.
+
+    The losses are means over the ROIs, so each image gives as many: all that the RPN proposes.
+    """
+    cfg = cli_cfg
+    cfg.DISTILL.METHODS = ("KD", "DKD")
+    cfg.SOLVER.MAX_ITER = 1
+    cfg.SOLVER.WEIGHT_DECAY = 0.0
+    cfg.MODEL.RPN.BATCH_SIZE_PER_IMAGE = 10000
+    cfg.MODEL.RPN.POSITIVE_FRACTION = 1.0
+    cfg.MODEL.RPN.NMS_THRESH = 1.0
+    cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = 30
+    cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 1000
+    cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION = 1.0
+    cfg.MODEL.ROI_HEADS.PROPOSAL_APPEND_GT = False
+    cfg.INPUT.RANDOM_FLIP = "none"
+    out = _succeed(call(cfg))
+    assert "A step takes 4 images: 1 process(es) with 1 part(s) of 4" in out
+    expected = _first_gradients(cfg.OUTPUT_DIR)
+    assert max(x.abs().max() for x in expected.values()) > 0.01
+    for way, (arguments, launcher) in WAYS.items():
+        folder = f"{cfg.OUTPUT_DIR}-{way}"
+        _succeed(call(cfg, *arguments, "OUTPUT_DIR", folder, launcher=launcher))
+        got = _first_gradients(folder)
+        for index, gradient in expected.items():
+            torch.testing.assert_close(
+                got[index],
+                gradient,
+                rtol=1e-5,
+                atol=1e-5,
+                msg=lambda text, where=(way, index): f"{where}: {text}",
+            )
+
+
+def test_two_processes_train_resume_and_evaluate(cli_cfg, call):
+    cfg = cli_cfg
+    cfg.DISTILL.METHODS = ("DKD", "REVIEWKD")
+    cfg.DATASETS.TEST = ("digits_det_val",)
+    cfg.SOLVER.MAX_ITER = 6
+    cfg.SOLVER.REFERENCE_WORLD_SIZE = 1  # two processes: twice the batch and rate, half the steps
+    cfg.SOLVER.IMS_PER_BATCH = 2
+    processes = ["--num-gpus", "2", *DIST_URL]
+    out = _succeed(call(cfg, *processes))
+    assert "A step takes 4 images: 2 process(es) with 1 part(s) of 2" in out
+    assert "base learning rate 0.002, 3 iterations" in out
+    resumed = _succeed(call(cfg, *processes, "--resume", "SOLVER.MAX_ITER", "10"))
+    assert "Starting training from iteration 3" in resumed
+    out = _succeed(call(cfg, *processes, "--eval-only", "--resume"))
+    assert "Average Precision" in out
+    refused = call(cfg, *processes, "SOLVER.REFERENCE_WORLD_SIZE", "0", "SOLVER.IMS_PER_BATCH", "3")
+    assert refused[0] != 0
+    assert "error: SOLVER.IMS_PER_BATCH 3 cannot be shared out evenly" in refused[2]
+    assert "Traceback" not in refused[2]
+
+
+def test_mistakes_and_the_teachers_ap(cli_cfg, call):
+    cfg = cli_cfg
+    cfg.DATASETS.TEST = ("digits_det_val",)
+    cfg.SOLVER.MAX_ITER = 1
+    out = _succeed(call(cfg, "--eval-teacher"))
+    assert "Evaluation side by side" in out
+    table = out[out.index("Evaluation side by side") :]
+    assert ["teacher", "student"] == [
+        line.split()[0] for line in table.splitlines() if line.startswith(("teacher", "student"))
+    ]
+    code, _, err = call(cfg, "DISTILL.DKD.BETTA", "1.0")
+    assert code != 0
+    assert "did you mean DISTILL.DKD.BETA?" in err
+    assert "Traceback" not in err
+
+
+def test_own_data(cli_cfg, call, tmp_path):
+    cfg = cli_cfg
+    cfg.DISTILL.METHODS = ()
+    cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.MAX_ITER = 2, 2
+    path, folder = make(tmp_path / "own")
+    train, val = ["--train-json", path, "--train-images", folder], ["--val-json", path]
+    val += ["--val-images", folder]
+    out = _succeed(call(cfg, *train, *val, "--check"))
+    assert "custom_train: 2 images (0 without annotations), 2 boxes" in out
+    assert not (Path(cfg.OUTPUT_DIR) / "model_final.pth").exists()
+    out = _succeed(call(cfg, *train, *val))
+    assert "Average Precision" in out
+    assert (Path(cfg.OUTPUT_DIR) / "model_final.pth").exists()
+    code, _, err = call(cfg, "--train-json", path)
+    assert (code, "error: --train-json and --train-images belong together." in err) == (1, True)
+    data = json.loads(Path(path).read_text())
+    data["annotations"][1]["bbox"] = [5, 5, -1, 4]
+    Path(path).write_text(json.dumps(data))
+    code, _, err = call(cfg, *train, "--check")
+    assert code == 1
+    assert "annotation 2 of image 2: box [5, 5, -1, 4] is inverted" in err
+
+
+@pytest.mark.slow
+def test_killed_saves_cost_nothing(cli_cfg, start, call):
+    """SIGKILL at 20 random moments of a run that saves all the time; each next run resumes it."""
+    cfg = cli_cfg
+    cfg.DISTILL.METHODS = ("DKD", "REVIEWKD")
+    cfg.SOLVER.CHECKPOINT_PERIOD = 1
+    cfg.SOLVER.MAX_ITER = 10**6
+    cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 2048  # a save takes longer than a step
+    folder = Path(cfg.OUTPUT_DIR)
+    generator = random.Random(0)
+    student = build_model(stock_config(cfg))
+    cut_off, reached = 0, -1
+    for _ in range(20):
+        process = start(cfg, "--resume")
+        before = (folder / "last_checkpoint").read_text() if reached >= 0 else ""
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            tag = folder / "last_checkpoint"
+            if tag.exists() and tag.read_text() != before:
+                break
+            time.sleep(0.01)
+        time.sleep(generator.uniform(0, 2))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        cut_off += any(folder.glob("*.incomplete"))
+        path = last_checkpoint(cfg.OUTPUT_DIR)
+        iteration = torch.load(path, weights_only=True)["iteration"]
+        assert iteration > reached, "the run went on where it was"
+        reached = iteration
+        load_strictly(student, path, key="MODEL.WEIGHTS")
+        for old in folder.glob("model_*.pth"):
+            if str(old) != path:
+                old.unlink()
+    assert cut_off > 0, "some saves were cut off in the middle"
+    _succeed(call(cfg, "--resume", "SOLVER.MAX_ITER", str(reached + 3)))
