@@ -45,7 +45,7 @@ def distillation(
     """
     temperature = scalar_defaults(entropy_weight)["temperature"]
     defaults = {"enabled": ea is not None, "mode": "full", "temperature": temperature, "bound": 0.0}
-    return L(dict)(
+    return L(_settings)(
         teacher=L(make_teacher)(
             config_file=config_file, weights=weights, input_format=input_format
         ),
@@ -56,6 +56,10 @@ def distillation(
         ea={**defaults, **(ea or {})},
         dataset=dataset,
     )
+
+
+def _settings(**settings: Any) -> dict[str, Any]:
+    return settings
 
 
 def load_lazy_config(path: str, overrides: Sequence[str]) -> DictConfig:

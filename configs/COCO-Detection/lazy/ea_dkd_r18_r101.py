@@ -3,7 +3,13 @@
 from eakd_det.lazy import distillation
 from eakd_det.meta_arch import DistillRCNN
 
-from .student_r18 import model, train
+from .student_r18 import (  # noqa: F401  (names of this config, too)
+    dataloader,
+    lr_multiplier,
+    model,
+    optimizer,
+    train,
+)
 
 model._target_ = DistillRCNN
 model.distillation = distillation(
