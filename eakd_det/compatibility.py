@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from detectron2.modeling import GeneralizedRCNN, RetinaNet
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
@@ -45,18 +46,28 @@ def check_roi_heads(student: nn.Module, teacher: nn.Module, methods: Sequence[st
                 )
 
 
-def check_dense_heads(student: nn.Module, teacher: nn.Module, methods: Sequence[str]) -> None:
+def check_dense_heads(
+    student: nn.Module, teacher: nn.Module, methods: dict[str, dict[str, Any]]
+) -> None:
     """Both must classify the same anchors with sigmoids over the same classes.
 
+    Args:
+        methods: name in DISTILLERS -> its options.
+
     Raises:
-        UserError: they do not, or a method does not know sigmoids.
+        UserError: they do not, or a method or an option of it does not know sigmoids.
     """
     if not isinstance(teacher, RetinaNet):
         raise UserError(
             f"DISTILL.METHODS compares the anchors of two RetinaNets, but the teacher is a "
             f"{_describe(teacher)}: let TEACHER.CONFIG_FILE name a RetinaNet."
         )
-    for name in methods:
+    for name, options in methods.items():
+        if options.get("standardize"):
+            raise UserError(
+                f"DISTILL.{name}.STANDARDIZE takes away what all classes of an anchor have in "
+                "common, which is all that tells a RetinaNet's foreground: set it to False."
+            )
         if DISTILLERS[name].compares == "logits" and DISTILLERS[name].sigmoid_loss is None:
             known = [n for n, d in DISTILLERS.items() if d.compares != "logits" or d.sigmoid_loss]
             raise UserError(
@@ -70,6 +81,19 @@ def check_dense_heads(student: nn.Module, teacher: nn.Module, methods: Sequence[
         raise UserError(
             "The student's anchors are not the teacher's: give both the same "
             "MODEL.ANCHOR_GENERATOR and MODEL.RETINANET.IN_FEATURES."
+        )
+
+
+def check_input_formats(student: str | None, teacher: str) -> None:
+    """The channel order of the images must be the same, or RGB and BGR.
+
+    Raises:
+        UserError: it cannot be converted.
+    """
+    if student != teacher and {student, teacher} != {"RGB", "BGR"}:
+        raise UserError(
+            f"The student reads {student} images and the teacher {teacher}: these cannot be "
+            "converted; give both the same INPUT.FORMAT, or RGB and BGR."
         )
 
 

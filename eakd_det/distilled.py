@@ -7,10 +7,11 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data.detection_utils import convert_image_to_rgb
+from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from .compatibility import match_levels
+from .compatibility import check_input_formats, match_levels
 from .distillers import DISTILLERS, EA_MODES, Comparison, Head
 from .errors import UserError
 from .record import Call, record
@@ -54,6 +55,8 @@ class Distilled(nn.Module):
         self.entropy_temperature, self.entropy_bound = ea["temperature"], ea["bound"] or None
         compared = {DISTILLERS[name].compares for name in methods}
         self.compares_logits = "logits" in compared or bool(methods and ea["enabled"])
+        if methods:
+            check_input_formats(self.input_format, teacher.input_format)
         if self.compares_logits:
             self._check_heads()
         self.levels = match_levels(self, teacher.model) if "features" in compared else []
@@ -72,7 +75,7 @@ class Distilled(nn.Module):
                 strict=True,
             )
         ]
-        with torch.random.fork_rng():  # the student goes on with the random state it had
+        with torch.random.fork_rng(devices=[]):  # the student goes on with the random state it had
             return {
                 name: DISTILLERS[name].build_helper(*channels)
                 for name in self.methods
@@ -99,12 +102,14 @@ class Distilled(nn.Module):
         self, calls: dict[str, list[Call]], batched_inputs: list[dict[str, Any]]
     ) -> dict[str, Tensor]:
         features = calls["backbone"][0].output
-        teacher_features = self.teacher.features(batched_inputs)
+        teacher_features = self.teacher.features(batched_inputs, self.input_format)
         heads = self._heads(calls, teacher_features) if self.compares_logits else []
         is_logged = (get_event_storage().iter + 1) % LOG_PERIOD == 0
         if heads and (self.weigh is not None or is_logged):
             self._weigh_and_log(heads, is_logged)
-        if heads and self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
+        # Only the main process writes pictures, and forgets them then.
+        is_drawn = self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0
+        if heads and is_drawn and comm.is_main_process():
             self._draw(heads[0], batched_inputs[0])
         comparison = Comparison(
             student_features=[features[name] for name, _ in self.levels],
@@ -140,8 +145,9 @@ class Distilled(nn.Module):
             for logits in (x[:number].float() for x in (head.student_logits, head.teacher_logits))
         ]
         names = [str(i) for i in range(head.background)]
-        if self.dataset:
-            names = MetadataCatalog.get(self.dataset).get("thing_classes", names)
+        if self.dataset:  # it may have fewer classes than the model
+            known = MetadataCatalog.get(self.dataset).get("thing_classes", [])
+            names[: len(known)] = known
         image = convert_image_to_rgb(sample["image"].permute(1, 2, 0), self.input_format)
         picture = draw_weights(
             image,

@@ -22,7 +22,8 @@ from .config import stock_config
 from .distilled import helper_modules
 from .errors import UserError
 from .evaluation import Evaluator, explain_no_detections
-from .resume import ProcessStates, preserved_random_state, skip_batches
+from .resume import ProcessStates, preserved_random_state
+from .safe_pickle import load_pth
 from .statistics import show_statistics
 from .step import DistillStep, precision
 from .teacher import teacher_config
@@ -43,7 +44,7 @@ class DistillTrainer(DefaultTrainer):
         model = student = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
-        _check_classes(cfg)
+        _check_dataset_classes(cfg)
         device_ids = [comm.get_local_rank()] if model.device.type == "cuda" else None
         model = create_ddp_model(model, broadcast_buffers=False, device_ids=device_ids)
         self._trainer = DistillStep(
@@ -63,13 +64,6 @@ class DistillTrainer(DefaultTrainer):
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.register_hooks(self.build_hooks())
 
-    def resume_or_load(self, resume: bool = True) -> None:
-        """As the stock one; a resumed run also goes on where it was in the data."""
-        super().resume_or_load(resume)
-        if self.start_iter:
-            parts = self.start_iter * self.cfg.SOLVER.ACCUMULATE
-            skip_batches(self._trainer.data_loader, parts)
-
     def train(self) -> OrderedDict | None:
         """Train, and return the results of the last evaluation (None if there was none)."""
         if comm.is_main_process():
@@ -81,12 +75,14 @@ class DistillTrainer(DefaultTrainer):
         """Detectron2's hooks, with what an exact resume needs and model_best.pth."""
         ours = super().build_hooks()
         savers = [i for i, h in enumerate(ours) if type(h) in (PeriodicCheckpointer, EvalHook)]
-        states = ProcessStates(self.checkpointer.model, self.cfg.SOLVER.CHECKPOINT_PERIOD)
+        solver, test, names = self.cfg.SOLVER, self.cfg.TEST, self.cfg.DATASETS.TEST
+        student, loader = self.checkpointer.model, self._trainer.data_loader
+        states = ProcessStates(student, loader, solver.ACCUMULATE, solver.CHECKPOINT_PERIOD)
         ours.insert(savers[0], states)
-        test = self.cfg.TEST
-        if comm.is_main_process() and test.EVAL_PERIOD and self.cfg.DATASETS.TEST:
+        if comm.is_main_process() and test.EVAL_PERIOD and names:
+            metric = test.BEST_METRIC if len(names) == 1 else f"{names[0]}/{test.BEST_METRIC}"
             writer = StudentWriter(self.model, self.cfg.OUTPUT_DIR)
-            best = BestCheckpoint(test.EVAL_PERIOD, writer, test.BEST_METRIC)
+            best = BestCheckpoint(test.EVAL_PERIOD, writer, metric)
             ours.insert(len(ours) - 1, best)  # before the hook that writes the metrics
         return ours
 
@@ -145,23 +141,40 @@ class DistillTrainer(DefaultTrainer):
 
 
 class BestCheckpoint(BestCheckpointer):
-    """BestCheckpointer that a resumed run tells what the best was."""
+    """BestCheckpointer that writes the value into the file, and knows it in a resumed run."""
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"best_metric": self.best_metric, "best_iter": self.best_iter}
+    def before_train(self) -> None:
+        path = os.path.join(self._checkpointer.save_dir, f"{self._file_prefix}.pth")
+        if self.trainer.start_iter and os.path.isfile(path):
+            saved = load_pth(path)
+            self.best_metric, self.best_iter = saved["metric"], saved["iteration"]
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
+    def _best_checking(self) -> None:
+        if self._val_metric not in self.trainer.storage.latest():
+            logging.getLogger(__name__).warning(
+                f"TEST.BEST_METRIC: the evaluation gives no {self._val_metric}; there will be no "
+                "model_best.pth."
+            )
+            return
+        value, iteration = self.trainer.storage.latest()[self._val_metric]
+        is_better = self.best_metric is None or value > self.best_metric
+        if is_better and self._update_best(value, iteration):  # a NaN is no update
+            self._checkpointer.save(self._file_prefix, iteration=iteration, metric=value)
 
 
-def _check_classes(cfg: CfgNode) -> None:
-    """Compare the model's number of classes with that of the data, which are registered by now."""
+def num_classes(cfg: CfgNode) -> tuple[str, int]:
+    """The key that says how many classes a model has, and its value."""
     is_retina = "RetinaNet" in cfg.MODEL.META_ARCHITECTURE
     key = "RETINANET" if is_retina else "ROI_HEADS"
-    here = cfg.MODEL[key].NUM_CLASSES
+    return f"MODEL.{key}.NUM_CLASSES", cfg.MODEL[key].NUM_CLASSES
+
+
+def _check_dataset_classes(cfg: CfgNode) -> None:
+    """Compare the model's number of classes with that of the data, which are registered by now."""
+    key, here = num_classes(cfg)
     for name in cfg.DATASETS.TRAIN:
         there = len(MetadataCatalog.get(name).get("thing_classes", ()))
-        text = f"DATASETS.TRAIN: {name} has {there} classes, MODEL.{key}.NUM_CLASSES is {here}"
+        text = f"DATASETS.TRAIN: {name} has {there} classes, {key} is {here}"
         if there > here:
             raise UserError(f"{text}: set it to {there}.")
         if 0 < there < here:
@@ -208,6 +221,12 @@ def load_student(cfg: CfgNode, weights: str) -> tuple[CfgNode, nn.Module]:
 def load_teacher(cfg: CfgNode) -> tuple[CfgNode, nn.Module]:
     """The teacher of a run: its stock config and model; raises as `load_student`."""
     teacher = teacher_config(cfg)
+    (key, there), (_, here) = num_classes(teacher), num_classes(cfg)
+    if here != there:
+        raise UserError(
+            f"The teacher has {there} classes and the student {here}: on the student's data it "
+            f"cannot be evaluated or drawn ({key})."
+        )
     model = build_model(teacher)
     load_strictly(model, cfg.TEACHER.WEIGHTS, key="TEACHER.WEIGHTS", side="teacher")
     return teacher, model

@@ -10,6 +10,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from detectron2.engine import launch as launch_processes
+from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
@@ -41,6 +42,8 @@ def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespac
                 args=(main, args),
             )
     except ProcessExitedException as error:
+        if error.signal_name:
+            raise  # killed from outside, for example for its memory: torch says by which signal
         sys.exit(error.exit_code)
 
 
@@ -64,7 +67,7 @@ def set_up(cfg: CfgNode | DictConfig, args: argparse.Namespace, output_dir: str)
 
 def _join_torchrun() -> None:
     has_gpu = torch.cuda.is_available()
-    distributed.init_process_group("nccl" if has_gpu else "gloo")
+    distributed.init_process_group("nccl" if has_gpu else "gloo", timeout=DEFAULT_TIMEOUT)
     comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
     if has_gpu:
         torch.cuda.set_device(comm.get_local_rank())

@@ -11,6 +11,7 @@ from detectron2.engine import default_writers, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
+from detectron2.utils.registry import locate
 from omegaconf import DictConfig
 from torch import nn
 
@@ -19,7 +20,7 @@ from .distilled import helper_modules
 from .distillers import DISTILLERS, scalar_defaults
 from .launch import set_up
 from .losses import entropy_weight
-from .resume import ProcessStates, preserved_random_state, skip_batches
+from .resume import ProcessStates, preserved_random_state
 from .statistics import show_statistics
 from .step import DistillStep, precision
 from .teacher import make_teacher
@@ -29,7 +30,6 @@ def distillation(
     *,
     config_file: str,
     weights: str,
-    input_format: str,
     methods: dict[str, dict[str, Any]],
     ea: dict[str, Any] | None = None,
     dataset: str = "",
@@ -38,7 +38,6 @@ def distillation(
 
     Args:
         config_file, weights: of the teacher; see `make_teacher`.
-        input_format: the channel order of the student's images.
         methods: name in DISTILLERS -> the options that are not at their defaults.
         ea: options of the EA weight (mode, temperature, bound); None leaves it away.
         dataset: the one whose class names the pictures of vis_period show.
@@ -46,9 +45,7 @@ def distillation(
     temperature = scalar_defaults(entropy_weight)["temperature"]
     defaults = {"enabled": ea is not None, "mode": "full", "temperature": temperature, "bound": 0.0}
     return L(_settings)(
-        teacher=L(make_teacher)(
-            config_file=config_file, weights=weights, input_format=input_format
-        ),
+        teacher=L(make_teacher)(config_file=config_file, weights=weights),
         methods={
             name: {"weight": 1.0, **DISTILLERS[name].defaults, **options}
             for name, options in methods.items()
@@ -73,17 +70,18 @@ def load_lazy_config(path: str, overrides: Sequence[str]) -> DictConfig:
 def run_lazy(args: argparse.Namespace) -> None:
     """Train or evaluate a Python config as Detectron2's lazyconfig_train_net.py does.
 
-    Beside its keys, train.amp.dtype and train.accumulate (parts of a step, each of
-    dataloader.train.total_batch_size images) are read where they are.
+    An evaluation goes through the stock architecture. Beside Detectron2's keys, train.amp.dtype and
+    train.accumulate (parts of a step, each of dataloader.train.total_batch_size images) are read
+    where they are.
 
     Args:
         args: of Detectron2's argument parser.
     """
     cfg = load_lazy_config(args.config_file, args.opts)
     set_up(cfg, args, cfg.train.output_dir)
-    if args.eval_only:
-        cfg.model.distillation.teacher = None
-        cfg.model.distillation.methods = {}
+    methods = cfg.model.get("distillation", {}).get("methods", {})
+    if args.eval_only and cfg.model.pop("distillation", None) is not None:
+        cfg.model._target_ = _class(cfg.model._target_).stock
     model = student = instantiate(cfg.model).to(cfg.train.device)
     if args.eval_only:
         checkpointer = SafeCheckpointer(model, cfg.train.output_dir)
@@ -103,29 +101,32 @@ def run_lazy(args: argparse.Namespace) -> None:
         optimizer,
         accumulate=accumulate,
         precision=precision(amp.get("dtype", "float16")) if amp.enabled else None,
-        watched=tuple(f"loss_{name.lower()}" for name in cfg.model.distillation.methods),
+        watched=tuple(f"loss_{name.lower()}" for name in methods),
         output_dir=cfg.train.output_dir,
     )
     checkpointer = SafeCheckpointer(
         model, cfg.train.output_dir, trainer=trainer, **helper_modules(student)
     )
-    trainer.register_hooks(_hooks(cfg, model, student, checkpointer))
+    states = ProcessStates(student, loader, accumulate, cfg.train.checkpointer.period)
+    trainer.register_hooks(_hooks(cfg, model, states, checkpointer))
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
     start = trainer.iter + 1 if args.resume and checkpointer.has_checkpoint() else 0
-    if start:
-        skip_batches(loader, start * accumulate)
     trainer.train(start, cfg.train.max_iter)
 
 
+def _class(target: type | str) -> type:
+    return locate(target) if isinstance(target, str) else target
+
+
 def _hooks(
-    cfg: DictConfig, model: nn.Module, student: nn.Module, checkpointer: SafeCheckpointer
+    cfg: DictConfig, model: nn.Module, states: ProcessStates, checkpointer: SafeCheckpointer
 ) -> list[hooks.HookBase | None]:
     is_main = comm.is_main_process()
     writers = default_writers(cfg.train.output_dir, cfg.train.max_iter) if is_main else []
     return [
         hooks.IterationTimer(),
         hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
-        ProcessStates(student, cfg.train.checkpointer.period),
+        states,
         hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if is_main else None,
         hooks.EvalHook(cfg.train.eval_period, lambda: _test(cfg, model)),
         hooks.PeriodicWriter(

@@ -20,6 +20,8 @@ class DistillRCNN(Distilled, GeneralizedRCNN):
     Faster, Mask and Cascade R-CNN; of a cascade each stage learns, with that stage's labels.
     """
 
+    stock = GeneralizedRCNN
+
     @configurable
     def __init__(self, *, distillation: dict[str, Any], **stock: Any):
         """
@@ -73,6 +75,8 @@ class DistillRetinaNet(Distilled, RetinaNet):
     anchors.
     """
 
+    stock = RetinaNet
+
     @configurable
     def __init__(self, *, distillation: dict[str, Any], **stock: Any):
         """
@@ -91,7 +95,9 @@ class DistillRetinaNet(Distilled, RetinaNet):
         return {**super().from_config(cfg), "distillation": distillation_from_config(cfg)}
 
     def _check_heads(self) -> None:
-        check_dense_heads(self, self.teacher.model, list(self.methods))
+        check_dense_heads(
+            self, self.teacher.model, {name: options for name, (_, options) in self.methods.items()}
+        )
 
     def _recorded(self):
         return {"losses": self.losses}
@@ -100,11 +106,13 @@ class DistillRetinaNet(Distilled, RetinaNet):
         anchors, student_logits, labels, *_ = calls["losses"][0].args
         labels = torch.stack(labels)  # (B, anchors); -1 is ignored
         counted = labels >= 0
+        chosen = counted.flatten().nonzero().squeeze(1)  # once, since the device waits for it
+        teacher_logits = self.teacher.anchor_logits(teacher_features)
         return [
             Head(
-                student_logits=cat(student_logits, dim=1)[counted],
-                teacher_logits=self.teacher.anchor_logits(teacher_features)[counted],
-                labels=labels[counted],
+                student_logits=cat(student_logits, dim=1).flatten(0, 1)[chosen],
+                teacher_logits=teacher_logits.flatten(0, 1)[chosen],
+                labels=labels.flatten()[chosen],
                 counts=counted.sum(dim=1).tolist(),
                 normalizer=self.loss_normalizer,
                 sigmoid=True,

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data.common import AspectRatioGroupedDataset
+from detectron2.data.common import AspectRatioGroupedDataset, ToIterableDataset
 from detectron2.engine import HookBase
 from detectron2.modeling import RetinaNet
 from detectron2.utils import comm
 from torch import nn
 from torch.utils.data import Sampler
+
+from .errors import UserError
 
 
 def random_state() -> dict[str, Any]:
@@ -48,19 +50,24 @@ def preserved_random_state() -> Iterator[None]:
 
 
 class ProcessStates(HookBase):
-    """Keeps what differs between processes with each checkpoint, and brings it back.
+    """Lets a resumed run go on where it was: in the data, and in what differs between processes.
 
-    That is the random state, and a RetinaNet's running loss normalizer, which its state_dict lacks.
-    It comes before the hook that saves.
+    Kept with each checkpoint are the random state, the seed of the training sampler, and a
+    RetinaNet's running loss normalizer, which its state_dict lacks. The hook comes before the one
+    that saves.
     """
 
-    def __init__(self, student: nn.Module, period: int):
+    def __init__(self, student: nn.Module, loader: Iterable, parts: int, period: int):
         """
         Args:
             student: the model that is trained, itself.
+            loader: Detectron2's training loader.
+            parts: batches of it that a step takes.
             period: of the checkpoints, in iterations.
         """
         self.student = student
+        self.loader = loader
+        self.parts = parts
         self.period = period
         self.saved = self.loaded = None
 
@@ -70,23 +77,34 @@ class ProcessStates(HookBase):
             self.saved = comm.gather(self._state())
 
     def before_train(self) -> None:
-        if self.loaded is None:
+        state = self._own_state()
+        if self.trainer.start_iter:
+            seed = state["sampler_seed"] if state else None
+            skip_batches(self.loader, self.trainer.start_iter * self.parts, seed=seed)
+        if state is None:
             return
+        if state["loss_normalizer"] is not None:
+            self.student.loss_normalizer = state["loss_normalizer"]
+        set_random_state(state["random"])
+
+    def _own_state(self) -> dict[str, Any] | None:
+        if self.loaded is None:
+            return None
         if len(self.loaded) != comm.get_world_size():
             logging.getLogger(__name__).warning(
                 f"The checkpoint is of {len(self.loaded)} processes and this run has "
                 f"{comm.get_world_size()}: its random state cannot go on as it was."
             )
-            return
-        state = self.loaded[comm.get_rank()]
-        if state["loss_normalizer"] is not None:
-            self.student.loss_normalizer = state["loss_normalizer"]
-        set_random_state(state["random"])
+            return None
+        return self.loaded[comm.get_rank()]
 
     def _state(self) -> dict[str, Any]:
         is_retina = isinstance(self.student, RetinaNet)
-        normalizer = self.student.loss_normalizer if is_retina else None
-        return {"random": random_state(), "loss_normalizer": normalizer}
+        return {
+            "random": random_state(),
+            "sampler_seed": vars(_samples(self.loader).sampler).get("_seed"),
+            "loss_normalizer": self.student.loss_normalizer if is_retina else None,
+        }
 
     def state_dict(self) -> dict[str, Any]:
         return {"processes": self.saved} if self.saved else {}
@@ -95,28 +113,41 @@ class ProcessStates(HookBase):
         self.loaded = state["processes"]
 
 
-def skip_batches(loader: Iterable, num_batches: int) -> None:
+def _samples(loader: Iterable) -> ToIterableDataset:
+    """What a training loader of Detectron2 batches: images in the order of a sampler."""
+    inner = loader.dataset if isinstance(loader, AspectRatioGroupedDataset) else loader
+    return inner.dataset
+
+
+def skip_batches(loader: Iterable, num_batches: int, *, seed: int | None = None) -> None:
     """Let a new training loader of Detectron2 begin after the batches that a run has consumed.
 
     Nothing is read for it but the images' sizes. With DATALOADER.NUM_WORKERS up to 1 the images
     go on exactly; more workers read ahead in an order of their own, so that within a window of
     workers x batch an image may come twice or not at all. Images that were read and wait for
     others of their aspect ratio are read, and augmented, again.
+
+    Args:
+        seed: of the run's sampler; None if the new one has the same.
+
+    Raises:
+        UserError: images are grouped by aspect ratio, and the dataset does not give their sizes.
     """
-    if isinstance(loader, AspectRatioGroupedDataset):
-        inner, batch_size = loader.dataset, loader.batch_size
+    samples, is_grouped = _samples(loader), isinstance(loader, AspectRatioGroupedDataset)
+    if seed is not None:
+        samples.sampler._seed = seed
+    # The loader draws its workers' seeds from here, and leaves the run's own random numbers alone.
+    inner = loader.dataset if is_grouped else loader
+    own_seed = (torch.initial_seed() * 1_000_003 + num_batches) % 2**63  # differs by process
+    inner.generator = torch.Generator().manual_seed(own_seed)
+    if is_grouped:
+        consumed, waiting = _replay(samples, loader.batch_size, num_batches)
     else:
-        inner, batch_size = loader, loader.batch_size
-    samples = inner.dataset
-    inner.generator = torch.Generator()  # the run's own random numbers stay where they are
-    if isinstance(loader, AspectRatioGroupedDataset):
-        consumed, waiting = _replay(samples, batch_size, num_batches)
-    else:
-        consumed, waiting = num_batches * batch_size, []
+        consumed, waiting = num_batches * loader.batch_size, []
     samples.sampler = _Later(samples.sampler, consumed, waiting)
 
 
-def _replay(samples, batch_size: int, num_batches: int) -> tuple[int, list[int]]:
+def _replay(samples: ToIterableDataset, batch_size: int, num_batches: int) -> tuple[int, list[int]]:
     """Number of samples that grouping by aspect ratio takes for the batches, and those it keeps."""
     is_wide: dict[int, bool] = {}
     waiting = {True: [], False: []}
@@ -127,6 +158,12 @@ def _replay(samples, batch_size: int, num_batches: int) -> tuple[int, list[int]]
         consumed += 1
         if index not in is_wide:
             record = samples.dataset._dataset[index]
+            if not {"width", "height"} <= record.keys():
+                raise UserError(
+                    f"--resume: the record of {record.get('file_name')} has no width and height, "
+                    "by which images are grouped: let the dataset give them, or set "
+                    "DATALOADER.ASPECT_RATIO_GROUPING False."
+                )
             is_wide[index] = record["width"] > record["height"]
         bucket = waiting[is_wide[index]]
         bucket.append(index)

@@ -25,24 +25,31 @@ class Teacher:
         input_format: its channel order, "RGB" or "BGR".
     """
 
-    def __init__(self, model: nn.Module, *, flip_channels: bool = False):
+    def __init__(self, model: nn.Module, *, input_format: str):
         """
         Args:
             model: a stock detector with its weights. It is changed in place: frozen, set to eval
                 mode, norms folded into convolutions.
-            flip_channels: whether the student's images have the other channel order.
+            input_format: the channel order that it was trained on.
         """
         self.model = prepare_for_inference(model)
-        self.flip_channels = flip_channels
+        self.input_format = input_format
 
     @torch.no_grad()
-    def features(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def features(
+        self, batched_inputs: list[dict[str, Any]], input_format: str
+    ) -> dict[str, Tensor]:
         """Backbone features of the student's raw images, normalised and padded the teacher's way.
+
+        Args:
+            batched_inputs: the student's, with its raw images.
+            input_format: their channel order, "RGB" or "BGR" where the teacher's is the other.
 
         Returns:
             FPN level -> (B, channels, H, W).
         """
-        images = [x["image"].flip(0) if self.flip_channels else x["image"] for x in batched_inputs]
+        is_other = input_format != self.input_format
+        images = [x["image"].flip(0) if is_other else x["image"] for x in batched_inputs]
         images = self.model.preprocess_image([{"image": image} for image in images])
         return self.model.backbone(images.tensor)
 
@@ -64,25 +71,20 @@ class Teacher:
     @torch.no_grad()
     def anchor_logits(self, features: dict[str, Tensor]) -> Tensor:
         """A RetinaNet's class logits of all anchors, (B, anchors, K), finest level first."""
-        model = self.model
-        predictions = model.head([features[level] for level in model.head_in_features])
-        logits, _ = model._transpose_dense_predictions(predictions, [model.num_classes, 4])
+        model, head = self.model, self.model.head
+        logits = [
+            head.cls_score(head.cls_subnet(features[level])) for level in model.head_in_features
+        ]
+        (logits,) = model._transpose_dense_predictions([logits], [model.num_classes])
         return torch.cat(logits, dim=1)
 
 
 def build_teacher(cfg: CfgNode) -> Teacher:
     """The teacher of a run, from TEACHER.CONFIG_FILE and TEACHER.WEIGHTS; see `make_teacher`."""
-    return make_teacher(
-        cfg.TEACHER.CONFIG_FILE,
-        cfg.TEACHER.WEIGHTS,
-        input_format=cfg.INPUT.FORMAT,
-        device=cfg.MODEL.DEVICE,
-    )
+    return make_teacher(cfg.TEACHER.CONFIG_FILE, cfg.TEACHER.WEIGHTS, device=cfg.MODEL.DEVICE)
 
 
-def make_teacher(
-    config_file: str, weights: str, *, input_format: str, device: str = "cpu"
-) -> Teacher:
+def make_teacher(config_file: str, weights: str, *, device: str = "cpu") -> Teacher:
     """Build a teacher from its config and its checkpoint.
 
     The random state is left as it was, so that the student trains as it would without a teacher.
@@ -90,24 +92,16 @@ def make_teacher(
     Args:
         config_file: a path, or a name of Detectron2's model zoo.
         weights: any checkpoint that Detectron2 reads.
-        input_format: the channel order of the student's images.
         device: where it is built; later it follows the student.
 
     Raises:
-        UserError: something is empty or cannot be found, the weights do not fit, or the channel
-            orders cannot be converted.
+        UserError: something is empty or cannot be found, or the weights do not fit.
     """
     cfg = _config(config_file, weights, device)
-    orders = {input_format, cfg.INPUT.FORMAT}
-    if len(orders) == 2 and orders != {"RGB", "BGR"}:
-        raise UserError(
-            f"The student reads {input_format} images and the teacher {cfg.INPUT.FORMAT}: these "
-            "cannot be converted; give both the same INPUT.FORMAT, or RGB and BGR."
-        )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         model = build_model(cfg)
     load_strictly(model, weights, key="TEACHER.WEIGHTS", side="teacher")
-    return Teacher(model, flip_channels=len(orders) == 2)
+    return Teacher(model, input_format=cfg.INPUT.FORMAT)
 
 
 def teacher_config(cfg: CfgNode) -> CfgNode:

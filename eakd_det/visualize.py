@@ -2,7 +2,6 @@
 
 import colorsys
 import json
-import os
 from collections import defaultdict
 from typing import Any
 
@@ -16,6 +15,8 @@ from detectron2.utils.visualizer import Visualizer
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from .checkpoint import write_atomically
 
 MIN_WIDTH = 420  # pixels of one panel; smaller images are enlarged
 GAP, TITLE_HEIGHT = 6, 34  # pixels
@@ -87,8 +88,8 @@ def draw_side_by_side(
                 found = found[found.scores >= threshold]
             panels.append(_draw_detections(image, found, metadata))
         rows.append(panels)
-    _join(rows, ["ground truth", *detections]).save(f"{path}.incomplete", format="PNG")
-    os.replace(f"{path}.incomplete", path)
+    with write_atomically(path, "wb") as f:
+        _join(rows, ["ground truth", *detections]).save(f, format="PNG")
 
 
 def draw_weights(

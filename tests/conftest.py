@@ -205,7 +205,13 @@ def cli_cfg(run_cfg, tmp_path):
 def start_tool(tmp_path):
     """Starts a script of tools/ with arguments, in a folder of its own; a running process."""
 
-    def start(name, *arguments, launcher=(sys.executable,)):
+    def start(
+        name,
+        *arguments,
+        launcher=(sys.executable,),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ):
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         environment["DETECTRON2_DATASETS"] = str(tmp_path / "data")
         return subprocess.Popen(
@@ -213,8 +219,8 @@ def start_tool(tmp_path):
             cwd=tmp_path,
             env=environment,
             text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=stdout,
+            stderr=stderr,
         )
 
     return start

@@ -17,6 +17,7 @@ from .conftest import RETINA
             "classifier: set MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE False in the student's config",
         ),
         (["DISTILL.METHODS", ("DKT",)], "DISTILL.METHODS: 'DKT' is unknown; choose from KD, DKD"),
+        (["INPUT.FORMAT", "L"], "The student reads L images and the teacher BGR"),
         (["DISTILL.EA.MODE", "half"], "DISTILL.EA.MODE: 'half' is unknown; choose from full"),
     ],
 )
@@ -59,6 +60,10 @@ def test_refused_teacher(distill_cfg, teacher_cfg, tmp_path, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (
+            ["DISTILL.KD.STANDARDIZE", True],
+            "DISTILL.KD.STANDARDIZE takes away what all classes .* set it to False",
+        ),
         (
             ["DISTILL.METHODS", ("DKD",)],
             "DKD needs a softmax, but a RetinaNet has a sigmoid .* choose from KD, REVIEWKD",

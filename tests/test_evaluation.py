@@ -133,3 +133,15 @@ def test_comparison():
     assert ["student", "30.0", "50.0"] in rows
     assert ["segm", "AP"] in rows
     assert ["teacher", "35.0"] in rows
+
+
+def test_comparison_on_several_datasets():
+    def of(ap):
+        return {"val": {"bbox": {"AP": ap}}, "test": {"bbox": {"AP": ap + 1}}}
+
+    text = compare_results({"teacher": of(40.0), "student": of(30.0)})
+    rows = [line.split() for line in text.splitlines()]
+    assert ["val/bbox", "AP"] in rows
+    assert ["test/bbox", "AP"] in rows
+    assert ["teacher", "41.0"] in rows
+    assert ["student", "30.0"] in rows

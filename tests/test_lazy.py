@@ -58,9 +58,7 @@ def test_the_python_student_is_stock():
 
 
 def test_options_that_are_not_given_have_their_defaults():
-    lazy = distillation(
-        config_file="a", weights="b", input_format="RGB", methods={"DKD": {"beta": 0.5}}
-    )
+    lazy = distillation(config_file="a", weights="b", methods={"DKD": {"beta": 0.5}})
     options = dict(lazy.methods.DKD)
     assert options == {
         "weight": 1.0,
@@ -96,7 +94,7 @@ model.roi_heads.num_classes = 10
 model.roi_heads.batch_size_per_image = 16
 model.distillation = distillation(
     config_file={cli_cfg.TEACHER.CONFIG_FILE!r}, weights={cli_cfg.TEACHER.WEIGHTS!r},
-    input_format="RGB", methods={{"DKD": {{}}, "REVIEWKD": {{}}}}, ea={{}},
+    methods={{"DKD": {{}}, "REVIEWKD": {{}}}}, ea={{}},
     dataset="digits_det_train",
 )
 dataloader.train.dataset.names = "digits_det_train"

@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
 from detectron2.structures import BitMasks, Instances
@@ -279,6 +280,9 @@ def test_statistics_only_when_they_are_written(distill_cfg, batch, storage):
 
 
 def test_pictures_of_the_weights(distill_cfg, batch, storage):
+    """Also on data with fewer classes than the model."""
+    MetadataCatalog.get("two_classes").thing_classes = ["cat", "dog"]
+    distill_cfg.DATASETS.TRAIN = ("two_classes",)
     distill_cfg.VIS_PERIOD = 2
     model = _build(distill_cfg)
     storage.iter = 1
@@ -456,13 +460,15 @@ def test_retinanet_loss_is_over_the_anchors_that_count(retina_cfg, batch, storag
     retina_cfg.DISTILL.METHODS = ("KD",)
     retina_cfg.DISTILL.EA.ENABLED = is_weighted
     model = _build(retina_cfg)
-    with record(losses=model.losses, teacher=model.teacher.model.head) as calls:
+    theirs = model.teacher.model.head
+    with record(losses=model.losses, teacher=theirs.cls_score, boxes=theirs.bbox_pred) as calls:
         got = model(batch)["loss_kd"]
     _, logits, labels, *_ = calls["losses"][0].args
     teacher = [
         x.view(2, -1, model.num_classes, *x.shape[-2:]).permute(0, 3, 4, 1, 2).flatten(1, 3)
-        for x in calls["teacher"][0].output[0]
+        for x in [call.output for call in calls["teacher"]]
     ]
+    assert not calls["boxes"], "what is not compared is not computed"
     student, teacher = torch.cat(logits, dim=1), torch.cat(teacher, dim=1)
     assert any((of_image < 0).any() for of_image in labels), "some anchors are ignored"
     total = 0.0

@@ -8,6 +8,7 @@ from detectron2.data import build_detection_train_loader
 from detectron2.data.samplers import TrainingSampler
 
 from eakd_det.engine import BestCheckpoint, DistillTrainer
+from eakd_det.errors import UserError
 from eakd_det.resume import (
     preserved_random_state,
     random_state,
@@ -40,11 +41,11 @@ DICTS = [
 ]
 
 
-def _loader(grouped, workers=0):
+def _loader(grouped, workers=0, seed=3):
     return build_detection_train_loader(
         DICTS,
         mapper=dict,
-        sampler=TrainingSampler(len(DICTS), seed=3),
+        sampler=TrainingSampler(len(DICTS), seed=seed),
         total_batch_size=4,
         aspect_ratio_grouping=grouped,
         num_workers=workers,
@@ -142,17 +143,50 @@ def test_another_number_of_processes_is_warned_about(run_cfg, tmp_path, caplog):
 
 
 def test_the_best_is_remembered(run_cfg, tmp_path):
-    run_cfg.TEST.EVAL_PERIOD = 1
-    run_cfg.SOLVER.CHECKPOINT_PERIOD = 2
+    """Also if the run was cut off after the evaluation, and its checkpoint is of before."""
+    run_cfg.TEST.EVAL_PERIOD = run_cfg.SOLVER.CHECKPOINT_PERIOD = 2
     folder = tmp_path / "run"
-    first = _train(run_cfg, folder, [2])
-    [best] = [h for h in first._hooks if isinstance(h, BestCheckpoint)]
+    _train(run_cfg, folder, [2])
     saved = torch.load(folder / "model_best.pth", weights_only=True)
-    assert saved.keys() == {"model", "iteration"}
-    assert saved["iteration"] == best.best_iter
+    assert saved.keys() == {"model", "iteration", "metric"}
     assert (folder / "last_checkpoint").read_text() == "model_final.pth"
-    second = DistillTrainer(run_cfg)
-    second.resume_or_load(resume=True)
-    [remembered] = [h for h in second._hooks if isinstance(h, BestCheckpoint)]
-    assert remembered.best_metric is not None
-    assert remembered.best_metric in [x[0] for x in first.storage.history("bbox/AP").values()]
+    saved["metric"] = 101.0
+    torch.save(saved, folder / "model_best.pth")
+    resumed = _train(run_cfg, folder, [4], resume=True)
+    [best] = [h for h in resumed._hooks if isinstance(h, BestCheckpoint)]
+    assert best.best_metric == 101.0
+    kept = torch.load(folder / "model_best.pth", weights_only=True)
+    assert kept["metric"] == 101.0
+    _train(run_cfg, folder, [2])
+    assert torch.load(folder / "model_best.pth", weights_only=True)["metric"] < 101.0
+
+
+def test_the_best_on_the_first_of_several_datasets(run_cfg, tmp_path):
+    run_cfg.TEST.EVAL_PERIOD = 1
+    run_cfg.DATASETS.TEST = (run_cfg.DATASETS.TEST[0], run_cfg.DATASETS.TRAIN[0])
+    trainer = _train(run_cfg, tmp_path / "run", [1])
+    [best] = [h for h in trainer._hooks if isinstance(h, BestCheckpoint)]
+    assert best.best_metric == trainer.storage.latest()[f"{run_cfg.DATASETS.TEST[0]}/bbox/AP"][0]
+
+
+def test_a_sampler_without_a_seed_goes_on(tmp_path):
+    """The seed that a run's sampler drew by itself is the resumed one's."""
+    expected = _ids(_loader(True), 5, 10)
+    loader = _loader(True, seed=8)
+    skip_batches(loader, 5, seed=3)
+    assert _ids(loader, 0, 5) == expected
+
+
+def test_workers_draw_other_numbers_after_each_resume():
+    loaders = [_loader(True) for _ in range(3)]
+    for loader, seed, skipped in zip(loaders, (1, 1, 2), (5, 6, 5), strict=True):
+        torch.manual_seed(seed)
+        skip_batches(loader, skipped)
+    assert len({loader.dataset.generator.initial_seed() for loader in loaders}) == 3
+
+
+def test_images_without_sizes():
+    loader = _loader(True)
+    loader.dataset.dataset.dataset._dataset = [{"file_name": "a.png"}] * 13
+    with pytest.raises(UserError, match=r"--resume: the record of a.png has no width and height"):
+        skip_batches(loader, 1)

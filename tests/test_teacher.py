@@ -26,10 +26,10 @@ def _stock_logits(teacher_cfg, teacher_files, images, boxes):
 
 @pytest.mark.parametrize("student_format", ["RGB", "BGR"])
 def test_logits_equal_stock(distill_cfg, teacher_cfg, teacher_files, batch, student_format):
-    distill_cfg.INPUT.FORMAT = student_format
     teacher = build_teacher(distill_cfg)
+    assert teacher.input_format == "BGR"
     boxes = [Boxes(torch.rand(7, 4) * 40 + torch.tensor([0, 0, 40, 40])) for _ in batch]
-    logits = teacher.roi_logits(teacher.features(batch), boxes)
+    logits = teacher.roi_logits(teacher.features(batch, student_format), boxes)
     flipped = [x["image"].flip(0) for x in batch]
     same = [x["image"] for x in batch]
     right, wrong = (flipped, same) if student_format == "RGB" else (same, flipped)
@@ -42,12 +42,12 @@ def test_logits_equal_stock(distill_cfg, teacher_cfg, teacher_files, batch, stud
 def test_is_frozen(teacher, batch):
     assert not teacher.model.training
     assert not any(p.requires_grad for p in teacher.model.parameters())
-    assert not any(f.requires_grad for f in teacher.features(batch).values())
+    assert not any(f.requires_grad for f in teacher.features(batch, "RGB").values())
 
 
 def test_no_roi_at_all(teacher, batch):
     empty = [Boxes(torch.zeros(0, 4)) for _ in batch]
-    assert teacher.roi_logits(teacher.features(batch), empty).shape == (0, 6)
+    assert teacher.roi_logits(teacher.features(batch, "RGB"), empty).shape == (0, 6)
 
 
 def test_random_state_is_left_alone(distill_cfg):
@@ -73,7 +73,6 @@ def test_model_zoo_name(distill_cfg, tmp_path):
         ("TEACHER.WEIGHTS", "", "has no weights: set TEACHER.WEIGHTS"),
         ("TEACHER.CONFIG_FILE", "nowhere.yaml", "nowhere.yaml is neither a file nor"),
         ("TEACHER.WEIGHTS", "nowhere.pth", "TEACHER.WEIGHTS: nowhere.pth"),
-        ("INPUT.FORMAT", "L", "The student reads L images and the teacher BGR"),
     ],
 )
 def test_refused(distill_cfg, key, value, message):

@@ -3,6 +3,7 @@
 import json
 import random
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -173,7 +174,7 @@ def test_killed_saves_cost_nothing(cli_cfg, start, call):
     student = build_model(stock_config(cfg))
     cut_off, reached = 0, -1
     for _ in range(20):
-        process = start(cfg, "--resume")
+        process = start(cfg, "--resume", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         before = (folder / "last_checkpoint").read_text() if reached >= 0 else ""
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
@@ -183,7 +184,7 @@ def test_killed_saves_cost_nothing(cli_cfg, start, call):
             time.sleep(0.01)
         time.sleep(generator.uniform(0, 2))
         process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.wait()
         cut_off += any(folder.glob("*.incomplete"))
         path = last_checkpoint(cfg.OUTPUT_DIR)
         iteration = torch.load(path, weights_only=True)["iteration"]

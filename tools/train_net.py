@@ -22,7 +22,13 @@ from eakd_det.checkpoint import last_checkpoint
 from eakd_det.config import load_config
 from eakd_det.data.coco_check import summarize
 from eakd_det.data.custom import prepare_custom_data, use_custom_data
-from eakd_det.engine import DistillTrainer, evaluate, evaluate_teacher, use_available_device
+from eakd_det.engine import (
+    DistillTrainer,
+    evaluate,
+    evaluate_teacher,
+    load_teacher,
+    use_available_device,
+)
 from eakd_det.errors import UserError
 from eakd_det.evaluation import compare_results
 from eakd_det.launch import launch, set_up
@@ -56,6 +62,9 @@ def own_data(args, cfg):
         elif any(paths):
             raise UserError(f"--{split}-json and --{split}-images belong together.")
     folder = os.path.join(cfg.OUTPUT_DIR, "annotations")
+    machine = comm.get_rank() // comm.get_local_size()
+    if machine:  # its disk may be the same
+        folder = os.path.join(folder, f"machine{machine}")
     if comm.get_local_rank() == 0:
         prepare_custom_data(folder, **sources)
     comm.synchronize()
@@ -89,6 +98,8 @@ def main(args):
     use_available_device(cfg)
     cfg.freeze()
     set_up(cfg, args, cfg.OUTPUT_DIR)
+    if args.eval_teacher:
+        load_teacher(cfg)  # what is wrong with it shows before the training
     if args.eval_only:
         weights = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else cfg.MODEL.WEIGHTS
         results = evaluate(cfg, weights)

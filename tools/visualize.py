@@ -36,7 +36,10 @@ def main(args):
     use_available_device(cfg)
     name = args.dataset or next(iter(cfg.DATASETS.TEST), "")
     if name not in DatasetCatalog:
-        raise UserError(f"There is no dataset {name!r}: name one with --dataset or DATASETS.TEST.")
+        raise UserError(
+            f"There is no dataset {name!r}: name one with --dataset, or files with --val-json and "
+            "--val-images."
+        )
     scenes = DatasetCatalog.get(name)
     scenes = random.Random(args.seed).sample(scenes, min(args.num_images, len(scenes)))
     detectors = {"teacher": load_teacher(cfg)} if cfg.TEACHER.CONFIG_FILE else {}

@@ -29,7 +29,8 @@ class MobileNetV2(Backbone):
         """
         super().__init__()
         whole = torchvision.models.mobilenet_v2(weights=None, norm_layer=partial(get_norm, norm))
-        self.features = whole.features[:-1]
+        # Blocks after the last level would get no gradient, which processes wait for.
+        self.features = whole.features[: 1 + max(LEVELS[name][0] for name in out_features)]
         self._out_features = list(out_features)
         self._out_feature_strides = {name: LEVELS[name][2] for name in LEVELS}
         self._out_feature_channels = {name: LEVELS[name][1] for name in LEVELS}

@@ -149,6 +149,8 @@ def _problems(data: dict[str, Any], files: list[_File]) -> Iterator[str]:
             yield f"{where}: there is no such image"
         if annotation["category_id"] not in categories:
             yield f"{where}: there is no category {annotation['category_id']}"
+        if annotation.get("ignore"):
+            yield f"{where}: 'ignore' is no key of Detectron2's; say iscrowd 1 in place of it"
         fault = _box_fault(annotation["bbox"], sizes.get(annotation["image_id"]))
         if fault:
             yield f"{where}: box {annotation['bbox']} {fault}"
@@ -201,11 +203,11 @@ def _turn(annotation: dict[str, Any], move: Callable, file: _File) -> None:
     corners = [move(*p, file.width, file.height) for p in [(x, y), (x + width, y + height)]]
     (x1, x2), (y1, y2) = map(sorted, zip(*corners, strict=True))
     annotation["bbox"] = [x1, y1, x2 - x1, y2 - y1]
-    if isinstance(annotation.get("segmentation"), list):
+    if isinstance(annotation.get("segmentation"), list):  # odd lengths Detectron2 leaves out
         annotation["segmentation"] = [
             [
                 v
-                for p in zip(polygon[::2], polygon[1::2], strict=True)
+                for p in zip(polygon[::2], polygon[1::2], strict=False)
                 for v in move(*p, file.width, file.height)
             ]
             for polygon in annotation["segmentation"]

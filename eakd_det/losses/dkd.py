@@ -49,8 +49,8 @@ def dkd_loss(
     target = torch.zeros_like(student, dtype=torch.bool).scatter_(1, labels.unsqueeze(1), True)
 
     tckd = F.kl_div(
-        _target_against_rest(student, target),
-        _target_against_rest(teacher, target),
+        _target_against_rest(student, labels, target),
+        _target_against_rest(teacher, labels, target),
         reduction="none",
         log_target=True,
     ).sum(dim=1)
@@ -64,11 +64,11 @@ def dkd_loss(
     return reduce_samples(loss, weight, reduction)
 
 
-def _target_against_rest(logits: Tensor, target: Tensor) -> Tensor:
+def _target_against_rest(logits: Tensor, labels: Tensor, target: Tensor) -> Tensor:
     """(N, 2) log-probabilities: of the target, and of all other classes together.
 
     log(1 - p) loses everything once p rounds to 1, so the rest is a logsumexp of its own.
     """
     log_p = F.log_softmax(logits, dim=1)
     rest = log_p.masked_fill(target, -torch.inf).logsumexp(dim=1)
-    return torch.stack([log_p[target], rest], dim=1)
+    return torch.cat([log_p.gather(1, labels.unsqueeze(1)), rest.unsqueeze(1)], dim=1)

@@ -67,7 +67,9 @@ def test_freeze_at(freeze_at, first_trained):
 
 
 def test_one_level_alone():
+    """Nothing is computed, or waits for a gradient, after the last level."""
     model = MobileNetV2(norm="BN", out_features=["m3"])
+    assert len(model.features) == LEVELS["m3"][0] + 1
     assert list(model(torch.zeros(1, 3, 64, 64))) == ["m3"]
     assert list(model.output_shape()) == ["m3"]
 

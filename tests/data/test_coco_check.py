@@ -100,6 +100,7 @@ def test_a_box_may_reach_over_the_edge_by_rounding(tmp_path, data):
         (lambda d: d["annotations"][0].update(category_id=5), "annotation 1 .* no category 5"),
         (lambda d: d["annotations"][1].update(id=1), "annotation id 1 is there 2 times"),
         (lambda d: d["annotations"][0].update(image_id=99), "annotation 1 .* no such image"),
+        (lambda d: d["annotations"][0].update(ignore=1), "annotation 1 .* 'ignore' is no key"),
         (lambda d: d["images"][1].update(id=11), "image id 11 is there 2 times"),
         (lambda d: d["categories"][1].update(id=7), "category id 7 is there 2 times"),
         (lambda d: d["images"][1].update(file_name="c.png"), "image 12: no file .*c.png"),

@@ -15,7 +15,6 @@ model._target_ = DistillRCNN
 model.distillation = distillation(
     config_file="COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml",
     weights="detectron2://COCO-Detection/faster_rcnn_R_101_FPN_3x/137851257/model_final_f6e8b1.pkl",
-    input_format=model.input_format,
     methods={"DKD": {"alpha": 1.0, "beta": 0.25, "temperature": 1.0}},
     ea={"temperature": 4.0},
     dataset="coco_2017_train",
