@@ -19,7 +19,7 @@ from tqdm import tqdm
 from .checkpoint import write_atomically
 
 MIN_WIDTH = 420  # pixels of one panel; smaller images are enlarged
-GAP, TITLE_HEIGHT = 6, 34  # pixels
+GAP, TITLE_HEIGHT, LINE_HEIGHT = 6, 34, 24  # pixels
 GOLDEN_RATIO = 0.618034  # steps of hue that keep neighbouring classes apart
 
 
@@ -113,23 +113,33 @@ def draw_weights(
         number: of ROIs on each side.
 
     Returns:
-        (H', W', 3) picture. A label is the weight, then class and probability of teacher (T) and
-        student (S).
+        (H', W', 3) picture. A line below each panel says of a box its w_EA, then class and
+        probability of teacher (T) and student (S).
     """
     order = weight.argsort(descending=True)
     number = min(number, len(order))
     panels = []
     for chosen in (order[:number], order[len(order) - number :]):
-        labels = [
-            f"{w:.2f}  T {_top(teacher, names)}  S {_top(student, names)}"
-            for w, teacher, student in zip(
-                weight[chosen], teacher_scores[chosen], student_scores[chosen], strict=True
+        lines = [
+            f"{i}: {w:.2f}   T {_top(teacher, names)}   S {_top(student, names)}"
+            for i, (w, teacher, student) in enumerate(
+                zip(weight[chosen], teacher_scores[chosen], student_scores[chosen], strict=True), 1
             )
         ]
         classes = teacher_scores[chosen].argmax(dim=1).tolist()
-        panels.append(_draw(image, boxes[chosen.numpy()], classes, labels))
-    titles = ["highest w_EA  (T teacher, S student)", "lowest w_EA"]
-    return np.asarray(_join([panels], titles))
+        numbers = [str(i) for i in range(1, number + 1)]
+        panels.append(_write_below(_draw(image, boxes[chosen.numpy()], classes, numbers), lines))
+    return np.asarray(_join([panels], ["highest w_EA", "lowest w_EA"]))
+
+
+def _write_below(panel: np.ndarray, lines: list[str]) -> np.ndarray:
+    height, width = panel.shape[:2]
+    sheet = Image.new("RGB", (width, height + LINE_HEIGHT * len(lines)), "white")
+    sheet.paste(Image.fromarray(panel))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=17)
+    for i, line in enumerate(lines):
+        draw.text((GAP, height + LINE_HEIGHT * i), line, fill="black", font=font)
+    return np.asarray(sheet)
 
 
 def _top(scores: Tensor, names: list[str]) -> str:

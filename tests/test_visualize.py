@@ -76,35 +76,45 @@ def test_threshold_counts(tmp_path, metadata, detections):
 
 
 def test_weights_are_drawn_in_their_order(monkeypatch):
-    labels, boxes = [], []
+    seen = []
 
-    def draw(image, of_panel, classes, texts):
-        labels.append(texts)
-        boxes.append(of_panel.tolist())
+    def write_below(panel, lines):
+        seen.append(lines)
+        return panel
+
+    boxes = []
+
+    def draw(image, of_panel, classes, numbers):
+        boxes.append((of_panel.tolist(), numbers))
         return image
 
     monkeypatch.setattr("eakd_det.visualize._draw", draw)
+    monkeypatch.setattr("eakd_det.visualize._write_below", write_below)
     generator = torch.Generator().manual_seed(0)
     weight = torch.tensor([0.5, 2.0, 0.1, 1.0])
-    scores = torch.rand(2, 4, 3, generator=generator).softmax(dim=2)
-    picture = draw_weights(
-        np.zeros((40, 60, 3), dtype=np.uint8),
-        np.arange(16).reshape(4, 4),
-        weight,
-        *scores,
-        ["cat", "dog", "background"],
-        number=2,
-    )
-    assert picture.ndim == 3
-    assert boxes == [[[4, 5, 6, 7], [12, 13, 14, 15]], [[0, 1, 2, 3], [8, 9, 10, 11]]]
-    assert [[text.split()[0] for text in panel] for panel in labels] == [
-        ["2.00", "1.00"],
-        ["0.50", "0.10"],
+    student, teacher = torch.rand(2, 4, 3, generator=generator).softmax(dim=2)
+    names = ["cat", "dog", "background"]
+    image, all_boxes = np.zeros((40, 60, 3), dtype=np.uint8), np.arange(16).reshape(4, 4)
+    draw_weights(image, all_boxes, weight, student, teacher, names, number=2)
+    assert boxes == [
+        ([[4, 5, 6, 7], [12, 13, 14, 15]], ["1", "2"]),
+        ([[0, 1, 2, 3], [8, 9, 10, 11]], ["1", "2"]),
     ]
-    student, teacher = (of_all[1].max(dim=0) for of_all in scores)
-    name = ["cat", "dog", "background"]
-    expected = f"2.00  T {name[teacher.indices]} {teacher.values:.0%}"
-    assert labels[0][0] == f"{expected}  S {name[student.indices]} {student.values:.0%}"
+    for lines, order in zip(seen, ([1, 3], [0, 2]), strict=True):
+        for place, (line, i) in enumerate(zip(lines, order, strict=True), 1):
+            says = [f"{names[x[i].argmax()]} {x[i].max():.0%}" for x in (teacher, student)]
+            assert line == f"{place}: {weight[i]:.2f}   T {says[0]}   S {says[1]}"
+
+
+def test_picture_of_the_weights():
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.rand(2, 9, 3, generator=generator).softmax(dim=2)
+    boxes = np.tile(np.array([[5, 5, 30, 20]]), (9, 1))
+    picture = draw_weights(
+        np.zeros((30, 60, 3), dtype=np.uint8), boxes, torch.rand(9), *scores, ["a", "b", "c"]
+    )
+    assert picture.shape[1] == 2 * (MIN_WIDTH + GAP)
+    assert (picture[-30:] < 128).any(), "the lines below are written"
 
 
 def test_tool(cli_cfg, call_tool, tmp_path):
