@@ -242,6 +242,21 @@ def test_autocast(distill_cfg, batch, storage, dtype):
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
+def test_channels_last(distill_cfg, batch, storage):
+    """Another memory format of student and teacher gives the same losses."""
+    distill_cfg.DISTILL.METHODS = ("KD", "DKD", "REVIEWKD")
+    models = [_build(distill_cfg), _build(distill_cfg)]
+    models[1].to(memory_format=torch.channels_last)
+    weight = models[1].teacher.model.backbone.fpn_output2.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    losses = []
+    for model in models:
+        torch.manual_seed(3)
+        losses.append(model(batch))
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-4, atol=1e-5)
+    sum(losses[1].values()).backward()
+
+
 def test_saturated_logits(distill_cfg, batch, storage):
     distill_cfg.DISTILL.METHODS = ("KD", "DKD")
     distill_cfg.DISTILL.EA.ENABLED = False  # the weight of a saturated teacher is 0
