@@ -1,7 +1,7 @@
 """Whether a student can learn from a teacher: refused before the first step, naming both sides."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from detectron2.modeling import GeneralizedRCNN, RetinaNet
@@ -18,7 +18,7 @@ def box_predictors(model: nn.Module) -> list[nn.Module]:
     return list(predictor) if isinstance(predictor, nn.ModuleList) else [predictor]
 
 
-def check_roi_heads(student: nn.Module, teacher: nn.Module, methods: Sequence[str]) -> None:
+def check_roi_heads(student: nn.Module, teacher: nn.Module, methods: Iterable[str]) -> None:
     """Both must classify ROIs of an FPN with softmaxes over the same classes.
 
     What one foreground class means for a method is told in the log.

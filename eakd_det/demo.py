@@ -19,7 +19,8 @@ from tabulate import tabulate
 
 from .checkpoint import write_atomically
 from .config import load_config
-from .engine import DistillTrainer, evaluate, use_available_device
+from .detectors import use_available_device
+from .engine import DistillTrainer, evaluate
 from .visualize import draw_side_by_side, read_detections
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.utils import comm
@@ -16,7 +16,7 @@ from .distillers import DISTILLERS, EA_MODES, Comparison, Head
 from .errors import UserError
 from .record import Call, record
 from .statistics import LOG_PERIOD, head_statistics
-from .teacher import Teacher, build_teacher
+from .teacher import build_teacher
 from .visualize import draw_weights
 
 
@@ -24,45 +24,50 @@ class Distilled(nn.Module):
     """Adds distillation losses to the training of the stock meta-architecture that it precedes.
 
     A subclass says what to record of the student's heads, and how to read the records.
+
+    Attributes:
+        stock: the meta-architecture that a checkpoint of it is of.
     """
 
-    def _init_distillation(
-        self,
-        *,
-        teacher: Teacher | None,
-        methods: dict[str, dict[str, Any]],
-        ea: dict[str, Any],
-        dataset: str = "",
-    ) -> None:
-        """Take what `distillation_from_config` gives; call after the stock __init__.
+    stock: type[nn.Module]
 
+    @configurable
+    def __init__(self, *, distillation: dict[str, Any], **stock: Any):
+        """
         Args:
-            teacher: None if `methods` is empty.
-            methods: name in DISTILLERS -> its options, with "weight", the factor of its loss.
-            ea: enabled, mode, temperature and bound of the EA weight.
-            dataset: the one whose class names the pictures of VIS_PERIOD show.
+            distillation: what `distillation_from_config` gives:
+                teacher, None if there are no methods;
+                methods, name in DISTILLERS -> its options, with "weight", the factor of its loss;
+                ea, enabled, mode, temperature and bound of the EA weight;
+                dataset, the one whose class names the pictures of VIS_PERIOD show.
+            stock: the arguments of the stock meta-architecture.
 
         Raises:
             UserError: teacher and student cannot be compared.
         """
-        self.dataset = dataset
-        self.teacher = teacher
+        super().__init__(**stock)
+        self.teacher, self.dataset = distillation["teacher"], distillation["dataset"]
         self.methods = {}
-        for name, options in methods.items():
+        for name, options in distillation["methods"].items():
             options = dict(options)
             self.methods[name] = (options.pop("weight"), options)
+        ea = distillation["ea"]
         self.weigh = EA_MODES[ea["mode"]] if ea["enabled"] else None
         self.entropy_temperature, self.entropy_bound = ea["temperature"], ea["bound"] or None
-        compared = {DISTILLERS[name].compares for name in methods}
-        self.compares_logits = "logits" in compared or bool(methods and ea["enabled"])
-        if methods:
-            check_input_formats(self.input_format, teacher.input_format)
+        compared = {DISTILLERS[name].compares for name in self.methods}
+        self.compares_logits = "logits" in compared or bool(self.methods and ea["enabled"])
+        if self.methods:
+            check_input_formats(self.input_format, self.teacher.input_format)
         if self.compares_logits:
-            self._check_heads()
-        self.levels = match_levels(self, teacher.model) if "features" in compared else []
+            self._check_heads({name: options for name, (_, options) in self.methods.items()})
+        self.levels = match_levels(self, self.teacher.model) if "features" in compared else []
         # Modules that train with the student and are no part of it: no checkpoint's "model" and
         # no exported student has them.
         self.helpers = nn.ModuleDict(self._build_helpers())
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        return {**super().from_config(cfg), "distillation": distillation_from_config(cfg)}
 
     def _build_helpers(self) -> dict[str, nn.Module]:
         if not self.levels:
@@ -158,7 +163,8 @@ class Distilled(nn.Module):
         )
         get_event_storage().put_image("distill/w_ea", picture.transpose(2, 0, 1))
 
-    def _check_heads(self) -> None:
+    def _check_heads(self, methods: dict[str, dict[str, Any]]) -> None:
+        """Raise UserError if the heads of student and teacher cannot be compared by the methods."""
         raise NotImplementedError
 
     def _recorded(self) -> dict[str, Any]:
@@ -178,7 +184,7 @@ def helper_modules(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def distillation_from_config(cfg: CfgNode) -> dict[str, Any]:
-    """The arguments that a distilled meta-architecture takes beside the stock ones."""
+    """The argument `distillation` of a distilled meta-architecture."""
     methods = tuple(cfg.DISTILL.METHODS)
     _check_choices("DISTILL.METHODS", methods, DISTILLERS)
     _check_choices("DISTILL.EA.MODE", (cfg.DISTILL.EA.MODE,), EA_MODES)

@@ -6,27 +6,24 @@ import weakref
 from collections import OrderedDict
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog, build_detection_train_loader
 from detectron2.engine import DefaultTrainer, TrainerBase
 from detectron2.engine.defaults import create_ddp_model
-from detectron2.engine.hooks import BestCheckpointer, EvalHook, PeriodicCheckpointer
-from detectron2.modeling import build_model
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
-from .checkpoint import SafeCheckpointer, StudentWriter, load_strictly, write_atomically
+from .checkpoint import SafeCheckpointer, StudentWriter, write_atomically
 from .config import stock_config
+from .detectors import load_student, load_teacher, num_classes
 from .distilled import helper_modules
 from .errors import UserError
-from .evaluation import Evaluator, explain_no_detections
+from .evaluation import BestCheckpoint, Evaluator, explain_no_detections
 from .resume import ProcessStates, preserved_random_state
-from .safe_pickle import load_pth
 from .statistics import show_statistics
 from .step import DistillStep, precision
-from .teacher import teacher_config
 
 
 class DistillTrainer(DefaultTrainer):
@@ -140,35 +137,6 @@ class DistillTrainer(DefaultTrainer):
         return Evaluator(dataset_name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"))
 
 
-class BestCheckpoint(BestCheckpointer):
-    """BestCheckpointer that writes the value into the file, and knows it in a resumed run."""
-
-    def before_train(self) -> None:
-        path = os.path.join(self._checkpointer.save_dir, f"{self._file_prefix}.pth")
-        if self.trainer.start_iter and os.path.isfile(path):
-            saved = load_pth(path)
-            self.best_metric, self.best_iter = saved["metric"], saved["iteration"]
-
-    def _best_checking(self) -> None:
-        if self._val_metric not in self.trainer.storage.latest():
-            logging.getLogger(__name__).warning(
-                f"TEST.BEST_METRIC: the evaluation gives no {self._val_metric}; there will be no "
-                "model_best.pth."
-            )
-            return
-        value, iteration = self.trainer.storage.latest()[self._val_metric]
-        is_better = self.best_metric is None or value > self.best_metric
-        if is_better and self._update_best(value, iteration):  # a NaN is no update
-            self._checkpointer.save(self._file_prefix, iteration=iteration, metric=value)
-
-
-def num_classes(cfg: CfgNode) -> tuple[str, int]:
-    """The key that says how many classes a model has, and its value."""
-    is_retina = "RetinaNet" in cfg.MODEL.META_ARCHITECTURE
-    key = "RETINANET" if is_retina else "ROI_HEADS"
-    return f"MODEL.{key}.NUM_CLASSES", cfg.MODEL[key].NUM_CLASSES
-
-
 def _check_dataset_classes(cfg: CfgNode) -> None:
     """Compare the model's number of classes with that of the data, which are registered by now."""
     key, here = num_classes(cfg)
@@ -206,32 +174,6 @@ def write_student_config(cfg: CfgNode) -> None:
         f.write(student.dump())
 
 
-def load_student(cfg: CfgNode, weights: str) -> tuple[CfgNode, nn.Module]:
-    """The plain student of a run: its stock config and model, with the weights of a checkpoint.
-
-    Raises:
-        UserError: the weights do not fit the stock model exactly.
-    """
-    cfg = stock_config(cfg)
-    model = build_model(cfg)
-    load_strictly(model, weights, key="MODEL.WEIGHTS")
-    return cfg, model
-
-
-def load_teacher(cfg: CfgNode) -> tuple[CfgNode, nn.Module]:
-    """The teacher of a run: its stock config and model; raises as `load_student`."""
-    teacher = teacher_config(cfg)
-    (key, there), (_, here) = num_classes(teacher), num_classes(cfg)
-    if here != there:
-        raise UserError(
-            f"The teacher has {there} classes and the student {here}: on the student's data it "
-            f"cannot be evaluated or drawn ({key})."
-        )
-    model = build_model(teacher)
-    load_strictly(model, cfg.TEACHER.WEIGHTS, key="TEACHER.WEIGHTS", side="teacher")
-    return teacher, model
-
-
 def evaluate(cfg: CfgNode, weights: str) -> dict[str, Any]:
     """Evaluate a checkpoint on DATASETS.TEST through the stock architecture.
 
@@ -249,9 +191,3 @@ def evaluate_teacher(cfg: CfgNode) -> dict[str, Any]:
     teacher.DATASETS.TEST = cfg.DATASETS.TEST
     teacher.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "teacher")
     return DistillTrainer.test(teacher, model)
-
-
-def use_available_device(cfg: CfgNode) -> None:
-    """Set MODEL.DEVICE to "cpu" where it says "cuda" and no GPU is there."""
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        cfg.MODEL.DEVICE = "cpu"

@@ -2,12 +2,14 @@
 
 import importlib.util
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
 import torch
+from detectron2.engine.hooks import BestCheckpointer
 from detectron2.evaluation import COCOEvaluator, coco_evaluation, inference_context
 from detectron2.modeling import RetinaNet
 from tabulate import tabulate
@@ -15,6 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .compatibility import box_predictors
+from .safe_pickle import load_pth
 
 HAS_FASTER_COCO_EVAL = importlib.util.find_spec("faster_coco_eval") is not None
 
@@ -50,6 +53,28 @@ def _engine(evaluator: COCOEvaluator) -> Iterator[None]:
         yield
     finally:
         coco_evaluation.COCOeval_opt = stock
+
+
+class BestCheckpoint(BestCheckpointer):
+    """BestCheckpointer that writes the value into the file, and knows it in a resumed run."""
+
+    def before_train(self) -> None:
+        path = os.path.join(self._checkpointer.save_dir, f"{self._file_prefix}.pth")
+        if self.trainer.start_iter and os.path.isfile(path):
+            saved = load_pth(path)
+            self.best_metric, self.best_iter = saved["metric"], saved["iteration"]
+
+    def _best_checking(self) -> None:
+        if self._val_metric not in self.trainer.storage.latest():
+            logging.getLogger(__name__).warning(
+                f"TEST.BEST_METRIC: the evaluation gives no {self._val_metric}; there will be no "
+                "model_best.pth."
+            )
+            return
+        value, iteration = self.trainer.storage.latest()[self._val_metric]
+        is_better = self.best_metric is None or value > self.best_metric
+        if is_better and self._update_best(value, iteration):  # a NaN is no update
+            self._checkpointer.save(self._file_prefix, iteration=iteration, metric=value)
 
 
 def explain_no_detections(model: nn.Module, inputs: list[dict[str, Any]]) -> str:

@@ -1,15 +1,12 @@
 """Detectron2's meta-architectures with a teacher at their side."""
 
-from typing import Any
-
 import torch
-from detectron2.config import CfgNode, configurable
 from detectron2.layers import cat
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, RetinaNet
 from detectron2.structures import Boxes
 
 from .compatibility import box_predictors, check_dense_heads, check_roi_heads
-from .distilled import Distilled, distillation_from_config
+from .distilled import Distilled
 from .distillers import Head
 
 
@@ -22,25 +19,8 @@ class DistillRCNN(Distilled, GeneralizedRCNN):
 
     stock = GeneralizedRCNN
 
-    @configurable
-    def __init__(self, *, distillation: dict[str, Any], **stock: Any):
-        """
-        Args:
-            distillation: the arguments of `Distilled._init_distillation`.
-            stock: those of GeneralizedRCNN.
-
-        Raises:
-            UserError: teacher and student cannot be compared.
-        """
-        super().__init__(**stock)
-        self._init_distillation(**distillation)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        return {**super().from_config(cfg), "distillation": distillation_from_config(cfg)}
-
-    def _check_heads(self) -> None:
-        check_roi_heads(self, self.teacher.model, list(self.methods))
+    def _check_heads(self, methods):
+        check_roi_heads(self, self.teacher.model, methods)
 
     def _recorded(self):
         stages = {f"losses{i}": p.losses for i, p in enumerate(box_predictors(self))}
@@ -77,27 +57,8 @@ class DistillRetinaNet(Distilled, RetinaNet):
 
     stock = RetinaNet
 
-    @configurable
-    def __init__(self, *, distillation: dict[str, Any], **stock: Any):
-        """
-        Args:
-            distillation: the arguments of `Distilled._init_distillation`.
-            stock: those of RetinaNet.
-
-        Raises:
-            UserError: teacher and student cannot be compared.
-        """
-        super().__init__(**stock)
-        self._init_distillation(**distillation)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        return {**super().from_config(cfg), "distillation": distillation_from_config(cfg)}
-
-    def _check_heads(self) -> None:
-        check_dense_heads(
-            self, self.teacher.model, {name: options for name, (_, options) in self.methods.items()}
-        )
+    def _check_heads(self, methods):
+        check_dense_heads(self, self.teacher.model, methods)
 
     def _recorded(self):
         return {"losses": self.losses}

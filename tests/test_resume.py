@@ -7,8 +7,9 @@ import torch
 from detectron2.data import build_detection_train_loader
 from detectron2.data.samplers import TrainingSampler
 
-from eakd_det.engine import BestCheckpoint, DistillTrainer
+from eakd_det.engine import DistillTrainer
 from eakd_det.errors import UserError
+from eakd_det.evaluation import BestCheckpoint
 from eakd_det.resume import (
     preserved_random_state,
     random_state,

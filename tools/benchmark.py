@@ -22,7 +22,7 @@ from tqdm import trange
 import eakd_det.data
 import eakd_det.meta_arch  # noqa: F401  (registers the meta-architectures)
 from eakd_det.config import load_config, stock_config
-from eakd_det.engine import use_available_device
+from eakd_det.detectors import use_available_device
 from eakd_det.teacher import teacher_config
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

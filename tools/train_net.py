@@ -22,13 +22,8 @@ from eakd_det.checkpoint import last_checkpoint
 from eakd_det.config import load_config
 from eakd_det.data.coco_check import summarize
 from eakd_det.data.custom import prepare_custom_data, use_custom_data
-from eakd_det.engine import (
-    DistillTrainer,
-    evaluate,
-    evaluate_teacher,
-    load_teacher,
-    use_available_device,
-)
+from eakd_det.detectors import load_teacher, use_available_device
+from eakd_det.engine import DistillTrainer, evaluate, evaluate_teacher
 from eakd_det.errors import UserError
 from eakd_det.evaluation import compare_results
 from eakd_det.launch import launch, set_up

@@ -21,7 +21,7 @@ import eakd_det.meta_arch  # noqa: F401  (registers the meta-architectures)
 from eakd_det.checkpoint import last_checkpoint
 from eakd_det.config import load_config
 from eakd_det.data.custom import prepare_custom_data, use_custom_data
-from eakd_det.engine import load_student, load_teacher, use_available_device
+from eakd_det.detectors import load_student, load_teacher, use_available_device
 from eakd_det.errors import UserError
 from eakd_det.visualize import detect, draw_side_by_side
 

@@ -1,0 +1,50 @@
+"""The two detectors of a run, as stock models with their weights."""
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import nn
+
+from .checkpoint import load_strictly
+from .config import stock_config
+from .errors import UserError
+from .teacher import teacher_config
+
+
+def num_classes(cfg: CfgNode) -> tuple[str, int]:
+    """The key that says how many classes a model has, and its value."""
+    is_retina = "RetinaNet" in cfg.MODEL.META_ARCHITECTURE
+    key = "RETINANET" if is_retina else "ROI_HEADS"
+    return f"MODEL.{key}.NUM_CLASSES", cfg.MODEL[key].NUM_CLASSES
+
+
+def load_student(cfg: CfgNode, weights: str) -> tuple[CfgNode, nn.Module]:
+    """The plain student of a run: its stock config and model, with the weights of a checkpoint.
+
+    Raises:
+        UserError: the weights do not fit the stock model exactly.
+    """
+    cfg = stock_config(cfg)
+    model = build_model(cfg)
+    load_strictly(model, weights, key="MODEL.WEIGHTS")
+    return cfg, model
+
+
+def load_teacher(cfg: CfgNode) -> tuple[CfgNode, nn.Module]:
+    """The teacher of a run: its stock config and model; raises as `load_student`."""
+    teacher = teacher_config(cfg)
+    (key, there), (_, here) = num_classes(teacher), num_classes(cfg)
+    if here != there:
+        raise UserError(
+            f"The teacher has {there} classes and the student {here}: on the student's data it "
+            f"cannot be evaluated or drawn ({key})."
+        )
+    model = build_model(teacher)
+    load_strictly(model, cfg.TEACHER.WEIGHTS, key="TEACHER.WEIGHTS", side="teacher")
+    return teacher, model
+
+
+def use_available_device(cfg: CfgNode) -> None:
+    """Set MODEL.DEVICE to "cpu" where it says "cuda" and no GPU is there."""
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
