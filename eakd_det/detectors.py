@@ -2,6 +2,7 @@
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
 from torch import nn
 
@@ -9,6 +10,21 @@ from .checkpoint import load_strictly
 from .config import stock_config
 from .errors import UserError
 from .teacher import teacher_config
+
+
+def check_datasets(cfg: CfgNode) -> None:
+    """Check that there are the datasets that a run names.
+
+    Raises:
+        UserError: one is not registered.
+    """
+    for key in ("TRAIN", "TEST"):
+        for name in cfg.DATASETS[key]:
+            if name not in DatasetCatalog:
+                raise UserError(
+                    f"DATASETS.{key}: there is no dataset {name!r}. Register it, or name its files "
+                    "with --train-json and --train-images, --val-json and --val-images."
+                )
 
 
 def num_classes(cfg: CfgNode) -> tuple[str, int]:

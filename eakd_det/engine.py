@@ -17,7 +17,7 @@ from torch import nn
 
 from .checkpoint import SafeCheckpointer, StudentWriter, write_atomically
 from .config import stock_config
-from .detectors import load_student, load_teacher, num_classes
+from .detectors import check_datasets, load_student, load_teacher, num_classes
 from .distilled import helper_modules
 from .errors import UserError
 from .evaluation import BestCheckpoint, Evaluator, explain_no_detections
@@ -37,6 +37,7 @@ class DistillTrainer(DefaultTrainer):
             setup_logger()
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         self.cfg = cfg
+        check_datasets(cfg)
         logging.getLogger(__name__).info(_describe_step(cfg))
         model = student = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
@@ -124,7 +125,7 @@ class DistillTrainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> Evaluator:
-        """The COCO evaluator; its files go to OUTPUT_DIR/inference.
+        """The COCO evaluator; its files go to OUTPUT_DIR/inference, of several sets to its folders.
 
         Raises:
             UserError: the dataset has no COCO-format ground truth.
@@ -134,7 +135,10 @@ class DistillTrainer(DefaultTrainer):
                 f"DATASETS.TEST: {dataset_name} is not evaluated the COCO way; register it in "
                 "COCO format."
             )
-        return Evaluator(dataset_name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"))
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference")
+        if len(cfg.DATASETS.TEST) > 1:
+            folder = os.path.join(folder, dataset_name)
+        return Evaluator(dataset_name, output_dir=folder)
 
 
 def _check_dataset_classes(cfg: CfgNode) -> None:
@@ -179,6 +183,7 @@ def evaluate(cfg: CfgNode, weights: str) -> dict[str, Any]:
 
     So every evaluation proves that the checkpoint is a stock one; raises as `load_student`.
     """
+    check_datasets(cfg)
     return DistillTrainer.test(*load_student(cfg, weights))
 
 
