@@ -143,7 +143,8 @@ def _shorten(items: Iterable[str], most: int = 20) -> str:
 
 
 def _side_of(state: dict[str, Any], side: str) -> dict[str, Any]:
-    """Of a file that holds teacher and student, the one asked for; other files as they are."""
+    """Of a file that holds teacher and student, the one asked for; helpers are left out."""
+    state = {key: value for key, value in state.items() if not key.startswith(HELPERS)}
     if not any(key.startswith(MERGED_TEACHER) for key in state):
         return state
     if side == "teacher":

@@ -70,14 +70,30 @@ def load_config(path: str, options: list[str] = ()) -> CfgNode:
     add_distill_config(cfg)
     for source, merge in [
         (path, lambda: cfg.merge_from_file(path)),
-        ("the command line", lambda: cfg.merge_from_list(list(options))),
+        ("the command line", lambda: cfg.merge_from_list(_with_decimals(options, cfg))),
     ]:
         try:
             merge()
         except (AssertionError, KeyError, ValueError) as error:  # what yacs raises
             text = str(error.args[0]) if error.args else ""
-            raise UserError(f"{source}: {text}{_nearest_key(text, cfg)}") from error
+            hint = _nearest_key(text, cfg)
+            if "<class 'float'> vs. <class 'int'>" in text:
+                hint = " Write the number with decimals, as 4.0."
+            raise UserError(f"{source}: {text}{hint}") from error
     return cfg
+
+
+def _with_decimals(options: list[str], cfg: CfgNode) -> list[str]:
+    """KEY VALUE pairs in which whole numbers for keys with decimals have them; yacs wants it so."""
+    keys = set(_keys(cfg))
+    values = []
+    for key, value in zip(options[::2], options[1::2], strict=False):
+        if key in keys and value.lstrip("-").isdigit():
+            *nodes, leaf = key.split(".")
+            is_float = isinstance(reduce(getattr, nodes, cfg)[leaf], float)
+            value = f"{value}.0" if is_float else value
+        values += [key, value]
+    return values + list(options[len(values) :])
 
 
 def _nearest_key(text: str, cfg: CfgNode) -> str:

@@ -12,13 +12,13 @@ from .errors import UserError
 from .teacher import teacher_config
 
 
-def check_datasets(cfg: CfgNode) -> None:
-    """Check that there are the datasets that a run names.
+def check_datasets(cfg: CfgNode, keys: tuple[str, ...] = ("TRAIN", "TEST")) -> None:
+    """Check that there are the datasets that DATASETS.TRAIN and DATASETS.TEST name.
 
     Raises:
         UserError: one is not registered.
     """
-    for key in ("TRAIN", "TEST"):
+    for key in keys:
         for name in cfg.DATASETS[key]:
             if name not in DatasetCatalog:
                 raise UserError(

@@ -23,7 +23,7 @@ from .errors import UserError
 from .evaluation import BestCheckpoint, Evaluator, explain_no_detections
 from .resume import ProcessStates, preserved_random_state
 from .statistics import show_statistics
-from .step import DistillStep, precision
+from .step import DistillStep, log_step, precision
 
 
 class DistillTrainer(DefaultTrainer):
@@ -38,7 +38,8 @@ class DistillTrainer(DefaultTrainer):
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         self.cfg = cfg
         check_datasets(cfg)
-        logging.getLogger(__name__).info(_describe_step(cfg))
+        solver = cfg.SOLVER
+        log_step(solver.IMS_PER_BATCH, solver.ACCUMULATE, solver.BASE_LR, solver.MAX_ITER)
         model = student = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
@@ -114,7 +115,7 @@ class DistillTrainer(DefaultTrainer):
             results = super().test(cfg, model, evaluators)
             for name, evaluator in zip(cfg.DATASETS.TEST, evaluators, strict=True):
                 if comm.is_main_process() and not evaluator.num_detections:
-                    inputs = next(iter(cls.build_test_loader(cfg, name)), [])
+                    inputs = next(iter(cls.build_test_loader(cfg, name)))
                     cause = explain_no_detections(model, inputs)
                     logging.getLogger(__name__).warning(f"Nothing was found in {name}: {cause}.")
         return results
@@ -153,19 +154,6 @@ def _check_dataset_classes(cfg: CfgNode) -> None:
             logging.getLogger(__name__).warning(f"{text}: some are never trained.")
 
 
-def _describe_step(cfg: CfgNode) -> str:
-    images, processes, parts = (
-        cfg.SOLVER.IMS_PER_BATCH,
-        comm.get_world_size(),
-        cfg.SOLVER.ACCUMULATE,
-    )
-    return (
-        f"A step takes {images} images: {processes} process(es) with {parts} part(s) of "
-        f"{images // (processes * parts)}; base learning rate {cfg.SOLVER.BASE_LR}, "
-        f"{cfg.SOLVER.MAX_ITER} iterations"
-    )
-
-
 def write_student_config(cfg: CfgNode) -> None:
     """Write OUTPUT_DIR/student.yaml: a plain Detectron2 config of the student, without our keys.
 
@@ -183,7 +171,7 @@ def evaluate(cfg: CfgNode, weights: str) -> dict[str, Any]:
 
     So every evaluation proves that the checkpoint is a stock one; raises as `load_student`.
     """
-    check_datasets(cfg)
+    check_datasets(cfg, ("TEST",))
     return DistillTrainer.test(*load_student(cfg, weights))
 
 

@@ -82,10 +82,8 @@ def explain_no_detections(model: nn.Module, inputs: list[dict[str, Any]]) -> str
 
     Args:
         model: the detector.
-        inputs: a batch of the dataset; empty if the dataset is.
+        inputs: a batch of the dataset.
     """
-    if not inputs:
-        return "the dataset has no images: see DATASETS.TEST"
     if isinstance(model, DistributedDataParallel):
         model = model.module
     tensors = chain(model.named_parameters(), model.named_buffers())

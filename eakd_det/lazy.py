@@ -1,7 +1,7 @@
 """Distillation from Python configs: Detectron2's LazyConfig."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -18,11 +18,12 @@ from torch import nn
 from .checkpoint import SafeCheckpointer, load_strictly
 from .distilled import helper_modules
 from .distillers import DISTILLERS, scalar_defaults
+from .errors import UserError
 from .launch import set_up
 from .losses import entropy_weight
 from .resume import ProcessStates, preserved_random_state
 from .statistics import show_statistics
-from .step import DistillStep, precision
+from .step import DistillStep, log_step, precision
 from .teacher import make_teacher
 
 
@@ -41,9 +42,16 @@ def distillation(
         methods: name in DISTILLERS -> the options that are not at their defaults.
         ea: options of the EA weight (mode, temperature, bound); None leaves it away.
         dataset: the one whose class names the pictures of vis_period show.
+
+    Raises:
+        UserError: there is no such method or option.
     """
     temperature = scalar_defaults(entropy_weight)["temperature"]
     defaults = {"enabled": ea is not None, "mode": "full", "temperature": temperature, "bound": 0.0}
+    _check_names("methods", methods, DISTILLERS)
+    for name, options in methods.items():
+        _check_names(f"methods, {name}", options, ["weight", *DISTILLERS[name].defaults])
+    _check_names("ea", ea or {}, defaults)
     return L(_settings)(
         teacher=L(make_teacher)(config_file=config_file, weights=weights),
         methods={
@@ -53,6 +61,12 @@ def distillation(
         ea={**defaults, **(ea or {})},
         dataset=dataset,
     )
+
+
+def _check_names(where: str, names: Iterable[str], known: Iterable[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise UserError(f"{where}: {name!r} is unknown; choose from {', '.join(known)}.")
 
 
 def _settings(**settings: Any) -> dict[str, Any]:
@@ -95,6 +109,8 @@ def run_lazy(args: argparse.Namespace) -> None:
     device_ids = [comm.get_local_rank()] if cfg.train.device.startswith("cuda") else None
     model = create_ddp_model(model, **{**cfg.train.ddp, "device_ids": device_ids})
     accumulate, amp = cfg.train.get("accumulate", 1), cfg.train.amp
+    images = cfg.dataloader.train.total_batch_size * accumulate
+    log_step(images, accumulate, cfg.optimizer.lr, cfg.train.max_iter)
     trainer = DistillStep(
         model,
         loader,

@@ -14,7 +14,7 @@ from detectron2.engine import HookBase
 from detectron2.modeling import RetinaNet
 from detectron2.utils import comm
 from torch import nn
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 
 from .errors import UserError
 
@@ -79,7 +79,7 @@ class ProcessStates(HookBase):
     def before_train(self) -> None:
         state = self._own_state()
         if self.trainer.start_iter:
-            seed = state["sampler_seed"] if state else None
+            seed = self.loaded[0]["sampler_seed"] if self.loaded else None  # the same in each
             skip_batches(self.loader, self.trainer.start_iter * self.parts, seed=seed)
         if state is None:
             return
@@ -102,7 +102,7 @@ class ProcessStates(HookBase):
         is_retina = isinstance(self.student, RetinaNet)
         return {
             "random": random_state(),
-            "sampler_seed": vars(_samples(self.loader).sampler).get("_seed"),
+            "sampler_seed": _seed(_samples(self.loader)),
             "loss_normalizer": self.student.loss_normalizer if is_retina else None,
         }
 
@@ -113,10 +113,15 @@ class ProcessStates(HookBase):
         self.loaded = state["processes"]
 
 
-def _samples(loader: Iterable) -> ToIterableDataset:
-    """What a training loader of Detectron2 batches: images in the order of a sampler."""
+def _samples(loader: Iterable) -> Dataset:
+    """What a training loader of Detectron2 batches: images, in the order of a sampler if it can."""
     inner = loader.dataset if isinstance(loader, AspectRatioGroupedDataset) else loader
     return inner.dataset
+
+
+def _seed(samples: Dataset) -> int | None:
+    """What the sampler shuffles by; None where there is no sampler, or no such seed."""
+    return vars(samples.sampler).get("_seed") if isinstance(samples, ToIterableDataset) else None
 
 
 def skip_batches(loader: Iterable, num_batches: int, *, seed: int | None = None) -> None:
@@ -134,6 +139,11 @@ def skip_batches(loader: Iterable, num_batches: int, *, seed: int | None = None)
         UserError: images are grouped by aspect ratio, and the dataset does not give their sizes.
     """
     samples, is_grouped = _samples(loader), isinstance(loader, AspectRatioGroupedDataset)
+    if not isinstance(samples, ToIterableDataset):
+        logging.getLogger(__name__).warning(
+            "--resume: the training data are a stream, which starts over from its beginning."
+        )
+        return
     if seed is not None:
         samples.sampler._seed = seed
     # The loader draws its workers' seeds from here, and leaves the run's own random numbers alone.
@@ -178,6 +188,7 @@ class _Later(Sampler):
 
     def __init__(self, sampler: Sampler, start: int, first: list[int]):
         self.sampler, self.start, self.first = sampler, start, first
+        self._seed = vars(sampler).get("_seed")  # which the next checkpoint keeps
 
     def __iter__(self) -> Iterator[int]:
         yield from self.first

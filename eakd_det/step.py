@@ -34,6 +34,16 @@ def precision(name: str) -> torch.dtype:
     return PRECISIONS[name]
 
 
+def log_step(images: int, parts: int, learning_rate: float, max_iter: int) -> None:
+    """Say what a step of the run takes: `images` over all processes, in `parts` one by one."""
+    processes = comm.get_world_size()
+    logging.getLogger(__name__).info(
+        f"A step takes {images} images: {processes} process(es) with {parts} part(s) of "
+        f"{images // (processes * parts)}; base learning rate {learning_rate}, "
+        f"{max_iter} iterations"
+    )
+
+
 class DistillStep(SimpleTrainer):
     """SimpleTrainer with accumulation, autocast on any device, and a stop that explains itself."""
 

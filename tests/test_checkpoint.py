@@ -397,6 +397,16 @@ def test_the_teacher_of_a_merged_file(distill_cfg, merged):
     assert all(torch.equal(got[key], expected[key]) for key in expected)
 
 
+def test_helpers_are_no_part_of_a_student(distill_cfg, tmp_path):
+    """Also in a file that was saved with them, as the state of a run that met a NaN is."""
+    distill_cfg.DISTILL.METHODS = ("REVIEWKD",)
+    model = build_model(distill_cfg)
+    torch.save({"model": model.state_dict()}, tmp_path / "whole.pth")
+    load_strictly(
+        build_model(stock_config(distill_cfg)), str(tmp_path / "whole.pth"), key="MODEL.WEIGHTS"
+    )
+
+
 def test_the_student_of_a_merged_file(distill_cfg, merged, caplog):
     path, expected = merged
     stock = build_model(stock_config(distill_cfg))

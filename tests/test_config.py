@@ -38,6 +38,8 @@ def test_entropy_temperature_is_that_of_the_signature():
         ("", ["DISTILL.DKD.BETTA", "1"], "the command line: .*did you mean DISTILL.DKD.BETA?"),
         ("", ["DISTILL.KD.TEMPERATURE", "'hot'"], "the command line: Type mismatch"),
         ("DISTILL: {KD: {TEMPERATURE: hot}}", [], "run.yaml: Type mismatch"),
+        ("DISTILL: {EA: {BOUND: 100}}", [], "run.yaml: .*Write the number with decimals, as 4.0"),
+        ("", ["DISTILL.KD.TEMPERATURE"], "the command line: "),
     ],
 )
 def test_mistakes_are_told(tmp_path, yaml, options, message):
@@ -56,6 +58,16 @@ def test_command_line_comes_last(tmp_path):
     assert load_config(str(tmp_path / "run.yaml")).DISTILL.KD.TEMPERATURE == 2.0
     options = ["DISTILL.KD.TEMPERATURE", "3.0"]
     assert load_config(str(tmp_path / "run.yaml"), options).DISTILL.KD.TEMPERATURE == 3.0
+
+
+def test_whole_numbers_on_the_command_line(tmp_path):
+    (tmp_path / "run.yaml").write_text("VERSION: 2")
+    options = ["DISTILL.EA.BOUND", "100", "SOLVER.BASE_LR", "1", "SOLVER.MAX_ITER", "7"]
+    cfg = load_config(str(tmp_path / "run.yaml"), options)
+    assert cfg.DISTILL.EA.BOUND == 100.0
+    assert cfg.SOLVER.BASE_LR == 1.0
+    assert cfg.SOLVER.MAX_ITER == 7
+    assert isinstance(cfg.SOLVER.MAX_ITER, int)
 
 
 def test_stock_config_is_plain_detectron2(distill_cfg, tmp_path):

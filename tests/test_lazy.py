@@ -7,6 +7,7 @@ from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
 from eakd_det.config import load_config, stock_config
+from eakd_det.errors import UserError
 from eakd_det.lazy import distillation, load_lazy_config
 
 from .conftest import save_teacher
@@ -70,6 +71,19 @@ def test_options_that_are_not_given_have_their_defaults():
     assert not lazy.ea.enabled
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"methods": {"DKT": {}}}, "methods: 'DKT' is unknown; choose from KD, DKD, REVIEWKD"),
+        ({"methods": {"KD": {"temprature": 1.0}}}, "methods, KD: 'temprature' is unknown"),
+        ({"methods": {"KD": {}}, "ea": {"temprature": 1.0}}, "ea: 'temprature' is unknown"),
+    ],
+)
+def test_mistakes_are_told(options, message):
+    with pytest.raises(UserError, match=message):
+        distillation(config_file="a", weights="b", **options)
+
+
 def test_every_python_config_loads():
     files = sorted(LAZY.glob("*.py"))
     assert len(files) > 1
@@ -84,6 +98,7 @@ def test_trained_by_the_tool(cli_cfg, call_tool, tmp_path):
     """Trains, resumes and evaluates, on the tiny scenes."""
     config = f"""
 from detectron2.config import LazyConfig
+from eakd_det.errors import UserError
 from eakd_det.lazy import distillation
 import eakd_det.data
 

@@ -109,6 +109,33 @@ def test_resumed_run_equals_a_straight_one(run_cfg, tmp_path, half, amp):
         )
 
 
+def test_the_seed_of_the_data_outlives_every_resume(run_cfg, tmp_path):
+    """The run's first one, whichever numbers a later process would draw."""
+    run_cfg.DATASETS.TEST = ()
+    run_cfg.SOLVER.CHECKPOINT_PERIOD = 1
+    seeds = []
+    for stop in (1, 2, 3):
+        run_cfg.SEED = stop
+        _train(run_cfg, tmp_path / "run", [stop], resume=True)
+        saved = torch.load(tmp_path / "run" / "model_final.pth", weights_only=True)
+        [process] = saved["trainer"]["hooks"]["ProcessStates"]["processes"]
+        seeds.append(process["sampler_seed"])
+    assert seeds[0] is not None
+    assert len(set(seeds)) == 1
+
+
+def test_a_stream_starts_over(caplog):
+    loader = torch.utils.data.DataLoader(_Stream(), batch_size=2)
+    skip_batches(loader, 3)
+    assert "the training data are a stream" in caplog.text
+    assert next(iter(loader)).tolist() == [0, 1]
+
+
+class _Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter(range(10))
+
+
 def test_checkpoints_hold_the_student_alone(run_cfg, tmp_path):
     run_cfg.DISTILL.METHODS = ("REVIEWKD",)
     run_cfg.DATASETS.TEST = ()

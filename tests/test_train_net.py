@@ -3,6 +3,7 @@
 import json
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -62,15 +63,24 @@ WAYS = {
         [],
         (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
     ),
-    "processes": (["--num-gpus", "2", *DIST_URL], (sys.executable,)),
+    "both": (["--num-gpus", "2", *DIST_URL, "SOLVER.ACCUMULATE", "2"], (sys.executable,)),
 }
 
 
-def test_shared_out_steps_equal_the_whole(cli_cfg, call):
-    """Two processes, two parts of a step, or both, and the gradients of one process are the same.
+def _assert_equal(got, expected, way):
+    for index, gradient in expected.items():
+        torch.testing.assert_close(
+            got[index],
+            gradient,
+            rtol=1e-5,
+            atol=1e-5,
+            msg=lambda text, where=(way, index): f"{where}: {text}",
+        )
 
-    The losses are means over the ROIs, so each image gives as many: all that the RPN proposes.
-    """
+
+@pytest.fixture
+def exact_cfg(cli_cfg):
+    """One step whose losses are means over equally many ROIs of each image: all proposals."""
     cfg = cli_cfg
     cfg.DISTILL.METHODS = ("KD", "DKD")
     cfg.SOLVER.MAX_ITER = 1
@@ -83,6 +93,12 @@ def test_shared_out_steps_equal_the_whole(cli_cfg, call):
     cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION = 1.0
     cfg.MODEL.ROI_HEADS.PROPOSAL_APPEND_GT = False
     cfg.INPUT.RANDOM_FLIP = "none"
+    return cfg
+
+
+def test_shared_out_steps_equal_the_whole(exact_cfg, call):
+    """Two processes, two parts of a step, or both: the gradients are those of one process."""
+    cfg = exact_cfg
     out = _succeed(call(cfg))
     assert "A step takes 4 images: 1 process(es) with 1 part(s) of 4" in out
     expected = _first_gradients(cfg.OUTPUT_DIR)
@@ -90,15 +106,29 @@ def test_shared_out_steps_equal_the_whole(cli_cfg, call):
     for way, (arguments, launcher) in WAYS.items():
         folder = f"{cfg.OUTPUT_DIR}-{way}"
         _succeed(call(cfg, *arguments, "OUTPUT_DIR", folder, launcher=launcher))
-        got = _first_gradients(folder)
-        for index, gradient in expected.items():
-            torch.testing.assert_close(
-                got[index],
-                gradient,
-                rtol=1e-5,
-                atol=1e-5,
-                msg=lambda text, where=(way, index): f"{where}: {text}",
-            )
+        _assert_equal(_first_gradients(folder), expected, way)
+
+
+def test_two_machines_equal_one(exact_cfg, call, start):
+    cfg = exact_cfg
+    _succeed(call(cfg))
+    expected = _first_gradients(cfg.OUTPUT_DIR)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    folder = f"{cfg.OUTPUT_DIR}-machines"
+    machines = [
+        start(
+            cfg,
+            *("--num-machines", "2", "--machine-rank", str(rank), "--dist-url", url),
+            *("OUTPUT_DIR", folder),
+        )
+        for rank in range(2)
+    ]
+    for machine in machines:
+        out, err = machine.communicate(timeout=300)
+        assert machine.returncode == 0, out + err
+    _assert_equal(_first_gradients(folder), expected, "machines")
 
 
 def test_two_processes_train_resume_and_evaluate(cli_cfg, call):
@@ -138,7 +168,10 @@ def test_mistakes_and_the_teachers_ap(cli_cfg, call):
     assert "Traceback" not in err
 
 
-def test_own_data(cli_cfg, call, tmp_path):
+def test_own_data(cli_cfg, call, call_tool, tmp_path):
+    def call_tool_with(config, *arguments):
+        return call_tool("train_net.py", "--config-file", config, *arguments)
+
     cfg = cli_cfg
     cfg.DISTILL.METHODS = ()
     cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.MAX_ITER = 2, 2
@@ -148,8 +181,15 @@ def test_own_data(cli_cfg, call, tmp_path):
     out = _succeed(call(cfg, *train, *val, "--check"))
     assert "custom_train: 2 images (0 without annotations), 2 boxes" in out
     assert not (Path(cfg.OUTPUT_DIR) / "model_final.pth").exists()
-    out = _succeed(call(cfg, *train, *val))
+    processes = ["--num-gpus", "2", *DIST_URL]
+    out = _succeed(call(cfg, *train, *val, *processes))
     assert "copypaste: AP,AP50,AP75" in out
+    config = str(Path(cfg.OUTPUT_DIR) / "config.yaml")
+    out = _succeed(call_tool_with(config, *val, "--eval-only", "--resume"))
+    assert "copypaste: AP,AP50,AP75" in out
+    code, _, err = call_tool_with(config, "--resume")
+    assert code == 1
+    assert "error: DATASETS.TRAIN: there is no dataset 'custom_train'" in err
     assert (Path(cfg.OUTPUT_DIR) / "model_final.pth").exists()
     code, _, err = call(cfg, "--train-json", path)
     assert (code, "error: --train-json and --train-images belong together." in err) == (1, True)
@@ -162,7 +202,7 @@ def test_own_data(cli_cfg, call, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_saves_cost_nothing(cli_cfg, start, call):
+def test_killed_saves_cost_nothing(cli_cfg, start, call, call_tool, tmp_path):
     """SIGKILL at 20 random moments of a run that saves all the time; each next run resumes it."""
     cfg = cli_cfg
     cfg.DISTILL.METHODS = ("DKD", "REVIEWKD")
@@ -196,3 +236,5 @@ def test_killed_saves_cost_nothing(cli_cfg, start, call):
                 old.unlink()
     assert cut_off > 0, "some saves were cut off in the middle"
     _succeed(call(cfg, "--resume", "SOLVER.MAX_ITER", str(reached + 3)))
+    _succeed(call_tool("export_student.py", cfg.OUTPUT_DIR, str(tmp_path / "exported")))
+    load_strictly(student, str(tmp_path / "exported" / "student.pth"), key="MODEL.WEIGHTS")

@@ -19,6 +19,7 @@ from detectron2.utils.events import EventStorage
 from tabulate import tabulate
 from tqdm import trange
 
+import eakd_det.backbone
 import eakd_det.data
 import eakd_det.meta_arch  # noqa: F401  (registers the meta-architectures)
 from eakd_det.config import load_config, stock_config

@@ -61,7 +61,7 @@ def own_data(args, cfg):
     if machine:  # its disk may be the same
         folder = os.path.join(folder, f"machine{machine}")
     if comm.get_local_rank() == 0:
-        prepare_custom_data(folder, **sources)
+        prepare_custom_data(folder, **sources, again=args.check)
     comm.synchronize()
     return prepare_custom_data(folder, **sources)
 
@@ -89,6 +89,7 @@ def main(args):
         return
     if data:
         use_custom_data(cfg, data)
+        data.clear()  # the annotations are read from the checked copies from here on
         cfg.merge_from_list(args.opts)  # what the command line says comes last
     use_available_device(cfg)
     cfg.freeze()

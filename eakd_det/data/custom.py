@@ -38,13 +38,18 @@ class CustomData:
 
 
 def prepare_custom_data(
-    folder: str, *, train: tuple[str, str] | None = None, val: tuple[str, str] | None = None
+    folder: str,
+    *,
+    train: tuple[str, str] | None = None,
+    val: tuple[str, str] | None = None,
+    again: bool = False,
 ) -> dict[str, CustomData]:
     """Check COCO-format files and write completed copies; what has not changed since is kept.
 
     Args:
         folder: where the copies go.
         train, val: JSON file and folder of its images, as far as there are.
+        again: check also what has not changed.
 
     Returns:
         "train" and "val", as far as there are.
@@ -53,7 +58,11 @@ def prepare_custom_data(
         UserError: a file cannot be trained on, or the two have different categories.
     """
     sources = {"train": train, "val": val}
-    found = {split: _prepare(split, *s, folder) for split, s in sources.items() if s is not None}
+    found = {
+        split: _prepare(split, *source, folder, again)
+        for split, source in sources.items()
+        if source is not None
+    }
     if len({tuple(custom.classes) for custom in found.values()}) > 1:
         differences = [
             f"  {split}: {', '.join(f'{i} {name}' for i, name in custom.classes)}"
@@ -77,7 +86,7 @@ def use_custom_data(cfg: CfgNode, found: dict[str, CustomData]) -> None:
     cfg.DATASETS.TEST = (found["val"].name,) if "val" in found else ()
 
 
-def _prepare(split: str, json_file: str, image_root: str, folder: str) -> CustomData:
+def _prepare(split: str, json_file: str, image_root: str, folder: str, again: bool) -> CustomData:
     if not os.path.isfile(json_file):
         raise UserError(f"--{split}-json: there is no file {json_file}.")
     if not os.path.isdir(image_root):
@@ -87,7 +96,7 @@ def _prepare(split: str, json_file: str, image_root: str, folder: str) -> Custom
     identity += [str(status.st_mtime_ns), str(status.st_size)]
     digest = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:12]
     path = os.path.join(folder, f"{split}-{digest}.json")
-    if os.path.isfile(path):
+    if os.path.isfile(path) and not again:
         with open(path, encoding="utf-8") as f:
             data = json.load(f)
     else:

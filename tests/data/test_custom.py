@@ -9,6 +9,7 @@ from eakd_det.data.custom import prepare_custom_data, use_custom_data
 from eakd_det.engine import DistillTrainer
 from eakd_det.errors import UserError
 
+from ..conftest import save_teacher
 from .test_coco_check import HEIGHT, WIDTH, save_image
 
 BOX = [5, 6, 20, 20]
@@ -70,10 +71,18 @@ HANDLED = {
 }
 
 
+@pytest.fixture(scope="module")
+def teacher_of_two(teacher_cfg, tmp_path_factory):
+    teacher_cfg = teacher_cfg.clone()
+    teacher_cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
+    return save_teacher(teacher_cfg, tmp_path_factory.mktemp("teacher"))
+
+
 @pytest.fixture
-def cfg(distill_cfg, tmp_path):
+def cfg(distill_cfg, teacher_of_two, tmp_path):
     cfg = distill_cfg
-    cfg.DISTILL.METHODS = ()
+    cfg.TEACHER.CONFIG_FILE, cfg.TEACHER.WEIGHTS = teacher_of_two
+    cfg.DISTILL.METHODS = ("DKD", "REVIEWKD")
     cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS = 2, 3, ()
     cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (64,), 64
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
@@ -92,13 +101,15 @@ def test_handled(cfg, tmp_path, case):
     (tmp_path / "checked").joinpath(found["val"].json_file).read_bytes().decode("ascii")
     use_custom_data(cfg, found)
     assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == cfg.MODEL.RETINANET.NUM_CLASSES == 2
-    if case != "no annotations at all":
-        trainer = DistillTrainer(cfg)
-        trainer.resume_or_load(resume=False)
-        results = trainer.train()
-        losses = trainer.storage.history("total_loss").values()
-        assert len(losses) == 3
-        assert all(torch.isfinite(torch.tensor(loss)) for loss, _ in losses)
+    if case == "no annotations at all":
+        cfg.DATASETS.TEST = ()  # there is nothing to be evaluated
+    trainer = DistillTrainer(cfg)
+    trainer.resume_or_load(resume=False)
+    results = trainer.train()
+    losses = trainer.storage.history("total_loss").values()
+    assert len(losses) == 3
+    assert all(torch.isfinite(torch.tensor(loss)) for loss, _ in losses)
+    if cfg.DATASETS.TEST:
         assert -1 <= results["bbox"]["AP"] <= 100
     names = MetadataCatalog.get("custom_train").thing_classes
     by_id = sorted(found["train"].data["categories"], key=lambda c: c["id"])
@@ -135,6 +146,15 @@ def test_checked_once_as_long_as_nothing_changes(tmp_path, monkeypatch):
         prepare_custom_data(str(tmp_path / "checked"), val=source)
 
 
+def test_checked_again_on_request(tmp_path):
+    source = make(tmp_path / "data")
+    prepare_custom_data(str(tmp_path / "checked"), val=source)
+    (tmp_path / "data" / "a.png").write_bytes(b"")
+    prepare_custom_data(str(tmp_path / "checked"), val=source)
+    with pytest.raises(UserError, match=r"image 1: .*a.png cannot be read"):
+        prepare_custom_data(str(tmp_path / "checked"), val=source, again=True)
+
+
 def test_other_categories_in_val(tmp_path):
     train = make(tmp_path / "train")
     val = make(tmp_path / "val", categories=[{"id": 1, "name": "nut"}, {"id": 2, "name": "bolt"}])
@@ -155,7 +175,7 @@ def test_missing_paths(tmp_path):
 def test_more_classes_than_the_model_has(cfg, tmp_path):
     source = make(tmp_path / "data")
     use_custom_data(cfg, prepare_custom_data(str(tmp_path / "checked"), train=source))
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 1
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.DISTILL.METHODS = 1, ()
     message = "custom_train has 2 classes, MODEL.ROI_HEADS.NUM_CLASSES is 1: set it to 2"
     with pytest.raises(UserError, match=message):
         DistillTrainer(cfg)

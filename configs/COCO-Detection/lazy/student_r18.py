@@ -24,7 +24,9 @@ model.pixel_std = [58.395, 57.12, 57.375]
 dataloader.train.mapper.image_format = "RGB"
 dataloader.train.mapper.use_instance_mask = False
 dataloader.train.total_batch_size = 8
-dataloader.evaluator = L(Evaluator)(dataset_name="${..test.dataset.names}")
+dataloader.evaluator = L(Evaluator)(
+    dataset_name="${..test.dataset.names}", output_dir="${...train.output_dir}/inference"
+)
 
 optimizer.lr = 0.01
 train.init_checkpoint = "torchvision://resnet18"

@@ -1,0 +1,38 @@
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from eakd_det import launch
+from eakd_det.errors import UserError
+
+STAND_IN = """
+import json, os
+def init(**options):
+    with open(os.path.join(options["dir"], "init.json"), "w") as f:
+        json.dump(options, f)
+"""
+
+
+@pytest.fixture
+def arguments():
+    return argparse.Namespace(config_file="", wandb="project", eval_only=False)
+
+
+def test_wandb_gets_what_tensorboard_gets(stock_cfg, arguments, tmp_path, monkeypatch):
+    stock_cfg.OUTPUT_DIR = str(tmp_path)
+    (tmp_path / "wandb.py").write_text(STAND_IN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    launch.set_up(stock_cfg, arguments, str(tmp_path))
+    options = json.loads(Path(tmp_path / "init.json").read_text())
+    assert options == {"project": "project", "dir": str(tmp_path), "sync_tensorboard": True}
+
+
+def test_wandb_is_asked_for_and_absent(stock_cfg, arguments, tmp_path, monkeypatch):
+    stock_cfg.OUTPUT_DIR = str(tmp_path)
+    monkeypatch.setattr(launch.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="--wandb: the package wandb is not installed"):
+        launch.set_up(stock_cfg, arguments, str(tmp_path))
