@@ -111,9 +111,11 @@ class DistillTrainer(DefaultTrainer):
         A training that goes on afterwards draws the same random numbers as without.
         """
         with preserved_random_state():
-            evaluators = evaluators or [cls.build_evaluator(cfg, n) for n in cfg.DATASETS.TEST]
-            results = super().test(cfg, model, evaluators)
-            for name, evaluator in zip(cfg.DATASETS.TEST, evaluators, strict=True):
+            if evaluators is not None:
+                return super().test(cfg, model, evaluators)
+            ours = {name: cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST}
+            results = super().test(cfg, model, list(ours.values()))
+            for name, evaluator in ours.items():
                 if comm.is_main_process() and not evaluator.num_detections:
                     inputs = next(iter(cls.build_test_loader(cfg, name)))
                     cause = explain_no_detections(model, inputs)

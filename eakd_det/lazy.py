@@ -109,8 +109,9 @@ def run_lazy(args: argparse.Namespace) -> None:
     device_ids = [comm.get_local_rank()] if cfg.train.device.startswith("cuda") else None
     model = create_ddp_model(model, **{**cfg.train.ddp, "device_ids": device_ids})
     accumulate, amp = cfg.train.get("accumulate", 1), cfg.train.amp
-    images = cfg.dataloader.train.total_batch_size * accumulate
-    log_step(images, accumulate, cfg.optimizer.lr, cfg.train.max_iter)
+    if "total_batch_size" in cfg.dataloader.train:  # another loader may have no such argument
+        images = cfg.dataloader.train.total_batch_size * accumulate
+        log_step(images, accumulate, cfg.optimizer.lr, cfg.train.max_iter)
     trainer = DistillStep(
         model,
         loader,

@@ -144,6 +144,14 @@ def test_the_cause_is_logged(run_cfg, caplog):
     assert f"Nothing was found in {cfg.DATASETS.TEST[0]}: the highest score" in caplog.text
 
 
+def test_an_evaluator_of_the_user_s(run_cfg, tmp_path):
+    cfg = stock_config(run_cfg)
+    own = COCOEvaluator(cfg.DATASETS.TEST[0], output_dir=str(tmp_path), use_fast_impl=False)
+    model = build_model(cfg)
+    results = DistillTrainer.test(cfg, model, own)
+    assert results["bbox"]["AP"] == DistillTrainer.test(cfg, model)["bbox"]["AP"]
+
+
 def test_comparison():
     student = {"bbox": {"AP": 30.04, "AP50": 50.0, "AP-cat": 1.0}}
     teacher = {"bbox": {"AP": 40.0, "AP50": 60.0, "AP-cat": 2.0}, "segm": {"AP": 35.0}}
