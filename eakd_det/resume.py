@@ -20,13 +20,13 @@ from .errors import UserError
 
 
 def random_state() -> dict[str, Any]:
-    """State of all random number generators of this process, in plain containers."""
+    """State of this process's random number generators (of its own GPU), in plain containers."""
     name, keys, *rest = np.random.get_state()
     return {
         "python": random.getstate(),
         "numpy": (name, keys.tolist(), *rest),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
     }
 
 
@@ -35,8 +35,8 @@ def set_random_state(state: dict[str, Any]) -> None:
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"])
-    for device, of_device in enumerate(state["cuda"][: torch.cuda.device_count()]):
-        torch.cuda.set_rng_state(of_device, device)
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
 
 
 @contextmanager
