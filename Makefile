@@ -23,8 +23,8 @@ setup: ## make .venv with torch, Detectron2 and this package (minutes, several G
 demo: setup ## run tools/demo.py
 	$(RUN) tools/demo.py $(ARGS)
 
-test: setup ## run the tests
-	$(RUN) -m pytest $(ARGS)
+test: setup ## run the tests, in two processes
+	$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-slow: setup ## run the tests that train, kill runs or take timings
 	$(RUN) -m pytest -m slow $(ARGS)
