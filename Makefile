@@ -24,7 +24,7 @@ demo: setup ## run tools/demo.py
 	$(RUN) tools/demo.py $(ARGS)
 
 test: setup ## run the tests, in two processes
-	$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
+	$(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
 
 test-slow: setup ## run the tests that train, kill runs or take timings
 	$(RUN) -m pytest -m slow $(ARGS)
