@@ -70,7 +70,7 @@ def load_config(path: str, options: list[str] = ()) -> CfgNode:
     add_distill_config(cfg)
     for source, merge in [
         (path, lambda: cfg.merge_from_file(path)),
-        ("the command line", lambda: cfg.merge_from_list(_with_decimals(options, cfg))),
+        ("the command line", lambda: merge_options(cfg, options)),
     ]:
         try:
             merge()
@@ -81,6 +81,11 @@ def load_config(path: str, options: list[str] = ()) -> CfgNode:
                 hint = " Write the number with decimals, as 4.0."
             raise UserError(f"{source}: {text}{hint}") from error
     return cfg
+
+
+def merge_options(cfg: CfgNode, options: list[str]) -> None:
+    """Merge KEY VALUE pairs of a command line, where 4 will do for 4.0; raises what yacs raises."""
+    cfg.merge_from_list(_with_decimals(options, cfg))
 
 
 def _with_decimals(options: list[str], cfg: CfgNode) -> list[str]:

@@ -48,6 +48,18 @@ def load_student(cfg: CfgNode, weights: str) -> tuple[CfgNode, nn.Module]:
 
 def load_teacher(cfg: CfgNode) -> tuple[CfgNode, nn.Module]:
     """The teacher of a run: its stock config and model; raises as `load_student`."""
+    teacher = comparable_teacher_config(cfg)
+    model = build_model(teacher)
+    load_strictly(model, cfg.TEACHER.WEIGHTS, key="TEACHER.WEIGHTS", side="teacher")
+    return teacher, model
+
+
+def comparable_teacher_config(cfg: CfgNode) -> CfgNode:
+    """The stock config of a run's teacher, which can be evaluated on the student's data.
+
+    Raises:
+        UserError: there is no teacher, or it has another number of classes.
+    """
     teacher = teacher_config(cfg)
     (key, there), (_, here) = num_classes(teacher), num_classes(cfg)
     if here != there:
@@ -55,9 +67,7 @@ def load_teacher(cfg: CfgNode) -> tuple[CfgNode, nn.Module]:
             f"The teacher has {there} classes and the student {here}: on the student's data it "
             f"cannot be evaluated or drawn ({key})."
         )
-    model = build_model(teacher)
-    load_strictly(model, cfg.TEACHER.WEIGHTS, key="TEACHER.WEIGHTS", side="teacher")
-    return teacher, model
+    return teacher
 
 
 def use_available_device(cfg: CfgNode) -> None:

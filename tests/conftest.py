@@ -162,6 +162,16 @@ def run_cfg(distill_cfg, teacher_cfg, scenes, tmp_path):
     return cfg
 
 
+def replace_teacher(cfg, teacher_cfg, options, folder):
+    """Give the run a teacher with other options, and weights that fit it."""
+    teacher_cfg = teacher_cfg.clone()
+    teacher_cfg.merge_from_list(options)
+    torch.save({"model": build_model(teacher_cfg).state_dict()}, folder / "other.pth")
+    (folder / "other.yaml").write_text(teacher_cfg.dump())
+    cfg.TEACHER.CONFIG_FILE = str(folder / "other.yaml")
+    cfg.TEACHER.WEIGHTS = str(folder / "other.pth")
+
+
 RETINA = {
     "MODEL.META_ARCHITECTURE": "RetinaNet",
     "MODEL.BACKBONE.NAME": "build_retinanet_resnet_fpn_backbone",
@@ -176,16 +186,10 @@ RETINA = {
 def retina_cfg(distill_cfg, teacher_cfg, tmp_path):
     """A small RetinaNet with EA-KD and EA-ReviewKD from a bigger one."""
     options = [x for pair in RETINA.items() for x in pair]
-    teacher_cfg = teacher_cfg.clone()
-    teacher_cfg.merge_from_list(options)
     torch.manual_seed(7)
-    model = build_model(teacher_cfg)
-    torch.save({"model": model.state_dict()}, tmp_path / "retina.pth")
-    (tmp_path / "retina.yaml").write_text(teacher_cfg.dump())
+    replace_teacher(distill_cfg, teacher_cfg, options, tmp_path)
     distill_cfg.merge_from_list(options)
     distill_cfg.MODEL.META_ARCHITECTURE = "DistillRetinaNet"
-    distill_cfg.TEACHER.CONFIG_FILE = str(tmp_path / "retina.yaml")
-    distill_cfg.TEACHER.WEIGHTS = str(tmp_path / "retina.pth")
     distill_cfg.DISTILL.METHODS = ("KD", "REVIEWKD")
     return distill_cfg
 

@@ -1,10 +1,9 @@
 """What is refused before the first step."""
 
 import pytest
-import torch
 from detectron2.modeling import build_model
 
-from .conftest import RETINA
+from .conftest import RETINA, replace_teacher
 
 
 @pytest.mark.parametrize(
@@ -27,16 +26,6 @@ def test_refused(distill_cfg, options, message):
         build_model(distill_cfg)
 
 
-def _replace_teacher(cfg, teacher_cfg, options, folder):
-    """Give the run a teacher with other options, and weights that fit it."""
-    teacher_cfg = teacher_cfg.clone()
-    teacher_cfg.merge_from_list(options)
-    torch.save({"model": build_model(teacher_cfg).state_dict()}, folder / "other.pth")
-    (folder / "other.yaml").write_text(teacher_cfg.dump())
-    cfg.TEACHER.CONFIG_FILE = str(folder / "other.yaml")
-    cfg.TEACHER.WEIGHTS = str(folder / "other.pth")
-
-
 C4 = ["MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.RESNETS.OUT_FEATURES", ["res4"]]
 C4 += ["MODEL.ROI_HEADS.NAME", "Res5ROIHeads", "MODEL.ROI_HEADS.IN_FEATURES", ["res4"]]
 C4 += ["MODEL.RPN.IN_FEATURES", ["res4"], "MODEL.ANCHOR_GENERATOR.SIZES", [[32]]]
@@ -52,7 +41,7 @@ RETINANET = [x for pair in RETINA.items() for x in pair]
     ],
 )
 def test_refused_teacher(distill_cfg, teacher_cfg, tmp_path, options, message):
-    _replace_teacher(distill_cfg, teacher_cfg, options, tmp_path)
+    replace_teacher(distill_cfg, teacher_cfg, options, tmp_path)
     with pytest.raises(ValueError, match=message):
         build_model(distill_cfg)
 
@@ -105,7 +94,7 @@ def test_levels_are_matched_by_stride(retina_cfg, teacher_files):
 @pytest.mark.parametrize(("method", "warnings"), [("KD", 0), ("DKD", 1)])
 def test_one_class(distill_cfg, teacher_cfg, tmp_path, caplog, method, warnings):
     one = ["MODEL.ROI_HEADS.NUM_CLASSES", 1]
-    _replace_teacher(distill_cfg, teacher_cfg, one, tmp_path)
+    replace_teacher(distill_cfg, teacher_cfg, one, tmp_path)
     distill_cfg.merge_from_list([*one, "DISTILL.METHODS", (method,)])
     build_model(distill_cfg)
     told = [r for r in caplog.records if "one foreground class" in r.getMessage()]

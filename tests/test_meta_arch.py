@@ -20,7 +20,7 @@ from eakd_det.losses import (
 )
 from eakd_det.record import record
 
-from .conftest import save_teacher
+from .conftest import replace_teacher, save_teacher
 
 
 def _build(cfg, seed=0):
@@ -419,16 +419,6 @@ def test_mask_rcnn(distill_cfg, teacher_cfg, batch, storage, tmp_path):
     assert "loss_mask" in losses
 
 
-def _replace_teacher(cfg, teacher_cfg, options, folder):
-    """Give the run a teacher with other options, and weights that fit it."""
-    teacher_cfg = teacher_cfg.clone()
-    teacher_cfg.merge_from_list(options)
-    torch.save({"model": build_model(teacher_cfg).state_dict()}, folder / "other.pth")
-    (folder / "other.yaml").write_text(teacher_cfg.dump())
-    cfg.TEACHER.CONFIG_FILE = str(folder / "other.yaml")
-    cfg.TEACHER.WEIGHTS = str(folder / "other.pth")
-
-
 CASCADE = ["MODEL.ROI_HEADS.NAME", "CascadeROIHeads", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG"]
 CASCADE += [True]
 
@@ -437,7 +427,7 @@ CASCADE += [True]
 def test_cascade_rcnn(distill_cfg, teacher_cfg, batch, storage, tmp_path, of_teacher):
     """Each stage learns with that stage's labels; a teacher without stages answers in each."""
     if of_teacher == 3:
-        _replace_teacher(distill_cfg, teacher_cfg, CASCADE, tmp_path)
+        replace_teacher(distill_cfg, teacher_cfg, CASCADE, tmp_path)
     distill_cfg.merge_from_list(CASCADE)
     distill_cfg.DISTILL.EA.ENABLED = False
     names = {f"loss_dkd_stage{stage}" for stage in range(3)}
@@ -458,7 +448,7 @@ def test_cascade_rcnn(distill_cfg, teacher_cfg, batch, storage, tmp_path, of_tea
 
 
 def test_a_cascade_teaches_a_single_stage(distill_cfg, teacher_cfg, batch, storage, tmp_path):
-    _replace_teacher(distill_cfg, teacher_cfg, CASCADE, tmp_path)
+    replace_teacher(distill_cfg, teacher_cfg, CASCADE, tmp_path)
     model, _ = _check_student_is_stock(distill_cfg, batch, {"loss_dkd"})
     with record(last=model.teacher.model.roi_heads.box_predictor[2]) as calls:
         model(batch)

@@ -19,28 +19,25 @@ from eakd_det.config import stock_config
 from .data.test_custom import make
 
 
+def _with_config(run_tool, folder):
+    def run(cfg, *arguments, **options):
+        (folder / "run.yaml").write_text(cfg.dump())
+        config = ("--config-file", str(folder / "run.yaml"))
+        return run_tool("train_net.py", *config, *arguments, **options)
+
+    return run
+
+
 @pytest.fixture
 def start(start_tool, tmp_path):
     """Starts the tool with a config and arguments; a running process."""
-
-    def start(cfg, *arguments, **options):
-        (tmp_path / "run.yaml").write_text(cfg.dump())
-        config = ("--config-file", str(tmp_path / "run.yaml"))
-        return start_tool("train_net.py", *config, *arguments, **options)
-
-    return start
+    return _with_config(start_tool, tmp_path)
 
 
 @pytest.fixture
-def call(start):
+def call(call_tool, tmp_path):
     """Calls the tool to its end; its return code, stdout and stderr."""
-
-    def call(cfg, *arguments, **options):
-        process = start(cfg, *arguments, **options)
-        out, err = process.communicate(timeout=300)
-        return process.returncode, out, err
-
-    return call
+    return _with_config(call_tool, tmp_path)
 
 
 def _succeed(result):
@@ -182,7 +179,7 @@ def test_own_data(cli_cfg, call, call_tool, tmp_path):
     assert "custom_train: 2 images (0 without annotations), 2 boxes" in out
     assert not (Path(cfg.OUTPUT_DIR) / "model_final.pth").exists()
     processes = ["--num-gpus", "2", *DIST_URL]
-    out = _succeed(call(cfg, *train, *val, *processes))
+    out = _succeed(call(cfg, *train, *val, *processes, "DISTILL.EA.BOUND", "100"))
     assert "copypaste: AP,AP50,AP75" in out
     config = str(Path(cfg.OUTPUT_DIR) / "config.yaml")
     out = _succeed(call_tool_with(config, *val, "--eval-only", "--resume"))

@@ -19,10 +19,10 @@ from detectron2.utils import comm
 import eakd_det.backbone
 import eakd_det.meta_arch  # noqa: F401  (registers the meta-architectures)
 from eakd_det.checkpoint import last_checkpoint
-from eakd_det.config import load_config
+from eakd_det.config import load_config, merge_options
 from eakd_det.data.coco_check import summarize
 from eakd_det.data.custom import prepare_custom_data, use_custom_data
-from eakd_det.detectors import load_teacher, use_available_device
+from eakd_det.detectors import comparable_teacher_config, use_available_device
 from eakd_det.engine import DistillTrainer, evaluate, evaluate_teacher
 from eakd_det.errors import UserError
 from eakd_det.evaluation import compare_results
@@ -90,12 +90,12 @@ def main(args):
     if data:
         use_custom_data(cfg, data)
         data.clear()  # the annotations are read from the checked copies from here on
-        cfg.merge_from_list(args.opts)  # what the command line says comes last
+        merge_options(cfg, args.opts)  # what the command line says comes last
     use_available_device(cfg)
     cfg.freeze()
     set_up(cfg, args, cfg.OUTPUT_DIR)
     if args.eval_teacher:
-        load_teacher(cfg)  # what is wrong with it shows before the training
+        comparable_teacher_config(cfg)  # what is wrong with it shows before the training
     if args.eval_only:
         weights = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else cfg.MODEL.WEIGHTS
         results = evaluate(cfg, weights)
