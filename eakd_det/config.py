@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterator
 from functools import reduce
+from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils.file_io import PathManager
@@ -32,17 +33,23 @@ def add_distill_config(cfg: CfgNode) -> None:
     cfg.SOLVER.AMP.DTYPE = "float16"  # of SOLVER.AMP.ENABLED; or "bfloat16"
     cfg.TEST.BEST_METRIC = "bbox/AP"  # model_best.pth has the highest at any TEST.EVAL_PERIOD
 
-    cfg.DISTILL = CfgNode()
-    cfg.DISTILL.METHODS = ()  # any of DISTILLERS
-    for name, distiller in DISTILLERS.items():
-        options = {key.upper(): value for key, value in distiller.defaults.items()}
-        cfg.DISTILL[name] = CfgNode({"WEIGHT": 1.0, **options})
+    cfg.DISTILL = distill_node({name: d.defaults for name, d in DISTILLERS.items()})
 
-    cfg.DISTILL.EA = CfgNode()
-    cfg.DISTILL.EA.ENABLED = False
-    cfg.DISTILL.EA.MODE = "full"  # any of EA_MODES
-    cfg.DISTILL.EA.TEMPERATURE = scalar_defaults(entropy_weight)["temperature"]
-    cfg.DISTILL.EA.BOUND = 0.0  # upper bound of the entropy in nats; 0 is log(classes)
+
+def distill_node(methods: dict[str, dict[str, Any]]) -> CfgNode:
+    """The node DISTILL: METHODS, the options of each method with their defaults, and EA."""
+    node = CfgNode()
+    node.METHODS = ()  # any of the names
+    for name, defaults in methods.items():
+        options = {key.upper(): value for key, value in defaults.items()}
+        node[name] = CfgNode({"WEIGHT": 1.0, **options})
+
+    node.EA = CfgNode()
+    node.EA.ENABLED = False
+    node.EA.MODE = "full"  # any of EA_MODES
+    node.EA.TEMPERATURE = scalar_defaults(entropy_weight)["temperature"]
+    node.EA.BOUND = 0.0  # upper bound of the entropy in nats; 0 is log(classes)
+    return node
 
 
 def stock_config(cfg: CfgNode) -> CfgNode:
@@ -61,13 +68,23 @@ def load_config(path: str, options: list[str] = ()) -> CfgNode:
     """Detectron2's defaults with our keys, then a file, then KEY VALUE pairs.
 
     Raises:
+        UserError: as `merge_config`.
+    """
+    cfg = get_cfg()
+    add_distill_config(cfg)
+    merge_config(cfg, path, options)
+    return cfg
+
+
+def merge_config(cfg: CfgNode, path: str, options: list[str] = ()) -> None:
+    """Merge a file, then KEY VALUE pairs, into a config.
+
+    Raises:
         UserError: there is no such file, a key does not exist (the nearest one is named), or a
             value has the wrong type.
     """
     if not PathManager.isfile(path):
         raise UserError(f"--config-file: there is no file {path!r}.")
-    cfg = get_cfg()
-    add_distill_config(cfg)
     for source, merge in [
         (path, lambda: cfg.merge_from_file(path)),
         ("the command line", lambda: merge_options(cfg, options)),
@@ -80,7 +97,6 @@ def load_config(path: str, options: list[str] = ()) -> CfgNode:
             if "<class 'float'> vs. <class 'int'>" in text:
                 hint = " Write the number with decimals, as 4.0."
             raise UserError(f"{source}: {text}{hint}") from error
-    return cfg
 
 
 def merge_options(cfg: CfgNode, options: list[str]) -> None:

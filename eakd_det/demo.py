@@ -21,6 +21,7 @@ from .checkpoint import write_atomically
 from .config import load_config
 from .detectors import use_available_device
 from .engine import DistillTrainer, evaluate
+from .resume import Stopwatch
 from .visualize import draw_side_by_side, read_detections
 
 logger = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ class _DemoTrainer(DistillTrainer):
 
     def __init__(self, cfg: CfgNode, log: Callable[[int, int, float, float], None]):
         self.log = log
-        self.stopwatch = _Stopwatch()
+        self.stopwatch = Stopwatch()
         super().__init__(cfg)
 
     def build_hooks(self) -> list[HookBase]:
@@ -144,25 +145,6 @@ class _DemoTrainer(DistillTrainer):
     def build_writers(self) -> list[EventWriter]:
         others = [w for w in super().build_writers() if not isinstance(w, CommonMetricPrinter)]
         return [_ProgressWriter(self), *others]
-
-
-class _Stopwatch(HookBase):
-    """Seconds of training, also over interruptions: they are kept in the checkpoints."""
-
-    def __init__(self):
-        self.seconds = 0.0
-
-    def before_step(self) -> None:
-        self._start = time.perf_counter()
-
-    def after_step(self) -> None:
-        self.seconds += time.perf_counter() - self._start
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self.seconds}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.seconds = state["seconds"]
 
 
 class _ProgressWriter(EventWriter):

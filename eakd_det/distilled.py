@@ -84,7 +84,7 @@ class Distilled(nn.Module):
             return {
                 name: DISTILLERS[name].build_helper(*channels)
                 for name in self.methods
-                if DISTILLERS[name].compares == "features"
+                if DISTILLERS[name].has_helper
             }
 
     def _apply(self, fn, *args, **kwargs):
@@ -185,14 +185,24 @@ def helper_modules(model: nn.Module) -> dict[str, nn.Module]:
 
 def distillation_from_config(cfg: CfgNode) -> dict[str, Any]:
     """The argument `distillation` of a distilled meta-architecture."""
-    methods = tuple(cfg.DISTILL.METHODS)
-    _check_choices("DISTILL.METHODS", methods, DISTILLERS)
-    _check_choices("DISTILL.EA.MODE", (cfg.DISTILL.EA.MODE,), EA_MODES)
     return {
-        "teacher": build_teacher(cfg) if methods else None,
-        "methods": {name: _lower_keys(cfg.DISTILL[name]) for name in methods},
-        "ea": _lower_keys(cfg.DISTILL.EA),
+        **method_settings(cfg.DISTILL, DISTILLERS),
+        "teacher": build_teacher(cfg) if cfg.DISTILL.METHODS else None,
         "dataset": next(iter(cfg.DATASETS.TRAIN), ""),
+    }
+
+
+def method_settings(node: CfgNode, distillers: Iterable[str]) -> dict[str, Any]:
+    """From the node DISTILL: "methods", name -> options, and "ea", the options of the EA weight.
+
+    Raises:
+        UserError: there is no such method or EA mode.
+    """
+    _check_choices("DISTILL.METHODS", node.METHODS, distillers)
+    _check_choices("DISTILL.EA.MODE", (node.EA.MODE,), EA_MODES)
+    return {
+        "methods": {name: _lower_keys(node[name]) for name in node.METHODS},
+        "ea": _lower_keys(node.EA),
     }
 
 

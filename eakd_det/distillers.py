@@ -113,9 +113,12 @@ class LogitDistiller:
         compares: what of the detectors the method compares.
         sigmoid_loss: the loss for sigmoid heads, or None.
         note_on_one_class: what to tell the user whose data have one foreground class.
+        has_ea_form: whether the EA weight may be put on it.
+        has_helper: whether modules train with the student for it.
     """
 
     compares = "logits"
+    has_helper = False
 
     def __init__(
         self,
@@ -123,8 +126,10 @@ class LogitDistiller:
         *,
         sigmoid_loss: Callable[..., Tensor] | None = None,
         note_on_one_class: str = "",
+        has_ea_form: bool = True,
     ):
         self.loss = loss
+        self.has_ea_form = has_ea_form
         self.sigmoid_loss = sigmoid_loss
         self.note_on_one_class = note_on_one_class
         self.takes_labels = "labels" in inspect.signature(loss).parameters
@@ -149,7 +154,22 @@ class LogitDistiller:
         return loss(*logits, *labels, weight=head.weight, reduction="none", **options).sum()
 
 
-class ReviewDistiller:
+class HelpedDistiller:
+    """A method with modules that train with the student and are no part of it: its helper.
+
+    Attributes:
+        has_ea_form, has_helper: as those of LogitDistiller.
+    """
+
+    has_ea_form = True
+    has_helper = True
+
+    def statistics(self, helper: nn.Module) -> dict[str, float]:
+        """What to log of the helper, by name."""
+        return {}
+
+
+class ReviewDistiller(HelpedDistiller):
     """ReviewKD on the levels of the FPN; the EA weight is one value an image.
 
     Attributes:
@@ -170,7 +190,8 @@ class ReviewDistiller:
 
     def __call__(self, comparison: Comparison, *, helper: nn.Module) -> dict[str, Tensor]:
         """One scalar loss, without a suffix."""
-        fused = helper(comparison.student_features)
+        shapes = [x.shape[-2:] for x in comparison.teacher_features]
+        fused = helper(comparison.student_features, shapes)
         weight = comparison.image_weight()
         return {"": hcl_loss(fused, comparison.teacher_features, weight=weight)}
 

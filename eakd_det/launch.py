@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from torch import distributed
 from torch.multiprocessing import ProcessExitedException
 
 from .errors import UserError
+
+OURS = ("eakd_det", "classification")  # packages that log
 
 
 def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
@@ -48,15 +51,19 @@ def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespac
 
 
 def set_up(cfg: CfgNode | DictConfig, args: argparse.Namespace, output_dir: str) -> None:
-    """Detectron2's default_setup; this package's messages go where Detectron2's go.
+    """Detectron2's default_setup; our packages' messages go where Detectron2's go.
 
-    With args.wandb, what TensorBoard gets also goes to that project of Weights & Biases.
+    A second run of the process has the log to itself. With args.wandb, what TensorBoard gets also goes to that project of Weights & Biases.
 
     Raises:
         UserError: it is asked for and not installed.
     """
+    for name in ("fvcore", "detectron2", *OURS):
+        logging.getLogger(name).handlers.clear()
+    setup_logger.cache_clear()
     default_setup(cfg, args)
-    setup_logger(output_dir, distributed_rank=comm.get_rank(), name="eakd_det")
+    for name in OURS:
+        setup_logger(output_dir, distributed_rank=comm.get_rank(), name=name)
     if args.wandb and comm.is_main_process():
         if importlib.util.find_spec("wandb") is None:
             raise UserError("--wandb: the package wandb is not installed; pip install wandb.")

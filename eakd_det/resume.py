@@ -3,6 +3,7 @@
 import itertools
 import logging
 import random
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -49,25 +50,17 @@ def preserved_random_state() -> Iterator[None]:
         set_random_state(state)
 
 
-class ProcessStates(HookBase):
-    """Lets a resumed run go on where it was: in the data, and in what differs between processes.
+class RandomStates(HookBase):
+    """Lets the random numbers of each process go on in a resumed run, as if it had not stopped.
 
-    Kept with each checkpoint are the random state, the seed of the training sampler, and a
-    RetinaNet's running loss normalizer, which its state_dict lacks. The hook comes before the one
-    that saves.
+    They are kept with each checkpoint. The hook comes before the one that saves.
     """
 
-    def __init__(self, student: nn.Module, loader: Iterable, parts: int, period: int):
+    def __init__(self, period: int):
         """
         Args:
-            student: the model that is trained, itself.
-            loader: Detectron2's training loader.
-            parts: batches of it that a step takes.
             period: of the checkpoints, in iterations.
         """
-        self.student = student
-        self.loader = loader
-        self.parts = parts
         self.period = period
         self.saved = self.loaded = None
 
@@ -78,14 +71,8 @@ class ProcessStates(HookBase):
 
     def before_train(self) -> None:
         state = self._own_state()
-        if self.trainer.start_iter:
-            seed = self.loaded[0]["sampler_seed"] if self.loaded else None  # the same in each
-            skip_batches(self.loader, self.trainer.start_iter * self.parts, seed=seed)
-        if state is None:
-            return
-        if state["loss_normalizer"] is not None:
-            self.student.loss_normalizer = state["loss_normalizer"]
-        set_random_state(state["random"])
+        if state is not None:
+            set_random_state(state["random"])
 
     def _own_state(self) -> dict[str, Any] | None:
         if self.loaded is None:
@@ -99,18 +86,72 @@ class ProcessStates(HookBase):
         return self.loaded[comm.get_rank()]
 
     def _state(self) -> dict[str, Any]:
-        is_retina = isinstance(self.student, RetinaNet)
-        return {
-            "random": random_state(),
-            "sampler_seed": _seed(_samples(self.loader)),
-            "loss_normalizer": self.student.loss_normalizer if is_retina else None,
-        }
+        return {"random": random_state()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"processes": self.saved} if self.saved else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.loaded = state["processes"]
+
+
+class Stopwatch(HookBase):
+    """Seconds of training, also over interruptions: it is kept in the checkpoints."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def before_step(self) -> None:
+        self._start = time.perf_counter()
+
+    def after_step(self) -> None:
+        self.seconds += time.perf_counter() - self._start
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.seconds = state["seconds"]
+
+
+class ProcessStates(RandomStates):
+    """RandomStates that also lets a detector's run go on where it was in the data.
+
+    Kept are, beside the random state, the seed of the training sampler, and a RetinaNet's running
+    loss normalizer, which its state_dict lacks.
+    """
+
+    def __init__(self, student: nn.Module, loader: Iterable, parts: int, period: int):
+        """
+        Args:
+            student: the model that is trained, itself.
+            loader: Detectron2's training loader.
+            parts: batches of it that a step takes.
+            period: of the checkpoints, in iterations.
+        """
+        super().__init__(period)
+        self.student = student
+        self.loader = loader
+        self.parts = parts
+
+    def before_train(self) -> None:
+        state = self._own_state()
+        if self.trainer.start_iter:
+            seed = self.loaded[0]["sampler_seed"] if self.loaded else None  # the same in each
+            skip_batches(self.loader, self.trainer.start_iter * self.parts, seed=seed)
+        if state is None:
+            return
+        if state["loss_normalizer"] is not None:
+            self.student.loss_normalizer = state["loss_normalizer"]
+        set_random_state(state["random"])
+
+    def _state(self) -> dict[str, Any]:
+        is_retina = isinstance(self.student, RetinaNet)
+        return {
+            **super()._state(),
+            "sampler_seed": _seed(_samples(self.loader)),
+            "loss_normalizer": self.student.loss_normalizer if is_retina else None,
+        }
 
 
 def _samples(loader: Iterable) -> Dataset:

@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -57,6 +58,7 @@ class DistillStep(SimpleTrainer):
         precision: torch.dtype | None = None,
         watched: tuple[str, ...] = (),
         output_dir: str = "",
+        describe: Callable[[Any], list[str]] | None = None,
     ):
         """
         Args:
@@ -65,6 +67,7 @@ class DistillStep(SimpleTrainer):
             precision: of autocast; float16 scales the loss. None trains without autocast.
             watched: how the names of the distillation losses begin; idle ones are warned about.
             output_dir: where the state of a run that met a non-finite loss is written.
+            describe: names the images of a batch; None is for Detectron2's lists of dicts.
         """
         super().__init__(model, data_loader, optimizer)
         self.accumulate = accumulate
@@ -75,6 +78,7 @@ class DistillStep(SimpleTrainer):
         self.grad_scaler = torch.amp.GradScaler(device, enabled=precision == torch.float16)
         self.watched = watched
         self.output_dir = output_dir
+        self.describe = describe or _describe
         self.idle = Counter()
 
     def run_step(self) -> None:
@@ -83,13 +87,13 @@ class DistillStep(SimpleTrainer):
         Raises:
             UserError: a loss is not finite; the weights are as before the step.
         """
-        data_time, images, parts = 0.0, [], []
+        data_time, batches, parts = 0.0, [], []
         self.optimizer.zero_grad()
         for part in range(self.accumulate):
             start = time.perf_counter()
             data = next(self._data_loader_iter)
             data_time += time.perf_counter() - start
-            images.extend(_describe(x) for x in data)
+            batches.append(data)
             with self._synchronisation(is_last=part == self.accumulate - 1):
                 with self.autocast():
                     losses = self.model(data)
@@ -98,7 +102,7 @@ class DistillStep(SimpleTrainer):
             parts.append(losses)
         self.after_backward()
         values = self._transfer(parts)
-        self._stop_if_not_finite(values, images)
+        self._stop_if_not_finite(values, batches)
         self._warn_if_idle(values, parts[-1])
         self._write_metrics(values, data_time)
         self.grad_scaler.step(self.optimizer)
@@ -124,10 +128,11 @@ class DistillStep(SimpleTrainer):
         stacked = torch.stack([torch.stack([p[n].detach() for n in names]) for p in parts])
         return dict(zip(names, stacked.mean(dim=0).cpu(), strict=True))
 
-    def _stop_if_not_finite(self, values: dict[str, Tensor], images: list[str]) -> None:
+    def _stop_if_not_finite(self, values: dict[str, Tensor], batches: list[Any]) -> None:
         bad = [f"{n} is {v.item()}" for n, v in values.items() if not torch.isfinite(v)]
         if not bad:
             return
+        images = [name for data in batches for name in self.describe(data)]
         # The other processes wait for this one to gather the metrics, and end with it.
         path = os.path.join(self.output_dir, f"non_finite_rank{comm.get_rank()}.pth")
         model = self.model
@@ -156,5 +161,5 @@ class DistillStep(SimpleTrainer):
                 )
 
 
-def _describe(sample: dict[str, Any]) -> str:
-    return f"{sample.get('image_id', '?')} ({sample.get('file_name', 'no file')})"
+def _describe(data: list[dict[str, Any]]) -> list[str]:
+    return [f"{x.get('image_id', '?')} ({x.get('file_name', 'no file')})" for x in data]

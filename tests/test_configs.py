@@ -1,4 +1,4 @@
-"""The YAML files of configs/."""
+"""The detectors' YAML files of configs/."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from eakd_det.config import load_config
 from eakd_det.teacher import build_teacher, teacher_config
 
 ROOT = Path(__file__).parent.parent
-FILES = sorted((ROOT / "configs").rglob("*.yaml"))
+FILES = sorted((ROOT / "configs").glob("*-Detection/*.yaml"))
 COCO = ROOT / "configs" / "COCO-Detection"
 
 
