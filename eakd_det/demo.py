@@ -5,10 +5,8 @@ import json
 import logging
 import os
 import shutil
-import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
