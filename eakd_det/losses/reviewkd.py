@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .batch_norm import BatchNorm
 from .reduction import at_least_float32, reduce_samples
 
 POOLED_SIZES = (4, 2, 1)
@@ -129,11 +130,11 @@ class _Fusion(nn.Module):
     def __init__(self, in_channels, mid_channels, out_channels, has_coarser):
         super().__init__()
         self.conv1 = nn.Sequential(
-            nn.Conv2d(in_channels, mid_channels, 1, bias=False), _BatchNorm(mid_channels)
+            nn.Conv2d(in_channels, mid_channels, 1, bias=False), BatchNorm(mid_channels)
         )
         self.conv2 = nn.Sequential(
             nn.Conv2d(mid_channels, out_channels, 3, padding=1, bias=False),
-            _BatchNorm(out_channels),
+            BatchNorm(out_channels),
         )
         self.att_conv = None
         if has_coarser:
@@ -151,18 +152,3 @@ class _Fusion(nn.Module):
         if x.shape[-2:] != out_shape:
             x = F.interpolate(x, out_shape, mode="nearest")
         return self.conv2(x), x
-
-
-class _BatchNorm(nn.BatchNorm2d):
-    """BatchNorm2d that takes its running statistics where a channel has one value alone.
-
-    That is a 1 x 1 map of one image, as a coarse FPN level of a small image gives: one value has no
-    variance.
-    """
-
-    def forward(self, x):
-        if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
-            return F.batch_norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-            )
-        return super().forward(x)

@@ -1,0 +1,85 @@
+"""The configuration keys of classification: a small root of its own, in Detectron2's manner."""
+
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from eakd_det.config import distill_node, merge_config
+from eakd_det.errors import UserError
+
+from .distillers import DISTILLERS
+
+
+def classification_config() -> CfgNode:
+    """Every key with its default; those of the methods come from the signatures of the losses."""
+    cfg = CfgNode()
+    cfg.VERSION = 2  # that of Detectron2's configs
+    cfg.OUTPUT_DIR = "output"
+    cfg.SEED = 0  # from 0; of the initial weights, the order of the data and their augmentation
+    cfg.CUDNN_BENCHMARK = True
+
+    cfg.MODEL = CfgNode()
+    cfg.MODEL.NAME = ""  # of classification.models.MODELS, timm:NAME or torchvision:NAME
+    cfg.MODEL.WEIGHTS = ""  # a checkpoint to start from; "pretrained" for timm and torchvision
+    cfg.MODEL.LAYERS = ()  # of a timm or torchvision model: modules whose maps features are
+    cfg.MODEL.DEVICE = "cuda"  # the CPU where there is none
+    cfg.MODEL.CHANNELS_LAST = False  # memory format of student, teacher and images
+
+    cfg.TEACHER = CfgNode()
+    cfg.TEACHER.CONFIG_FILE = ""  # of the teacher's own run, which is trained if need be
+    cfg.TEACHER.NAME = ""  # as MODEL.NAME; empty is that of CONFIG_FILE
+    cfg.TEACHER.WEIGHTS = ""  # as MODEL.WEIGHTS; empty is the last checkpoint of CONFIG_FILE's run
+    cfg.TEACHER.LAYERS = ()
+
+    cfg.DATASET = CfgNode()
+    cfg.DATASET.NAME = ""  # of classification.data.DATASETS
+    cfg.DATASET.ROOT = ""  # empty is $DETECTRON2_DATASETS, or ./datasets
+    cfg.DATASET.TRAIN_SIZE = 0  # images to train on, the first of the set; 0 is all
+    cfg.DATASET.NUM_WORKERS = 0  # processes that read and augment
+
+    cfg.SOLVER = CfgNode()
+    cfg.SOLVER.EPOCHS = 240
+    cfg.SOLVER.BATCH_SIZE = 64  # images of a step, over all processes and parts
+    cfg.SOLVER.ACCUMULATE = 1  # parts that a step's images are computed in
+    cfg.SOLVER.BASE_LR = 0.05
+    cfg.SOLVER.STEPS = ()  # epochs after which the learning rate is multiplied by GAMMA
+    cfg.SOLVER.GAMMA = 0.1
+    cfg.SOLVER.MOMENTUM = 0.9
+    cfg.SOLVER.NESTEROV = False
+    cfg.SOLVER.WEIGHT_DECAY = 5e-4
+    cfg.SOLVER.CHECKPOINT_PERIOD = 1  # epochs
+    cfg.SOLVER.KEEP_CHECKPOINTS = 1  # how many of them stay; 0 is all
+    cfg.SOLVER.AMP = CfgNode({"ENABLED": False, "DTYPE": "float16"})  # or "bfloat16"
+
+    cfg.TEST = CfgNode()
+    cfg.TEST.EVAL_PERIOD = 1  # epochs
+    cfg.TEST.BATCH_SIZE = 256  # images that a process evaluates at once
+
+    methods = {name: {"warmup": 0.0, **d.defaults} for name, d in DISTILLERS.items()}
+    cfg.DISTILL = distill_node(methods)
+    cfg.DISTILL.CE_WEIGHT = 1.0  # of the cross-entropy with the labels
+    return cfg
+
+
+def load_config(path: str, options: list[str] = ()) -> CfgNode:
+    """The defaults, then a file, then KEY VALUE pairs.
+
+    Raises:
+        UserError: a file, key or value is wrong.
+    """
+    cfg = classification_config()
+    merge_config(cfg, path, options)
+    if cfg.SEED < 0:
+        raise UserError("SEED must be 0 or more: a run that is resumed must know it.")
+    for key, value in _must_be_positive(cfg):
+        if value < 1:
+            raise UserError(f"{key} must be 1 or more, not {value}.")
+    return cfg
+
+
+def _must_be_positive(cfg: CfgNode) -> list[tuple[str, Any]]:
+    keys = [
+        ("SOLVER", ("EPOCHS", "BATCH_SIZE", "ACCUMULATE", "CHECKPOINT_PERIOD")),
+        ("TEST", ("EVAL_PERIOD", "BATCH_SIZE")),
+    ]
+    return [(f"{node}.{key}", cfg[node][key]) for node, names in keys for key in names]

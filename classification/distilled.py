@@ -1,0 +1,206 @@
+"""A student classifier in training: its losses beside a teacher, one forward pass of each a view."""
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils.events import get_event_storage
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eakd_det.distillers import EA_MODES, Head
+from eakd_det.errors import UserError
+from eakd_det.statistics import LOG_PERIOD, part_statistics, weight_columns
+
+from .distillers import DISTILLERS, ImageComparison
+from .models import Outputs, features_of
+from .teacher import Teacher
+
+
+class DistilledClassifier(nn.Module):
+    """Takes batches of `classification.data`: losses by name in training, else logits.
+
+    Attributes:
+        student: the classifier that is trained; a checkpoint's "model" is its state alone.
+        helpers: modules that train with it and are no part of it.
+        num_views: views of each image that the methods need.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher | None = None,
+        *,
+        methods: dict[str, dict[str, Any]] | None = None,
+        ea: dict[str, Any] | None = None,
+        ce_weight: float = 1.0,
+        layers: tuple[str, ...] = (),
+        image_size: int = 32,
+        channels_last: bool = False,
+        steps_per_epoch: int = 1,
+    ):
+        """
+        Args:
+            teacher: None if there are no methods.
+            methods: name in DISTILLERS -> its options, with "weight", the factor of its loss, and
+                "warmup", the epochs over which that factor rises from 0.
+            ea: "enabled", "mode", "temperature" and "bound" of the EA weight; None leaves it away.
+            ce_weight: factor of the cross-entropy with the labels, of each view.
+            layers: of a timm or torchvision student, the modules whose maps features are.
+            image_size: height and width of the images.
+            channels_last: the memory format of the images and of both networks.
+            steps_per_epoch: by which iterations become epochs.
+
+        Raises:
+            UserError: teacher and student cannot be compared by the methods.
+        """
+        super().__init__()
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        self.student = student.to(memory_format=self.format)
+        self.teacher, self.layers = teacher, layers
+        if teacher is not None:
+            teacher.model.to(memory_format=self.format)
+        self.ce_weight, self.steps_per_epoch = ce_weight, steps_per_epoch
+        self.methods = {name: dict(options) for name, options in (methods or {}).items()}
+        self.weigh = EA_MODES[ea["mode"]] if ea and ea["enabled"] else None
+        self.entropy_temperature = ea["temperature"] if ea else 1.0
+        self.entropy_bound = (ea["bound"] or None) if ea else None
+        self._refuse_what_does_not_go_together()
+        compared = {DISTILLERS[name].compares for name in self.methods}
+        self.compares_features = "features" in compared
+        self.num_views = 2 if "views" in compared else 1
+        self.helpers = nn.ModuleDict(self._build_helpers(image_size))
+
+    def _apply(self, fn, *args, **kwargs):
+        """Move the teacher along with the student."""
+        if self.teacher is not None:
+            self.teacher.model._apply(fn, *args, **kwargs)
+        return super()._apply(fn, *args, **kwargs)
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor] | Tensor:
+        """
+        Args:
+            batch: "views", a list of (N, 3, H, W), and in training "labels", (N,).
+
+        Returns:
+            In training the losses by name, scalars; else the student's logits, (N, C).
+        """
+        device = next(self.student.parameters()).device
+        views = [
+            view.to(device, non_blocking=True, memory_format=self.format) for view in batch["views"]
+        ]
+        if not self.training:
+            return self.student(views[0])
+        labels = batch["labels"].to(device, non_blocking=True)
+        if not self.methods:
+            return {"loss_cls": self.ce_weight * F.cross_entropy(self.student(views[0]), labels)}
+        step = get_event_storage().iter
+        epoch = step // self.steps_per_epoch + 1
+        comparison = self._compare(views, labels, epoch)
+        heads = [head for head in (*comparison.heads, comparison.strong) if head is not None]
+        self._weigh_and_log(heads, is_logged=(step + 1) % LOG_PERIOD == 0)
+        cross_entropies = [F.cross_entropy(head.student_logits, labels) for head in heads]
+        return {
+            "loss_cls": self.ce_weight * sum(cross_entropies),
+            **self._distill(comparison, epoch),
+        }
+
+    def _distill(self, comparison: ImageComparison, epoch: int) -> dict[str, Tensor]:
+        losses = {}
+        for name, options in self.methods.items():
+            options = dict(options)
+            scale, warmup = options.pop("weight"), options.pop("warmup")
+            if warmup:
+                scale *= min(epoch / warmup, 1.0)
+            if name in self.helpers:
+                options["helper"] = self.helpers[name]
+            for suffix, loss in DISTILLERS[name](comparison, **options).items():
+                losses[f"loss_{name.lower()}{suffix}"] = scale * loss
+        return losses
+
+    def _compare(self, views: list[Tensor], labels: Tensor, epoch: int) -> ImageComparison:
+        """Run both networks on each view; features are those of the first."""
+        weak = self._outputs(views[0])
+        strong = [self._logits(view) for view in views[1:]]
+        heads = [_head(*pair, labels) for pair in [(x.logits for x in weak), *strong]]
+        student, teacher = weak
+        return ImageComparison(
+            student_features=_levels(student.maps, student.pooled),
+            teacher_features=_levels(teacher.preactivations, teacher.pooled),
+            heads=heads[:1],
+            strong=heads[1] if strong else None,
+            epoch=epoch,
+        )
+
+    def _outputs(self, images: Tensor) -> tuple[Outputs, Outputs]:
+        """Of student and teacher."""
+        if not self.compares_features:
+            return tuple(Outputs(logits, [], [], None) for logits in self._logits(images))
+        student = features_of(self.student, images, self.layers)
+        with torch.no_grad():
+            model, layers = self.teacher.model, self.teacher.layers
+            return student, features_of(model, images, layers, preactivations=True)
+
+    def _logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Of student and teacher."""
+        with torch.no_grad():
+            teacher_logits = self.teacher.model(images)
+        return self.student(images), teacher_logits
+
+    def _weigh_and_log(self, heads: list[Head], *, is_logged: bool) -> None:
+        if self.weigh is None and not is_logged:
+            return
+        pairs = [head.entropies(self.entropy_temperature) for head in heads]
+        if self.weigh is not None:
+            for head, pair in zip(heads, pairs, strict=True):
+                head.weight = self.weigh(*pair, head.num_outcomes, self.entropy_bound)
+        if is_logged:
+            columns = [weight_columns(*p, heads[0].num_outcomes, self.entropy_bound) for p in pairs]
+            statistics = part_statistics({"images": torch.cat(columns, dim=1)})
+            for name, helper in self.helpers.items():
+                statistics.update(DISTILLERS[name].statistics(helper))
+            get_event_storage().put_scalars(**statistics, smoothing_hint=False)
+
+    def _refuse_what_does_not_go_together(self) -> None:
+        without = [name for name in self.methods if not DISTILLERS[name].has_ea_form]
+        if self.weigh is not None and without:
+            raise UserError(
+                f"{without[0]} has no EA form: its weights are static. Set DISTILL.EA.ENABLED False."
+            )
+
+    def _build_helpers(self, image_size: int) -> dict[str, nn.Module]:
+        """In random numbers of their own: the student goes on with those it had."""
+        names = [name for name in self.methods if DISTILLERS[name].has_helper]
+        if not names:
+            return {}
+        channels = []
+        with torch.random.fork_rng(devices=[]):
+            if self.compares_features:
+                channels = self._feature_channels(image_size)
+            return {name: DISTILLERS[name].build_helper(*channels) for name in names}
+
+    @torch.no_grad()
+    def _feature_channels(self, image_size: int) -> tuple[list[int], list[int]]:
+        """Channels of the features of student and teacher, from a forward pass of one image."""
+        images = torch.zeros(1, 3, image_size, image_size)
+        was_training = self.student.training
+        self.student.eval()
+        student = features_of(self.student, images, self.layers)
+        self.student.train(was_training)
+        teacher = features_of(self.teacher.model, images, self.teacher.layers)
+        if len(student.maps) != len(teacher.maps):
+            raise UserError(
+                f"The student has {len(student.maps)} stages and the teacher "
+                f"{len(teacher.maps)}: their features cannot be compared."
+            )
+        return tuple([x.shape[1] for x in _levels(o.maps, o.pooled)] for o in (student, teacher))
+
+
+def _head(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Head:
+    number = len(labels)
+    return Head(student_logits, teacher_logits, labels, counts=[number], normalizer=number)
+
+
+def _levels(maps: list[Tensor], pooled: Tensor | None) -> list[Tensor]:
+    """What features are compared: the maps without the stem's, and the pooled ones."""
+    return [] if pooled is None else [*maps[1:], pooled[:, :, None, None]]

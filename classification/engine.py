@@ -1,0 +1,213 @@
+"""Training and evaluation of classifiers, on Detectron2's trainer, hooks and checkpointer."""
+
+import json
+import logging
+import os
+import weakref
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import default_writers, hooks
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.solver import LRMultiplier
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from fvcore.common.param_scheduler import MultiStepParamScheduler
+from torch import nn
+
+from eakd_det.checkpoint import SafeCheckpointer, StudentWriter, load_strictly, write_atomically
+from eakd_det.distilled import method_settings
+from eakd_det.errors import UserError
+from eakd_det.evaluation import BestCheckpoint
+from eakd_det.resume import RandomStates, Stopwatch
+from eakd_det.statistics import LOG_PERIOD, show_statistics
+from eakd_det.step import DistillStep, log_step, precision
+
+from .data import read_images
+from .distilled import DistilledClassifier
+from .distillers import DISTILLERS
+from .evaluation import EpochTest, evaluate, read_test_set
+from .loader import build_train_loader
+from .sources import source_of
+from .teacher import build_model, build_teacher
+
+logger = logging.getLogger(__name__)
+
+
+def build_distilled(cfg: CfgNode, steps_per_epoch: int = 1) -> DistilledClassifier:
+    """The student of a run, with the teacher that its methods need, on its device.
+
+    Raises:
+        UserError: a model, weights or methods do not fit.
+    """
+    settings = method_settings(cfg.DISTILL, DISTILLERS)
+    source = source_of(cfg.DATASET.NAME)
+    student = build_model(cfg.MODEL.NAME, cfg.MODEL.WEIGHTS, source.num_classes, key="MODEL")
+    distilled = DistilledClassifier(
+        student,
+        build_teacher(cfg) if settings["methods"] else None,
+        **settings,
+        ce_weight=cfg.DISTILL.CE_WEIGHT,
+        layers=tuple(cfg.MODEL.LAYERS),
+        image_size=source.image_size,
+        channels_last=cfg.MODEL.CHANNELS_LAST,
+        steps_per_epoch=steps_per_epoch,
+    )
+    return distilled.to(cfg.MODEL.DEVICE)
+
+
+class ClassifierTrainer(DistillStep):
+    """DistillStep on the model, data, hooks and checkpoints of a run."""
+
+    def __init__(self, cfg: CfgNode):
+        """
+        Args:
+            cfg: of `load_config`.
+
+        Raises:
+            UserError: something in it does not fit.
+        """
+        seed_all_rng(cfg.SEED + comm.get_rank())
+        solver, self.cfg = cfg.SOLVER, cfg
+        images = read_images(
+            cfg.DATASET.NAME, cfg.DATASET.ROOT, is_train=True, size=cfg.DATASET.TRAIN_SIZE
+        )
+        self.steps_per_epoch = -(-len(images) // solver.BATCH_SIZE)
+        self.distilled = build_distilled(cfg, self.steps_per_epoch)
+        images.num_views = self.distilled.num_views
+        log_step(
+            solver.BATCH_SIZE,
+            solver.ACCUMULATE,
+            solver.BASE_LR,
+            solver.EPOCHS * self.steps_per_epoch,
+        )
+        device_ids = [comm.get_local_rank()] if cfg.MODEL.DEVICE.startswith("cuda") else None
+        super().__init__(
+            create_ddp_model(self.distilled, broadcast_buffers=False, device_ids=device_ids),
+            build_train_loader(
+                images,
+                solver.BATCH_SIZE,
+                seed=cfg.SEED,
+                parts=solver.ACCUMULATE,
+                num_workers=cfg.DATASET.NUM_WORKERS,
+            ),
+            build_optimizer(cfg, self.distilled),
+            accumulate=solver.ACCUMULATE,
+            precision=precision(solver.AMP.DTYPE) if solver.AMP.ENABLED else None,
+            watched=tuple(f"loss_{name.lower()}" for name in cfg.DISTILL.METHODS),
+            output_dir=cfg.OUTPUT_DIR,
+            describe=lambda batch: [f"number {i}" for i in batch["indices"]],
+        )
+        helpers = self.distilled.helpers
+        self.checkpointer = SafeCheckpointer(
+            self.distilled.student,
+            cfg.OUTPUT_DIR,
+            save_to_disk=comm.is_main_process(),
+            trainer=weakref.proxy(self),
+            **({"helpers": helpers} if len(helpers) else {}),
+        )
+
+    def fit(self, *, resume: bool = False) -> dict[str, Any]:
+        """Train to the last epoch.
+
+        Args:
+            resume: go on from the newest checkpoint of the run, if there is one.
+
+        Returns:
+            In the main process what result.json gets: "top1", "top5" and "best_top1" of the
+            student, "teacher_top1" (None without a teacher), all in percent; "seconds" of training
+            and "epochs".
+        """
+        epochs = self.cfg.SOLVER.EPOCHS
+        loader = read_test_set(self.cfg)
+        teacher = {}
+        if self.distilled.teacher is not None:
+            teacher = evaluate(DistilledClassifier(self.distilled.teacher.model), loader)
+            logger.info("The teacher's top-1 is %.2f", teacher.get("top1", float("nan")))
+        stopwatch = Stopwatch()
+        test = EpochTest(
+            self.distilled,
+            loader,
+            stopwatch,
+            period=self.cfg.TEST.EVAL_PERIOD,
+            steps_per_epoch=self.steps_per_epoch,
+        )
+        best = self._build_best()
+        self.register_hooks(self._build_hooks(stopwatch, test, best))
+        self.checkpointer.resume_or_load("", resume=resume)
+        start = self.iter + 1 if resume and self.checkpointer.has_checkpoint() else 0
+        self.data_loader.batch_sampler.start = start
+        self.train(start, epochs * self.steps_per_epoch)
+        if not comm.is_main_process():
+            return {}
+        result = {
+            **test.latest,
+            "best_top1": best.best_metric,
+            "teacher_top1": teacher.get("top1"),
+            "seconds": stopwatch.seconds,
+            "epochs": epochs,
+        }
+        with write_atomically(os.path.join(self.cfg.OUTPUT_DIR, "result.json")) as f:
+            json.dump(result, f, indent=2)
+        return result
+
+    def _build_best(self) -> BestCheckpoint | None:
+        if not comm.is_main_process():
+            return None
+        period = self.cfg.TEST.EVAL_PERIOD * self.steps_per_epoch
+        writer = StudentWriter(self.distilled.student, self.cfg.OUTPUT_DIR)
+        return BestCheckpoint(period, writer, "top1")
+
+    def _build_hooks(
+        self, stopwatch: Stopwatch, test: EpochTest, best: BestCheckpoint | None
+    ) -> list[hooks.HookBase | None]:
+        cfg, is_main = self.cfg, comm.is_main_process()
+        max_iter = cfg.SOLVER.EPOCHS * self.steps_per_epoch
+        save_period = cfg.SOLVER.CHECKPOINT_PERIOD * self.steps_per_epoch
+        writers = default_writers(cfg.OUTPUT_DIR, max_iter) if is_main else []
+        return [
+            hooks.IterationTimer(),
+            stopwatch,
+            hooks.LRScheduler(scheduler=self._build_scheduler()),
+            RandomStates(save_period),
+            self._build_saver(save_period) if is_main else None,
+            test,
+            best,
+            hooks.PeriodicWriter(show_statistics(writers, max_iter), period=LOG_PERIOD)
+            if is_main
+            else None,
+        ]
+
+    def _build_saver(self, period: int) -> hooks.PeriodicCheckpointer:
+        """It also counts the checkpoints that the run left before it was stopped."""
+        keep = self.cfg.SOLVER.KEEP_CHECKPOINTS or None
+        saver = hooks.PeriodicCheckpointer(self.checkpointer, period, max_to_keep=keep)
+        files = sorted(self.checkpointer.get_all_checkpoint_files())
+        saver.recent_checkpoints = [f for f in files if os.path.basename(f) < "model_a"]
+        return saver
+
+    def _build_scheduler(self) -> LRMultiplier:
+        """The learning rate falls by GAMMA after each epoch of STEPS."""
+        solver = self.cfg.SOLVER
+        values = [solver.GAMMA**i for i in range(len(solver.STEPS) + 1)]
+        milestones = [*solver.STEPS, solver.EPOCHS]
+        if milestones != sorted(set(milestones)):
+            raise UserError(
+                f"SOLVER.STEPS {tuple(solver.STEPS)} must rise and end before SOLVER.EPOCHS "
+                f"{solver.EPOCHS}."
+            )
+        schedule = MultiStepParamScheduler(values, milestones=milestones)
+        return LRMultiplier(self.optimizer, schedule, solver.EPOCHS * self.steps_per_epoch)
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """SGD on the student and on what trains with it."""
+    solver = cfg.SOLVER
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=solver.BASE_LR,
+        momentum=solver.MOMENTUM,
+        nesterov=solver.NESTEROV,
+        weight_decay=solver.WEIGHT_DECAY,
+    )

@@ -1,0 +1,113 @@
+"""Loaders of training and test batches, for one process or several.
+
+A training step depends on the seed and its number alone: a resumed run reads on where it was,
+whatever the number of workers, and several processes read what one would.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from detectron2.utils import comm
+from torch.utils.data import DataLoader
+
+from .data import FolderImages, Indices, TensorImages
+
+_LARGE_PRIME = 1_000_003  # keeps the epochs of runs with neighbouring seeds apart
+
+
+class TrainBatches:
+    """Endless batches of a shuffled set, epoch after epoch, each of all its images once.
+
+    The last step of an epoch has the images that are left. What a step has is shared out evenly
+    among processes and parts; where it cannot be, images at its beginning come twice, so that every
+    share counts alike.
+    """
+
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        *,
+        seed: int,
+        parts: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        start: int = 0,
+    ):
+        """
+        Args:
+            batch_size: images of a step over all processes and parts.
+            parts: batches that this process computes a step in.
+            rank, world_size: of this process.
+            start: steps to skip.
+        """
+        self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
+        self.parts, self.rank, self.world_size = parts, rank, world_size
+        self.start = start
+        self.steps_per_epoch = -(-num_images // batch_size)
+
+    def __iter__(self) -> Iterator[Indices]:
+        epoch, place = divmod(self.start, self.steps_per_epoch)
+        shares = self.world_size * self.parts
+        while True:
+            seed = self.seed * _LARGE_PRIME + epoch
+            generator = torch.Generator().manual_seed(seed)
+            order = torch.randperm(self.num_images, generator=generator).tolist()
+            for step in range(place, self.steps_per_epoch):
+                images = order[step * self.batch_size :][: self.batch_size]
+                missing = -len(images) % shares
+                images += (images * shares)[:missing]
+                for part in range(self.parts):
+                    share = self.rank * self.parts + part
+                    yield Indices(images[share::shares], seed)
+            epoch, place = epoch + 1, 0
+
+
+def build_train_loader(
+    images: TensorImages | FolderImages,
+    batch_size: int,
+    *,
+    seed: int,
+    parts: int = 1,
+    start: int = 0,
+    num_workers: int = 0,
+) -> DataLoader:
+    """An endless loader of this process's share of the training batches, from step `start`."""
+    batches = TrainBatches(
+        len(images),
+        batch_size,
+        seed=seed,
+        parts=parts,
+        rank=comm.get_rank(),
+        world_size=comm.get_world_size(),
+        start=start,
+    )
+    return _loader(images, batches, num_workers)
+
+
+def build_test_loader(
+    images: TensorImages | FolderImages, batch_size: int, *, num_workers: int = 0
+) -> DataLoader:
+    """A loader of this process's share of a test set, each image once."""
+    mine = range(comm.get_rank(), len(images), comm.get_world_size())
+    batches = [
+        Indices(list(mine[i : i + batch_size]), seed=0) for i in range(0, len(mine), batch_size)
+    ]
+    return _loader(images, batches, num_workers)
+
+
+def _loader(images: Any, batches: Any, num_workers: int) -> DataLoader:
+    return DataLoader(
+        images,
+        batch_sampler=batches,
+        num_workers=num_workers,
+        collate_fn=_as_it_is,
+        pin_memory=torch.cuda.is_available(),
+        # The seeds of the workers would otherwise be drawn from the run's random numbers.
+        generator=torch.Generator(),
+    )
+
+
+def _as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
+    return batch

@@ -1,0 +1,75 @@
+"""Classifiers by name.
+
+CIFAR's have the names of the released code (ResNet50 is CIFAR's, too); ImageNet's begin with
+imagenet_. Any other model is timm:NAME or torchvision:NAME.
+"""
+
+import difflib
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
+from eakd_det.errors import UserError
+
+from .external import PREFIXES, build_external, features_of
+from .mobilenet import MobileNetV1, MobileNetV2
+from .resnet import cifar_imagenet_resnet, cifar_resnet, imagenet_resnet
+from .shufflenet import ShuffleNetV1, ShuffleNetV2
+from .staged import Outputs, StagedClassifier
+from .vgg import VGG
+from .wrn import WideResNet
+
+__all__ = ["MODELS", "Outputs", "StagedClassifier", "build_classifier", "features_of"]
+
+_WIDE = (32, 64, 128, 256)
+
+# Name -> function of the number of classes.
+MODELS: dict[str, Callable[[int], nn.Module]] = {
+    **{f"resnet{d}": partial(cifar_resnet, depth=d) for d in (8, 14, 20, 32, 44, 56, 110)},
+    **{f"resnet{d}x4": partial(cifar_resnet, depth=d, widths=_WIDE) for d in (8, 32)},
+    "ResNet18": partial(cifar_imagenet_resnet, depths=(2, 2, 2, 2), bottleneck=False),
+    "ResNet50": partial(cifar_imagenet_resnet, depths=(3, 4, 6, 3), bottleneck=True),
+    **{
+        f"wrn_{depth}_{factor}": partial(WideResNet, depth=depth, widen_factor=factor)
+        for depth, factor in ((16, 1), (16, 2), (40, 1), (40, 2), (28, 4))
+    },
+    "vgg8": partial(VGG, depths=(1, 1, 1, 1, 1)),
+    "vgg11": partial(VGG, depths=(1, 1, 2, 2, 2)),
+    "vgg13": partial(VGG, depths=(2, 2, 2, 2, 2)),
+    "vgg16": partial(VGG, depths=(2, 2, 3, 3, 3)),
+    "vgg19": partial(VGG, depths=(2, 2, 4, 4, 4)),
+    "MobileNetV2": MobileNetV2,
+    "ShuffleNetV1": ShuffleNetV1,
+    "ShuffleNetV2": ShuffleNetV2,
+    "ShuffleV1": ShuffleNetV1,  # the released code's names
+    "ShuffleV2": ShuffleNetV2,
+    "imagenet_resnet18": partial(imagenet_resnet, depths=(2, 2, 2, 2)),
+    "imagenet_resnet34": partial(imagenet_resnet, depths=(3, 4, 6, 3)),
+    "imagenet_resnet50": partial(imagenet_resnet, depths=(3, 4, 6, 3), bottleneck=True),
+    "imagenet_mobilenetv1": MobileNetV1,
+}
+
+
+def build_classifier(name: str, num_classes: int, *, pretrained: bool = False) -> nn.Module:
+    """A classifier by name.
+
+    Args:
+        name: of MODELS, "timm:NAME" or "torchvision:NAME".
+        num_classes: of the data.
+        pretrained: with the published weights of timm or torchvision.
+
+    Raises:
+        UserError: there is no such model, it has other classes, or it has no published weights.
+    """
+    if name.startswith(PREFIXES):
+        return build_external(name, num_classes, pretrained=pretrained)
+    if name not in MODELS:
+        near = difflib.get_close_matches(name, MODELS, 3)
+        hint = f"did you mean {', '.join(near)}?" if near else f"choose from {', '.join(MODELS)}."
+        raise UserError(
+            f"There is no model {name!r}; {hint} Others are timm:NAME and torchvision:NAME."
+        )
+    if pretrained:
+        raise UserError(f"{name} has no pretrained weights of its own: name a checkpoint.")
+    return MODELS[name](num_classes)

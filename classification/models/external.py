@@ -1,0 +1,110 @@
+"""Models of timm and torchvision by name, and the features of any model."""
+
+import difflib
+import importlib.util
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision import models as torchvision_models
+
+from eakd_det.errors import UserError
+from eakd_det.record import record
+
+from .staged import Outputs, StagedClassifier
+
+PREFIXES = ("timm:", "torchvision:")
+
+
+def build_external(name: str, num_classes: int, *, pretrained: bool) -> nn.Module:
+    """A model of timm or torchvision.
+
+    Args:
+        name: "timm:NAME" or "torchvision:NAME".
+        num_classes: of the data. Without `pretrained` the model gets that many outputs.
+        pretrained: with its published weights, downloaded once, and its own classes.
+
+    Raises:
+        UserError: timm is not installed, there is no such model, it has no published weights, or
+            they are of other classes.
+    """
+    library, _, own_name = name.partition(":")
+    return (_timm if library == "timm" else _torchvision)(own_name, num_classes, pretrained)
+
+
+def _timm(name: str, num_classes: int, pretrained: bool) -> nn.Module:
+    if importlib.util.find_spec("timm") is None:
+        raise UserError(f"timm:{name}: the package timm is not installed; pip install timm.")
+    import timm
+
+    _check_name("timm", name, timm.list_models())
+    if pretrained:
+        published = timm.get_pretrained_cfg(name, allow_unregistered=False)
+        _check_classes(f"timm:{name}", published and published.num_classes, num_classes)
+        return timm.create_model(name, pretrained=True)
+    return timm.create_model(name, num_classes=num_classes)
+
+
+def _torchvision(name: str, num_classes: int, pretrained: bool) -> nn.Module:
+    _check_name("torchvision", name, torchvision_models.list_models(torchvision_models))
+    if pretrained:
+        published = torchvision_models.get_model_weights(name).DEFAULT
+        _check_classes(f"torchvision:{name}", len(published.meta["categories"]), num_classes)
+        return torchvision_models.get_model(name, weights=published)
+    return torchvision_models.get_model(name, num_classes=num_classes)
+
+
+def _check_name(library: str, name: str, known: list[str]) -> None:
+    if name not in known:
+        near = ", ".join(difflib.get_close_matches(name, known, 5)) or "none"
+        raise UserError(f"{library}:{name}: there is no such model. Names like it: {near}.")
+
+
+def _check_classes(name: str, theirs: int | None, num_classes: int) -> None:
+    if theirs is None:
+        raise UserError(f"{name} has no published weights.")
+    if theirs != num_classes:
+        raise UserError(f"{name} tells {theirs} classes apart and the data have {num_classes}.")
+
+
+def _last_linear(model: nn.Module) -> nn.Linear:
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    if not layers:
+        name = type(model).__name__
+        raise UserError(f"{name} has no linear layer, whose input would be the pooled features.")
+    return layers[-1]
+
+
+def features_of(
+    model: nn.Module, images: Tensor, layers: Sequence[str] = (), *, preactivations: bool = False
+) -> Outputs:
+    """A classifier's logits with its features.
+
+    Args:
+        images: (N, 3, H, W).
+        layers: of a model that is no StagedClassifier, the modules whose output maps are its
+            features, before and after the activation alike. What its last linear layer reads are
+            the pooled features.
+        preactivations: whether features before the activation are asked for.
+
+    Raises:
+        UserError: such a model has no such modules, or they give no maps.
+    """
+    if isinstance(model, StagedClassifier):
+        return model.forward_features(images, preactivations=preactivations)
+    modules = dict(model.named_modules())
+    unknown = [name for name in layers if name not in modules]
+    if unknown or not layers:
+        some = [name for name, _ in model.named_children()]
+        raise UserError(
+            f"{type(model).__name__}: LAYERS must name the modules whose maps are compared, the "
+            f"stem first; {unknown[0] if unknown else 'none'} is given. Some are {', '.join(some)}."
+        )
+    linear = _last_linear(model)
+    with record(linear=linear, **{f"layer{i}": modules[x] for i, x in enumerate(layers)}) as calls:
+        logits = model(images)
+    maps = [calls[f"layer{i}"][0].output for i in range(len(layers))]
+    for name, x in zip(layers, maps, strict=True):
+        if not (isinstance(x, torch.Tensor) and x.dim() == 4):
+            raise UserError(f"{type(model).__name__}: {name} gives no map (N, channels, H, W).")
+    return Outputs(logits, maps, maps, calls["linear"][0].args[0])

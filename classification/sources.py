@@ -1,0 +1,153 @@
+"""Where the image sets come from: torchvision, scikit-learn and Debian."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision import datasets
+
+from eakd_det.errors import UserError
+
+from .augment import CROP_PADDING
+
+DEBIAN_FASHION_MNIST = "/usr/share/datasets/fashion-mnist"  # of its package dataset-fashion-mnist
+NUM_TRAIN_DIGITS = 1297  # of 1797; the file runs writer after writer, so the test has other hands
+
+
+@dataclass
+class Source:
+    """An image set.
+
+    Attributes:
+        read: (root, is_train) -> a set that TensorImages or FolderImages takes.
+        num_classes: number of classes.
+        mean, std: of the channels, of values between 0 and 1.
+        crop_padding, flip: of `crop_and_flip`.
+        image_size: height and width of what the models get.
+        fetch: the command that brings missing files.
+    """
+
+    read: Callable[[str, bool], Any]
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: int
+    crop_padding: int = CROP_PADDING
+    flip: bool = True
+    fetch: str = ""
+
+
+def _cifar(dataset: type) -> Callable[[str, bool], Any]:
+    def read(root: str, is_train: bool) -> tuple[Tensor, Tensor]:
+        images = dataset(root, train=is_train)
+        pixels = torch.from_numpy(images.data).permute(0, 3, 1, 2).contiguous()
+        return pixels, torch.tensor(images.targets)
+
+    return read
+
+
+def _fashion_mnist(root: str, is_train: bool) -> tuple[Tensor, Tensor]:
+    raw = os.path.join(root, "FashionMNIST", "raw")
+    if not os.path.isdir(raw) and os.path.isdir(DEBIAN_FASHION_MNIST):
+        _unpack(DEBIAN_FASHION_MNIST, raw)
+    images = datasets.FashionMNIST(root, train=is_train)
+    return images.data[:, None].repeat(1, 3, 1, 1), images.targets
+
+
+def _unpack(packed: str, folder: str) -> None:
+    aside = f"{folder}.{os.getpid()}"  # another process may do the same
+    os.makedirs(aside)
+    for name in os.listdir(packed):
+        datasets.utils.extract_archive(os.path.join(packed, name), aside)
+    try:
+        os.rename(aside, folder)
+    except OSError:  # the other was first
+        if not os.path.isdir(folder):
+            raise
+        shutil.rmtree(aside)
+
+
+def _digits(root: str, is_train: bool) -> tuple[Tensor, Tensor]:
+    from sklearn.datasets import load_digits  # slow to import
+
+    digits = load_digits()
+    part = slice(None, NUM_TRAIN_DIGITS) if is_train else slice(NUM_TRAIN_DIGITS, None)
+    images = torch.from_numpy(digits.images[part] / 16 * 255).round().to(torch.uint8)
+    return images[:, None].repeat(1, 3, 1, 1), torch.from_numpy(digits.target[part])
+
+
+def _folders(name: str) -> Callable[[str, bool], list[tuple[str, int]]]:
+    def read(root: str, is_train: bool) -> list[tuple[str, int]]:
+        folder = os.path.join(root, name, "train" if is_train else "val")
+        return datasets.ImageFolder(folder).samples
+
+    return read
+
+
+def _tiny_imagenet(root: str, is_train: bool) -> list[tuple[str, int]]:
+    """Its validation images lie in one folder, with their classes in a list beside it."""
+    train = datasets.ImageFolder(os.path.join(root, "tiny-imagenet-200", "train"))
+    if is_train:
+        return train.samples
+    folder = os.path.join(root, "tiny-imagenet-200", "val")
+    with open(os.path.join(folder, "val_annotations.txt")) as f:
+        rows = [line.split("\t")[:2] for line in f]
+    return [(os.path.join(folder, "images", x), train.class_to_idx[name]) for x, name in rows]
+
+
+_TORCHVISION = "python -c \"from torchvision.datasets import {0}; {0}('{{root}}', download=True)\""
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_CIFAR = {"mean": (0.5071, 0.4867, 0.4408), "std": (0.2675, 0.2565, 0.2761), "image_size": 32}
+_IMAGENET_FETCH = "download ILSVRC2012 from image-net.org into {root}/imagenet/train and /val"
+_TINY = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+
+DATASETS: dict[str, Source] = {
+    "cifar10": Source(_cifar(datasets.CIFAR10), 10, fetch=_TORCHVISION.format("CIFAR10"), **_CIFAR),
+    "cifar100": Source(
+        _cifar(datasets.CIFAR100), 100, fetch=_TORCHVISION.format("CIFAR100"), **_CIFAR
+    ),
+    "fashion_mnist": Source(
+        _fashion_mnist,
+        10,
+        mean=(0.2860,) * 3,
+        std=(0.3530,) * 3,
+        image_size=28,
+        crop_padding=2,
+        fetch="apt-get install dataset-fashion-mnist, or " + _TORCHVISION.format("FashionMNIST"),
+    ),
+    "digits": Source(
+        _digits,
+        10,
+        mean=(0.3053,) * 3,
+        std=(0.3760,) * 3,
+        image_size=8,
+        crop_padding=1,
+        flip=False,
+    ),
+    "imagenet": Source(
+        _folders("imagenet"), 1000, image_size=224, fetch=_IMAGENET_FETCH, **_IMAGENET
+    ),
+    "tiny_imagenet": Source(
+        _tiny_imagenet,
+        200,
+        image_size=64,
+        fetch=f"wget {_TINY} and unzip tiny-imagenet-200.zip -d {{root}}",
+        mean=(0.4802, 0.4481, 0.3975),
+        std=(0.2302, 0.2265, 0.2262),
+    ),
+}
+
+
+def source_of(name: str) -> Source:
+    """The set that DATASET.NAME names.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in DATASETS:
+        raise UserError(f"DATASET.NAME: {name!r} is unknown; choose from {', '.join(DATASETS)}.")
+    return DATASETS[name]

@@ -1,0 +1,105 @@
+"""The teacher of a classifier: which model it is, where its weights are, and what it says."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+from detectron2.config import CfgNode
+from torch import nn
+
+from eakd_det.checkpoint import load_strictly
+from eakd_det.errors import UserError
+
+from .config import load_config
+from .models import build_classifier
+from .sources import source_of
+
+PRETRAINED = "pretrained"
+
+
+def build_model(name: str, weights: str, num_classes: int, *, key: str) -> nn.Module:
+    """A classifier with the weights that MODEL or TEACHER name.
+
+    Args:
+        name: as `build_classifier` takes it.
+        weights: a checkpoint that must fit, "pretrained" of timm or torchvision, or empty.
+        key: "MODEL" or "TEACHER", for the messages.
+
+    Raises:
+        UserError: there is no such model, or its weights or its number of classes do not fit.
+    """
+    if not name:
+        raise UserError(f"{key}.NAME is empty: name a model.")
+    model = build_classifier(name, num_classes, pretrained=weights == PRETRAINED)
+    if weights and weights != PRETRAINED:
+        load_strictly(model, weights, key=f"{key}.WEIGHTS")
+    return model
+
+
+@dataclass
+class Teacher:
+    """A frozen classifier; a plain object, so that no optimizer, state_dict or DDP sees it.
+
+    Attributes:
+        model: the classifier.
+        layers: of a timm or torchvision model, the modules whose maps features are.
+    """
+
+    model: nn.Module
+    layers: tuple[str, ...] = ()
+
+
+def teacher_config(cfg: CfgNode) -> CfgNode | None:
+    """The config of the teacher's own run, on this run's device and data; None without one."""
+    if not cfg.TEACHER.CONFIG_FILE:
+        return None
+    try:
+        teacher = load_config(cfg.TEACHER.CONFIG_FILE)
+    except UserError as error:
+        raise UserError(f"TEACHER.CONFIG_FILE {cfg.TEACHER.CONFIG_FILE}: {error}") from error
+    if teacher.DATASET.NAME != cfg.DATASET.NAME:
+        raise UserError(
+            f"The teacher {cfg.TEACHER.CONFIG_FILE} is trained on {teacher.DATASET.NAME}, the "
+            f"student on {cfg.DATASET.NAME}."
+        )
+    teacher.MODEL.DEVICE = cfg.MODEL.DEVICE
+    teacher.DATASET.ROOT, teacher.DATASET.NUM_WORKERS = cfg.DATASET.ROOT, cfg.DATASET.NUM_WORKERS
+    return teacher
+
+
+def final_checkpoint(cfg: CfgNode) -> str:
+    """Where a run leaves its last weights."""
+    return os.path.join(cfg.OUTPUT_DIR, "model_final.pth")
+
+
+def needs_training(cfg: CfgNode) -> CfgNode | None:
+    """The config of the teacher's run, if the run's methods wait for its weights; else None."""
+    if not cfg.DISTILL.METHODS or cfg.TEACHER.WEIGHTS:
+        return None
+    teacher = teacher_config(cfg)
+    return None if teacher is None or os.path.exists(final_checkpoint(teacher)) else teacher
+
+
+def build_teacher(cfg: CfgNode) -> Teacher:
+    """The teacher of a run: its weights loaded, in eval mode, frozen.
+
+    The random state is left as it was, so that the student trains as it would without a teacher.
+
+    Raises:
+        UserError: there is no teacher, no such model, or its weights do not fit.
+    """
+    own = teacher_config(cfg)
+    name, weights = cfg.TEACHER.NAME, cfg.TEACHER.WEIGHTS
+    if own is not None:
+        name, weights = name or own.MODEL.NAME, weights or final_checkpoint(own)
+    if not name:
+        raise UserError(
+            "There is no teacher: set TEACHER.CONFIG_FILE to the config of its own run, or "
+            "TEACHER.NAME and TEACHER.WEIGHTS; or set DISTILL.METHODS to ()."
+        )
+    if not weights:
+        raise UserError(f"The teacher {name} has no weights: set TEACHER.WEIGHTS.")
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(name, weights, source_of(cfg.DATASET.NAME).num_classes, key="TEACHER")
+    layers = cfg.TEACHER.LAYERS or (own.MODEL.LAYERS if own is not None else ())
+    return Teacher(model.eval().requires_grad_(False), tuple(layers))

@@ -1,0 +1,93 @@
+"""Models by name, those of other libraries, and the features of any."""
+
+import importlib.util
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from classification.models import build_classifier, features_of
+from eakd_det.errors import UserError
+
+needs_timm = pytest.mark.skipif(
+    importlib.util.find_spec("timm") is None, reason="timm is not installed"
+)
+NAMES = ["torchvision:resnet18", pytest.param("timm:resnet18", marks=needs_timm)]
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return build_classifier("torchvision:resnet18", 10).eval()
+
+
+@pytest.fixture
+def images():
+    return torch.randn(2, 3, 64, 64)
+
+
+@pytest.mark.parametrize("name", ["resnet8", *NAMES])
+@torch.no_grad()
+def test_has_as_many_outputs_as_the_data_classes(name, images):
+    assert build_classifier(name, 7).eval()(images).shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnt20", "no model 'resnt20'; did you mean resnet20"),
+        ("torchvision:resnet1", "no such classifier.*resnet18"),
+        pytest.param("timm:resnet1", "no such model", marks=needs_timm),
+    ],
+)
+def test_refuses_an_unknown_name(name, message):
+    with pytest.raises(UserError, match=message):
+        build_classifier(name, 10)
+
+
+def test_refuses_pretrained_weights_that_nobody_published():
+    with pytest.raises(UserError, match="resnet8 has no pretrained weights"):
+        build_classifier("resnet8", 10, pretrained=True)
+
+
+def test_says_how_to_install_timm(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None)
+    with pytest.raises(UserError, match="pip install timm"):
+        build_classifier("timm:resnet18", 10)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_features_are_what_the_named_modules_give(name, images):
+    model = build_classifier(name, 10).eval()
+    outputs = features_of(model, images, ("layer1", "layer2.0"), preactivations=True)
+    assert [x.shape[1:] for x in outputs.maps] == [(64, 16, 16), (128, 8, 8)]
+    assert_close(outputs.preactivations, outputs.maps)
+    assert_close(outputs.logits, model(images))
+    assert_close(model.fc(outputs.pooled), outputs.logits)
+    outputs.maps[1].sum().backward()
+    assert model.conv1.weight.grad.any()
+
+
+def test_features_of_a_model_of_ours_need_no_names(images):
+    model = build_classifier("resnet8", 10).eval()
+    outputs = features_of(model, images)
+    assert_close(outputs.maps, model.forward_features(images).maps)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ((), "none is given.*layer1"),
+        (("layer1", "layer9"), "layer9 is given.*layer4"),
+        (("fc",), r"fc gives no map"),
+    ],
+)
+def test_features_refuse(model, images, layers, message):
+    with pytest.raises(UserError, match=message):
+        features_of(model, images, layers)
+
+
+def test_features_need_a_linear_layer(images):
+    with pytest.raises(UserError, match="no linear layer"):
+        features_of(nn.Sequential(nn.Conv2d(3, 4, 1)), images, ("0",))

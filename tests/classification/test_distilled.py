@@ -1,0 +1,191 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from classification.data import Indices, read_images
+from classification.distillers import DISTILLERS
+from classification.engine import build_distilled
+from classification.models import build_classifier
+from eakd_det.distillers import EA_MODES
+from eakd_det.errors import UserError
+from eakd_det.losses import dkd_loss, entropy_weight, kd_loss
+
+METHODS = sorted(DISTILLERS)
+WITH_EA = [name for name in METHODS if DISTILLERS[name].has_ea_form]
+
+
+def build(cfg, *methods, **ea):
+    cfg.DISTILL.METHODS = methods
+    cfg.DISTILL.EA.ENABLED = bool(ea)
+    for key, value in ea.items():
+        cfg.DISTILL.EA[key.upper()] = value
+    torch.manual_seed(cfg.SEED)
+    return build_distilled(cfg).train()
+
+
+def batch(distilled, number=6):
+    images = read_images("digits", is_train=True, num_views=distilled.num_views)
+    return images.__getitems__(Indices(list(range(number)), 3))
+
+
+def losses(distilled, number=6):
+    torch.manual_seed(1)
+    return distilled(batch(distilled, number))
+
+
+def total(distilled, number=6):
+    return sum(losses(distilled, number).values())
+
+
+@pytest.mark.parametrize(("name", "loss"), [("KD", kd_loss), ("DKD", dkd_loss)])
+def test_the_plain_method_and_its_ea_form_bit_for_bit(cfg, storage, name, loss):
+    distilled = build(cfg, name)
+    data = batch(distilled)
+    (images,), labels = data["views"], data["labels"]
+    teacher_logits = distilled.teacher.model(images)
+    state = {k: v.clone() for k, v in distilled.student.state_dict().items()}
+    student_logits = distilled.student(images)
+    distilled.student.load_state_dict(state)
+    labels_of_loss = (labels,) if name == "DKD" else ()
+    got = distilled(data)
+    assert got["loss_cls"].equal(F.cross_entropy(student_logits, labels))
+    expected = loss(student_logits, teacher_logits, *labels_of_loss, reduction="none").sum() / 6
+    assert got[f"loss_{name.lower()}"].equal(expected)
+    weight = entropy_weight(student_logits, teacher_logits)
+    weighted = loss(
+        student_logits, teacher_logits, *labels_of_loss, weight=weight, reduction="none"
+    )
+    got = build(cfg, name, mode="full")(data)
+    torch.testing.assert_close(got[f"loss_{name.lower()}"], weighted.sum() / 6, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", WITH_EA)
+def test_ea_and_its_modes_change_every_method(cfg, storage, name):
+    plain = losses(build(cfg, name))
+    values = [sum(plain.values()).item()]
+    again = losses(build(cfg, name))
+    assert all(plain[key].equal(again[key]) for key in plain)
+    for mode in EA_MODES:
+        weighted = losses(build(cfg, name, mode=mode))
+        assert weighted["loss_cls"].equal(plain["loss_cls"])
+        values.append(sum(weighted.values()).item())
+    values.append(total(build(cfg, name, mode="full", temperature=1.0)).item())
+    values.append(total(build(cfg, name, mode="full", bound=100.0, temperature=3.0)).item())
+    assert len(set(values)) == len(values)
+
+
+def test_a_static_rival_has_no_ea_form(cfg):
+    with pytest.raises(UserError, match="WTTM has no EA form"):
+        build(cfg, "WTTM", mode="full")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_batch_of_one_trains(cfg, storage, name):
+    for number in (1, 2):
+        distilled = build(cfg, name)
+        loss = total(distilled, number)
+        loss.backward()
+        assert torch.isfinite(loss)
+        for key, parameter in distilled.named_parameters():
+            assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), key
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_option_changes_the_loss(cfg, storage, name):
+    storage.iter = 4  # of an epoch that is not the last of a warm-up
+    before = total(build(cfg, name)).item()
+    for key, value in list(cfg.DISTILL[name].items()):
+        if key == "EPOCHS":
+            continue  # of a curriculum, which changes a gradient
+        cfg.DISTILL[name][key] = (not value) if isinstance(value, bool) else value + 0.37 + value
+        if key == "WARMUP":
+            cfg.DISTILL[name][key] = 20.0
+        assert total(build(cfg, name)).item() != before, key
+        cfg.DISTILL[name][key] = value
+    cfg.DISTILL.CE_WEIGHT = 0.3
+    assert total(build(cfg, name)).item() != before
+
+
+def test_the_curriculum_of_the_temperature(cfg, storage):
+    gradients = []
+    for epochs in (10, 20):
+        cfg.DISTILL.CTKD.EPOCHS = epochs
+        distilled = build(cfg, "CTKD")
+        total(distilled).backward()
+        (parameter,) = distilled.helpers["CTKD"].parameters()
+        gradients.append(parameter.grad.item())
+    assert gradients[0] != 0 and gradients[0] != gradients[1]
+
+
+def test_warmup_counts_epochs(cfg, storage):
+    cfg.DISTILL.METHODS, cfg.DISTILL.KD.WARMUP = ("KD",), 4.0
+    values = []
+    for epoch in (1, 2, 4, 5):
+        torch.manual_seed(0)
+        distilled = build_distilled(cfg, steps_per_epoch=3).train()
+        storage.iter = 3 * epoch - 1
+        values.append(losses(distilled)["loss_kd"].item())
+    first = values[0]
+    assert values == pytest.approx([first, 2 * first, 4 * first, 4 * first], rel=1e-6)
+
+
+def test_the_teacher_is_frozen_and_no_part_of_the_model(cfg, storage):
+    distilled = build(cfg, "KD", mode="full")
+    before = {k: v.clone() for k, v in distilled.teacher.model.state_dict().items()}
+    total(distilled).backward()
+    after = distilled.teacher.model.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert not any(p.requires_grad for p in distilled.teacher.model.parameters())
+    names = {key for key, _ in distilled.named_parameters()}
+    assert names == {f"student.{key}" for key, _ in distilled.student.named_parameters()}
+    distilled.double()
+    assert next(distilled.teacher.model.parameters()).dtype == torch.float64
+
+
+def test_methods_do_not_change_the_students_start(cfg):
+    plain = build(cfg).student.state_dict()
+    for name in METHODS:
+        ours = build(cfg, name).student.state_dict()
+        assert all(torch.equal(plain[key], ours[key]) for key in plain)
+
+
+def test_channels_last_gives_the_same(cfg, storage):
+    one = losses(build(cfg, "DKD", "REVIEWKD", mode="full"))
+    cfg.MODEL.CHANNELS_LAST = True
+    distilled = build(cfg, "DKD", "REVIEWKD", mode="full")
+    weight = next(p for p in distilled.teacher.model.parameters() if p.dim() == 4)
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(losses(distilled), one, rtol=1e-4, atol=1e-5)
+
+
+def test_entropies_are_logged_now_and_then(cfg, storage):
+    distilled = build(cfg, "CTKD")
+    losses(distilled)
+    assert not storage.latest()
+    storage.iter = 19
+    losses(distilled)
+    latest = {key: value for key, (value, _) in storage.latest().items()}
+    assert latest["distill/temperature"] == pytest.approx(15.62, abs=0.01)
+    assert 0 < latest["distill/images/teacher_entropy"] <= torch.tensor(10.0).log()
+    assert {"distill/images/w_ea", "distill/images/w_ea_p90"} <= latest.keys()
+
+
+def test_networks_with_other_stages_are_refused_for_features(cfg, tmp_path):
+    model = build_classifier("ResNet18", 10)
+    torch.save(model.state_dict(), cfg.TEACHER.WEIGHTS)
+    cfg.TEACHER.NAME = "ResNet18"
+    build(cfg, "KD")
+    with pytest.raises(UserError, match="student has 4 stages and the teacher 5"):
+        build(cfg, "REVIEWKD")
+
+
+def test_external_models_are_teachers_and_students(cfg, storage):
+    cfg.TEACHER.NAME = "torchvision:resnet18"
+    model = build_classifier(cfg.TEACHER.NAME, 10)
+    torch.save(model.state_dict(), cfg.TEACHER.WEIGHTS)
+    cfg.TEACHER.LAYERS = ("relu", "layer1", "layer2", "layer3")
+    distilled = build(cfg, "DKD", "REVIEWKD", mode="full")
+    total(distilled, 2).backward()
+    cfg.TEACHER.LAYERS = ()
+    with pytest.raises(UserError, match="LAYERS"):
+        build(cfg, "REVIEWKD")

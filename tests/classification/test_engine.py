@@ -1,0 +1,192 @@
+import itertools
+import json
+import os
+
+import pytest
+import torch
+from detectron2.utils.events import EventStorage
+
+from classification.config import load_config
+from classification.distilled import DistilledClassifier
+from classification.distillers import DISTILLERS
+from classification.engine import ClassifierTrainer
+from classification.evaluation import TopKEvaluator, evaluate, evaluate_weights, read_test_set
+from classification.models import build_classifier
+from eakd_det.errors import UserError
+from eakd_det.resume import random_state, set_random_state
+
+
+def fit(cfg, folder, *, resume=False, stop=None):
+    """Train, up to `stop` iterations if given; the trainer."""
+    cfg = cfg.clone()
+    cfg.OUTPUT_DIR = str(folder)
+    os.makedirs(folder, exist_ok=True)
+    trainer = ClassifierTrainer(cfg)
+    if stop is not None:
+        train = trainer.train
+        trainer.train = lambda start, end: train(start, stop)
+    trainer.result = trainer.fit(resume=resume)
+    return trainer
+
+
+def state(trainer):
+    return {
+        "model": trainer.distilled.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "scaler": trainer.grad_scaler.state_dict(),
+    }
+
+
+@pytest.mark.parametrize("methods", [("KD",), ("MLD",), ("CTKD", "REVIEWKD", "PAD")])
+def test_one_seed_gives_the_same_run_bit_for_bit(cfg, tmp_path, methods):
+    cfg.DISTILL.METHODS = methods
+    runs = [state(fit(cfg, tmp_path / name)) for name in "ab"]
+    torch.testing.assert_close(*runs, rtol=0, atol=0)
+    cfg.SEED = 1
+    other = state(fit(cfg, tmp_path / "c"))["model"]
+    assert not torch.equal(other["student.conv1.weight"], runs[0]["model"]["student.conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("methods", "amp"),
+    [(("MLD", "CTKD"), False), (("REVIEWKD", "PAD"), True), (("FCFD",), False)],
+)
+def test_a_resumed_run_equals_a_straight_one_bit_for_bit(cfg, tmp_path, methods, amp):
+    cfg.DISTILL.METHODS, cfg.DISTILL.EA.ENABLED = methods, True
+    cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.ACCUMULATE = amp, 2
+    straight = fit(cfg, tmp_path / "straight")
+    fit(cfg, tmp_path / "resumed", stop=5)  # the epoch ends there, so there is a checkpoint
+    resumed = fit(cfg, tmp_path / "resumed", resume=True)
+    assert resumed.start_iter == 5
+    torch.testing.assert_close(state(straight), state(resumed), rtol=0, atol=0)
+    same = ("top1", "top5", "best_top1", "teacher_top1", "epochs")
+    assert all(straight.result[key] == resumed.result[key] for key in same)
+
+
+def test_what_a_run_leaves(cfg, tmp_path):
+    cfg.DISTILL.METHODS = ("CTKD",)
+    trainer = fit(cfg, tmp_path / "run")
+    files = set(os.listdir(tmp_path / "run"))
+    assert {"model_final.pth", "model_best.pth", "metrics.json", "result.json"} <= files
+    kept = [name for name in files if name.startswith("model_0")]
+    assert kept == ["model_0000009.pth"]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result == trainer.result
+    assert result["epochs"] == 2 and result["seconds"] > 0
+    assert 0 <= result["top1"] <= result["best_top1"] <= 100
+    student = build_classifier("resnet8", 10)
+    saved = torch.load(tmp_path / "run" / "model_final.pth", weights_only=True)
+    student.load_state_dict(saved["model"])
+    assert list(saved["helpers"]) == ["CTKD.u"] or len(saved["helpers"]) == 1
+    assert evaluate_weights(cfg, str(tmp_path / "run" / "model_final.pth")) == {
+        key: result[key] for key in ("top1", "top5")
+    }
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.json").open()]
+    assert {"top1", "top5", "loss_cls", "loss_ctkd", "lr"} <= rows[-1].keys() | rows[0].keys()
+
+
+def test_a_resumed_run_keeps_as_few_checkpoints(cfg, tmp_path):
+    fit(cfg, tmp_path / "run", stop=5)
+    assert os.path.exists(tmp_path / "run" / "model_0000004.pth")
+    fit(cfg, tmp_path / "run", resume=True)
+    kept = [name for name in os.listdir(tmp_path / "run") if name.startswith("model_0")]
+    assert kept == ["model_0000009.pth"]
+
+
+def test_the_learning_rate_falls_after_whole_epochs(cfg, tmp_path):
+    rates = []
+    trainer = ClassifierTrainer(cfg)
+    scheduler = trainer._build_scheduler()
+    for _ in range(10):
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+        scheduler.step()
+    assert rates == pytest.approx([0.05] * 5 + [0.005] * 5)
+    cfg.SOLVER.STEPS = (1, 2)
+    with pytest.raises(UserError, match="SOLVER.STEPS"):
+        ClassifierTrainer(cfg)._build_scheduler()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("method", sorted(DISTILLERS))
+def test_mixed_precision_of_every_method(cfg, tmp_path, method, dtype):
+    cfg.DISTILL.METHODS = (method,)
+    cfg.DISTILL.EA.ENABLED = DISTILLERS[method].has_ea_form
+    cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE = True, dtype
+    cfg.MODEL.CHANNELS_LAST = True
+    trainer = fit(cfg, tmp_path / "run", stop=2)
+    assert all(torch.isfinite(p).all() for p in trainer.distilled.parameters())
+
+
+def test_top_k_counts(cfg):
+    evaluator = TopKEvaluator()
+    evaluator.reset()
+    logits = torch.eye(6) + 0.1 * torch.arange(6)  # each row's own class, then from the last
+    labels = torch.tensor([0, 1, 2, 0, 0, 0])
+    evaluator.process({"labels": labels[:4]}, logits[:4])
+    evaluator.process({"labels": labels[4:]}, logits[4:])
+    assert evaluator.evaluate() == {"top1": 50.0, "top5": 50.0}
+    evaluator.reset()
+    evaluator.process({"labels": torch.tensor([1, 0])}, torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
+    assert evaluator.evaluate() == {"top1": 50.0, "top5": 100.0}
+
+
+def test_an_evaluation_draws_nothing_from_the_run(cfg):
+    model = DistilledClassifier(build_classifier("resnet8", 10))
+    before = random_state()
+    evaluate(model, read_test_set(cfg))
+    one = torch.rand(1)
+    set_random_state(before)
+    assert torch.equal(one, torch.rand(1))
+
+
+def test_a_loss_that_is_not_finite_names_the_images(cfg, tmp_path):
+    cfg.SOLVER.BASE_LR = 1e30
+    with pytest.raises(UserError, match="with the images number "):
+        fit(cfg, tmp_path / "run")
+
+
+def test_config_mistakes_are_in_words(cfg, tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("VERSION: 2\nSOLVER:\n  EPOCH: 3\n")
+    with pytest.raises(UserError, match="did you mean SOLVER.EPOCHS"):
+        load_config(str(path))
+    path.write_text("VERSION: 2\n")
+    with pytest.raises(UserError, match="SOLVER.EPOCHS must be 1 or more, not 0"):
+        load_config(str(path), ["SOLVER.EPOCHS", "0"])
+    with pytest.raises(UserError, match="SEED must be 0 or more"):
+        load_config(str(path), ["SEED", "-1"])
+    for key, value, words in [
+        ("MODEL.NAME", "", "MODEL.NAME is empty"),
+        ("MODEL.NAME", "resnet9", "did you mean resnet"),
+        ("DATASET.NAME", "", "DATASET.NAME: '' is unknown"),
+        ("TEACHER.WEIGHTS", "", "teacher resnet14 has no weights: set TEACHER.WEIGHTS"),
+        ("TEACHER.NAME", "", "There is no teacher: set TEACHER.CONFIG_FILE"),
+        ("TEACHER.NAME", "resnet20", "TEACHER.WEIGHTS does not fit its model"),
+    ]:
+        wrong = cfg.clone()
+        wrong.DISTILL.METHODS = ("KD",)
+        wrong.merge_from_list([key, value])
+        with pytest.raises(UserError, match=words):
+            ClassifierTrainer(wrong)
+
+
+def test_pretrained_is_for_external_models(cfg):
+    cfg.MODEL.WEIGHTS = "pretrained"
+    with pytest.raises(UserError, match="resnet8 has no pretrained weights"):
+        ClassifierTrainer(cfg)
+
+
+def test_steps_do_not_wait_for_the_device_but_for_the_losses(cfg, storage):
+    """No scalar is read back by the model itself, between two logged iterations."""
+    cfg.DISTILL.METHODS, cfg.DISTILL.EA.ENABLED = ("KD", "REVIEWKD"), True
+    trainer = ClassifierTrainer(cfg)
+    batch = next(iter(trainer.data_loader))
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            assert "_local_scalar_dense" not in str(function), function
+            return function(*args, **(kwargs or {}))
+
+    with EventStorage(3), Watch():
+        sum(trainer.distilled(batch).values()).backward()
+    assert list(itertools.islice(trainer.data_loader, 1))

@@ -1,0 +1,115 @@
+import itertools
+
+import pytest
+import torch
+
+from classification.data import Indices, TensorImages, read_images
+from classification.loader import TrainBatches, build_test_loader, build_train_loader
+from eakd_det.errors import UserError
+
+
+def steps(count, *, num_images=10, batch_size=4, **kwargs):
+    batches = TrainBatches(num_images, batch_size, seed=1, **kwargs)
+    return list(itertools.islice(batches, count))
+
+
+def test_an_epoch_has_each_image_once_and_a_smaller_last_step():
+    epoch = steps(3)
+    assert [len(b.images) for b in epoch] == [4, 4, 2]
+    assert sorted(sum((b.images for b in epoch), [])) == list(range(10))
+
+
+def test_epochs_and_seeds_differ():
+    first, second = steps(6)[:3], steps(6)[3:]
+    assert [b.images for b in first] != [b.images for b in second]
+    assert len({b.seed for b in first}) == len({b.seed for b in second}) == 1
+    assert first[0].seed != second[0].seed
+    other = list(itertools.islice(TrainBatches(10, 4, seed=2), 3))
+    assert [b.images for b in first] != [b.images for b in other]
+
+
+@pytest.mark.parametrize("start", [1, 3, 5, 6])
+def test_a_start_goes_on_where_an_endless_run_was(start):
+    assert steps(4, start=start) == steps(4 + start)[start:]
+
+
+@pytest.mark.parametrize(("world_size", "parts"), [(2, 1), (1, 2), (2, 2), (3, 1)])
+def test_processes_and_parts_share_a_step_evenly(world_size, parts):
+    whole = steps(3)
+    shares = [
+        steps(3 * parts, parts=parts, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    for i, step in enumerate(whole):
+        mine = [batch for share in shares for batch in share[i * parts : (i + 1) * parts]]
+        assert len({len(batch.images) for batch in mine}) == 1
+        images = sum((batch.images for batch in mine), [])
+        assert set(images) == set(step.images)
+        assert len(images) - len(step.images) == -len(step.images) % (world_size * parts)
+        assert {batch.seed for batch in mine} == {step.seed}
+
+
+def test_a_last_step_of_one_image_is_shared_by_repeating_it():
+    batches = [steps(3, num_images=9, rank=r, world_size=2)[2] for r in range(2)]
+    assert batches[0].images == batches[1].images and len(batches[0].images) == 1
+    (alone,) = steps(3, num_images=9)[2:]
+    assert len(alone.images) == 1
+
+
+def test_batches_do_not_depend_on_workers_nor_draw_from_the_run():
+    images = read_images("digits", is_train=True, num_views=2)
+    batches = []
+    for workers in (0, 2):
+        torch.manual_seed(3)
+        loader = build_train_loader(images, 8, seed=5, num_workers=workers)
+        batches.append(list(itertools.islice(loader, 3)))
+        assert torch.equal(torch.rand(1), torch.rand(1, generator=torch.manual_seed(3)))
+    for one, other in zip(*batches, strict=True):
+        assert one["indices"] == other["indices"]
+        for a, b in zip(one["views"], other["views"], strict=True):
+            assert torch.equal(a, b)
+
+
+def test_the_test_loader_gives_each_image_once_as_it_is():
+    images = read_images("digits", is_train=False)
+    batches = list(build_test_loader(images, 200))
+    assert sum((b["indices"] for b in batches), []) == list(range(500))
+    again = next(iter(build_test_loader(images, 200)))
+    assert torch.equal(batches[0]["views"][0], again["views"][0])
+
+
+def test_images_are_normalised():
+    images = read_images("digits", is_train=True)
+    images.is_train = False
+    (view,) = images.__getitems__(Indices(list(range(len(images))), 0))["views"]
+    assert view.shape == (1297, 3, 8, 8)
+    assert abs(view.mean()) < 0.01 and abs(view.std() - 1) < 0.01
+
+
+def test_a_training_set_may_be_cut_down_to_a_fixed_random_choice():
+    whole = read_images("digits", is_train=True)
+    part = read_images("digits", is_train=True, size=100)
+    assert len(part) == 100
+    assert torch.equal(part.images, read_images("digits", is_train=True, size=100).images)
+    assert not torch.equal(part.images, whole.images[:100])
+    with pytest.raises(UserError, match="DATASET.TRAIN_SIZE 2000: digits has 1297 images"):
+        read_images("digits", is_train=True, size=2000)
+
+
+def test_memory_of_the_set_is_not_changed_by_augmentation():
+    labels = torch.arange(3)
+    pixels = torch.randint(256, (3, 3, 8, 8), dtype=torch.uint8)
+    source = read_images("digits", is_train=True).source
+    images = TensorImages(pixels.clone(), labels, source, is_train=True, num_views=2)
+    images.__getitems__(Indices([0, 1, 2], 4))
+    assert torch.equal(images.images, pixels)
+
+
+def test_an_image_looks_the_same_in_any_batch_of_an_epoch():
+    images = read_images("digits", is_train=True, num_views=2)
+    together = images.__getitems__(Indices([3, 8, 5], 7))
+    alone = images.__getitems__(Indices([5], 7))
+    later = images.__getitems__(Indices([5], 8))
+    for a, b, c in zip(together["views"], alone["views"], later["views"], strict=True):
+        assert torch.equal(a[2:], b)
+        assert not torch.equal(b, c)

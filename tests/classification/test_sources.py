@@ -1,0 +1,72 @@
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from classification.data import Indices, read_images
+from classification.sources import DATASETS, DEBIAN_FASHION_MNIST
+from eakd_det.errors import UserError
+
+
+def write_image(path, value, size=(80, 70)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full((*size, 3), value, np.uint8)
+    pixels[: size[0] // 2] //= 2
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def imagenet(tmp_path):
+    for split in ("train", "val"):
+        for label in range(2):
+            for i in range(3):
+                write_image(tmp_path / "imagenet" / split / f"n{label}" / f"{i}.jpg", 60 * i)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", sorted(DATASETS.keys() - {"digits", "fashion_mnist"}))
+def test_missing_files_are_one_sentence_with_the_command(name, tmp_path):
+    with pytest.raises(UserError) as info:
+        read_images(name, str(tmp_path), is_train=True)
+    text = str(info.value)
+    assert "\n" not in text and f"{name} is not in {tmp_path}" in text
+    command = DATASETS[name].fetch.format(root=tmp_path)
+    assert command in text and str(tmp_path) in command
+
+
+def test_an_unknown_set_names_the_known_ones():
+    with pytest.raises(UserError, match="'cifar' is unknown; choose from cifar10, cifar100"):
+        read_images("cifar", is_train=True)
+
+
+@pytest.mark.parametrize("is_train", [True, False])
+def test_imagenet_folders(imagenet, is_train):
+    images = read_images("imagenet", str(imagenet), is_train=is_train, num_views=1 + is_train)
+    batch = images.__getitems__(Indices([0, 4], 7))
+    assert batch["labels"].tolist() == [0, 1]
+    assert [view.shape for view in batch["views"]] == [(2, 3, 224, 224)] * (1 + is_train)
+    again = images.__getitems__(Indices([0, 4], 7))
+    assert all((a == b).all() for a, b in zip(batch["views"], again["views"], strict=True))
+
+
+def test_tiny_imagenet_reads_its_list_of_validation_classes(tmp_path):
+    root = tmp_path / "tiny-imagenet-200"
+    for name in ("n01", "n02"):
+        write_image(root / "train" / name / "images" / "a.JPEG", 9, (64, 64))
+    for i in range(2):
+        write_image(root / "val" / "images" / f"val_{i}.JPEG", 9, (64, 64))
+    (root / "val" / "val_annotations.txt").write_text(
+        "val_0.JPEG\tn02\t0\t0\t9\t9\nval_1.JPEG\tn01\t0\t0\t9\t9\n"
+    )
+    images = read_images("tiny_imagenet", str(tmp_path), is_train=False)
+    assert [label for _, label in images.samples] == [1, 0]
+    assert images.__getitems__(Indices([0, 1], 0))["views"][0].shape == (2, 3, 64, 64)
+
+
+@pytest.mark.skipif(not os.path.isdir(DEBIAN_FASHION_MNIST), reason="package not installed")
+def test_fashion_mnist_of_debian_is_unpacked_once(tmp_path):
+    images = read_images("fashion_mnist", str(tmp_path), is_train=True)
+    assert len(images) == 60000 and images.labels.bincount().tolist() == [6000] * 10
+    assert len(read_images("fashion_mnist", str(tmp_path), is_train=False)) == 10000
+    assert os.listdir(tmp_path / "FashionMNIST") == ["raw"]

@@ -1,0 +1,70 @@
+#!/usr/bin/env python
+"""Train or evaluate a classifier; the command line is Detectron2's.
+
+tools/train_classifier.py --config-file configs/Digits/EA-KD.yaml
+tools/train_classifier.py --config-file configs/CIFAR100/EA-KD/vgg13_vgg8.yaml --num-gpus 2
+tools/train_classifier.py --config-file ... --resume
+tools/train_classifier.py --config-file ... --eval-only MODEL.WEIGHTS output/.../model_final.pth
+
+A teacher that TEACHER.CONFIG_FILE names and that has no weights yet is trained first; with --resume
+that goes on where it was, too. --teacher-only ends there.
+"""
+
+from detectron2.engine import default_argument_parser
+from detectron2.utils import comm
+
+from classification.config import load_config
+from classification.engine import ClassifierTrainer
+from classification.evaluation import evaluate_weights
+from classification.teacher import needs_training
+from eakd_det.checkpoint import last_checkpoint
+from eakd_det.detectors import use_available_device
+from eakd_det.launch import launch, set_up
+
+
+def parse_arguments():
+    parser = default_argument_parser()
+    parser.description = __doc__
+    parser.add_argument(
+        "--teacher-only", action="store_true", help="train the teacher, if need be, and stop"
+    )
+    parser.add_argument(
+        "--wandb", metavar="PROJECT", help="send TensorBoard's data to Weights & Biases, too"
+    )
+    return parser.parse_args()
+
+
+def fit(cfg, args):
+    cfg.freeze()
+    set_up(cfg, args, cfg.OUTPUT_DIR)
+    return ClassifierTrainer(cfg).fit(resume=args.resume)
+
+
+def main(args):
+    cfg = load_config(args.config_file, args.opts)
+    use_available_device(cfg)
+    if args.eval_only:
+        set_up(cfg, args, cfg.OUTPUT_DIR)
+        weights = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else cfg.MODEL.WEIGHTS
+        result = evaluate_weights(cfg, weights)
+    else:
+        teacher = needs_training(cfg)
+        comm.synchronize()  # before the first process may have trained it
+        if teacher is not None:
+            fit(teacher, args)
+        result = {} if args.teacher_only else fit(cfg, args)
+    if result:
+        print(describe(result))
+
+
+def describe(result):
+    lines = [f"student: top-1 {result['top1']:.2f}, top-5 {result['top5']:.2f}"]
+    if "best_top1" in result:
+        lines.append(f"best top-1 of an epoch {result['best_top1']:.2f}")
+    if result.get("teacher_top1") is not None:
+        lines.append(f"teacher: top-1 {result['teacher_top1']:.2f}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    launch(main, parse_arguments())
