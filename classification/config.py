@@ -74,6 +74,9 @@ def load_config(path: str, options: list[str] = ()) -> CfgNode:
     for key, value in _must_be_positive(cfg):
         if value < 1:
             raise UserError(f"{key} must be 1 or more, not {value}.")
+    steps, epochs = list(cfg.SOLVER.STEPS), cfg.SOLVER.EPOCHS
+    if steps != sorted(set(steps)) or steps[-1:] >= [epochs]:
+        raise UserError(f"SOLVER.STEPS {tuple(steps)} must rise and end before EPOCHS {epochs}.")
     return cfg
 
 

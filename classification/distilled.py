@@ -1,9 +1,8 @@
-"""A student classifier in training: its losses beside a teacher, one forward pass of each a view."""
+"""A student classifier in training, beside a teacher: one forward pass of each for each view."""
 
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,6 +12,7 @@ from eakd_det.errors import UserError
 from eakd_det.statistics import LOG_PERIOD, part_statistics, weight_columns
 
 from .distillers import DISTILLERS, ImageComparison
+from .loader import LARGE_PRIME
 from .models import Outputs, features_of
 from .teacher import Teacher
 
@@ -38,6 +38,7 @@ class DistilledClassifier(nn.Module):
         image_size: int = 32,
         channels_last: bool = False,
         steps_per_epoch: int = 1,
+        seed: int = 0,
     ):
         """
         Args:
@@ -50,6 +51,7 @@ class DistilledClassifier(nn.Module):
             image_size: height and width of the images.
             channels_last: the memory format of the images and of both networks.
             steps_per_epoch: by which iterations become epochs.
+            seed: of what a method draws at each step, the same in all processes.
 
         Raises:
             UserError: teacher and student cannot be compared by the methods.
@@ -60,15 +62,17 @@ class DistilledClassifier(nn.Module):
         self.teacher, self.layers = teacher, layers
         if teacher is not None:
             teacher.model.to(memory_format=self.format)
-        self.ce_weight, self.steps_per_epoch = ce_weight, steps_per_epoch
+        self.ce_weight, self.steps_per_epoch, self.seed = ce_weight, steps_per_epoch, seed
         self.methods = {name: dict(options) for name, options in (methods or {}).items()}
         self.weigh = EA_MODES[ea["mode"]] if ea and ea["enabled"] else None
         self.entropy_temperature = ea["temperature"] if ea else 1.0
         self.entropy_bound = (ea["bound"] or None) if ea else None
-        self._refuse_what_does_not_go_together()
         compared = {DISTILLERS[name].compares for name in self.methods}
         self.compares_features = "features" in compared
         self.num_views = 2 if "views" in compared else 1
+        of_paths = [name for name in self.methods if DISTILLERS[name].compares == "paths"]
+        self.path_method = of_paths[0] if of_paths else None
+        self._refuse_what_does_not_go_together()
         self.helpers = nn.ModuleDict(self._build_helpers(image_size))
 
     def _apply(self, fn, *args, **kwargs):
@@ -76,6 +80,13 @@ class DistilledClassifier(nn.Module):
         if self.teacher is not None:
             self.teacher.model._apply(fn, *args, **kwargs)
         return super()._apply(fn, *args, **kwargs)
+
+    def train(self, mode: bool = True) -> "DistilledClassifier":
+        """The teacher stays in eval mode, but for FCFD, where batches normalise it, too."""
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.model.train(mode and self.path_method is not None)
+        return self
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor] | Tensor:
         """
@@ -95,40 +106,44 @@ class DistilledClassifier(nn.Module):
         if not self.methods:
             return {"loss_cls": self.ce_weight * F.cross_entropy(self.student(views[0]), labels)}
         step = get_event_storage().iter
-        epoch = step // self.steps_per_epoch + 1
-        comparison = self._compare(views, labels, epoch)
+        comparison = self._compare(views, labels, step)
         heads = [head for head in (*comparison.heads, comparison.strong) if head is not None]
         self._weigh_and_log(heads, is_logged=(step + 1) % LOG_PERIOD == 0)
         cross_entropies = [F.cross_entropy(head.student_logits, labels) for head in heads]
         return {
             "loss_cls": self.ce_weight * sum(cross_entropies),
-            **self._distill(comparison, epoch),
+            **self._distill(comparison),
         }
 
-    def _distill(self, comparison: ImageComparison, epoch: int) -> dict[str, Tensor]:
+    def _distill(self, comparison: ImageComparison) -> dict[str, Tensor]:
         losses = {}
         for name, options in self.methods.items():
             options = dict(options)
             scale, warmup = options.pop("weight"), options.pop("warmup")
             if warmup:
-                scale *= min(epoch / warmup, 1.0)
+                scale *= min(comparison.epoch / warmup, 1.0)
             if name in self.helpers:
                 options["helper"] = self.helpers[name]
             for suffix, loss in DISTILLERS[name](comparison, **options).items():
                 losses[f"loss_{name.lower()}{suffix}"] = scale * loss
         return losses
 
-    def _compare(self, views: list[Tensor], labels: Tensor, epoch: int) -> ImageComparison:
+    def _compare(self, views: list[Tensor], labels: Tensor, step: int) -> ImageComparison:
         """Run both networks on each view; features are those of the first."""
-        weak = self._outputs(views[0])
-        strong = [self._logits(view) for view in views[1:]]
-        heads = [_head(*pair, labels) for pair in [(x.logits for x in weak), *strong]]
-        student, teacher = weak
+        epoch = step // self.steps_per_epoch + 1
+        if self.path_method is not None:
+            networks = self.student, self.teacher.model, self.helpers[self.path_method]
+            seed = self.seed * LARGE_PRIME + step
+            paths = DISTILLERS[self.path_method].run(*networks, views[0], seed)
+            head = _head(paths.student_logits, paths.teacher_logits, labels)
+            return ImageComparison([], [], [head], paths=paths, epoch=epoch)
+        student, teacher = self._outputs(views[0])
+        strong = [_head(*self._logits(view), labels) for view in views[1:]]
         return ImageComparison(
             student_features=_levels(student.maps, student.pooled),
             teacher_features=_levels(teacher.preactivations, teacher.pooled),
-            heads=heads[:1],
-            strong=heads[1] if strong else None,
+            heads=[_head(student.logits, teacher.logits, labels)],
+            strong=strong[0] if strong else None,
             epoch=epoch,
         )
 
@@ -165,7 +180,14 @@ class DistilledClassifier(nn.Module):
         without = [name for name in self.methods if not DISTILLERS[name].has_ea_form]
         if self.weigh is not None and without:
             raise UserError(
-                f"{without[0]} has no EA form: its weights are static. Set DISTILL.EA.ENABLED False."
+                f"{without[0]} has no EA form: its weights are static. DISTILL.EA.ENABLED must be "
+                "False."
+            )
+        others = [n for n in self.methods if DISTILLERS[n].compares not in ("logits", "paths")]
+        if self.path_method is not None and others:
+            raise UserError(
+                f"{self.path_method} runs both networks itself and goes together with methods on "
+                f"logits alone, not with {others[0]}."
             )
 
     def _build_helpers(self, image_size: int) -> dict[str, nn.Module]:
@@ -173,16 +195,17 @@ class DistilledClassifier(nn.Module):
         names = [name for name in self.methods if DISTILLERS[name].has_helper]
         if not names:
             return {}
-        channels = []
+        images = torch.zeros(1, 3, image_size, image_size)
         with torch.random.fork_rng(devices=[]):
-            if self.compares_features:
-                channels = self._feature_channels(image_size)
-            return {name: DISTILLERS[name].build_helper(*channels) for name in names}
+            if self.path_method is not None:
+                arguments = self.student, self.teacher.model, images
+            else:
+                arguments = self._feature_channels(images) if self.compares_features else ()
+            return {name: DISTILLERS[name].build_helper(*arguments) for name in names}
 
     @torch.no_grad()
-    def _feature_channels(self, image_size: int) -> tuple[list[int], list[int]]:
+    def _feature_channels(self, images: Tensor) -> tuple[list[int], list[int]]:
         """Channels of the features of student and teacher, from a forward pass of one image."""
-        images = torch.zeros(1, 3, image_size, image_size)
         was_training = self.student.training
         self.student.eval()
         student = features_of(self.student, images, self.layers)

@@ -16,17 +16,26 @@ from eakd_det.distillers import (
     ReviewDistiller,
     scalar_defaults,
 )
+from eakd_det.errors import UserError
 from eakd_det.losses import (
     CurriculumTemperature,
+    FeatureBridges,
+    PathOutputs,
     PrimeAwareHead,
     curriculum_strength,
     dkd_loss,
+    draw_paths,
+    fcfd_loss,
+    feature_rampup,
     kd_loss,
     multi_level_loss,
     pad_loss,
+    run_paths,
     ttm_loss,
     wttm_loss,
 )
+
+from .models import StagedClassifier
 
 
 @dataclass
@@ -39,10 +48,12 @@ class ImageComparison(Comparison):
 
     Attributes:
         strong: what both say of the strong view; None if no method asks for it.
+        paths: what the paths through both networks say; None if no method asks for it.
         epoch: counted from 1.
     """
 
     strong: Head | None = None
+    paths: PathOutputs | None = None
     epoch: int = 1
 
     def image_weight(self) -> Tensor | None:
@@ -94,8 +105,8 @@ class CurriculumDistiller(HelpedDistiller):
     def __init__(self):
         self.defaults = scalar_defaults(curriculum_strength)
 
-    def build_helper(self, *channels: list[int]) -> nn.Module:
-        """The temperature."""
+    def build_helper(self, *networks: Any) -> nn.Module:
+        """The temperature, whatever the networks are."""
         return CurriculumTemperature()
 
     def statistics(self, helper: nn.Module) -> dict[str, float]:
@@ -138,6 +149,67 @@ class PrimeAwareDistiller(HelpedDistiller):
         return {"": pad_loss(mapped, teacher_features, log_variance, weight=weight)}
 
 
+class PathDistiller(HelpedDistiller):
+    """FCFD: paths that begin in one network and end in the other.
+
+    It runs both networks itself.
+
+    Attributes:
+        defaults, compares: as those of ReviewDistiller.
+    """
+
+    compares = "paths"
+
+    def __init__(self):
+        losses_own = scalar_defaults(fcfd_loss, leave_out=("weight",))
+        self.defaults = {**losses_own, **scalar_defaults(feature_rampup)}
+
+    def build_helper(self, student: nn.Module, teacher: nn.Module, images: Tensor) -> nn.Module:
+        """The bridges between the networks.
+
+        Args:
+            images: an example, (1, 3, H, W).
+
+        Raises:
+            UserError: the networks have other stages, or maps that no bridge fits.
+        """
+        for network in (student, teacher):
+            if not isinstance(network, StagedClassifier):
+                raise UserError(
+                    f"FCFD cuts networks into stages, which {type(network).__name__} does not "
+                    "have; take a model of classification.models."
+                )
+        try:
+            return FeatureBridges(student, teacher, images)
+        except ValueError as error:
+            raise UserError(f"FCFD: {error}") from error
+
+    def run(
+        self, student: nn.Module, teacher: nn.Module, helper: nn.Module, images: Tensor, seed: int
+    ) -> PathOutputs:
+        """Both networks and two mixed paths that the seed draws."""
+        return run_paths(student, teacher, helper, images, draw_paths(student.num_stages, seed))
+
+    def __call__(
+        self,
+        comparison: ImageComparison,
+        *,
+        helper: nn.Module,
+        feature_weight: float,
+        feature_warmup: int,
+        **options: Any,
+    ) -> dict[str, Tensor]:
+        """ "_l2" and "_kl"."""
+        rampup = feature_rampup(comparison.epoch, feature_warmup=feature_warmup)
+        losses = fcfd_loss(
+            comparison.paths,
+            feature_weight=rampup * feature_weight,
+            weight=comparison.image_weight(),
+            **options,
+        )
+        return {f"_{part}": loss for part, loss in losses.items()}
+
+
 DISTILLERS = {
     "KD": LogitDistiller(kd_loss),
     "DKD": LogitDistiller(dkd_loss),
@@ -147,4 +219,5 @@ DISTILLERS = {
     "CTKD": CurriculumDistiller(),
     "PAD": PrimeAwareDistiller(),
     "REVIEWKD": ReviewDistiller(),
+    "FCFD": PathDistiller(),
 }

@@ -16,14 +16,14 @@ from detectron2.utils.env import seed_all_rng
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 from torch import nn
 
-from eakd_det.checkpoint import SafeCheckpointer, StudentWriter, load_strictly, write_atomically
+from eakd_det.checkpoint import SafeCheckpointer, StudentWriter, write_atomically
 from eakd_det.distilled import method_settings
-from eakd_det.errors import UserError
 from eakd_det.evaluation import BestCheckpoint
 from eakd_det.resume import RandomStates, Stopwatch
 from eakd_det.statistics import LOG_PERIOD, show_statistics
 from eakd_det.step import DistillStep, log_step, precision
 
+from .buffers import AverageBuffers
 from .data import read_images
 from .distilled import DistilledClassifier
 from .distillers import DISTILLERS
@@ -53,6 +53,7 @@ def build_distilled(cfg: CfgNode, steps_per_epoch: int = 1) -> DistilledClassifi
         image_size=source.image_size,
         channels_last=cfg.MODEL.CHANNELS_LAST,
         steps_per_epoch=steps_per_epoch,
+        seed=cfg.SEED,
     )
     return distilled.to(cfg.MODEL.DEVICE)
 
@@ -84,7 +85,12 @@ class ClassifierTrainer(DistillStep):
         )
         device_ids = [comm.get_local_rank()] if cfg.MODEL.DEVICE.startswith("cuda") else None
         super().__init__(
-            create_ddp_model(self.distilled, broadcast_buffers=False, device_ids=device_ids),
+            create_ddp_model(
+                self.distilled,
+                broadcast_buffers=False,
+                device_ids=device_ids,
+                find_unused_parameters=self.distilled.path_method is not None,
+            ),
             build_train_loader(
                 images,
                 solver.BATCH_SIZE,
@@ -123,7 +129,9 @@ class ClassifierTrainer(DistillStep):
         loader = read_test_set(self.cfg)
         teacher = {}
         if self.distilled.teacher is not None:
-            teacher = evaluate(DistilledClassifier(self.distilled.teacher.model), loader)
+            model = DistilledClassifier(self.distilled.teacher.model).eval()
+            teacher = evaluate(model, loader)
+            self.distilled.train()
             logger.info("The teacher's top-1 is %.2f", teacher.get("top1", float("nan")))
         stopwatch = Stopwatch()
         test = EpochTest(
@@ -170,6 +178,7 @@ class ClassifierTrainer(DistillStep):
             hooks.IterationTimer(),
             stopwatch,
             hooks.LRScheduler(scheduler=self._build_scheduler()),
+            AverageBuffers(self.distilled, self.steps_per_epoch),
             RandomStates(save_period),
             self._build_saver(save_period) if is_main else None,
             test,
@@ -191,13 +200,7 @@ class ClassifierTrainer(DistillStep):
         """The learning rate falls by GAMMA after each epoch of STEPS."""
         solver = self.cfg.SOLVER
         values = [solver.GAMMA**i for i in range(len(solver.STEPS) + 1)]
-        milestones = [*solver.STEPS, solver.EPOCHS]
-        if milestones != sorted(set(milestones)):
-            raise UserError(
-                f"SOLVER.STEPS {tuple(solver.STEPS)} must rise and end before SOLVER.EPOCHS "
-                f"{solver.EPOCHS}."
-            )
-        schedule = MultiStepParamScheduler(values, milestones=milestones)
+        schedule = MultiStepParamScheduler(values, milestones=[*solver.STEPS, solver.EPOCHS])
         return LRMultiplier(self.optimizer, schedule, solver.EPOCHS * self.steps_per_epoch)
 
 

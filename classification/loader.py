@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from .data import FolderImages, Indices, TensorImages
 
-_LARGE_PRIME = 1_000_003  # keeps the epochs of runs with neighbouring seeds apart
+LARGE_PRIME = 1_000_003  # keeps what runs of neighbouring seeds draw apart
 
 
 class TrainBatches:
@@ -51,7 +51,7 @@ class TrainBatches:
         epoch, place = divmod(self.start, self.steps_per_epoch)
         shares = self.world_size * self.parts
         while True:
-            seed = self.seed * _LARGE_PRIME + epoch
+            seed = self.seed * LARGE_PRIME + epoch
             generator = torch.Generator().manual_seed(seed)
             order = torch.randperm(self.num_images, generator=generator).tolist()
             for step in range(place, self.steps_per_epoch):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from functools import reduce
 from typing import Any
 
+import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils.file_io import PathManager
 
@@ -91,6 +92,8 @@ def merge_config(cfg: CfgNode, path: str, options: list[str] = ()) -> None:
     ]:
         try:
             merge()
+        except yaml.YAMLError as error:
+            raise UserError(f"{source} is no YAML: {error}") from error
         except (AssertionError, KeyError, ValueError) as error:  # what yacs raises
             text = str(error.args[0]) if error.args else ""
             hint = _nearest_key(text, cfg)

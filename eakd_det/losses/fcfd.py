@@ -66,8 +66,11 @@ def feature_losses(outputs: PathOutputs, *, weight: Tensor | None = None) -> Ten
 
 
 def feature_rampup(epoch: float, *, feature_warmup: int = 20) -> float:
-    """Factor of `feature_weight`: it rises over the first epochs, which are counted from 1."""
-    return min(epoch / feature_warmup, 1.0)
+    """Factor of `feature_weight` in an epoch, counted from 1.
+
+    It rises to 1 over the first `feature_warmup` epochs; with 0 it is 1 from the start.
+    """
+    return min(epoch / feature_warmup, 1.0) if feature_warmup else 1.0
 
 
 def _squared_error(x: Tensor, target: Tensor) -> Tensor:

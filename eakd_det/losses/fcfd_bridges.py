@@ -48,7 +48,7 @@ class FeatureBridges(nn.Module):
         emits = {TEACHER: teacher.emits, STUDENT: student.emits}
         self.bridges = nn.ModuleDict()
         for stage in range(1, student.num_stages):
-            self._refuse_other_ratios(stage, shapes[STUDENT][stage], shapes[TEACHER][stage])
+            _refuse_other_ratios(stage, shapes[STUDENT][stage], shapes[TEACHER][stage])
             self.bridges[str(stage)] = nn.ModuleDict()
             for to, source in ((TEACHER, STUDENT), (STUDENT, TEACHER)):
                 bridge = _bridge(shapes[source][stage], shapes[to][stage], emits[to])
@@ -58,14 +58,15 @@ class FeatureBridges(nn.Module):
         """A map of `stage` of one network as a map of that stage of the network `to`."""
         return self.bridges[str(stage)][str(to)][str(1 - to)](x)
 
-    def _refuse_other_ratios(self, stage: int, student: torch.Size, teacher: torch.Size) -> None:
-        sizes = {tuple(student[2:]): "student", tuple(teacher[2:]): "teacher"}
-        small, large = min(sizes), max(sizes)
-        if small != large and tuple(2 * n for n in small) != large:
-            raise ValueError(
-                f"stage {stage}: the {sizes[large]}'s map is {large[0]} x {large[1]} and the "
-                f"{sizes[small]}'s {small[0]} x {small[1]}; it may be as large or twice as large"
-            )
+
+def _refuse_other_ratios(stage: int, student: torch.Size, teacher: torch.Size) -> None:
+    sizes = {tuple(student[2:]): "student", tuple(teacher[2:]): "teacher"}
+    small, large = min(sizes), max(sizes)
+    if small != large and tuple(2 * n for n in small) != large:
+        raise ValueError(
+            f"stage {stage}: the {sizes[large]}'s map is {large[0]} x {large[1]} and the "
+            f"{sizes[small]}'s {small[0]} x {small[1]}; it may be as large or twice as large"
+        )
 
 
 def _bridge(source: torch.Size, target: torch.Size, emits: str) -> nn.Sequential:
@@ -88,7 +89,7 @@ def _map_shapes(network: nn.Module, images: Tensor) -> list[torch.Size]:
 
 
 def pure_maps(network: nn.Module, images: Tensor) -> list[Tensor]:
-    """Of all stages."""
+    """The map of each stage of a network alone."""
     maps = [images]
     for stage in range(network.num_stages):
         maps.append(network.stage(stage, maps[-1]))

@@ -87,7 +87,9 @@ def test_a_batch_of_one_trains(cfg, storage, name):
         loss.backward()
         assert torch.isfinite(loss)
         for key, parameter in distilled.named_parameters():
-            assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), key
+            if "bridges" in key and parameter.grad is None:
+                continue  # of a path that was not drawn
+            assert torch.isfinite(parameter.grad).all(), key
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -189,3 +191,31 @@ def test_external_models_are_teachers_and_students(cfg, storage):
     cfg.TEACHER.LAYERS = ()
     with pytest.raises(UserError, match="LAYERS"):
         build(cfg, "REVIEWKD")
+
+
+def test_the_teacher_stays_as_it_is_but_in_fcfd(cfg, storage):
+    distilled = build(cfg, "KD")
+    assert distilled.training and not distilled.teacher.model.training
+    distilled.eval()
+    distilled = build(cfg, "FCFD")
+    assert distilled.teacher.model.training
+    assert not distilled.eval().teacher.model.training
+
+
+def test_fcfd_goes_with_logits_alone(cfg, storage):
+    got = losses(build(cfg, "FCFD", "DKD", mode="full"))
+    assert got.keys() == {"loss_cls", "loss_fcfd_l2", "loss_fcfd_kl", "loss_dkd"}
+    for other in ("REVIEWKD", "MLD", "PAD"):
+        with pytest.raises(UserError, match=f"FCFD runs both networks itself.*{other}"):
+            build(cfg, "FCFD", other)
+
+
+def test_fcfd_refuses_what_it_cannot_cut_or_bridge(cfg):
+    for name, words in [
+        ("torchvision:resnet18", "ResNet does not have; take a model"),
+        ("ResNet18", "FCFD: .*5"),
+    ]:
+        torch.save(build_classifier(name, 10).state_dict(), cfg.TEACHER.WEIGHTS)
+        cfg.TEACHER.NAME = name
+        with pytest.raises(UserError, match=words):
+            build(cfg, "FCFD")

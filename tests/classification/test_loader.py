@@ -16,7 +16,7 @@ def steps(count, *, num_images=10, batch_size=4, **kwargs):
 def test_an_epoch_has_each_image_once_and_a_smaller_last_step():
     epoch = steps(3)
     assert [len(b.images) for b in epoch] == [4, 4, 2]
-    assert sorted(sum((b.images for b in epoch), [])) == list(range(10))
+    assert sorted([i for b in epoch for i in b.images]) == list(range(10))
 
 
 def test_epochs_and_seeds_differ():
@@ -43,7 +43,7 @@ def test_processes_and_parts_share_a_step_evenly(world_size, parts):
     for i, step in enumerate(whole):
         mine = [batch for share in shares for batch in share[i * parts : (i + 1) * parts]]
         assert len({len(batch.images) for batch in mine}) == 1
-        images = sum((batch.images for batch in mine), [])
+        images = [i for batch in mine for i in batch.images]
         assert set(images) == set(step.images)
         assert len(images) - len(step.images) == -len(step.images) % (world_size * parts)
         assert {batch.seed for batch in mine} == {step.seed}
@@ -73,7 +73,7 @@ def test_batches_do_not_depend_on_workers_nor_draw_from_the_run():
 def test_the_test_loader_gives_each_image_once_as_it_is():
     images = read_images("digits", is_train=False)
     batches = list(build_test_loader(images, 200))
-    assert sum((b["indices"] for b in batches), []) == list(range(500))
+    assert [i for b in batches for i in b["indices"]] == list(range(500))
     again = next(iter(build_test_loader(images, 200)))
     assert torch.equal(batches[0]["views"][0], again["views"][0])
 

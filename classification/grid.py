@@ -1,0 +1,137 @@
+"""A grid of configs and seeds: the runs, their folders, and what makes two runs the same."""
+
+import fcntl
+import hashlib
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from detectron2.config import CfgNode
+
+from eakd_det.checkpoint import write_atomically
+from eakd_det.errors import UserError
+
+from .config import load_config
+
+logger = logging.getLogger(__name__)
+
+NO_MATTER = ("DATASET.ROOT", "DATASET.NUM_WORKERS")  # to what a run gives
+
+
+@dataclass
+class Run:
+    """One config with one seed.
+
+    Attributes:
+        title: "[3/15] EA-KD/resnet20_resnet8 seed 2".
+        cfg: what the run will see, but for seed and folder.
+        folder: gets what it leaves.
+        arguments: of tools/train_classifier.py.
+        record: what sweep.json notes of it.
+    """
+
+    title: str
+    cfg: CfgNode
+    folder: Path
+    arguments: list[str]
+    record: dict[str, Any]
+
+    def result(self) -> dict[str, Any] | None:
+        """result.json of the run, if it is finished and its config and options are the same."""
+        path, record = self.folder / "result.json", self.folder / "sweep.json"
+        if not path.exists() or not record.exists():
+            return None
+        same = json.loads(record.read_text())["fingerprint"] == self.record["fingerprint"]
+        return json.loads(path.read_text()) if same else None
+
+    def open_log(self) -> TextIO:
+        """The file for the run's output, locked as long as the run or its process has it open.
+
+        The folder of a run with another config or other options is emptied.
+
+        Raises:
+            UserError: another process trains it, or the folder holds something else.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        log, record = self.folder / "stdout.txt", self.folder / "sweep.json"
+        others = [
+            p for p in self.folder.iterdir() if not p.name.startswith((log.name, record.name))
+        ]
+        if others and not record.exists():
+            raise UserError(f"{self.folder} was not made by a sweep: choose another --output-dir.")
+        file = open(log, "a")  # noqa: SIM115  (stays open)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise UserError(f"another process trains it: see {log}") from None
+        if record.exists():
+            noted = json.loads(record.read_text())
+            if noted["fingerprint"] == self.record["fingerprint"]:
+                return file
+            if noted["dataset"] != self.record["dataset"]:
+                file.close()
+                raise UserError(
+                    f"{self.folder} is of {noted['dataset']}: take another --output-dir."
+                )
+            logger.info("%s: its config or options have changed, it starts over", self.title)
+            self._note({**self.record, "fingerprint": ""})  # stopped here, it starts over again
+            for path in others:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            file.truncate(0)
+        self._note(self.record)
+        return file
+
+    def _note(self, record: dict[str, Any]) -> None:
+        with write_atomically(str(self.folder / "sweep.json")) as f:
+            json.dump(record, f, indent=2)
+
+
+def plan(
+    config_files: list[str], seeds: list[int], output_dir: str, options: list[str]
+) -> list[Run]:
+    """The runs of a grid, seed after seed, so that what there is of a sweep can be compared.
+
+    Args:
+        config_files: <method>/<teacher>_<student>.yaml; the last two parts name a config.
+        seeds: of each config.
+        output_dir: gets <method>/<teacher>_<student>/seed<s>.
+        options: KEY VALUE pairs for every run.
+
+    Raises:
+        UserError: a config or an option is wrong, or two configs have one name.
+    """
+    configs = {}
+    for file in dict.fromkeys(config_files):
+        name = "/".join(Path(file).absolute().with_suffix("").parts[-2:])
+        if name in configs:
+            raise UserError(
+                f"{configs[name][0]} and {file} would both be {name}: sweep them apart."
+            )
+        cfg = load_config(file, [*options, "SEED", str(min(seeds))])
+        configs[name] = file, cfg, _fingerprint(file, options)
+    if taken := {"SEED", "OUTPUT_DIR"} & set(options[::2]):
+        raise UserError(f"{' and '.join(sorted(taken))}: --seeds and --output-dir say that.")
+    grid = [(name, seed) for seed in dict.fromkeys(seeds) for name in configs]
+    runs = []
+    for number, (name, seed) in enumerate(grid, start=1):
+        file, cfg, fingerprint = configs[name]
+        folder = Path(output_dir, name, f"seed{seed}")
+        own = ["SEED", str(seed), "OUTPUT_DIR", str(folder)]
+        arguments = ["--config-file", file, "--resume", *own, *options]
+        record = {"dataset": cfg.DATASET.NAME, "seed": seed, "options": options}
+        record |= {"fingerprint": fingerprint, "arguments": arguments}
+        title = f"[{number}/{len(grid)}] {name} seed {seed}"
+        runs.append(Run(title, cfg, folder, arguments, record))
+    return runs
+
+
+def _fingerprint(config_file: str, options: list[str]) -> str:
+    """Hash of what a config says, with its _BASE_ files and the options; comments do not count."""
+    pairs = dict(zip(options[::2], options[1::2], strict=True))
+    pairs = {key: value for key, value in pairs.items() if key not in NO_MATTER}
+    content = [CfgNode.load_yaml_with_base(config_file), pairs]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

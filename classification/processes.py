@@ -1,0 +1,77 @@
+"""Processes that a sweep starts: what they are given of the machine, and their end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import TextIO
+
+import joblib
+import torch
+
+STOP_SECONDS = 10  # that a process has to end before it is killed
+TAIL_LINES = 8
+
+
+def start(command: list[str], log: TextIO, environment: dict[str, str]) -> subprocess.Popen:
+    """Start a Python script with its arguments; all that it says goes to `log`.
+
+    It leads a group of its own: Ctrl-C reaches the sweep alone, which then ends the whole group.
+    """
+    return subprocess.Popen(
+        [sys.executable, *command],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def stop(processes: Iterable[subprocess.Popen]) -> None:
+    """End processes, with those that they have started; the ones that do not obey are killed."""
+    running = [process for process in processes if process.poll() is None]
+    _signal(running, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS
+    for process in running:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, deadline - time.monotonic()))
+    _signal([process for process in running if process.poll() is None], signal.SIGKILL)
+    for process in running:
+        process.wait()
+
+
+def _signal(processes: Iterable[subprocess.Popen], number: int) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+
+
+def share(jobs: int, slot: int) -> dict[str, str]:
+    """The environment of process `slot` of `jobs` at once: its share of the cores, one GPU.
+
+    An OMP_NUM_THREADS that is set already is kept; of CUDA_VISIBLE_DEVICES one is taken.
+    """
+    environment = dict(os.environ)
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, joblib.cpu_count() // jobs)))
+    count = torch.cuda.device_count()
+    if count:
+        visible = environment.get("CUDA_VISIBLE_DEVICES")
+        gpus = visible.split(",") if visible else [str(number) for number in range(count)]
+        environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % count]
+    return environment
+
+
+def describe_end(code: int) -> str:
+    """How a process ended, from Popen's return code."""
+    return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+
+
+def tail(log_file: str) -> str:
+    """The last lines that a process wrote, indented under the name of their file."""
+    with open(log_file, errors="replace") as f:
+        lines = f.read().splitlines()[-TAIL_LINES:]
+    return "\n".join([f"{log_file} ends with", *(f"    {line}" for line in lines)])

@@ -1,0 +1,80 @@
+from classification.formats import as_latex, as_markdown
+
+MEAN = {"dataset": "cifar100", "runs": 5, "teacher_top1": 79.42, "interval": 0.1}
+SUMMARY = [
+    {**MEAN, "models": "wrn_40_2_wrn_40_1", "method": "KD", "mean": 73.456, "std": 0.123},
+    {
+        **{**MEAN, "models": "wrn_40_2_wrn_40_1", "method": "EA-KD", "mean": 74.3, "std": 0.1},
+        **{"published_mean": 74.38, "published_std": 0.1, "difference": -0.08, "source": "S, 1"},
+    },
+    {
+        **{**MEAN, "models": "a", "method": "Student", "mean": 70.0, "std": None, "runs": 1},
+        **{"teacher_top1": None, "published_mean": 69.5, "published_std": None},
+        **{"difference": 0.5, "source": "S, 2"},
+    },
+    {**MEAN, "dataset": "digits", "models": "a_b", "method": "KD", "mean": 1.0, "std": 0.0},
+]
+PAIRED = {"dataset": "cifar100", "models": "wrn_40_2_wrn_40_1", "method": "EA-KD", "minus": "KD"}
+DIFFERENCES = [
+    {**PAIRED, "runs": 3, "mean": 0.5, "interval": 0.7452},
+    {**PAIRED, "runs": 1, "mean": -0.25, "interval": None},
+]
+
+
+def cells(line):
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_markdown():
+    text = as_markdown(SUMMARY, DIFFERENCES, {"KD/a_b": [], "EA-KD/a_b": ["A.B", "1"]})
+    lines = text.splitlines()
+    rows = [cells(line) for line in lines if line.startswith("| ")]
+    assert rows == [
+        ["Models", "Method", "Top-1", "Runs", "Teacher", "Published", "Difference"],
+        ["wrn_40_2_wrn_40_1", "KD", "73.46 ± 0.12", "5", "79.42", "—", "—"],
+        ["wrn_40_2_wrn_40_1", "EA-KD", "74.30 ± 0.10", "5", "79.42", "74.38 ± 0.10", "-0.08"],
+        ["a", "Student", "70.00 ± —", "1", "—", "69.50", "+0.50"],
+        ["Models", "Methods", "Difference", "Runs"],
+        ["wrn_40_2_wrn_40_1", "EA-KD minus KD", "+0.50 ± 0.75", "3"],
+        ["wrn_40_2_wrn_40_1", "EA-KD minus KD", "-0.25 ± —", "1"],
+        ["Models", "Method", "Top-1", "Runs", "Teacher", "Published", "Difference"],
+        ["a_b", "KD", "1.00 ± 0.00", "5", "79.42", "—", "—"],
+    ]
+    assert [line for line in lines if line.startswith("#")] == ["## cifar100", "## digits"]
+    assert "Published: S, 1; S, 2." in lines
+    assert "Options of EA-KD/a_b: `A.B 1`." in lines
+
+
+def test_markdown_is_aligned():
+    blocks = as_markdown(SUMMARY, DIFFERENCES, {}).split("\n\n")
+    tables = [block.splitlines() for block in blocks if block.startswith("|")]
+    assert len(tables) == 3
+    for lines in tables:
+        columns = [[i for i, char in enumerate(line) if char == "|"] for line in lines]
+        assert all(bars == columns[0] for bars in columns)
+
+
+def test_options_of_all_runs_are_told_once():
+    text = as_markdown(SUMMARY, [], {"KD/a": ["A.B", "1"], "EA-KD/a": ["A.B", "1"]})
+    assert "Options of all runs: `A.B 1`." in text
+
+
+def test_latex():
+    lines = as_latex(SUMMARY, DIFFERENCES).splitlines()
+    assert lines.count(r"\begin{tabular}{llrrrrr}") == 2
+    assert lines.count(r"\begin{tabular}{llrr}") == 1
+    for row in (
+        r"wrn\_40\_2\_wrn\_40\_1 & KD & 73.46 $\pm$ 0.12 & 5 & 79.42 & --- & --- \\",
+        r"wrn\_40\_2\_wrn\_40\_1 & EA-KD minus KD & $-$0.25 $\pm$ --- & 1 \\",
+    ):
+        assert row in lines
+    text = "\n".join(lines)
+    assert text.count(r"\begin{") == text.count(r"\end{") == text.count(r"\toprule") == 3
+    assert all(line.count("&") in (0, 3, 6) for line in lines)
+
+
+def test_latex_escapes():
+    entry = {**SUMMARY[3], "models": r"a&b%c$d#e_f{g}h~i^j\k", "method": "KD+LS"}
+    row = as_latex([entry], []).splitlines()[6]
+    escaped = r"a\&b\%c\$d\#e\_f\{g\}h\textasciitilde{}i\textasciicircum{}j\textbackslash{}k"
+    assert row.startswith(f"{escaped} & KD+LS & ")

@@ -1,0 +1,93 @@
+import fcntl
+import os
+import signal
+import time
+
+import pytest
+
+from classification import processes
+
+
+@pytest.mark.parametrize(
+    ("visible", "gpus"), [(None, ["0", "1", "2", "0"]), ("5,3,GPU-a", ["5", "3", "GPU-a", "5"])]
+)
+def test_gpus_in_turn(monkeypatch, visible, gpus):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    environments = [processes.share(4, slot) for slot in range(4)]
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments] == gpus
+
+
+@pytest.mark.parametrize(("jobs", "threads"), [(1, "8"), (3, "2"), (20, "1")])
+def test_cores_are_shared(monkeypatch, jobs, threads):
+    monkeypatch.setattr("joblib.cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert processes.share(jobs, 0)["OMP_NUM_THREADS"] == threads
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert processes.share(jobs, 0)["OMP_NUM_THREADS"] == "5"
+
+
+def start(tmp_path, body):
+    """A started script that has printed something; its log is locked while a process has it."""
+    script, log = tmp_path / "script.py", tmp_path / "log.txt"
+    script.write_text(body)
+    with open(log, "w") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        process = processes.start([str(script)], f, dict(os.environ))
+    deadline = time.monotonic() + 20
+    while not log.read_text():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    return process, log
+
+
+def is_locked(path):
+    with open(path) as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def test_stop_ends_a_process_and_those_that_it_started(tmp_path):
+    body = """
+import subprocess, time
+subprocess.Popen(["sleep", "300"])
+print("started", flush=True)
+time.sleep(300)
+"""
+    process, log = start(tmp_path, body)
+    assert is_locked(log)
+    processes.stop([process])
+    assert process.returncode == -signal.SIGTERM
+    assert processes.describe_end(process.returncode) == "killed by SIGTERM"
+    deadline = time.monotonic() + 10
+    while is_locked(log):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    processes.stop([process])  # of what has ended already nothing is left to do
+
+
+def test_stop_kills_what_does_not_obey(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "STOP_SECONDS", 0.3)
+    body = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("deaf", flush=True)
+time.sleep(300)
+"""
+    process, _ = start(tmp_path, body)
+    processes.stop([process])
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_the_tail_of_a_log(tmp_path):
+    path = tmp_path / "log.txt"
+    path.write_bytes(b"".join(b"%d\n" % i for i in range(50)) + b"\xff last")
+    lines = processes.tail(str(path)).splitlines()
+    assert lines[0] == f"{path} ends with"
+    assert lines[1:] == [*(f"    {i}" for i in range(43, 50)), "    � last"]
+    assert processes.describe_end(2) == "exit code 2"

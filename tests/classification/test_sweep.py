@@ -1,0 +1,315 @@
+"""The runs are real processes, of a script in place of tools/train_classifier.py."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from classification.grid import plan
+from classification.sweep import run_sweep
+
+ROOT = Path(__file__).parents[2]
+# What every script below begins with: the arguments, and how a run is finished.
+PRELUDE = """
+import json, os, pathlib, sys, time
+arguments = sys.argv[1:]
+config = arguments[arguments.index("--config-file") + 1]
+seed, folder = (arguments[arguments.index(key) + 1] for key in ("SEED", "OUTPUT_DIR"))
+assert "--resume" in arguments
+folder = pathlib.Path(folder)
+
+def finish(top1):
+    result = {"top1": top1, "top5": 99.0, "best_top1": top1, "teacher_top1": None}
+    folder.joinpath("result.json").write_text(json.dumps({**result, "seconds": 1.0, "epochs": 2}))
+
+"""
+COUNT = """
+with open(folder.parents[2] / "calls.txt", "a") as f:
+    f.write(f"{pathlib.Path(config).parent.name} {seed}\\n")
+finish(80 + int(seed))
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Writes a config of a method; its path."""
+
+    def write(method, text="", name="resnet20_resnet8"):
+        path = tmp_path / "configs" / method / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        base = path.parents[1] / "Base.yaml"
+        base.write_text("VERSION: 2\nDATASET:\n  NAME: digits\nMODEL:\n  NAME: resnet8\n")
+        path.write_text(f"_BASE_: ../Base.yaml\n{text}")
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Writes the script that is run; its path."""
+
+    def write(body):
+        path = tmp_path / "train.py"
+        path.write_text(PRELUDE + body)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def calls(out):
+    """What COUNT noted, since it was last asked."""
+    path = out / "calls.txt"
+    lines = path.read_text().splitlines() if path.exists() else []
+    path.unlink(missing_ok=True)
+    return lines
+
+
+@pytest.fixture
+def sweep(script, out):
+    """Sweeps over configs with a script; the failures."""
+
+    def call(configs, seeds, options=(), *, body=COUNT, jobs=1):
+        runs = plan(configs, seeds, str(out), list(options))
+        return run_sweep(runs, script(body), str(out), jobs)
+
+    return call
+
+
+def test_finished_runs_are_not_trained_again(sweep, config, out, caplog):
+    configs = [config("KD"), config("EA-KD")]
+    with caplog.at_level("INFO", "classification"):
+        assert sweep(configs, [1, 2]) == {}
+    assert calls(out) == ["KD 1", "EA-KD 1", "KD 2", "EA-KD 2"]
+    assert "[3/4] KD/resnet20_resnet8 seed 2: started" in caplog.messages
+    (line,) = [m for m in caplog.messages if m.startswith("[3/4]") and "top-1" in m]
+    assert line.startswith("[3/4] KD/resnet20_resnet8 seed 2: top-1 82.00 (")
+    assert " s), left about 0:00:0" in line
+    with caplog.at_level("INFO", "classification"):
+        assert sweep(configs, [1, 2, 3]) == {}
+    assert calls(out) == ["KD 3", "EA-KD 3"]
+    assert "[1/6] KD/resnet20_resnet8 seed 1: top-1 81.00, done before" in caplog.messages
+
+
+def test_a_changed_option_or_config_starts_over(sweep, config, out, caplog):
+    files = [config("KD")]
+    folder = out / "KD" / "resnet20_resnet8" / "seed1"
+    sweep(files, [1], ["SOLVER.EPOCHS", "3", "DATASET.ROOT", "a"])
+    (folder / "model_final.pth").touch()
+    (folder / "inference").mkdir()
+    calls(out)
+    for options in (
+        ["SOLVER.EPOCHS", "3", "DATASET.ROOT", "b"],  # the same images, elsewhere
+        ["DATASET.NUM_WORKERS", "1", "SOLVER.EPOCHS", "3"],
+    ):
+        sweep(files, [1], options)
+        assert calls(out) == [] and (folder / "model_final.pth").exists()
+    with caplog.at_level("INFO", "classification"):
+        sweep(files, [1], ["SOLVER.EPOCHS", "4"])
+    assert "its config or options have changed, it starts over" in caplog.text
+    assert calls(out) == ["KD 1"]
+    assert sorted(p.name for p in folder.iterdir()) == ["result.json", "stdout.txt", "sweep.json"]
+    record = json.loads((folder / "sweep.json").read_text())
+    assert record["options"] == ["SOLVER.EPOCHS", "4"] and record["seed"] == 1
+    base = Path(files[0]).parents[1] / "Base.yaml"
+    text = base.read_text()
+    base.write_text(f"# a comment\n{text}")
+    sweep(files, [1], ["SOLVER.EPOCHS", "4"])
+    assert calls(out) == []
+    base.write_text(text.replace("resnet8", "resnet14"))
+    sweep(files, [1], ["SOLVER.EPOCHS", "4"])
+    assert calls(out) == ["KD 1"]
+
+
+def test_an_unfinished_run_keeps_what_it_has(sweep, config, out):
+    body = """
+if not (folder / "checkpoint").exists():
+    (folder / "checkpoint").touch()
+    sys.exit(3)
+finish(50.0)
+"""
+    (failure,) = sweep([config("KD")], [1], body=body).values()
+    assert failure.startswith("exit code 3")
+    assert sweep([config("KD")], [1], body=body) == {}
+
+
+def test_failures_are_listed_and_the_others_go_on(sweep, config, out):
+    body = """
+print("line", "a")
+print("boom", seed, flush=True)
+if seed == "1":
+    raise RuntimeError("the reason")
+if seed == "2":
+    os.kill(os.getpid(), 9)
+if seed == "4":
+    finish(70.0)
+"""
+    failures = sweep([config("KD")], [1, 2, 3, 4], body=body, jobs=2)
+    one, two, three = (failures[f"[{i}/4] KD/resnet20_resnet8 seed {i}"] for i in (1, 2, 3))
+    assert one.startswith("exit code 1; ") and one.endswith("    RuntimeError: the reason")
+    assert two.startswith("killed by SIGKILL; ") and two.endswith("    line a\n    boom 2")
+    assert three.startswith("no result.json; ")
+    assert len(failures) == 3
+    assert (out / "KD" / "resnet20_resnet8" / "seed4" / "result.json").exists()
+
+
+def test_jobs_overlap_and_share_the_cores(sweep, config, out, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("classification.processes.joblib.cpu_count", lambda: 7)
+    body = """
+(folder / "here").touch()
+others = [folder.parent / f"seed{s}" / "here" for s in "123"]
+deadline = time.monotonic() + 20
+while sum(p.exists() for p in others) < 2:
+    assert time.monotonic() < deadline, "alone"
+    time.sleep(0.02)
+finish(float(os.environ["OMP_NUM_THREADS"]))
+"""
+    assert sweep([config("KD")], [1, 2, 3], body=body, jobs=2) == {}
+    results = [json.loads(p.read_text())["top1"] for p in out.glob("*/*/*/result.json")]
+    assert results == [3.0] * 3
+
+
+TEACHER = """
+if "--teacher-only" in arguments:
+    weights = pathlib.Path(os.environ["TEACHER"])
+    assert not weights.exists()
+    with open(weights.parent / "trained.txt", "a") as f:
+        f.write("once")
+    if "DATASET.NUM_WORKERS" in arguments:
+        sys.exit("no data")
+    time.sleep(0.3)
+    weights.touch()
+else:
+    assert "Student" in config or pathlib.Path(os.environ["TEACHER"]).exists()
+    finish(60.0)
+"""
+
+
+@pytest.fixture
+def with_teacher(config, tmp_path, monkeypatch):
+    """Two configs with one teacher and one without."""
+    folder = tmp_path / "teacher"
+    folder.mkdir()
+    monkeypatch.setenv("TEACHER", str(folder / "model_final.pth"))
+    teacher = config("Teacher", f"OUTPUT_DIR: {folder}\n", "resnet20")
+    text = f'TEACHER:\n  CONFIG_FILE: {teacher}\nDISTILL:\n  METHODS: ("KD",)\n'
+    return [config("Student"), config("KD", text), config("EA-KD", text)]
+
+
+def test_a_missing_teacher_is_trained_once_before_the_grid(sweep, with_teacher, tmp_path, out):
+    assert sweep(with_teacher, [1, 2], body=TEACHER, jobs=2) == {}
+    assert (tmp_path / "teacher" / "trained.txt").read_text() == "once"
+    assert (out / "teachers" / "Teacher-resnet20.txt").exists()
+    assert len(list(out.glob("*/*/*/result.json"))) == 6
+
+
+def test_without_its_teacher_a_run_is_not_started(sweep, with_teacher, out):
+    failures = sweep(with_teacher, [1], ["DATASET.NUM_WORKERS", "1"], body=TEACHER)
+    teacher, *runs = failures.items()
+    assert teacher[0].startswith("teacher ") and teacher[1].endswith("    no data")
+    assert [why for _, why in runs] == ["not started without its teacher"] * 2
+    assert [p.parts[-4] for p in out.glob("*/*/*/result.json")] == ["Student"]
+
+
+def test_a_run_that_another_process_trains_is_left_alone(sweep, config, out):
+    sweep([config("KD")], [1], body="sys.exit(1)")
+    with open(out / "KD" / "resnet20_resnet8" / "seed1" / "stdout.txt") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        (why,) = sweep([config("KD")], [1]).values()
+        assert why.startswith("another process trains it")
+        assert calls(out) == []
+    assert sweep([config("KD")], [1]) == {}
+
+
+def test_folders_of_others_are_left_alone(sweep, config, out):
+    folder = out / "KD" / "resnet20_resnet8" / "seed1"
+    folder.mkdir(parents=True)
+    (folder / "thesis.txt").touch()
+    (why,) = sweep([config("KD")], [1]).values()
+    assert "was not made by a sweep" in why and (folder / "thesis.txt").exists()
+    sweep([config("KD")], [2])
+    (why,) = sweep([config("KD")], [2], ["DATASET.NAME", "cifar10"]).values()
+    assert "is of digits" in why and (folder.parent / "seed2" / "result.json").exists()
+
+
+@pytest.fixture
+def tool(script, out):
+    """Starts tools/sweep.py, with a script in place of its own."""
+
+    def start(body, *arguments):
+        code = "import sys, sweep; sweep.SCRIPT = sys.argv.pop(1); sweep.main()"
+        path = os.pathsep.join([str(ROOT), str(ROOT / "tools")])
+        return subprocess.Popen(
+            [sys.executable, "-c", code, script(body), "--output-dir", str(out), *arguments],
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+SLOW = """
+if seed == "2" and not (folder / "pid").exists():
+    (folder / "pid.new").write_text(str(os.getpid()))
+    (folder / "pid.new").rename(folder / "pid")
+    time.sleep(300)
+finish(80 + int(seed) / 3)
+"""
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
+def test_stopped_and_started_again(tool, config, out, number):
+    arguments = ["--configs", config("KD"), config("EA-KD"), "--seeds", "1", "2"]
+    arguments += ["SOLVER.EPOCHS", "3"]
+    process = tool(SLOW, *arguments)
+    pid_file = out / "KD" / "resnet20_resnet8" / "seed2" / "pid"
+    deadline = time.monotonic() + 60
+    while not pid_file.exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Stopped. To go on: " in err and "--seeds 1 2 SOLVER.EPOCHS 3" in err
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid_file.read_text()), 0)
+    if number == signal.SIGTERM:
+        return  # it ends as by Ctrl-C; what follows is the same
+    (out / "EA-KD" / "resnet20_resnet8" / "seed2").mkdir()
+    (out / "EA-KD" / "resnet20_resnet8" / "seed2" / "sweep.json.incomplete").touch()
+    again = tool(SLOW.replace("sleep(300)", "sleep(0)"), *arguments)
+    text, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    assert text.count("done before") == 2
+    assert "| EA-KD    | 80.50 ± 0.24 |      2 |" in text
+
+
+def test_the_tool_ends_with_the_failures(tool, config, out):
+    body = 'sys.exit("the reason") if seed == "2" else finish(80.0)'
+    process = tool(body, "--configs", config("KD"), "--seeds", "1", "2", "--jobs", "2")
+    text, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "[2/2] KD/resnet20_resnet8 seed 2: failed, exit code 1 (" in text
+    assert "80.00 ± —" in text
+    assert err.startswith("[2/2] KD/resnet20_resnet8 seed 2: exit code 1; ")
+    assert err.endswith("    the reason\n")
+    (out / "table.md").unlink()
+    process = tool(body, "--table-only")
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 0 and text.strip() == (out / "table.md").read_text().strip()

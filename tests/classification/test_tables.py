@@ -1,0 +1,179 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from classification.tables import collect, compare, published, summarize, write_tables
+from eakd_det.errors import UserError
+
+KD = {1: 75.1, 2: 74.2, 3: 75.9}
+EA_KD = {1: 75.6, 2: 74.4, 3: 76.7, 4: 70.0}
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """Writes the runs of a config as a sweep leaves them; the sweep's folder."""
+
+    def write(name, top1, *, dataset="cifar100", fingerprint="a", teacher=79.5, options=()):
+        for seed, value in top1.items():
+            folder = tmp_path / name / f"seed{seed}"
+            folder.mkdir(parents=True, exist_ok=True)
+            record = {"dataset": dataset, "seed": seed, "options": list(options)}
+            record |= {"fingerprint": fingerprint, "arguments": []}
+            (folder / "sweep.json").write_text(json.dumps(record))
+            result = {"top1": value, "top5": 95.0, "best_top1": value, "teacher_top1": teacher}
+            result |= {"seconds": 60.0, "epochs": 240}
+            (folder / "result.json").write_text(json.dumps(result))
+        return str(tmp_path)
+
+    return write
+
+
+@pytest.fixture
+def both(finished):
+    finished("EA-KD/resnet32x4_resnet8x4", EA_KD)
+    return finished("KD/resnet32x4_resnet8x4", KD)
+
+
+def test_every_published_figure_is_there():
+    figures = published()
+    by_source = {}
+    for (dataset, method, _), figure in figures.items():
+        if method not in ("teacher", "student"):
+            by_source.setdefault((dataset, figure["source"][-8:]), []).append(figure)
+    counts = {key: len(cells) for key, cells in by_source.items()}
+    assert counts == {
+        ("cifar100", "Table C4"): 49,
+        ("cifar100", "Table A1"): 9,
+        ("imagenet", "Table C5"): 8,
+    }
+    for (_, table), cells in by_source.items():
+        deviations = sum(cell["std"] is not None for cell in cells)
+        assert deviations == (3 if table == "Table C5" else len(cells))
+        assert {cell["runs"] for cell in cells if cell["std"] is not None} == {
+            3 if table == "Table C5" else 5
+        }
+
+
+@pytest.mark.parametrize(
+    ("key", "mean", "std"),
+    [
+        ("cifar100 ea-kd resnet32x4_resnet8x4", 75.46, 0.15),
+        ("cifar100 ea-ctkd ResNet50_MobileNetV2", 69.38, 0.36),
+        ("cifar100 ea-dkd wrn_28_4_wrn_16_2", 76.74, 0.09),
+        ("cifar100 ea-mld vgg13_vgg8", 75.28, 0.22),
+        ("cifar100 ea-mld+ls resnet32x4_ShuffleNetV2", 79.13, 0.23),
+        ("cifar100 ea-reviewkd vgg13_MobileNetV2", 70.55, 0.09),
+        ("cifar100 ea-fcfd wrn_40_2_wrn_40_1", 75.30, 0.03),
+        ("cifar100 ttm resnet32x4_resnet8x4", 76.17, 0.28),
+        ("cifar100 wttm wrn_40_2_wrn_40_1", 74.58, 0.26),
+        ("cifar100 ea-ttm resnet32x4_ShuffleNetV2", 76.65, 0.16),
+        ("imagenet ea-dkd+ls ResNet34_ResNet18", 71.99, 0.01),
+        ("imagenet pad ResNet34_ResNet18", 71.71, None),
+        ("imagenet teacher ResNet34", 73.31, None),
+        ("imagenet student ResNet34_ResNet18", 69.75, None),
+        ("cifar100 teacher ResNet50_MobileNetV2", 79.34, None),
+        ("cifar100 student MobileNetV2", 64.60, None),
+        ("cifar100 student wrn_16_2", 73.26, None),
+    ],
+)
+def test_published_figures(key, mean, std):
+    figure = published()[tuple(key.split(" "))]
+    assert (figure["mean"], figure["std"]) == (mean, std)
+
+
+def test_collect_reads_what_is_finished(both, tmp_path):
+    unfinished = tmp_path / "KD" / "resnet32x4_resnet8x4" / "seed9"
+    unfinished.mkdir()
+    (unfinished / "sweep.json").write_text("{}")
+    (tmp_path / "teachers").mkdir()
+    rows = collect(both)
+    assert [(row["method"], row["seed"]) for row in rows] == [
+        *(("KD", seed) for seed in KD),
+        *(("EA-KD", seed) for seed in EA_KD),
+    ]
+    assert rows[0]["models"] == "resnet32x4_resnet8x4" and rows[0]["top1"] == 75.1
+    assert rows[0]["dataset"] == "cifar100" and rows[0]["epochs"] == 240
+
+
+def test_the_order_is_that_of_reading(finished):
+    names = ("EA-MLD", "MLD", "Student", "EA-MLD+LS", "DKD", "MLD+LS", "EA-DKD", "Teacher")
+    for name in names:
+        folder = finished(f"{name}/a_b", {1: 1.0})
+    assert [row["method"] for row in collect(folder)] == [
+        *("Teacher", "Student", "DKD", "EA-DKD", "MLD", "EA-MLD", "MLD+LS", "EA-MLD+LS")
+    ]
+
+
+def test_means_and_deviations(both):
+    kd, ea_kd = summarize(collect(both))
+    for entry, values in ((kd, KD), (ea_kd, EA_KD)):
+        values = list(values.values())
+        assert entry["runs"] == len(values)
+        assert entry["mean"] == pytest.approx(sum(values) / len(values))
+        assert entry["std"] == pytest.approx(np.std(values, ddof=1))
+        low, high = stats.t.interval(
+            0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values)
+        )
+        assert entry["interval"] == pytest.approx((high - low) / 2)
+        assert entry["teacher_top1"] == 79.5
+    assert "published_mean" not in kd  # the paper's supplement has the EA methods alone
+    assert ea_kd["published_mean"] == 75.46 and ea_kd["published_std"] == 0.15
+    assert ea_kd["difference"] == pytest.approx(74.175 - 75.46)
+
+
+def test_paired_differences(both):
+    (entry,) = compare(collect(both))
+    assert (entry["method"], entry["minus"], entry["runs"]) == ("EA-KD", "KD", 3)
+    assert entry["seeds"] == [1, 2, 3]  # seed 4 is of one of them alone
+    test = stats.ttest_rel([EA_KD[s] for s in KD], list(KD.values()))
+    low, high = test.confidence_interval(0.95)
+    assert entry["mean"] == pytest.approx((0.5 + 0.2 + 0.8) / 3)
+    assert entry["interval"] == pytest.approx((high - low) / 2)
+    assert entry["mean"] - entry["interval"] == pytest.approx(low)
+
+
+def test_pairs_are_of_one_set_and_the_same_models(finished, caplog):
+    finished("KD/a_b", {1: 1.0})
+    finished("EA-KD/a_c", {1: 1.0})
+    finished("EA-KD/d_e", {1: 5.0, 2: 6.0}, dataset="digits")
+    finished("KD/d_e", {3: 2.0}, dataset="digits")
+    finished("DKD/d_e", {2: 2.5}, dataset="digits")
+    rows = collect(finished("EA-DKD/d_e", {2: 3.0}, dataset="digits"))
+    (entry,) = compare(rows)
+    assert (entry["dataset"], entry["method"], entry["mean"]) == ("digits", "EA-DKD", 0.5)
+    extra = compare(rows, [("EA-KD", "EA-DKD"), ("EA-DKD", "DKD"), ("KD", "DKD")])
+    assert [(e["method"], e["minus"]) for e in extra] == [("EA-DKD", "DKD"), ("EA-KD", "EA-DKD")]
+    assert extra[1]["mean"] == 3.0 and extra[1]["interval"] is None
+    assert caplog.messages == ["--pairs KD:DKD: no models have finished seeds of both"]
+
+
+def test_a_config_with_unlike_runs_is_refused(finished):
+    finished("KD/a_b", {1: 1.0})
+    folder = finished("KD/a_b", {2: 1.0}, fingerprint="b")
+    for function in (summarize, compare):
+        with pytest.raises(UserError, match=r"KD/a_b .* seeds 1 \(a\) and 2 \(b\)"):
+            function(collect(folder))
+
+
+def test_files(both, tmp_path, finished):
+    finished("Student/resnet32x4_resnet8x4", {1: 72.0}, teacher=None)
+    text = write_tables(both)
+    assert text == (tmp_path / "table.md").read_text()
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert len(results["runs"]) == 8 and len(results["summary"]) == 3
+    assert results["differences"][0]["seeds"] == [1, 2, 3]
+    with open(tmp_path / "table.csv") as f:
+        student, kd, _, paired = csv.DictReader(f)
+    assert float(kd["mean"]) == pytest.approx(np.mean(list(KD.values())))
+    assert (student["std"], student["interval"], student["teacher_top1"]) == ("", "", "")
+    assert (student["published_mean"], student["difference"]) == ("72.5", "-0.5")
+    assert (kd["minus"], paired["minus"], paired["runs"]) == ("", "KD", "3")
+    assert r"\begin{tabular}" in (tmp_path / "table.tex").read_text()
+
+
+def test_no_finished_run(tmp_path):
+    with pytest.raises(UserError, match="holds no finished run"):
+        write_tables(str(tmp_path))
