@@ -15,6 +15,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 from torch import nn
+from torch.utils.data import DataLoader
 
 from eakd_det.checkpoint import SafeCheckpointer, StudentWriter, write_atomically
 from eakd_det.distilled import method_settings
@@ -30,7 +31,7 @@ from .distillers import DISTILLERS
 from .evaluation import EpochTest, evaluate, read_test_set
 from .loader import build_train_loader
 from .sources import source_of
-from .teacher import build_model, build_teacher
+from .teacher import build_model, build_teacher, known_top1
 
 logger = logging.getLogger(__name__)
 
@@ -127,12 +128,7 @@ class ClassifierTrainer(DistillStep):
         """
         epochs = self.cfg.SOLVER.EPOCHS
         loader = read_test_set(self.cfg)
-        teacher = {}
-        if self.distilled.teacher is not None:
-            model = DistilledClassifier(self.distilled.teacher.model).eval()
-            teacher = evaluate(model, loader)
-            self.distilled.train()
-            logger.info("The teacher's top-1 is %.2f", teacher.get("top1", float("nan")))
+        teacher_top1 = self._teacher_top1(loader)
         stopwatch = Stopwatch()
         test = EpochTest(
             self.distilled,
@@ -152,13 +148,25 @@ class ClassifierTrainer(DistillStep):
         result = {
             **test.latest,
             "best_top1": best.best_metric,
-            "teacher_top1": teacher.get("top1"),
+            "teacher_top1": teacher_top1,
             "seconds": stopwatch.seconds,
             "epochs": epochs,
         }
         with write_atomically(os.path.join(self.cfg.OUTPUT_DIR, "result.json")) as f:
             json.dump(result, f, indent=2)
         return result
+
+    def _teacher_top1(self, loader: DataLoader) -> float | None:
+        if self.distilled.teacher is None:
+            return None
+        top1 = known_top1(self.cfg)
+        if top1 is None:
+            model = DistilledClassifier(self.distilled.teacher.model).eval()
+            top1 = evaluate(model, loader).get("top1")
+            self.distilled.train()  # which sets the mode of the teacher, too
+        if top1 is not None:
+            logger.info("The teacher's top-1 is %.2f", top1)
+        return top1
 
     def _build_best(self) -> BestCheckpoint | None:
         if not comm.is_main_process():

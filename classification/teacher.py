@@ -1,5 +1,6 @@
 """The teacher of a classifier: which model it is, where its weights are, and what it says."""
 
+import json
 import os
 from dataclasses import dataclass
 
@@ -78,6 +79,18 @@ def needs_training(cfg: CfgNode) -> CfgNode | None:
         return None
     teacher = teacher_config(cfg)
     return None if teacher is None or os.path.exists(final_checkpoint(teacher)) else teacher
+
+
+def known_top1(cfg: CfgNode) -> float | None:
+    """The teacher's top-1 (percent) from its own run, if its last weights are taken from there."""
+    own = teacher_config(cfg)
+    if own is None or cfg.TEACHER.WEIGHTS not in ("", final_checkpoint(own)):
+        return None
+    path = os.path.join(own.OUTPUT_DIR, "result.json")
+    if not os.path.exists(path):
+        return None
+    with open(path) as f:
+        return json.load(f)["top1"]
 
 
 def build_teacher(cfg: CfgNode) -> Teacher:
