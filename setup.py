@@ -21,9 +21,10 @@ setup(
     packages=find_packages(
         include=["eakd_det", "eakd_det.*", "classification", "classification.*", "llm", "llm.*"]
     ),
+    package_data={"classification": ["published.yaml"]},
     python_requires=">=3.10",
     # Detectron2 is not listed: the package index does not have it under its own name, many users
     # compile it themselves, and eakd_det.losses imports where it is absent. `make setup` brings it.
     install_requires=requirements("base"),
-    extras_require={name: requirements(name) for name in ("analysis", "llm", "test")},
+    extras_require={name: requirements(name) for name in ("analysis", "classification", "llm", "test")},
 )

@@ -40,7 +40,9 @@ def _timm(name: str, num_classes: int, pretrained: bool) -> nn.Module:
     _check_name("timm", name, timm.list_models())
     if pretrained:
         published = timm.get_pretrained_cfg(name, allow_unregistered=False)
-        _check_classes(f"timm:{name}", published and published.num_classes, num_classes)
+        has_weights = published is not None and published.has_weights
+        theirs = published.num_classes if has_weights else None
+        _check_classes(f"timm:{name}", theirs, num_classes)
         return timm.create_model(name, pretrained=True)
     return timm.create_model(name, num_classes=num_classes)
 

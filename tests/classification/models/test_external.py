@@ -37,13 +37,27 @@ def test_has_as_many_outputs_as_the_data_classes(name, images):
     ("name", "message"),
     [
         ("resnt20", "no model 'resnt20'; did you mean resnet20"),
-        ("torchvision:resnet1", "no such classifier.*resnet18"),
+        ("torchvision:resnet1", "no such model. Names like it: resnet18"),
         pytest.param("timm:resnet1", "no such model", marks=needs_timm),
     ],
 )
 def test_refuses_an_unknown_name(name, message):
     with pytest.raises(UserError, match=message):
         build_classifier(name, 10)
+
+
+@pytest.mark.parametrize(
+    "name", ["torchvision:resnet18", pytest.param("timm:resnet18", marks=needs_timm)]
+)
+def test_refuses_pretrained_weights_of_other_classes_before_it_loads_them(name):
+    with pytest.raises(UserError, match="resnet18 tells 1000 classes apart and the data have 10"):
+        build_classifier(name, 10, pretrained=True)
+
+
+@needs_timm
+def test_refuses_what_timm_has_no_weights_for():
+    with pytest.raises(UserError, match="timm:resnet50t has no published weights"):
+        build_classifier("timm:resnet50t", 1000, pretrained=True)
 
 
 def test_refuses_pretrained_weights_that_nobody_published():
