@@ -26,5 +26,7 @@ setup(
     # Detectron2 is not listed: the package index does not have it under its own name, many users
     # compile it themselves, and eakd_det.losses imports where it is absent. `make setup` brings it.
     install_requires=requirements("base"),
-    extras_require={name: requirements(name) for name in ("analysis", "classification", "llm", "test")},
+    extras_require={
+        name: requirements(name) for name in ("analysis", "classification", "llm", "test")
+    },
 )

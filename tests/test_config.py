@@ -40,7 +40,7 @@ def test_entropy_temperature_is_that_of_the_signature():
         ("DISTILL: {KD: {TEMPERATURE: hot}}", [], "run.yaml: Type mismatch"),
         ("DISTILL: {EA: {BOUND: 100}}", [], "run.yaml: .*Write the number with decimals, as 4.0"),
         ("", ["DISTILL.KD.TEMPERATURE"], "the command line: "),
-        ("DISTILL: {METHODS: ('KD',)}", [], "run.yaml is no YAML: "),
+        ("DISTILL: {KD: [}", [], "run.yaml is no YAML: "),
     ],
 )
 def test_mistakes_are_told(tmp_path, yaml, options, message):
