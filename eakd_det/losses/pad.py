@@ -18,7 +18,28 @@ def pad_loss(
     weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """MSE / sigma^2 + log sigma^2."""
+    """MSE / sigma^2 + log sigma^2 (arXiv 2008.01458, section 3).
+
+    It is twice the negative log-likelihood of a Gaussian, but for a constant, whose variance each
+    sample has of its own.
+
+    No code is public. The mean over the D features in place of their sum, which keeps the two terms
+    of one size at any width, is our choice.
+
+    Args:
+        student_features: (N, D), mapped to the teacher's width.
+        teacher_features: (N, D). They get no gradient.
+        log_variance: (N,), log sigma^2; its smallest loss is at the log of the MSE.
+        weight: (N,) factor of each sample, or None.
+        reduction: "mean" over the N samples, or "none".
+
+    Returns:
+        A scalar, or (N,) with "none"; at least float32; below 0 where sigma is small. No samples
+        give a zero joined to the graph.
+
+    Raises:
+        ValueError: `weight` is not (N,), or `reduction` is unknown.
+    """
     student = at_least_float32(student_features)
     distance = (student - at_least_float32(teacher_features.detach())).square().mean(dim=-1)
     log_variance = at_least_float32(log_variance)
