@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 
 CROP_PADDING = 4  # pixels on each side
 MAGNITUDES = 31  # strengths of torchvision's RandAugment
+CUT_OUT_COLOUR = (125, 123, 114)  # the released code's, of RGB
 _STRENGTHS = [v2.RandAugment(num_ops=1, magnitude=m) for m in range(MAGNITUDES)]
 
 
@@ -78,13 +79,11 @@ def _augment(image: Tensor) -> Tensor:
 
 
 def _cut_out(image: Tensor) -> Tensor:
+    """Fill a square, which the left and upper edges move inwards and the others cut."""
     _, height, width = image.shape
-    half_side = torch.rand(()) * 0.25 * width
-    middle = torch.rand(2) * torch.tensor([height, width])
-    (top, left), (bottom, right) = (
-        (middle - half_side).clamp(min=0).long().tolist(),
-        (middle + half_side).long().tolist(),
-    )
+    side = torch.rand(()) * 0.5 * width
+    corner = (torch.rand(2) * torch.tensor([height, width]) - side / 2).clamp(min=0)
+    (top, left), (bottom, right) = corner.long().tolist(), (corner + side).long().tolist()
     image = image.clone()
-    image[:, top:bottom, left:right] = 127
+    image[:, top:bottom, left:right] = torch.tensor(CUT_OUT_COLOUR, dtype=image.dtype).view(3, 1, 1)
     return image

@@ -21,7 +21,7 @@ def classification_config() -> CfgNode:
     cfg.MODEL = CfgNode()
     cfg.MODEL.NAME = ""  # of classification.models.MODELS, timm:NAME or torchvision:NAME
     cfg.MODEL.WEIGHTS = ""  # a checkpoint to start from; "pretrained" for timm and torchvision
-    cfg.MODEL.LAYERS = ()  # of a timm or torchvision model: modules whose maps features are
+    cfg.MODEL.LAYERS = ()  # of a timm or torchvision model: modules with maps, the stem first
     cfg.MODEL.DEVICE = "cuda"  # the CPU where there is none
     cfg.MODEL.CHANNELS_LAST = False  # memory format of student, teacher and images
 
@@ -34,7 +34,7 @@ def classification_config() -> CfgNode:
     cfg.DATASET = CfgNode()
     cfg.DATASET.NAME = ""  # of classification.data.DATASETS
     cfg.DATASET.ROOT = ""  # empty is $DETECTRON2_DATASETS, or ./datasets
-    cfg.DATASET.TRAIN_SIZE = 0  # images to train on, the first of the set; 0 is all
+    cfg.DATASET.TRAIN_SIZE = 0  # images to train on, a fixed random choice; 0 is all
     cfg.DATASET.NUM_WORKERS = 0  # processes that read and augment
 
     cfg.SOLVER = CfgNode()
@@ -74,9 +74,24 @@ def load_config(path: str, options: list[str] = ()) -> CfgNode:
     for key, value in _must_be_positive(cfg):
         if value < 1:
             raise UserError(f"{key} must be 1 or more, not {value}.")
+    for key, value in [
+        ("DATASET.TRAIN_SIZE", cfg.DATASET.TRAIN_SIZE),
+        ("DATASET.NUM_WORKERS", cfg.DATASET.NUM_WORKERS),
+        ("SOLVER.KEEP_CHECKPOINTS", cfg.SOLVER.KEEP_CHECKPOINTS),
+    ]:
+        if value < 0:
+            raise UserError(f"{key} must be 0 or more, not {value}.")
+    if not cfg.DISTILL.EA.TEMPERATURE > 0:
+        raise UserError(
+            f"DISTILL.EA.TEMPERATURE must be above 0, not {cfg.DISTILL.EA.TEMPERATURE}."
+        )
     steps, epochs = list(cfg.SOLVER.STEPS), cfg.SOLVER.EPOCHS
-    if steps != sorted(set(steps)) or steps[-1:] >= [epochs]:
-        raise UserError(f"SOLVER.STEPS {tuple(steps)} must rise and end before EPOCHS {epochs}.")
+    is_whole = all(isinstance(step, int) and step > 0 for step in steps)
+    if not is_whole or steps != sorted(set(steps)) or steps[-1:] >= [epochs]:
+        raise UserError(
+            f"SOLVER.STEPS {tuple(steps)} must be whole epochs that rise from 1 on and end before "
+            f"EPOCHS {epochs}."
+        )
     return cfg
 
 
@@ -85,4 +100,5 @@ def _must_be_positive(cfg: CfgNode) -> list[tuple[str, Any]]:
         ("SOLVER", ("EPOCHS", "BATCH_SIZE", "ACCUMULATE", "CHECKPOINT_PERIOD")),
         ("TEST", ("EVAL_PERIOD", "BATCH_SIZE")),
     ]
-    return [(f"{node}.{key}", cfg[node][key]) for node, names in keys for key in names]
+    values = [(f"{node}.{key}", cfg[node][key]) for node, names in keys for key in names]
+    return [*values, ("DISTILL.CTKD.EPOCHS", cfg.DISTILL.CTKD.EPOCHS)]

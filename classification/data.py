@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -22,14 +23,17 @@ from .sources import Source, source_of
 
 @dataclass
 class Indices:
-    """Which images make a batch, and the seed of the epoch's augmentation."""
+    """Which images make a batch, the seed of the augmentation, and a factor of the losses."""
 
     images: list[int]
     seed: int
+    scale: float = 1.0
 
 
 class ImageBatches(Dataset):
-    """Gives whole batches: "views", a list of (N, 3, H, W) float32; "labels", (N,); "indices".
+    """Gives whole batches: "views", a list of (N, 3, H, W) float32, and "labels", (N,).
+
+    With them come "indices" and "scale", as they are asked for.
 
     The views of an image depend on the seed of the epoch alone, not on the batch that it is in.
     """
@@ -52,11 +56,19 @@ class ImageBatches(Dataset):
             "views": [_normalise(view, self.source) for view in views],
             "labels": labels,
             "indices": batch.images,
+            "scale": batch.scale,
         }
 
     def _read(self, images: list[int], draws: Tensor | None) -> tuple[list[Tensor], Tensor]:
         """uint8 views, cropped and flipped by the draws, and labels."""
         raise NotImplementedError
+
+    def _crops(self, images: Tensor, draws: Tensor | None) -> list[Tensor]:
+        """The cropped and mirrored images (N, 3, H, W) for each view; without draws as they are."""
+        if draws is None:
+            return [images]
+        options = {"padding": self.source.crop_padding, "flip": self.source.flip}
+        return [crop_and_flip(images, draw, **options) for draw in draws.unbind(1)]
 
     def _draws(self, batch: Indices) -> Tensor:
         """(N, views, 4), uniform from 0 to 1."""
@@ -84,12 +96,7 @@ class TensorImages(ImageBatches):
         return len(self.images)
 
     def _read(self, images: list[int], draws: Tensor | None) -> tuple[list[Tensor], Tensor]:
-        chosen = self.images[images]
-        options = {"padding": self.source.crop_padding, "flip": self.source.flip}
-        views = [chosen]
-        if draws is not None:
-            views = [crop_and_flip(chosen, draw, **options) for draw in draws.unbind(1)]
-        return views, self.labels[images]
+        return self._crops(self.images[images], draws), self.labels[images]
 
 
 class FolderImages(ImageBatches):
@@ -102,27 +109,36 @@ class FolderImages(ImageBatches):
             options: as those of ImageBatches.
         """
         super().__init__(source, **options)
-        self.samples = samples
+        # Arrays, which forked workers share: lists would be copied into each as they are read.
+        self.paths = np.array([os.fsencode(path) for path, _ in samples])
+        self.labels = torch.tensor([label for _, label in samples])
         size = source.image_size
-        crop = [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]
-        if not self.is_train:
-            crop = [v2.Resize(round(size * 256 / 224), antialias=True), v2.CenterCrop(size)]
-        self.crop = v2.Compose([v2.PILToTensor(), *crop])
+        self.resize = None
+        if source.is_resized and self.is_train:
+            scale = v2.RandomResizedCrop(size, antialias=True)
+            self.resize = v2.Compose([scale, v2.RandomHorizontalFlip()])
+        elif source.is_resized:
+            scale = v2.Resize(round(size * 256 / 224), antialias=True)
+            self.resize = v2.Compose([scale, v2.CenterCrop(size)])
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.paths)
 
     def _read(self, images: list[int], draws: Tensor | None) -> tuple[list[Tensor], Tensor]:
-        pictures = [pil_loader(self.samples[i][0]) for i in images]
-        labels = torch.tensor([self.samples[i][1] for i in images])
+        pictures = [
+            v2.functional.pil_to_tensor(pil_loader(os.fsdecode(p))) for p in self.paths[images]
+        ]
+        labels = self.labels[images]
+        if self.resize is None:
+            return self._crops(torch.stack(pictures), draws), labels
         if draws is None:
-            return [torch.stack([self.crop(picture) for picture in pictures])], labels
+            return [torch.stack([self.resize(picture) for picture in pictures])], labels
         views = []
         for column in draws[:, :, 0].unbind(1):
             crops = []
             for picture, draw in zip(pictures, column, strict=True):
                 with seeded(draw):
-                    crops.append(self.crop(picture))
+                    crops.append(self.resize(picture))
             views.append(torch.stack(crops))
         return views, labels
 
@@ -154,16 +170,26 @@ def read_images(
         found = source.read(root, is_train)
     except (RuntimeError, FileNotFoundError) as error:
         raise UserError(
-            f"{name} is not in {root} (DATASET.ROOT). To get it: {source.fetch.format(root=root)}"
+            f"{name} is not in {root} (DATASET.ROOT; {_first_line(error)}). To get it: "
+            f"{source.fetch.format(root=root)}"
         ) from error
     labels = found[1] if isinstance(found, tuple) else found
+    if not isinstance(found, tuple) and max(label for _, label in found) >= source.num_classes:
+        raise UserError(f"{name} has {source.num_classes} classes, and the folders in {root} more.")
     if size > len(labels):
         raise UserError(f"DATASET.TRAIN_SIZE {size}: {name} has {len(labels)} images.")
-    if size:
-        chosen = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))[:size]
-    else:
-        chosen = torch.arange(len(labels))
     views = {"is_train": is_train, "num_views": num_views}
+    if size:
+        generator = torch.Generator().manual_seed(0)
+        chosen = torch.randperm(len(labels), generator=generator)[:size].tolist()
+        if isinstance(found, tuple):
+            found = tuple(part[chosen] for part in found)
+        else:
+            found = [found[i] for i in chosen]
     if isinstance(found, tuple):
-        return TensorImages(*(part[chosen] for part in found), source, **views)
-    return FolderImages([found[i] for i in chosen], source, **views)
+        return TensorImages(*found, source, **views)
+    return FolderImages(found, source, **views)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0].rstrip(".")

@@ -91,11 +91,18 @@ class DistilledClassifier(nn.Module):
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor] | Tensor:
         """
         Args:
-            batch: "views", a list of (N, 3, H, W), and in training "labels", (N,).
+            batch: "views", a list of (N, 3, H, W), and in training "labels", (N,), and "scale", a
+                factor of the losses.
 
         Returns:
             In training the losses by name, scalars; else the student's logits, (N, C).
         """
+        losses = self._forward(batch)
+        if self.training and batch["scale"] != 1:
+            losses = {name: batch["scale"] * loss for name, loss in losses.items()}
+        return losses
+
+    def _forward(self, batch: dict[str, Any]) -> dict[str, Tensor] | Tensor:
         device = next(self.student.parameters()).device
         views = [
             view.to(device, non_blocking=True, memory_format=self.format) for view in batch["views"]

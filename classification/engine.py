@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import weakref
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from eakd_det.checkpoint import SafeCheckpointer, StudentWriter, write_atomically
 from eakd_det.distilled import method_settings
+from eakd_det.errors import UserError
 from eakd_det.evaluation import BestCheckpoint
 from eakd_det.resume import RandomStates, Stopwatch
 from eakd_det.statistics import LOG_PERIOD, show_statistics
@@ -44,7 +46,7 @@ def build_distilled(cfg: CfgNode, steps_per_epoch: int = 1) -> DistilledClassifi
     """
     settings = method_settings(cfg.DISTILL, DISTILLERS)
     source = source_of(cfg.DATASET.NAME)
-    student = build_model(cfg.MODEL.NAME, cfg.MODEL.WEIGHTS, source.num_classes, key="MODEL")
+    student = build_model(cfg.MODEL.NAME, cfg.MODEL.WEIGHTS, source, key="MODEL")
     distilled = DistilledClassifier(
         student,
         build_teacher(cfg) if settings["methods"] else None,
@@ -105,6 +107,8 @@ class ClassifierTrainer(DistillStep):
             watched=tuple(f"loss_{name.lower()}" for name in cfg.DISTILL.METHODS),
             output_dir=cfg.OUTPUT_DIR,
             describe=lambda batch: [f"number {i}" for i in batch["indices"]],
+            saved=self.distilled.student,
+            advice="A lower SOLVER.BASE_LR or smaller weights in DISTILL often help.",
         )
         helpers = self.distilled.helpers
         self.checkpointer = SafeCheckpointer(
@@ -114,6 +118,22 @@ class ClassifierTrainer(DistillStep):
             trainer=weakref.proxy(self),
             **({"helpers": helpers} if len(helpers) else {}),
         )
+
+    def run_step(self) -> None:
+        """As DistillStep's.
+
+        Raises:
+            UserError: as there; or a batch of one image leaves a batch norm one value.
+        """
+        try:
+            super().run_step()
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise UserError(
+                f"{self.cfg.MODEL.NAME} normalises over the batch and cannot train on one image: "
+                "let DATASET.TRAIN_SIZE or SOLVER.BATCH_SIZE leave more for the last step."
+            ) from error
 
     def fit(self, *, resume: bool = False) -> dict[str, Any]:
         """Train to the last epoch.
@@ -161,7 +181,9 @@ class ClassifierTrainer(DistillStep):
             return None
         top1 = known_top1(self.cfg)
         if top1 is None:
-            model = DistilledClassifier(self.distilled.teacher.model).eval()
+            channels_last = self.cfg.MODEL.CHANNELS_LAST
+            model = DistilledClassifier(self.distilled.teacher.model, channels_last=channels_last)
+            model.eval()
             top1 = evaluate(model, loader).get("top1")
             self.distilled.train()  # which sets the mode of the teacher, too
         if top1 is not None:
@@ -181,6 +203,7 @@ class ClassifierTrainer(DistillStep):
         cfg, is_main = self.cfg, comm.is_main_process()
         max_iter = cfg.SOLVER.EPOCHS * self.steps_per_epoch
         save_period = cfg.SOLVER.CHECKPOINT_PERIOD * self.steps_per_epoch
+        log_period = min(LOG_PERIOD, self.steps_per_epoch)  # or tests would be overwritten unread
         writers = default_writers(cfg.OUTPUT_DIR, max_iter) if is_main else []
         return [
             hooks.IterationTimer(),
@@ -191,7 +214,7 @@ class ClassifierTrainer(DistillStep):
             self._build_saver(save_period) if is_main else None,
             test,
             best,
-            hooks.PeriodicWriter(show_statistics(writers, max_iter), period=LOG_PERIOD)
+            hooks.PeriodicWriter(show_statistics(writers, max_iter), period=log_period)
             if is_main
             else None,
         ]
@@ -201,7 +224,8 @@ class ClassifierTrainer(DistillStep):
         keep = self.cfg.SOLVER.KEEP_CHECKPOINTS or None
         saver = hooks.PeriodicCheckpointer(self.checkpointer, period, max_to_keep=keep)
         files = sorted(self.checkpointer.get_all_checkpoint_files())
-        saver.recent_checkpoints = [f for f in files if os.path.basename(f) < "model_a"]
+        periodic = re.compile(r"model_\d+\.pth")
+        saver.recent_checkpoints = [f for f in files if periodic.fullmatch(os.path.basename(f))]
         return saver
 
     def _build_scheduler(self) -> LRMultiplier:

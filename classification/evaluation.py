@@ -128,5 +128,6 @@ def evaluate_weights(cfg: CfgNode, weights: str) -> dict[str, float]:
     if not weights:
         raise UserError("MODEL.WEIGHTS is empty: name a checkpoint.")
     source = source_of(cfg.DATASET.NAME)
-    model = build_model(cfg.MODEL.NAME, weights, source.num_classes, key="MODEL")
-    return evaluate(DistilledClassifier(model).to(cfg.MODEL.DEVICE), read_test_set(cfg))
+    model = build_model(cfg.MODEL.NAME, weights, source, key="MODEL")
+    distilled = DistilledClassifier(model, channels_last=cfg.MODEL.CHANNELS_LAST)
+    return evaluate(distilled.to(cfg.MODEL.DEVICE), read_test_set(cfg))

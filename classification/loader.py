@@ -19,9 +19,9 @@ LARGE_PRIME = 1_000_003  # keeps what runs of neighbouring seeds draw apart
 class TrainBatches:
     """Endless batches of a shuffled set, epoch after epoch, each of all its images once.
 
-    The last step of an epoch has the images that are left. What a step has is shared out evenly
-    among processes and parts; where it cannot be, images at its beginning come twice, so that every
-    share counts alike.
+    The last step of an epoch has the images that are left. What a step has is shared out among
+    processes and parts, and where shares differ in size, `Indices.scale` lets each image count
+    alike. A share without an image gets one that does not count.
     """
 
     def __init__(
@@ -56,11 +56,10 @@ class TrainBatches:
             order = torch.randperm(self.num_images, generator=generator).tolist()
             for step in range(place, self.steps_per_epoch):
                 images = order[step * self.batch_size :][: self.batch_size]
-                missing = -len(images) % shares
-                images += (images * shares)[:missing]
                 for part in range(self.parts):
-                    share = self.rank * self.parts + part
-                    yield Indices(images[share::shares], seed)
+                    share = images[self.rank * self.parts + part :: shares]
+                    scale = len(share) * shares / len(images)
+                    yield Indices(share or images[:1], seed, scale)
             epoch, place = epoch + 1, 0
 
 
@@ -70,10 +69,12 @@ def build_train_loader(
     *,
     seed: int,
     parts: int = 1,
-    start: int = 0,
     num_workers: int = 0,
 ) -> DataLoader:
-    """An endless loader of this process's share of the training batches, from step `start`."""
+    """An endless loader of this process's share of the training batches.
+
+    Its batch_sampler's `start` are the steps to skip.
+    """
     batches = TrainBatches(
         len(images),
         batch_size,
@@ -81,7 +82,6 @@ def build_train_loader(
         parts=parts,
         rank=comm.get_rank(),
         world_size=comm.get_world_size(),
-        start=start,
     )
     return _loader(images, batches, num_workers)
 

@@ -4,11 +4,13 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision import datasets
+from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
 from eakd_det.errors import UserError
 
@@ -28,6 +30,8 @@ class Source:
         mean, std: of the channels, of values between 0 and 1.
         crop_padding, flip: of `crop_and_flip`.
         image_size: height and width of what the models get.
+        is_resized: of image files, whether they come in all sizes, and parts of them are scaled to
+            `image_size` in place of `crop_and_flip`.
         fetch: the command that brings missing files.
     """
 
@@ -38,16 +42,14 @@ class Source:
     image_size: int
     crop_padding: int = CROP_PADDING
     flip: bool = True
+    is_resized: bool = True
     fetch: str = ""
 
 
-def _cifar(dataset: type) -> Callable[[str, bool], Any]:
-    def read(root: str, is_train: bool) -> tuple[Tensor, Tensor]:
-        images = dataset(root, train=is_train)
-        pixels = torch.from_numpy(images.data).permute(0, 3, 1, 2).contiguous()
-        return pixels, torch.tensor(images.targets)
-
-    return read
+def _cifar(dataset: type, root: str, is_train: bool) -> tuple[Tensor, Tensor]:
+    images = dataset(root, train=is_train)
+    pixels = torch.from_numpy(images.data).permute(0, 3, 1, 2).contiguous()
+    return pixels, torch.tensor(images.targets)
 
 
 def _fashion_mnist(root: str, is_train: bool) -> tuple[Tensor, Tensor]:
@@ -80,35 +82,44 @@ def _digits(root: str, is_train: bool) -> tuple[Tensor, Tensor]:
     return images[:, None].repeat(1, 3, 1, 1), torch.from_numpy(digits.target[part])
 
 
-def _folders(name: str) -> Callable[[str, bool], list[tuple[str, int]]]:
-    def read(root: str, is_train: bool) -> list[tuple[str, int]]:
-        folder = os.path.join(root, name, "train" if is_train else "val")
-        return datasets.ImageFolder(folder).samples
-
-    return read
+def _folders(name: str, root: str, is_train: bool) -> list[tuple[str, int]]:
+    """Images in a folder for each class; the classes are those of the training images."""
+    train, val = (os.path.join(root, name, split) for split in ("train", "val"))
+    classes, numbers = find_classes(train)
+    others = set(find_classes(val)[0]) ^ set(classes)
+    if others:
+        raise UserError(
+            f"{train} and {val} have other classes: {len(others)} are in one alone, "
+            f"{min(others)} for example."
+        )
+    return make_dataset(train if is_train else val, numbers, IMG_EXTENSIONS)
 
 
 def _tiny_imagenet(root: str, is_train: bool) -> list[tuple[str, int]]:
     """Its validation images lie in one folder, with their classes in a list beside it."""
-    train = datasets.ImageFolder(os.path.join(root, "tiny-imagenet-200", "train"))
+    train = os.path.join(root, "tiny-imagenet-200", "train")
+    _, numbers = find_classes(train)
     if is_train:
-        return train.samples
+        return make_dataset(train, numbers, IMG_EXTENSIONS)
     folder = os.path.join(root, "tiny-imagenet-200", "val")
     with open(os.path.join(folder, "val_annotations.txt")) as f:
         rows = [line.split("\t")[:2] for line in f]
-    return [(os.path.join(folder, "images", x), train.class_to_idx[name]) for x, name in rows]
+    return [(os.path.join(folder, "images", x), numbers[name]) for x, name in rows]
 
 
 _TORCHVISION = "python -c \"from torchvision.datasets import {0}; {0}('{{root}}', download=True)\""
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-_CIFAR = {"mean": (0.5071, 0.4867, 0.4408), "std": (0.2675, 0.2565, 0.2761), "image_size": 32}
+_CIFAR10 = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616), "image_size": 32}
+_CIFAR100 = {"mean": (0.5071, 0.4867, 0.4408), "std": (0.2675, 0.2565, 0.2761), "image_size": 32}
 _IMAGENET_FETCH = "download ILSVRC2012 from image-net.org into {root}/imagenet/train and /val"
 _TINY = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 
 DATASETS: dict[str, Source] = {
-    "cifar10": Source(_cifar(datasets.CIFAR10), 10, fetch=_TORCHVISION.format("CIFAR10"), **_CIFAR),
+    "cifar10": Source(
+        partial(_cifar, datasets.CIFAR10), 10, fetch=_TORCHVISION.format("CIFAR10"), **_CIFAR10
+    ),
     "cifar100": Source(
-        _cifar(datasets.CIFAR100), 100, fetch=_TORCHVISION.format("CIFAR100"), **_CIFAR
+        partial(_cifar, datasets.CIFAR100), 100, fetch=_TORCHVISION.format("CIFAR100"), **_CIFAR100
     ),
     "fashion_mnist": Source(
         _fashion_mnist,
@@ -129,13 +140,15 @@ DATASETS: dict[str, Source] = {
         flip=False,
     ),
     "imagenet": Source(
-        _folders("imagenet"), 1000, image_size=224, fetch=_IMAGENET_FETCH, **_IMAGENET
+        partial(_folders, "imagenet"), 1000, image_size=224, fetch=_IMAGENET_FETCH, **_IMAGENET
     ),
     "tiny_imagenet": Source(
         _tiny_imagenet,
         200,
         image_size=64,
-        fetch=f"wget {_TINY} and unzip tiny-imagenet-200.zip -d {{root}}",
+        crop_padding=8,
+        is_resized=False,
+        fetch=f"wget {_TINY} && unzip tiny-imagenet-200.zip -d {{root}}",
         mean=(0.4802, 0.4481, 0.3975),
         std=(0.2302, 0.2265, 0.2262),
     ),

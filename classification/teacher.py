@@ -12,29 +12,62 @@ from eakd_det.checkpoint import load_strictly
 from eakd_det.errors import UserError
 
 from .config import load_config
-from .models import build_classifier
-from .sources import source_of
+from .models import build_classifier, published_normalisation
+from .sources import Source, source_of
 
 PRETRAINED = "pretrained"
 
 
-def build_model(name: str, weights: str, num_classes: int, *, key: str) -> nn.Module:
+def build_model(name: str, weights: str, source: Source, *, key: str) -> nn.Module:
     """A classifier with the weights that MODEL or TEACHER name.
 
     Args:
         name: as `build_classifier` takes it.
         weights: a checkpoint that must fit, "pretrained" of timm or torchvision, or empty.
+        source: of the images that it will see.
         key: "MODEL" or "TEACHER", for the messages.
 
     Raises:
-        UserError: there is no such model, or its weights or its number of classes do not fit.
+        UserError: there is no such model, it does not take such images, or its weights or its
+            number of classes do not fit.
     """
     if not name:
         raise UserError(f"{key}.NAME is empty: name a model.")
-    model = build_classifier(name, num_classes, pretrained=weights == PRETRAINED)
+    model = build_classifier(name, source.num_classes, pretrained=weights == PRETRAINED)
     if weights and weights != PRETRAINED:
         load_strictly(model, weights, key=f"{key}.WEIGHTS")
+    _try_one_image(model, name, source.image_size)
     return model
+
+
+@torch.no_grad()
+def _try_one_image(model: nn.Module, name: str, size: int) -> None:
+    """Raise UserError if the model cannot tell the classes of images of this size."""
+    try:
+        logits = model.eval()(torch.zeros(1, 3, size, size))
+    except Exception as error:  # of a model that is not ours, anything
+        raise UserError(
+            f"{name} does not take images of {size} x {size} pixels: {error}"
+        ) from error
+    finally:
+        model.train()
+    if not (isinstance(logits, torch.Tensor) and logits.dim() == 2):
+        raise UserError(f"{name} gives no logits (N, C).")
+
+
+def _renormalise(model: nn.Module, source: Source) -> None:
+    """Let a model with published weights see images normalised as those expect."""
+    mean, std = (torch.tensor(x).view(-1, 1, 1) for x in published_normalisation(model))
+    own_mean, own_std = (torch.tensor(x).view(-1, 1, 1) for x in (source.mean, source.std))
+    factor, shift = own_std / std, (own_mean - mean) / std
+    if torch.equal(factor, torch.ones(3, 1, 1)) and not shift.any():
+        return
+
+    def renormalise(_, args):
+        (images,) = args
+        return (images * factor.to(images) + shift.to(images),)
+
+    model.register_forward_pre_hook(renormalise)
 
 
 @dataclass
@@ -54,6 +87,11 @@ def teacher_config(cfg: CfgNode) -> CfgNode | None:
     """The config of the teacher's own run, on this run's device and data; None without one."""
     if not cfg.TEACHER.CONFIG_FILE:
         return None
+    if not os.path.isfile(cfg.TEACHER.CONFIG_FILE):
+        raise UserError(
+            f"TEACHER.CONFIG_FILE: there is no file {cfg.TEACHER.CONFIG_FILE!r}, as seen from the "
+            "folder in which the tool is called."
+        )
     try:
         teacher = load_config(cfg.TEACHER.CONFIG_FILE)
     except UserError as error:
@@ -112,7 +150,10 @@ def build_teacher(cfg: CfgNode) -> Teacher:
         )
     if not weights:
         raise UserError(f"The teacher {name} has no weights: set TEACHER.WEIGHTS.")
+    source = source_of(cfg.DATASET.NAME)
     with torch.random.fork_rng(devices=[]):
-        model = build_model(name, weights, source_of(cfg.DATASET.NAME).num_classes, key="TEACHER")
+        model = build_model(name, weights, source, key="TEACHER")
+    if weights == PRETRAINED:
+        _renormalise(model, source)
     layers = cfg.TEACHER.LAYERS or (own.MODEL.LAYERS if own is not None else ())
     return Teacher(model.eval().requires_grad_(False), tuple(layers))

@@ -60,7 +60,11 @@ class BestCheckpoint(BestCheckpointer):
 
     def before_train(self) -> None:
         path = os.path.join(self._checkpointer.save_dir, f"{self._file_prefix}.pth")
-        if self.trainer.start_iter and os.path.isfile(path):
+        if not os.path.isfile(path):
+            return
+        if self.trainer.start_iter == 0:  # of another run in the same folder
+            os.remove(path)
+        else:
             saved = load_pth(path)
             self.best_metric, self.best_iter = saved["metric"], saved["iteration"]
 

@@ -20,6 +20,9 @@ from .errors import UserError
 PATIENCE = 20  # iterations that a distillation loss may be idle before it is warned about
 
 
+MOST_IMAGES = 16  # that a message names
+ADVICE = "A lower SOLVER.BASE_LR, more SOLVER.WARMUP_ITERS or SOLVER.CLIP_GRADIENTS often helps."
+
 PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -59,6 +62,8 @@ class DistillStep(SimpleTrainer):
         watched: tuple[str, ...] = (),
         output_dir: str = "",
         describe: Callable[[Any], list[str]] | None = None,
+        saved: nn.Module | None = None,
+        advice: str = ADVICE,
     ):
         """
         Args:
@@ -68,6 +73,8 @@ class DistillStep(SimpleTrainer):
             watched: how the names of the distillation losses begin; idle ones are warned about.
             output_dir: where the state of a run that met a non-finite loss is written.
             describe: names the images of a batch; None is for Detectron2's lists of dicts.
+            saved: the module whose state that is; None is the model.
+            advice: what often helps then.
         """
         super().__init__(model, data_loader, optimizer)
         self.accumulate = accumulate
@@ -79,6 +86,7 @@ class DistillStep(SimpleTrainer):
         self.watched = watched
         self.output_dir = output_dir
         self.describe = describe or _describe
+        self.saved, self.advice = saved, advice
         self.idle = Counter()
 
     def run_step(self) -> None:
@@ -135,15 +143,16 @@ class DistillStep(SimpleTrainer):
         images = [name for data in batches for name in self.describe(data)]
         # The other processes wait for this one to gather the metrics, and end with it.
         path = os.path.join(self.output_dir, f"non_finite_rank{comm.get_rank()}.pth")
-        model = self.model
+        model = self.model if self.saved is None else self.saved
         if isinstance(model, DistributedDataParallel):
             model = model.module
+        more = f" and {len(images) - MOST_IMAGES} more" if len(images) > MOST_IMAGES else ""
         with write_atomically(path, "wb") as f:
             torch.save({"model": model.state_dict(), "iteration": self.iter, "images": images}, f)
         raise UserError(
-            f"At iteration {self.iter} {', '.join(bad)}, with the images {', '.join(images)}. The "
-            f"model before this step is saved in {path}. A lower SOLVER.BASE_LR, more "
-            "SOLVER.WARMUP_ITERS or SOLVER.CLIP_GRADIENTS often helps."
+            f"At iteration {self.iter} {', '.join(bad)}, with the images "
+            f"{', '.join(images[:MOST_IMAGES])}{more}. The model before this step is saved in "
+            f"{path}. {self.advice}"
         )
 
     def _warn_if_idle(self, values: dict[str, Tensor], losses: dict[str, Tensor]) -> None:

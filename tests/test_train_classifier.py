@@ -41,7 +41,7 @@ VERSION: 2
 OUTPUT_DIR: run
 MODEL: {NAME: "timm:test_nfnet"}
 TEACHER: {NAME: "timm:test_nfnet", WEIGHTS: teacher.pth}
-DATASET: {NAME: digits, TRAIN_SIZE: 12}
+DATASET: {NAME: digits, TRAIN_SIZE: 19}  # the last step has three
 SOLVER: {EPOCHS: 1, BATCH_SIZE: 8, WEIGHT_DECAY: 0.0, BASE_LR: 0.0}
 DISTILL:
   METHODS: ("KD", "DKD", "CTKD", "TTM")
@@ -124,7 +124,7 @@ def test_resume_and_two_processes(call, tmp_path):
         (("DISTILL.METHODS", "('KDD',)"), "error: DISTILL.METHODS: 'KDD' is unknown"),
         (
             ("DISTILL.METHODS", "('KD',)", "TEACHER.CONFIG_FILE", "none.yaml"),
-            "error: TEACHER.CONFIG_FILE none.yaml: --config-file: there is no file",
+            "error: TEACHER.CONFIG_FILE: there is no file 'none.yaml', as seen from the folder",
         ),
         (("--eval-only",), "error: MODEL.WEIGHTS is empty"),
         (("--eval-only", "--resume"), "error: run holds no checkpoint"),

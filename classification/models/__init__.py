@@ -12,7 +12,7 @@ from torch import nn
 
 from eakd_det.errors import UserError
 
-from .external import PREFIXES, build_external, features_of
+from .external import PREFIXES, build_external, features_of, published_normalisation
 from .mobilenet import MobileNetV1, MobileNetV2
 from .resnet import cifar_imagenet_resnet, cifar_resnet, imagenet_resnet
 from .shufflenet import ShuffleNetV1, ShuffleNetV2
@@ -20,7 +20,14 @@ from .staged import Outputs, StagedClassifier
 from .vgg import VGG
 from .wrn import WideResNet
 
-__all__ = ["MODELS", "Outputs", "StagedClassifier", "build_classifier", "features_of"]
+__all__ = [
+    "MODELS",
+    "Outputs",
+    "StagedClassifier",
+    "build_classifier",
+    "features_of",
+    "published_normalisation",
+]
 
 _WIDE = (32, 64, 128, 256)
 

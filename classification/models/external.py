@@ -13,7 +13,10 @@ from eakd_det.record import record
 
 from .staged import Outputs, StagedClassifier
 
+# What torchvision's ImageNet weights were trained on.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PREFIXES = ("timm:", "torchvision:")
+WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")  # of torchvision's
 
 
 def build_external(name: str, num_classes: int, *, pretrained: bool) -> nn.Module:
@@ -53,7 +56,9 @@ def _torchvision(name: str, num_classes: int, pretrained: bool) -> nn.Module:
         published = torchvision_models.get_model_weights(name).DEFAULT
         _check_classes(f"torchvision:{name}", len(published.meta["categories"]), num_classes)
         return torchvision_models.get_model(name, weights=published)
-    return torchvision_models.get_model(name, num_classes=num_classes)
+    # Two models would give the logits of auxiliary heads as well in training.
+    plain = {"aux_logits": False, "init_weights": True} if name in WITH_AUXILIARY_HEADS else {}
+    return torchvision_models.get_model(name, num_classes=num_classes, **plain)
 
 
 def _check_name(library: str, name: str, known: list[str]) -> None:
@@ -75,6 +80,17 @@ def _last_linear(model: nn.Module) -> nn.Linear:
         name = type(model).__name__
         raise UserError(f"{name} has no linear layer, whose input would be the pooled features.")
     return layers[-1]
+
+
+def published_normalisation(model: nn.Module) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation (of values between 0 and 1) that published weights expect.
+
+    Args:
+        model: of timm or torchvision, with its published weights.
+    """
+    if "pretrained_cfg" in vars(model):  # timm's
+        return model.pretrained_cfg["mean"], model.pretrained_cfg["std"]
+    return IMAGENET_MEAN, IMAGENET_STD
 
 
 def features_of(

@@ -98,12 +98,6 @@ class MobileNetV2(StagedClassifier):
     def linear_layer(self) -> nn.Module:
         return self.classifier
 
-    def stage_modules(self, stage: int) -> list[nn.Module]:
-        if stage == 0:
-            return [self.conv1]
-        is_last = stage == self.num_stages - 1
-        return [*(self.blocks[i] for i in STAGES[stage]), *([self.conv2] if is_last else [])]
-
 
 class MobileNetV1(StagedClassifier):
     """MobileNetV1 for ImageNet, in units that end before their activation."""
@@ -138,6 +132,3 @@ class MobileNetV1(StagedClassifier):
 
     def linear_layer(self) -> nn.Module:
         return self.fc
-
-    def stage_modules(self, stage: int) -> list[nn.Module]:
-        return [self.model[i] for i in UNIT_STAGES[stage]]

@@ -117,9 +117,6 @@ class ResNet(StagedClassifier):
     def linear_layer(self) -> nn.Module:
         return self.get_submodule(self.linear_name)
 
-    def stage_modules(self, stage: int) -> list[nn.Module]:
-        return [self.get_submodule(f"layer{stage}")] if stage else [self.conv1, self.bn1]
-
 
 def cifar_resnet(num_classes: int, depth: int, widths: Sequence[int] = (16, 16, 32, 64)) -> ResNet:
     """CIFAR's, of 6 n + 2 layers; `widths` are the channels of the stem and of three groups."""

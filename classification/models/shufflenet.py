@@ -95,9 +95,6 @@ class ShuffleNet(StagedClassifier):
         self.conv1 = conv(3, channels, 1)
         self.bn1 = nn.BatchNorm2d(channels)
 
-    def stage_modules(self, stage: int) -> list[nn.Module]:
-        return [self.get_submodule(f"layer{stage}")] if stage else [self.conv1, self.bn1]
-
     def linear_layer(self) -> nn.Module:
         return self.linear
 
@@ -174,7 +171,3 @@ class ShuffleNetV2(ShuffleNet):
 
     def tail(self, x: Tensor) -> Tensor:
         return self.bn2(self.conv2(self.activate(self.num_stages - 1, x)))
-
-    def stage_modules(self, stage: int) -> list[nn.Module]:
-        modules = super().stage_modules(stage)
-        return [*modules, self.conv2, self.bn2] if stage == self.num_stages - 1 else modules

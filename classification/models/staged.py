@@ -62,10 +62,6 @@ class StagedClassifier(nn.Module):
         """The linear layer."""
         raise NotImplementedError
 
-    def stage_modules(self, stage: int) -> list[nn.Module]:
-        """The modules that `stage` runs, the last one's tail included."""
-        raise NotImplementedError
-
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, C) of images (N, 3, H, W)."""
         for stage in range(self.num_stages):

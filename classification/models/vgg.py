@@ -47,6 +47,3 @@ class VGG(StagedClassifier):
 
     def linear_layer(self) -> nn.Module:
         return self.classifier
-
-    def stage_modules(self, stage: int) -> list[nn.Module]:
-        return [self.get_submodule(f"block{stage}")]

@@ -81,6 +81,3 @@ class WideResNet(StagedClassifier):
 
     def linear_layer(self) -> nn.Module:
         return self.fc
-
-    def stage_modules(self, stage: int) -> list[nn.Module]:
-        return [[self.conv1], [self.block1], [self.block2], [self.block3, self.bn1]][stage]

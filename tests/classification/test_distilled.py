@@ -219,3 +219,29 @@ def test_fcfd_refuses_what_it_cannot_cut_or_bridge(cfg):
         cfg.TEACHER.NAME = name
         with pytest.raises(UserError, match=words):
             build(cfg, "FCFD")
+
+
+def test_models_that_give_no_logits_are_refused(cfg):
+    cfg.MODEL.NAME = "timm:test_vit"
+    with pytest.raises(UserError, match="test_vit does not take images of 8 x 8 pixels"):
+        build(cfg)
+
+
+def test_a_published_teacher_sees_images_as_it_was_trained_on_them(cfg, monkeypatch):
+    """As of timm: this model's weights expect a mean and deviation of 0.5."""
+
+    def published(name, num_classes, *, pretrained):
+        model = build_classifier("torchvision:resnet18", num_classes)
+        if pretrained:
+            model.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+        return model
+
+    monkeypatch.setattr("classification.teacher.build_classifier", published)
+    cfg.TEACHER.NAME, cfg.TEACHER.WEIGHTS = "timm:any", "pretrained"
+    teacher = build(cfg, "KD").teacher.model
+    source = read_images("digits", is_train=False).source
+    pixels = torch.rand(2, 3, 8, 8)
+    mean, std = (torch.tensor(x).view(-1, 1, 1) for x in (source.mean, source.std))
+    ours = teacher((pixels - mean) / std)
+    teacher._forward_pre_hooks.clear()
+    torch.testing.assert_close(ours, teacher((pixels - 0.5) / 0.5))

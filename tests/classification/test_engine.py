@@ -1,6 +1,7 @@
 import itertools
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -138,8 +139,9 @@ def test_an_evaluation_draws_nothing_from_the_run(cfg):
 
 def test_a_loss_that_is_not_finite_names_the_images(cfg, tmp_path):
     cfg.SOLVER.BASE_LR = 1e30
-    with pytest.raises(UserError, match="with the images number "):
+    with pytest.raises(UserError, match="with the images number .* or smaller weights in DISTILL"):
         fit(cfg, tmp_path / "run")
+    evaluate_weights(cfg, str(tmp_path / "run" / "non_finite_rank0.pth"))
 
 
 def test_config_mistakes_are_in_words(cfg, tmp_path):
@@ -152,9 +154,17 @@ def test_config_mistakes_are_in_words(cfg, tmp_path):
         load_config(str(path), ["SOLVER.EPOCHS", "0"])
     with pytest.raises(UserError, match="SEED must be 0 or more"):
         load_config(str(path), ["SEED", "-1"])
-    for steps in ("(1, 240)", "(3, 2)", "(2, 2)"):
-        with pytest.raises(UserError, match="SOLVER.STEPS .* must rise and end before EPOCHS 240"):
+    for steps in ("(1, 240)", "(3, 2)", "(2, 2)", "(0,)", "(0.5,)"):
+        with pytest.raises(UserError, match="SOLVER.STEPS .* must be whole epochs that rise"):
             load_config(str(path), ["SOLVER.STEPS", steps])
+    for key, value in [
+        ("DATASET.TRAIN_SIZE", "-1"),
+        ("DATASET.NUM_WORKERS", "-1"),
+        ("DISTILL.CTKD.EPOCHS", "0"),
+        ("DISTILL.EA.TEMPERATURE", "0"),
+    ]:
+        with pytest.raises(UserError, match=f"{key} must be "):
+            load_config(str(path), [key, value])
     for key, value, words in [
         ("MODEL.NAME", "", "MODEL.NAME is empty"),
         ("MODEL.NAME", "resnet9", "did you mean resnet"),
@@ -197,3 +207,35 @@ def test_a_run_leaves_the_teacher_alone(cfg, tmp_path):
     before = torch.load(cfg.TEACHER.WEIGHTS, weights_only=True)["model"]
     after = fit(cfg, tmp_path / "run").distilled.teacher.model.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_measuring_the_teacher_keeps_its_memory_format(cfg, tmp_path):
+    cfg.DISTILL.METHODS, cfg.MODEL.CHANNELS_LAST = ("KD",), True
+    trainer = fit(cfg, tmp_path / "run", stop=1)
+    for model in (trainer.distilled.teacher.model, trainer.distilled.student):
+        weight = next(p for p in model.parameters() if p.dim() == 4 and min(p.shape[1:]) > 1)
+        assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_new_run_forgets_the_best_of_an_older_one(cfg, tmp_path):
+    first = fit(cfg, tmp_path / "run")
+    path = tmp_path / "run" / "model_best.pth"
+    assert torch.load(path, weights_only=True)["metric"] == first.result["best_top1"]
+    cfg.OUTPUT_DIR = str(tmp_path / "run")
+    for start, best in [(5, first.result["best_top1"]), (0, None)]:
+        hook = ClassifierTrainer(cfg)._build_best()
+        hook.trainer = SimpleNamespace(start_iter=start)
+        hook.before_train()
+        assert hook.best_metric == best and path.exists() == (start > 0)
+
+
+def test_a_model_that_cannot_train_on_one_image_says_so(cfg, tmp_path):
+    cfg.MODEL.NAME = "vgg8"
+    with pytest.raises(UserError, match="vgg8 normalises over the batch and cannot train on one"):
+        fit(cfg, tmp_path / "run")
+
+
+def test_every_test_reaches_the_metrics(cfg, tmp_path):
+    fit(cfg, tmp_path / "run")  # epochs of 5 steps
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.json").open()]
+    assert len([row for row in rows if "top1" in row]) == 2

@@ -33,27 +33,22 @@ def test_a_start_goes_on_where_an_endless_run_was(start):
     assert steps(4, start=start) == steps(4 + start)[start:]
 
 
-@pytest.mark.parametrize(("world_size", "parts"), [(2, 1), (1, 2), (2, 2), (3, 1)])
-def test_processes_and_parts_share_a_step_evenly(world_size, parts):
-    whole = steps(3)
-    shares = [
-        steps(3 * parts, parts=parts, rank=rank, world_size=world_size)
-        for rank in range(world_size)
-    ]
+@pytest.mark.parametrize(("world_size", "parts"), [(2, 1), (1, 2), (2, 2), (3, 1), (2, 4)])
+@pytest.mark.parametrize("num_images", [9, 10, 11])
+def test_processes_and_parts_share_out_every_step(num_images, world_size, parts):
+    """The means over the shares, times their scales, add up to the mean over the step."""
+    whole = steps(3, num_images=num_images)
+    options = {"parts": parts, "world_size": world_size, "num_images": num_images}
+    shares = [steps(3 * parts, rank=rank, **options) for rank in range(world_size)]
+    values = torch.rand(num_images, dtype=torch.float64)
     for i, step in enumerate(whole):
         mine = [batch for share in shares for batch in share[i * parts : (i + 1) * parts]]
-        assert len({len(batch.images) for batch in mine}) == 1
-        images = [i for batch in mine for i in batch.images]
-        assert set(images) == set(step.images)
-        assert len(images) - len(step.images) == -len(step.images) % (world_size * parts)
-        assert {batch.seed for batch in mine} == {step.seed}
-
-
-def test_a_last_step_of_one_image_is_shared_by_repeating_it():
-    batches = [steps(3, num_images=9, rank=r, world_size=2)[2] for r in range(2)]
-    assert batches[0].images == batches[1].images and len(batches[0].images) == 1
-    (alone,) = steps(3, num_images=9)[2:]
-    assert len(alone.images) == 1
+        assert {batch.seed for batch in mine} == {step.seed} and step.scale == 1
+        counted = [i for batch in mine if batch.scale for i in batch.images]
+        assert sorted(counted) == sorted(step.images)
+        assert all(len(batch.images) > 0 for batch in mine)
+        mean = sum(batch.scale * values[batch.images].mean() for batch in mine) / len(mine)
+        torch.testing.assert_close(mean, values[step.images].mean())
 
 
 def test_batches_do_not_depend_on_workers_nor_draw_from_the_run():

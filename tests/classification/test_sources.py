@@ -1,4 +1,5 @@
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def test_missing_files_are_one_sentence_with_the_command(name, tmp_path):
     with pytest.raises(UserError) as info:
         read_images(name, str(tmp_path), is_train=True)
     text = str(info.value)
-    assert "\n" not in text and f"{name} is not in {tmp_path}" in text
+    assert "\n" not in text and f"{name} is not in {tmp_path} (DATASET.ROOT; " in text
     command = DATASETS[name].fetch.format(root=tmp_path)
     assert command in text and str(tmp_path) in command
 
@@ -60,7 +61,7 @@ def test_tiny_imagenet_reads_its_list_of_validation_classes(tmp_path):
         "val_0.JPEG\tn02\t0\t0\t9\t9\nval_1.JPEG\tn01\t0\t0\t9\t9\n"
     )
     images = read_images("tiny_imagenet", str(tmp_path), is_train=False)
-    assert [label for _, label in images.samples] == [1, 0]
+    assert images.labels.tolist() == [1, 0]
     assert images.__getitems__(Indices([0, 1], 0))["views"][0].shape == (2, 3, 64, 64)
 
 
@@ -70,3 +71,42 @@ def test_fashion_mnist_of_debian_is_unpacked_once(tmp_path):
     assert len(images) == 60000 and images.labels.bincount().tolist() == [6000] * 10
     assert len(read_images("fashion_mnist", str(tmp_path), is_train=False)) == 10000
     assert os.listdir(tmp_path / "FashionMNIST") == ["raw"]
+
+
+@pytest.mark.parametrize("name", sorted(DATASETS))
+def test_every_source_goes_to_worker_processes(name):
+    """Where they are not forked, they get the set pickled."""
+    source = pickle.loads(pickle.dumps(DATASETS[name]))
+    assert source.num_classes == DATASETS[name].num_classes
+
+
+def test_tiny_imagenet_is_cropped_and_tested_as_it_is(tmp_path):
+    root = tmp_path / "tiny-imagenet-200"
+    for name in ("n01", "n02"):
+        write_image(root / "train" / name / "images" / "a.png", 90, (64, 64))
+    write_image(root / "val" / "images" / "val_0.png", 90, (64, 64))
+    (root / "val" / "val_annotations.txt").write_text("val_0.png\tn02\t0\t0\t9\t9\n")
+    source = DATASETS["tiny_imagenet"]
+
+    def pixels(images):
+        (view,) = images.__getitems__(Indices([0], 0))["views"]
+        mean, std = (np.array(x)[:, None, None] * 255 for x in (source.mean, source.std))
+        return (view[0].numpy() * std + mean).round()
+
+    seen = pixels(read_images("tiny_imagenet", str(tmp_path), is_train=False))
+    assert (seen[:, 32:] == 90).all() and (seen[:, :32] == 45).all()
+    cropped = pixels(read_images("tiny_imagenet", str(tmp_path), is_train=True))
+    assert set(np.unique(cropped)) <= {0, 45, 90} and (cropped != seen).any()
+
+
+def test_folders_of_other_classes_are_refused(imagenet):
+    write_image(imagenet / "imagenet" / "val" / "n7" / "0.jpg", 60)
+    with pytest.raises(UserError, match="have other classes: 1 are in one alone, n7 for example"):
+        read_images("imagenet", str(imagenet), is_train=True)
+
+
+def test_a_flat_folder_says_what_is_missing(tmp_path):
+    write_image(tmp_path / "imagenet" / "train" / "n0" / "0.jpg", 60)
+    write_image(tmp_path / "imagenet" / "val" / "0.jpg", 60)
+    with pytest.raises(UserError, match="Couldn't find any class folder in .*val"):
+        read_images("imagenet", str(tmp_path), is_train=False)

@@ -55,15 +55,6 @@ def test_features_are_those_of_the_forward(name):
     assert model.forward_features(images).preactivations == []
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_each_parameter_belongs_to_one_stage_or_to_the_linear_layer(name):
-    model = build(name)
-    stages = [model.stage_modules(stage) for stage in range(model.num_stages)]
-    modules = [*(module for stage in stages for module in stage), model.linear_layer()]
-    found = [parameter for module in modules for parameter in module.parameters()]
-    assert len(found) == len({id(p) for p in found}) == len(list(model.parameters()))
-
-
 @pytest.mark.parametrize("size", [28, 64])
 @pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
