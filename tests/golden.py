@@ -38,6 +38,12 @@ def golden(name):
     return {key: torch.from_numpy(a) for key, a in arrays.items() if a.dtype.kind in "biuf"}
 
 
+def golden_case(name, case):
+    """The arrays "<case>.x" of `name`.npz by x, without those of cases below it."""
+    split = {key.rpartition("."): array for key, array in golden(name).items()}
+    return {key: array for (prefix, _, key), array in split.items() if prefix == case}
+
+
 @dataclass
 class Figures:
     """What gives each array of a golden file, from the inputs of its case.

@@ -4,16 +4,20 @@ from torch import nn
 from torch.nn import functional as F
 
 
-class BatchNorm(nn.BatchNorm2d):
-    """BatchNorm2d that takes its running statistics where a channel has one value alone.
-
-    That is a 1 x 1 map of one image, as a coarse FPN level of a small image gives: one value has no
-    variance.
-    """
+class _OneValue:
+    """Takes the running statistics where a channel has no two values, and so no variance."""
 
     def forward(self, x):
-        if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+        if self.training and x.numel() <= self.num_features:
             return F.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
         return super().forward(x)
+
+
+class BatchNorm(_OneValue, nn.BatchNorm2d):
+    """BatchNorm2d for a 1 x 1 map of one image, too, as a coarse FPN level of a small image."""
+
+
+class BatchNorm1d(_OneValue, nn.BatchNorm1d):
+    """BatchNorm1d for one sample, too."""

@@ -14,7 +14,7 @@ def kd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     *,
-    temperature: float = 4.0,
+    temperature: float | Tensor = 4.0,
     weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
@@ -22,7 +22,8 @@ def kd_loss(
 
     Args:
         student_logits, teacher_logits: (N, C). The teacher's side gets no gradient.
-        temperature: T.
+        temperature: T; a scalar tensor gets a gradient through both softmaxes and the factor
+            (CTKD).
         weight: (N,) factor of each sample, or None.
         reduction: "mean" over the N samples, or "none".
 

@@ -1,12 +1,12 @@
 """Prime-aware adaptive distillation, PAD (Zhang et al., ECCV 2020, arXiv 2008.01458).
 
-Each sample's squared distance is divided by a variance that the student predicts: samples that it
-cannot follow count less. N counts samples, D is the teacher's width.
+The student predicts how far it will be from the teacher's features. What it expects to miss counts
+less: the easy, "prime" samples lead. N counts samples, D is the teacher's width.
 """
 
-import torch
 from torch import Tensor, nn
 
+from .batch_norm import BatchNorm1d
 from .reduction import at_least_float32, reduce_samples
 
 
@@ -18,47 +18,62 @@ def pad_loss(
     weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """MSE / sigma^2 + log sigma^2 (arXiv 2008.01458, section 3).
+    """Mean over D of (teacher - student)^2 / sigma^2 + log sigma^2 (arXiv 2008.01458).
 
-    It is twice the negative log-likelihood of a Gaussian, but for a constant, whose variance each
-    sample has of its own.
-
-    No code is public. The mean over the D features in place of their sum, which keeps the two terms
-    of one size at any width, is our choice.
+    But for a constant that is twice the negative log-likelihood, per dimension, of the teacher's
+    features under a normal distribution. It can be below 0; the least is at sigma^2 =
+    (teacher - student)^2. No code of the authors is public: mean, not sum, as in torchdistill,
+    which refers to theirs for it.
 
     Args:
-        student_features: (N, D), mapped to the teacher's width.
-        teacher_features: (N, D). They get no gradient.
-        log_variance: (N,), log sigma^2; its smallest loss is at the log of the MSE.
+        student_features, teacher_features: (N, D). The teacher's side gets no gradient.
+        log_variance: log sigma^2, (N, D), or (N,) where a sample has one variance.
         weight: (N,) factor of each sample, or None.
         reduction: "mean" over the N samples, or "none".
 
     Returns:
-        A scalar, or (N,) with "none"; at least float32; below 0 where sigma is small. No samples
-        give a zero joined to the graph.
+        A scalar, or (N,) with "none"; at least float32. No samples give a zero joined to the graph.
 
     Raises:
-        ValueError: `weight` is not (N,), or `reduction` is unknown.
+        ValueError: the shapes do not fit, `weight` is not (N,), or `reduction` is unknown.
     """
-    student = at_least_float32(student_features)
-    distance = (student - at_least_float32(teacher_features.detach())).square().mean(dim=-1)
+    shape = student_features.shape
+    if teacher_features.shape != shape or log_variance.shape not in (shape, shape[:1]):
+        raise ValueError(
+            f"features of the student {tuple(shape)}, of the teacher "
+            f"{tuple(teacher_features.shape)} and log variances {tuple(log_variance.shape)} "
+            "do not fit"
+        )
     log_variance = at_least_float32(log_variance)
-    loss = distance * torch.exp(-log_variance) + log_variance
-    return reduce_samples(loss, weight, reduction)
+    if log_variance.ndim == 1:
+        log_variance = log_variance[:, None]
+    difference = at_least_float32(teacher_features.detach()) - at_least_float32(student_features)
+    loss = difference.square() * (-log_variance).exp() + log_variance
+    return reduce_samples(loss.mean(dim=1), weight, reduction)
 
 
 class PrimeAwareHead(nn.Module):
-    """What trains beside the student: a map to the teacher's width, and the log variance."""
+    """What trains beside the student: its features in the teacher's width, and their variance.
 
-    def __init__(self, in_features: int, out_features: int):
-        """
-        Args:
-            in_features, out_features: widths of the pooled features of student and teacher.
-        """
+    The branch of the variance, a linear layer with batch norm on the student's features, is that of
+    torchdistill. The linear map between unequal widths, which it does not have, is our choice.
+    """
+
+    def __init__(self, student_width: int, teacher_width: int):
         super().__init__()
-        self.mapping = nn.Linear(in_features, out_features)
-        self.variance = nn.Linear(in_features, 1)
+        self.mapping = nn.Identity()
+        if student_width != teacher_width:
+            self.mapping = nn.Linear(student_width, teacher_width)
+        self.log_variance = nn.Sequential(
+            nn.Linear(student_width, teacher_width), BatchNorm1d(teacher_width)
+        )
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The mapped features, (N, D), and the log variance, (N,), of pooled features (N, d)."""
-        return self.mapping(features), self.variance(features).squeeze(1)
+        """
+        Args:
+            features: pooled features of the student, (N, student_width).
+
+        Returns:
+            The mapped features and log sigma^2, (N, teacher_width) both.
+        """
+        return self.mapping(features), self.log_variance(features)

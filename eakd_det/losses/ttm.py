@@ -1,7 +1,7 @@
 """Transformed teacher matching, TTM and WTTM (Zheng and Yang, ICLR 2024, arXiv 2402.11148).
 
-The student has no temperature; gamma is the exponent of the teacher's probabilities, which an
-ordinary temperature is the inverse of. N counts samples, C classes. EA-TTM is
+The student has no temperature, and T^2 is no factor. The teacher's probabilities p are raised to
+the power gamma, which is 1 / T of KD. N counts samples, C classes. EA-TTM is
 `ttm_loss(..., weight=entropy_weight(...))`.
 """
 
@@ -19,11 +19,11 @@ def ttm_loss(
     weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """KL(softmax(gamma * teacher) || softmax(student)) (arXiv 2402.11148, equation 11).
+    """KL(p^gamma / U || softmax(student)), U = sum of p^gamma (arXiv 2402.11148).
 
     Args:
         student_logits, teacher_logits: (N, C). The teacher's side gets no gradient.
-        gamma: power that the teacher's probabilities are raised to before they are normalised.
+        gamma: the exponent; 1 leaves the teacher as it is.
         weight: (N,) factor of each sample, or None.
         reduction: "mean" over the N samples, or "none".
 
@@ -34,6 +34,7 @@ def ttm_loss(
         ValueError: `weight` is not (N,), or `reduction` is unknown.
     """
     student = F.log_softmax(at_least_float32(student_logits), dim=-1)
+    # p^gamma / U is the softmax of gamma * logits.
     teacher = F.log_softmax(gamma * at_least_float32(teacher_logits.detach()), dim=-1)
     # kl_div takes (log q, log p) for KL(p || q): the student stands first.
     loss = F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=-1)
@@ -48,12 +49,12 @@ def wttm_loss(
     weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """`ttm_loss` times each sample's power sum (arXiv 2402.11148, equation 18).
+    """U times the KL of `ttm_loss`, whose arguments it takes (arXiv 2402.11148).
 
-    The power sum U, the sum of the teacher's probabilities to the power gamma, is large where the
-    teacher is uncertain; it does not change with the student. Arguments as those of `ttm_loss`.
+    U is a constant of each sample, large where the teacher is uncertain: with gamma below 1 it lies
+    between 1 and C^(1 - gamma).
     """
-    teacher = F.log_softmax(at_least_float32(teacher_logits.detach()), dim=-1)
-    power_sum = (gamma * teacher).logsumexp(dim=-1).exp()
-    loss = ttm_loss(student_logits, teacher_logits, gamma=gamma, weight=weight, reduction="none")
-    return reduce_samples(power_sum * loss, None, reduction)
+    log_p = F.log_softmax(at_least_float32(teacher_logits.detach()), dim=-1)
+    power_sum = (gamma * log_p).logsumexp(dim=-1).exp()
+    loss = ttm_loss(student_logits, teacher_logits, gamma=gamma, reduction="none")
+    return reduce_samples(power_sum * loss, weight, reduction)
