@@ -102,7 +102,7 @@ def check_step(path):
     )
     views = [torch.randn(2, 3, *[source.image_size] * 2) for _ in range(distilled.num_views)]
     with EventStorage(0):
-        losses = distilled.train()({"views": views, "labels": torch.tensor([1, 5])})
+        losses = distilled.train()({"views": views, "labels": torch.tensor([1, 5]), "scale": 1.0})
     total = sum(losses.values())
     total.backward()
     assert torch.isfinite(total)
