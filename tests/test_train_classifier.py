@@ -83,13 +83,13 @@ def test_shared_out_steps_equal_the_whole(call, tmp_path):
 def test_one_command_trains_teacher_and_student(call_tool, tmp_path):
     """The shipped Digits config, in a folder of its own and shortened."""
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    arguments = ("--config-file", "configs/Digits/EA-KD.yaml", "SOLVER.STEPS", "(6, 10)")
+    arguments = ("--config-file", "configs/Digits/EA-KD.yaml", "SOLVER.STEPS", "(6,)")
     code, out, err = call_tool("train_classifier.py", *arguments)
     assert code == 0, out + err
     student = re.search(r"student: top-1 ([\d.]+), top-5 ([\d.]+)\n", out)
     teacher = re.search(r"teacher: top-1 ([\d.]+)\n", out)
     assert float(student[1]) > 90 and float(teacher[1]) > 90
-    assert re.search(r"Epoch 4/12: top-1 .* left: 0:0", out)
+    assert re.search(r"Epoch 4/8: top-1 .* left: 0:0", out)
     folder = tmp_path / "output" / "Digits"
     result = json.loads((folder / "EA-KD" / "result.json").read_text())
     assert f"{result['top1']:.2f}" == student[1] and f"{result['teacher_top1']:.2f}" == teacher[1]
@@ -120,13 +120,6 @@ def test_resume_and_two_processes(call, tmp_path):
     [
         (("DATASET.NAME", "cifar100"), "error: cifar100 is not in .*To get it: python -c"),
         (("SOLVER.EPOCH", "3"), "error: the command line: Non-existent key: SOLVER.EPOCH"),
-        (("DISTILL.METHODS", "('KD',)"), "error: There is no teacher"),
-        (("DISTILL.METHODS", "('KDD',)"), "error: DISTILL.METHODS: 'KDD' is unknown"),
-        (
-            ("DISTILL.METHODS", "('KD',)", "TEACHER.CONFIG_FILE", "none.yaml"),
-            "error: TEACHER.CONFIG_FILE: there is no file 'none.yaml', as seen from the folder",
-        ),
-        (("--eval-only",), "error: MODEL.WEIGHTS is empty"),
         (("--eval-only", "--resume"), "error: run holds no checkpoint"),
     ],
 )

@@ -172,12 +172,16 @@ def test_config_mistakes_are_in_words(cfg, tmp_path):
         ("TEACHER.WEIGHTS", "", "teacher resnet14 has no weights: set TEACHER.WEIGHTS"),
         ("TEACHER.NAME", "", "There is no teacher: set TEACHER.CONFIG_FILE"),
         ("TEACHER.NAME", "resnet20", "TEACHER.WEIGHTS does not fit its model"),
+        ("TEACHER.CONFIG_FILE", "none.yaml", "there is no file 'none.yaml', as seen from the"),
+        ("DISTILL.METHODS", "('KDD',)", "DISTILL.METHODS: 'KDD' is unknown; choose from KD"),
     ]:
         wrong = cfg.clone()
         wrong.DISTILL.METHODS = ("KD",)
         wrong.merge_from_list([key, value])
         with pytest.raises(UserError, match=words):
             ClassifierTrainer(wrong)
+    with pytest.raises(UserError, match="MODEL.WEIGHTS is empty"):
+        evaluate_weights(cfg, "")
 
 
 def test_pretrained_is_for_external_models(cfg):

@@ -249,7 +249,11 @@ def tool(script, out):
     """Starts tools/sweep.py, with a script in place of its own."""
 
     def start(body, *arguments):
-        code = "import sys, sweep; sweep.SCRIPT = sys.argv.pop(1); sweep.main()"
+        # A test suite in the background of a shell is deaf to SIGINT, and so are its processes.
+        code = (
+            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+            "import sys, sweep; sweep.SCRIPT = sys.argv.pop(1); sweep.main()"
+        )
         path = os.pathsep.join([str(ROOT), str(ROOT / "tools")])
         return subprocess.Popen(
             [sys.executable, "-c", code, script(body), "--output-dir", str(out), *arguments],
