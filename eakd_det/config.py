@@ -17,7 +17,12 @@ from .losses import entropy_weight
 STOCK_ARCHITECTURES = {"DistillRCNN": "GeneralizedRCNN", "DistillRetinaNet": "RetinaNet"}
 
 # What we add to Detectron2's own nodes.
-OUR_KEYS = ("SOLVER.ACCUMULATE", "SOLVER.AMP.DTYPE", "TEST.BEST_METRIC")
+OUR_KEYS = (
+    "MODEL.ROI_HEADS.POOLER_BACKEND",
+    "SOLVER.ACCUMULATE",
+    "SOLVER.AMP.DTYPE",
+    "TEST.BEST_METRIC",
+)
 
 
 def add_distill_config(cfg: CfgNode) -> None:
@@ -30,6 +35,7 @@ def add_distill_config(cfg: CfgNode) -> None:
     cfg.TEACHER.CONFIG_FILE = ""  # a path, or a name of Detectron2's model zoo
     cfg.TEACHER.WEIGHTS = ""  # any checkpoint Detectron2 reads
 
+    cfg.MODEL.ROI_HEADS.POOLER_BACKEND = "torchvision"  # or "sparse": faster on a CPU
     cfg.SOLVER.ACCUMULATE = 1  # parts that a step's IMS_PER_BATCH images are computed in
     cfg.SOLVER.AMP.DTYPE = "float16"  # of SOLVER.AMP.ENABLED; or "bfloat16"
     cfg.TEST.BEST_METRIC = "bbox/AP"  # model_best.pth has the highest at any TEST.EVAL_PERIOD

@@ -18,10 +18,11 @@ from torch import nn
 from .checkpoint import SafeCheckpointer, StudentWriter, write_atomically
 from .config import stock_config
 from .detectors import check_datasets, load_student, load_teacher, num_classes
-from .distilled import helper_modules
+from .distilled import Distilled, helper_modules
 from .errors import UserError
 from .evaluation import BestCheckpoint, Evaluator, explain_no_detections
 from .resume import ProcessStates, preserved_random_state
+from .roi_pooling import pool_as_configured
 from .statistics import show_statistics
 from .step import DistillStep, log_step, precision
 
@@ -84,6 +85,14 @@ class DistillTrainer(DefaultTrainer):
             best = BestCheckpoint(test.EVAL_PERIOD, writer, metric)
             ours.insert(len(ours) - 1, best)  # before the hook that writes the metrics
         return ours
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """The stock model; it and its teacher pool ROIs as MODEL.ROI_HEADS.POOLER_BACKEND says."""
+        model = super().build_model(cfg)
+        has_teacher = isinstance(model, Distilled) and model.teacher is not None
+        pool_as_configured(cfg, model, *([model.teacher.model] if has_teacher else []))
+        return model
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):

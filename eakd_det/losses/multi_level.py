@@ -58,39 +58,46 @@ def multi_level_loss(
     """
     students = [at_least_float32(x) for x in (student_weak_logits, student_strong_logits)]
     teachers = [at_least_float32(x.detach()) for x in (teacher_weak_logits, teacher_strong_logits)]
-    like = students[0].dtype, students[0].device
-    n, c = max(len(students[0]), 1), students[0].shape[1]
+    like = *students[0].shape, students[0].dtype, students[0].device
     # Autocast would take the matrix products in half precision.
     with torch.autocast(students[0].device.type, enabled=False):
         images, classes = _of_low_confidence(teachers[0])
-        taus, counts, slips = _temperatures((temperature, *STRONG, *SLIPPED), *like)
+        everywhere = (temperature, *STRONG, *SLIPPED)
+        taus, of_images, of_slips, of_batch, of_classes = _factors(everywhere, *like)
         if as_intended:
-            batch = counts / n * _of_rows(images)
-            weak = taus, counts * images[:, None], batch, counts / c * _of_rows(classes)
-            strong = taus, counts, batch, counts / c
+            batch = of_batch * _of_rows(images)
+            weak = taus, of_images * images[:, None], batch, of_classes * _of_rows(classes)
+            strong = taus, of_images, batch, of_classes
         else:
-            images, classes = (
-                x.sum(dtype=like[0]) / size for x, size in ((images, n), (classes, c))
-            )
-            weak = taus, counts * images + slips, counts * (images / n), counts * (classes / c)
-            taus, counts, _ = _temperatures((temperature, *STRONG), *like)
-            strong = taus, counts, None, None
-        views = zip(students, teachers, (weak_weight, strong_weight), (weak, strong), strict=True)
-        weak_loss, strong_loss = (
-            _compare(student, teacher, weight, standardize, *factors)
-            for student, teacher, weight, factors in views
-        )
-    return weak_loss + strong_loss
+            images, classes = images.mean(dtype=taus.dtype), classes.mean(dtype=taus.dtype)
+            weak = taus, of_images * images + of_slips, of_batch * images, of_classes * classes
+            taus, of_images, *_ = _factors((temperature, *STRONG), *like)
+            strong = taus, of_images, None, None
+        terms = [
+            *_compare(students[0], teachers[0], weak_weight, standardize, *weak),
+            *_compare(students[1], teachers[1], strong_weight, standardize, *strong),
+        ]
+    inputs, values, gradients = zip(*terms, strict=True)
+    return _WithGradients.apply(sum(values[1:], values[0]), gradients, *inputs)
 
 
 @lru_cache(maxsize=16)  # spares each step a copy to the device
-def _temperatures(temperatures, dtype, device):
-    """(T, 1, 1) each: distinct temperatures, how often they come, whether they are SLIPPED."""
-    rows = [(tau, count, tau in SLIPPED) for tau, count in Counter(temperatures).items()]
+def _factors(temperatures, n, c, dtype, device):
+    """(T, 1, 1) each: distinct temperatures, and by how often they come the factors of their terms.
+
+    These are those of the KL, of the KL where the temperature is SLIPPED, of the squares of the
+    batch and of the class level.
+    """
+    n = max(n, 1)
+    rows = [
+        (tau, count * tau**2 / n, (tau in SLIPPED) * tau**2 / n, count / n, count / c)
+        for tau, count in Counter(temperatures).items()
+    ]
     with torch.inference_mode(False):  # training may follow
         return torch.tensor(rows, dtype=dtype, device=device).T[..., None, None].unbind()
 
 
+@torch.no_grad()
 def _of_low_confidence(teacher):
     """(N,) images and (C,) classes of which the teacher is no surer than of the median one."""
     p = F.softmax(teacher, dim=1)
@@ -105,72 +112,78 @@ def _of_rows(chosen):
 
 
 def _compare(student, teacher, weight, standardize, taus, images, batch, classes):
-    """The terms of one view.
+    """Student logits, value and gradient in them, of the terms of one view; one or two of each.
 
     Args:
-        images: factor of tau^2 KL / N at each temperature, (T, 1, 1) or (T, N, 1).
+        images: factor of the KL at each temperature, (T, 1, 1) or (T, N, 1).
         batch, classes: factors of (P P' - Q Q')^2 and (P' P - Q' Q)^2, (T, 1, 1) or matrices; or
             None to leave both levels away.
     """
-    images = images * (taus.square() / max(len(student), 1))
     if weight is not None:
-        weights = reduce_samples(images.new_ones(len(student)), weight, "none")
-        images = images * weights.to(images.dtype)[:, None]
+        weights = reduce_samples(taus.new_ones(len(student)), weight, "none")
+        images = images * weights.to(taus.dtype)[:, None]
     if not standardize:
-        return _Levels.apply(student, teacher, taus, images, batch, classes)
+        return [(student, *_levels(student, teacher, taus, images, batch, classes))]
     standardized = standardize_logits(student), standardize_logits(teacher)
-    loss = _Levels.apply(*standardized, taus, images, None, None)
-    if batch is None:
-        return loss
-    return loss + _Levels.apply(student, teacher, taus, None, batch, classes)
+    terms = [(standardized[0], *_levels(*standardized, taus, images))]
+    if batch is not None:
+        terms += [(student, *_levels(student, teacher, taus, None, batch, classes))]
+    return terms
 
 
-class _Levels(torch.autograd.Function):
-    """Sum of images * KL + batch * (P P' - Q Q')^2 + classes * (P' P - Q' Q)^2, or of its parts.
+@torch.no_grad()
+def _levels(student, teacher, taus, images, batch=None, classes=None):
+    """The sum of images * KL + batch * (P P' - Q Q')^2 + classes * (P' P - Q' Q)^2, or of a part.
 
-    The gradient in the student's logits is taken along, in closed form: most of it is work that
-    the value needs anyway.
+    Returns:
+        Its value, and its gradient in the student's logits. In closed form that is work which the
+        value needs anyway, for the most part.
     """
+    logits = torch.stack([student, teacher])
+    logits -= logits.amax(dim=-1, keepdim=True)
+    probabilities = F.softmax(logits[:, None] / taus, dim=-1)
+    value = gradient = 0.0
+    if images is not None:
+        # The largest logit is 0, so that log_softmax is logits / tau + log of the largest p.
+        log_q, log_p = probabilities.amax(dim=-1, keepdim=True).log_()
+        q, p = (probabilities * (images / taus)).sum(dim=1)
+        value = torch.dot(p.flatten(), (logits[1] - logits[0]).flatten())
+        value += ((log_p - log_q) * images).sum()
+        gradient = q - p
+    if batch is not None:
+        more, more_gradient = _correlations(*probabilities, batch, classes)
+        more_gradient *= 4 / taus
+        value, gradient = value + more, gradient + more_gradient.sum(dim=0)
+    return value, gradient
+
+
+def _correlations(q, p, batch, classes):
+    """Value of the batch and class level, and tau / 4 of the gradient in the logits.
+
+    With M = (Q + P) / 2, D = Q Q' - P P' is (Q - P) M' and its transpose added: one matrix product
+    in place of two. The gradient of its square in Q is 4 D Q.
+    """
+    difference, mean = q - p, torch.lerp(q, p, 0.5)
+    of_batch, of_classes = torch.bmm(difference, mean.mT), torch.bmm(difference.mT, mean)
+    of_batch, of_classes = of_batch + of_batch.mT, of_classes + of_classes.mT
+    weighted_batch, weighted_classes = of_batch * batch, of_classes * classes
+    value = torch.dot(of_batch.flatten(), weighted_batch.flatten())
+    value += torch.dot(of_classes.flatten(), weighted_classes.flatten())
+    gradient = torch.baddbmm(torch.bmm(weighted_batch, q), q, weighted_classes)
+    gradient *= q
+    gradient.addcmul_(q, gradient.sum(dim=-1, keepdim=True), value=-1)
+    return value, gradient
+
+
+class _WithGradients(torch.autograd.Function):
+    """A value whose gradients in `inputs` are known."""
 
     @staticmethod
-    def forward(ctx, student, teacher, taus, images, batch, classes):
-        logits = torch.stack([student, teacher])
-        x = (logits - logits.amax(dim=-1, keepdim=True))[:, None] / taus
-        probabilities = F.softmax(x, dim=-1)
-        q, p = probabilities
-        difference = q - p
-        value, gradients = 0.0, 0.0
-        if images is not None:
-            # One exponential does for both: the largest p, at x = 0, is 1 / sum of exp(x).
-            log_q, log_p = x.add_(probabilities.amax(dim=-1, keepdim=True).log_())
-            value = torch.dot((p * images).flatten(), (log_p - log_q).flatten())
-            gradients = difference * images
-        if batch is not None:
-            correlations, gradient = _batch_and_class_level(q, difference, q + p, batch, classes)
-            value = value + correlations
-            gradients = gradients + gradient
-        ctx.save_for_backward((gradients / taus).sum(dim=0))
+    def forward(ctx, value, gradients, *inputs):
+        ctx.save_for_backward(*gradients)
         return value
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output):
-        (gradient,) = ctx.saved_tensors
-        return gradient * grad_output, None, None, None, None, None
-
-
-def _batch_and_class_level(q, difference, total, batch, classes):
-    """Value, and gradient in the logits / tau, (T, N, C).
-
-    Q Q' - P P' is half of D = (Q - P) (Q + P)' and its transpose added: one matrix product in place
-    of two. Its gradient in Q is 2 batch * D Q.
-    """
-    of_batch, of_classes = difference @ total.mT, difference.mT @ total
-    of_batch, of_classes = of_batch + of_batch.mT, of_classes + of_classes.mT
-    weighted_batch, weighted_classes = of_batch * batch, of_classes * classes
-    value = torch.dot(of_batch.flatten(), weighted_batch.flatten())
-    value = value + torch.dot(of_classes.flatten(), weighted_classes.flatten())
-    gradient = torch.baddbmm(weighted_batch @ q, q, weighted_classes)
-    gradient *= q
-    gradient -= q * gradient.sum(dim=-1, keepdim=True)
-    return value / 4, gradient * 2
+        return None, None, *(gradient * grad_output for gradient in ctx.saved_tensors)

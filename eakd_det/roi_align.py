@@ -1,0 +1,180 @@
+"""ROIAlign on the CPU as the product of a sparse matrix and the feature map.
+
+There torchvision computes the gradient of ROIAlign in one thread, and every value by itself. A bin
+of a ROI is a weighted sum of pixels, with the same weights in every channel. So all bins together
+are a matrix of these weights times the map, and the gradient is the transposed matrix times the
+gradient of the bins: two products over whole rows of channels, in all threads.
+
+Letters: B images, C channels, (H, W) the feature map, R ROIs of (P, Q) bins, E entries of the
+matrix.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def sparse_roi_align(
+    features: Tensor,
+    rois: Tensor,
+    output_size: tuple[int, int],
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = -1,
+    aligned: bool = False,
+) -> Tensor:
+    """As torchvision.ops.roi_align, of tensors on the CPU.
+
+    Args:
+        features: (B, C, H, W); half precisions are computed in float32.
+        rois: (R, 5) floats: index of the image, then x1, y1, x2, y2. They get no gradient.
+        output_size: (P, Q).
+        spatial_scale: pixels of the map for one unit of the boxes.
+        sampling_ratio: samples of a bin in each direction; 0 or less takes ceil(size of the bin).
+        aligned: shift the boxes by half a pixel, and let them be smaller than one.
+
+    Returns:
+        (R, C, P, Q) in the dtype of the features and with channels_last strides. Without a ROI it
+        is empty and joined to the graph.
+    """
+    (_, channels, height, width), (rows, columns) = features.shape, output_size
+    pixels = features.permute(0, 2, 3, 1).reshape(-1, channels)
+    if pixels.dtype != torch.float64:
+        pixels = pixels.float()
+    with torch.no_grad():
+        boxes = rois[:, 1:].to(pixels.dtype) * spatial_scale - (0.5 if aligned else 0.0)
+        start, size = boxes[:, :2], boxes[:, 2:] - boxes[:, :2]  # (R, 2): x, y
+        if not aligned:
+            size = size.clamp(min=1)
+        y = _taps(start[:, 1], size[:, 1], rows, sampling_ratio, height)
+        x = _taps(start[:, 0], size[:, 0], columns, sampling_ratio, width)
+        matrix = _matrix(rois[:, 0], y, x, (height, width))
+    bins = _Product.apply(pixels, *matrix)
+    bins = bins.view(len(rois), rows, columns, channels).permute(0, 3, 1, 2)
+    return bins.to(features.dtype)
+
+
+class _Product(torch.autograd.Function):
+    """A sparse matrix times a dense one, with the gradient of the dense one.
+
+    The gradient that embedding_bag has of its own is the same; where channels are few it takes two
+    to three times as long, since it calls BLAS for each entry.
+    """
+
+    @staticmethod
+    def forward(ctx, dense: Tensor, indices: Tensor, values: Tensor, ends: Tensor) -> Tensor:
+        """(rows of the matrix, C) from (its columns, C) and what `_matrix` returns."""
+        ctx.save_for_backward(indices, values, ends)
+        ctx.num_columns = len(dense)
+        return _multiply(dense, indices, values, ends)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        indices, values, ends = ctx.saved_tensors
+        rows = torch.repeat_interleave(ends.diff())
+        order = indices.sort(stable=True).indices  # so every run adds up in the same order
+        ends = _ends(torch.bincount(indices, minlength=ctx.num_columns))
+        transposed = rows.index_select(0, order), values.index_select(0, order), ends
+        return _multiply(gradient, *transposed), None, None, None
+
+
+def _multiply(dense: Tensor, indices: Tensor, values: Tensor, ends: Tensor) -> Tensor:
+    return F.embedding_bag(
+        indices, dense, ends, mode="sum", per_sample_weights=values, include_last_offset=True
+    )
+
+
+class _Taps(NamedTuple):
+    """The pixels that each bin is made of along one axis: one list of T of them, bin after bin."""
+
+    pixels: Tensor  # (T,) int32
+    weights: Tensor  # (T,)
+    counts: Tensor  # (R, bins) int32: how many of the T are each bin's
+
+
+def _taps(start: Tensor, size: Tensor, bins: int, sampling_ratio: int, length: int) -> _Taps:
+    """One axis of ROIAlign; a bin's weights are the products of those of its two axes.
+
+    Bilinear interpolation, the mean over a grid of samples, and the rule that a sample more than
+    one pixel outside the map counts as 0 are such products. The positions are computed in the order
+    of torchvision's code, since another rounding can carry a sample across that border.
+
+    Args:
+        start, size: (R,) first edge and extent of the ROIs, in pixels of the map.
+        bins, sampling_ratio: along this axis, as in `sparse_roi_align`.
+        length: pixels of the map along this axis.
+    """
+    step = (size / bins)[:, None, None]
+    samples = torch.full_like(step, sampling_ratio) if sampling_ratio > 0 else step.ceil()
+    number = torch.arange(int(samples.max().clamp(min=1)) if len(samples) else 1, dtype=size.dtype)
+    is_sample = number < samples  # a ROI without extent has none
+    samples = samples.clamp(min=1)
+    number = torch.minimum(number, samples - 1)  # those too many repeat the last, with weight 0
+    bin_start = start[:, None, None] + torch.arange(bins, dtype=size.dtype)[:, None] * step
+    position = bin_start + (number + 0.5) * step / samples  # (R, bins, samples)
+    share = (is_sample & (position >= -1) & (position <= length)) / samples
+    position = position.clamp(0, length - 1)
+    low = position.floor()
+    fraction = position - low
+    first = low.amin(dim=2, keepdim=True)
+    place = (low - first).long()  # within the window of pixels that a bin's samples lie in
+    window = int(place.max()) + 2 if len(place) else 2
+    weights = size.new_zeros(len(size), bins, window)
+    weights.scatter_add_(2, place, (1 - fraction) * share)
+    weights.scatter_add_(2, place + 1, fraction * share)
+    pixels = first.int() + torch.arange(window, dtype=torch.int32)
+    is_tap = weights != 0
+    return _Taps(pixels[is_tap], weights[is_tap], is_tap.sum(dim=2, dtype=torch.int32))
+
+
+def _matrix(
+    images: Tensor, y: _Taps, x: _Taps, map_size: tuple[int, int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The (R * P * Q, B * H * W) matrix of the bins' weights, row by row.
+
+    Args:
+        images: (R,) index of each ROI's image.
+        y, x: of (R, P) and (R, Q) bins.
+        map_size: (H, W).
+
+    Returns:
+        (E,) int32 column and (E,) value of each entry, and (R * P * Q + 1,) int32: where the
+        entries of each row start, and the last end.
+    """
+    shape = (*y.counts.shape, x.counts.shape[1])
+
+    def of_bins(values: Tensor, axis: int) -> Tensor:
+        return values.unsqueeze(axis).expand(shape).flatten()
+
+    y_start, x_start = (_ends(taps.counts)[:-1].view_as(taps.counts) for taps in (y, x))
+    # A line is one row of pixels within a bin, an entry is one pixel of a line.
+    bin_of_line, y_tap, line_ends = _concatenate(of_bins(y_start, 2), of_bins(y.counts, 2))
+    line_of_entry, x_tap, entry_ends = _concatenate(
+        of_bins(x_start, 1).index_select(0, bin_of_line),
+        of_bins(x.counts, 1).index_select(0, bin_of_line),
+    )
+    height, width = map_size
+    image = images.int()[:, None].expand(shape[:2])
+    row = of_bins(image * height, 2).index_select(0, bin_of_line) + y.pixels.index_select(0, y_tap)
+    columns = (row * width).index_select(0, line_of_entry) + x.pixels.index_select(0, x_tap)
+    line_weights = y.weights.index_select(0, y_tap)
+    values = line_weights.index_select(0, line_of_entry) * x.weights.index_select(0, x_tap)
+    return columns, values, entry_ends.index_select(0, line_ends)
+
+
+def _concatenate(start: Tensor, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The ranges start[i], ..., start[i] + count[i] - 1, one after the other; all int32.
+
+    Returns:
+        i of each element, the element, and where each range starts and the last ends.
+    """
+    ends = _ends(count)
+    owner = torch.repeat_interleave(count)
+    shift = (start - ends[:-1]).index_select(0, owner)
+    return owner, shift + torch.arange(len(owner), dtype=torch.int32), ends
+
+
+def _ends(counts: Tensor) -> Tensor:
+    """Where each of several consecutive parts starts, and where the last ends; int32."""
+    return F.pad(counts.flatten().cumsum(0, dtype=torch.int32), (1, 0))
