@@ -10,6 +10,12 @@ A teacher that TEACHER.CONFIG_FILE names and that has no weights yet is trained 
 that goes on where it was, too. --teacher-only ends there.
 """
 
+import os
+
+# Small images give threads little to do at a time; where other programs want the cores, too, those
+# that wait for each other would burn most of it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 
