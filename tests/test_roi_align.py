@@ -56,6 +56,7 @@ def _compare(features, rois, output_size=(7, 7), *options, atol, rtol):
 CASES = [
     ((2, 16, 30, 40), 100, torch.float32, 1e-5, 1e-5),
     ((2, 16, 30, 40), 100, torch.float64, 1e-12, 1e-12),
+    ((2, 1, 190, 180), 50, torch.float32, 1e-5, 1e-5),  # more pixels than 16 bits count
     ((3, 1, 7, 5), 20, torch.float32, 1e-5, 1e-5),
     ((2, 3, 1, 1), 9, torch.float64, 1e-12, 1e-12),
     ((1, 5, 9, 1), 1, torch.float32, 1e-5, 1e-5),
