@@ -1,5 +1,6 @@
 """Pickles and .pth files of numbers in plain containers, read without running what they name."""
 
+import argparse
 import pickle
 import re
 from collections import OrderedDict
@@ -12,6 +13,10 @@ import torch
 from detectron2.utils.file_io import PathManager
 
 from .errors import UserError
+
+# The command line of a training code, as checkpoints of released classifiers keep it: a container
+# that runs nothing.
+torch.serialization.add_safe_globals([argparse.Namespace])
 
 
 def load_pickle(filename: str) -> dict[str, Any]:

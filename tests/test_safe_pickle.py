@@ -1,3 +1,4 @@
+import argparse
 import os
 import pickle
 from collections import OrderedDict
@@ -104,6 +105,14 @@ def test_pth_runs_no_code(tmp_path, zipped):
     assert not mark.exists()
     torch.load(path, weights_only=False)
     assert mark.exists(), "this attack does not work at all"
+
+
+def test_the_options_of_a_training_code_are_read(tmp_path):
+    path = tmp_path / "ckpt_epoch_240.pth"
+    options = argparse.Namespace(model="resnet32x4", lr_decay_epochs=[150, 180, 210])
+    torch.save({"model": {"a": torch.ones(1)}, "opt": options, "best_acc": 79.4}, path)
+    content = load_pth(str(path))
+    assert content["opt"] == options and content["model"]["a"] == 1
 
 
 @pytest.mark.parametrize("load", [load_pickle, load_pth])
