@@ -228,7 +228,7 @@ class DistilledClassifier(nn.Module):
 
 def _head(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Head:
     number = len(labels)
-    return Head(student_logits, teacher_logits, labels, counts=[number], normalizer=number)
+    return Head(student_logits, teacher_logits, labels, normalizer=number)
 
 
 def _levels(maps: list[Tensor], pooled: Tensor | None) -> list[Tensor]:
