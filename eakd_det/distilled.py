@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .compatibility import check_input_formats, match_levels
 from .distillers import DISTILLERS, EA_MODES, Comparison, Head
 from .errors import UserError
+from .losses import shared_softmax
 from .preparation import report_difference
 from .record import Call, record
 from .statistics import LOG_PERIOD, head_statistics
@@ -142,13 +143,23 @@ class Distilled(nn.Module):
     ) -> dict[str, Tensor]:
         features = calls["backbone"][0].output
         heads = self._heads(calls, teacher_features) if self.compares_logits else []
+        with shared_softmax():
+            return self._losses(heads, features, teacher_features, batched_inputs[0])
+
+    def _losses(
+        self,
+        heads: list[Head],
+        features: dict[str, Tensor],
+        teacher_features: dict[str, Tensor],
+        first_input: dict[str, Any],
+    ) -> dict[str, Tensor]:
         is_logged = (get_event_storage().iter + 1) % LOG_PERIOD == 0
         if heads and (self.weigh is not None or is_logged):
             self._weigh_and_log(heads, is_logged)
         # Only the main process writes pictures, and forgets them then.
         is_drawn = self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0
         if heads and is_drawn and comm.is_main_process():
-            self._draw(heads[0], batched_inputs[0])
+            self._draw(heads[0], first_input)
         comparison = Comparison(
             student_features=[features[name] for name, _ in self.levels],
             teacher_features=[teacher_features[name] for _, name in self.levels],

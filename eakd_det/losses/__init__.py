@@ -14,6 +14,7 @@ from .kd import kd_loss
 from .multi_level import multi_level_loss
 from .pad import PrimeAwareHead, pad_loss
 from .reviewkd import ReviewFusion, hcl_loss
+from .softmax import shared_softmax
 from .standardize import standardize
 from .ttm import ttm_loss, wttm_loss
 
@@ -38,6 +39,7 @@ __all__ = [
     "multi_level_loss",
     "pad_loss",
     "run_paths",
+    "shared_softmax",
     "standardize",
     "ttm_loss",
     "wttm_loss",
