@@ -1,4 +1,5 @@
 import copy
+import logging
 import math
 
 import pytest
@@ -120,6 +121,32 @@ def test_teacher_stays_as_it_was(distill_cfg, batch, storage):
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert not model.teacher.model.training
     assert all(p.grad is None for p in model.teacher.model.parameters())
+
+
+@pytest.mark.parametrize(("methods", "what"), [(("DKD",), "logits"), (("REVIEWKD",), "features")])
+def test_teacher_is_prepared_on_the_first_batch(distill_cfg, batch, storage, caplog, methods, what):
+    distill_cfg.DISTILL.METHODS, distill_cfg.DISTILL.EA.ENABLED = methods, False
+    model = _build(distill_cfg)
+    with caplog.at_level(logging.INFO):
+        model(batch), model(batch)
+    [message] = [r.message for r in caplog.records if "Teacher prepared" in r.message]
+    assert f"its {what} of the first batch differ by at most" in message
+    assert model.teacher.is_prepared
+    has_p6 = "p6" in model.teacher.features(batch, "RGB")
+    assert has_p6 == (what == "features")
+
+
+def test_a_fast_teacher_teaches_the_same(distill_cfg, batch, storage):
+    model = _build(distill_cfg)
+    model(batch)
+    fast = model.teacher
+    distill_cfg.TEACHER.FAST = False
+    plain = _build(distill_cfg).teacher
+    losses = []
+    for model.teacher in (fast, plain):
+        torch.manual_seed(1)
+        losses.append({name: loss.item() for name, loss in model(batch).items()})
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_teacher_is_in_no_state_and_no_optimizer(distill_cfg):
