@@ -18,6 +18,7 @@ from .config import add_distill_config, stock_config
 from .errors import UserError
 from .inference import Precision, fold_detector_norms, freeze
 from .losses.reduction import at_least_float32
+from .winograd import use_winograd
 
 MOST_SHAPES = 64  # of padded images that a compiled backbone is compiled for
 
@@ -44,7 +45,8 @@ class Teacher:
         Args:
             model: a stock detector with its weights. It is frozen and set to eval mode in place.
             input_format: the channel order that it was trained on.
-            fast: whether `prepare` folds norms and takes channels_last.
+            fast: whether `prepare` folds norms, takes channels_last, and on a CPU computes wide
+                convolutions in tiles.
             precision: that it computes in; None is what is around it.
             compile_to: 0, or what `prepare` compiles the backbone for: images whose height and
                 width are padded to multiples of it, so that their shapes are few.
@@ -80,6 +82,8 @@ class Teacher:
         self.precision.warn_if_slow(device)
         if self.fast:
             fold_detector_norms(self.model)
+            if dtype is None:
+                use_winograd(self.model)
             self.model.to(memory_format=torch.channels_last)
             if not keep_levels:
                 _leave_out_last_level(self.model.backbone)
