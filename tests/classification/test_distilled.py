@@ -1,14 +1,18 @@
+from collections import Counter
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from classification.data import Indices, read_images
+from classification.data import read_images
 from classification.distillers import DISTILLERS
 from classification.engine import build_distilled
 from classification.models import build_classifier
 from eakd_det.distillers import EA_MODES
 from eakd_det.errors import UserError
 from eakd_det.losses import dkd_loss, entropy_weight, kd_loss
+
+from .batches import batch_of
 
 METHODS = sorted(DISTILLERS)
 WITH_EA = [name for name in METHODS if DISTILLERS[name].has_ea_form]
