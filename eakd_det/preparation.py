@@ -1,36 +1,39 @@
-"""Whether a teacher that was made fast still says the same, told on the first batch."""
+"""What preparing a frozen network changed in its answers."""
 
 import logging
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-TOLERANCE = 1e-3  # absolute, of logits in float32
+TOLERANCE = 1e-3  # absolute, of logits in full precision
+FULL = (torch.float32, torch.float64)
 
 
-@torch.no_grad()
-def report_difference(before: list[Tensor], after: list[Tensor], *, what: str = "logits") -> None:
-    """Log how far the prepared teacher's answers are from those of the same teacher unprepared.
+def report_difference(
+    before: Sequence[Tensor], after: Sequence[Tensor], *, what: str = "logits"
+) -> float:
+    """Log how far a teacher's answers moved when it was prepared: one line.
 
-    A warning, if it should be the same teacher and is not: both are in float32 and differ by more
-    than TOLERANCE.
+    It is a warning if they moved by more than TOLERANCE in full precision, or are no longer finite.
 
     Args:
-        before, after: tensors of equal shapes.
-        what: they are.
+        before, after: its answers on the same samples, in tensors of one shape each; they may
+            differ in their precision.
+        what: the answers are.
+
+    Returns:
+        The largest absolute difference; 0 of no samples.
     """
-    pairs = [(x, y) for x, y in zip(before, after, strict=True) if x.numel()]
-    if not pairs:
-        return
-    difference = max((x.double() - y.double()).abs().max().item() for x, y in pairs)
-    largest = max(x.abs().max().item() for x, _ in pairs)
-    text = (
-        f"Teacher prepared: its {what} of the first batch differ by at most {difference:.1e} from "
-        f"those of the teacher as loaded (largest: {largest:.3g})"
-    )
-    is_exact = all(x.dtype == y.dtype == torch.float32 for x, y in pairs)
-    logger = logging.getLogger(__name__)
-    if is_exact and not difference <= TOLERANCE:
-        logger.warning(f"{text}. To train with that one, set TEACHER.FAST to False.")
-    else:
-        logger.info(f"{text}.")
+    pairs = [(a.double(), b.double()) for a, b in zip(before, after, strict=True) if a.numel()]
+    difference = max([(a - b).abs().max().item() for a, b in pairs], default=0.0)
+    is_full = all(x.dtype in FULL for x in (*before, *after))
+    log, advice = logging.getLogger(__name__).info, ""
+    if is_full and not difference <= TOLERANCE:
+        log = logging.getLogger(__name__).warning
+        advice = f", more than {TOLERANCE}: TEACHER.FAST False leaves it as it is"
+    elif not all(x.isfinite().all() for x in after):
+        log = logging.getLogger(__name__).warning
+        advice = ", which are not finite: TEACHER.PRECISION float32 and bfloat16 have a wider range"
+    log("The prepared teacher's %s differ by at most %.2g%s", what, difference, advice)
+    return difference

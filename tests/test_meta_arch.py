@@ -129,8 +129,8 @@ def test_teacher_is_prepared_on_the_first_batch(distill_cfg, batch, storage, cap
     model = _build(distill_cfg)
     with caplog.at_level(logging.INFO):
         model(batch), model(batch)
-    [message] = [r.message for r in caplog.records if "Teacher prepared" in r.message]
-    assert f"its {what} of the first batch differ by at most" in message
+    [message] = [r.message for r in caplog.records if "prepared teacher" in r.message]
+    assert f"The prepared teacher's {what} differ by at most" in message
     assert model.teacher.is_prepared
     has_p6 = "p6" in model.teacher.features(batch, "RGB")
     assert has_p6 == (what == "features")

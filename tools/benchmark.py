@@ -19,7 +19,7 @@ from tabulate import tabulate
 import eakd_det.backbone
 import eakd_det.data
 import eakd_det.meta_arch  # noqa: F401  (registers the meta-architectures)
-from classification.benchmark import classification_to_time
+from classification.benchmark import build_steps
 from eakd_det.benchmark import detection, losses, pooling, timing
 from eakd_det.checkpoint import write_atomically
 from eakd_det.config import load_config
@@ -101,12 +101,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             results["digits"] = time_steps(cfg, size, args.rounds, "digits")
     if "losses" in args.only:
         results["losses"] = timing.interleave(
-            losses.losses_to_time(one_by_one), 10 * many, warmup=9
+            losses.losses_to_time(one_by_one), 100 * args.rounds, warmup=9
         )
         show("losses, forward and backward", results["losses"], "dkd")
     if "classification" in args.only:
-        variants = classification_to_time()
-        results["classification"] = timing.interleave(variants, args.rounds, title="classification")
+        variants = build_steps(device="cuda" if torch.cuda.is_available() else "cpu")
+        results["classification"] = timing.interleave(
+            variants, 2 * args.rounds, title="classification"
+        )
         show("resnet32x4 -> resnet8x4, 64 images", results["classification"], "plain")
     if "pooling" in args.only:
         results["pooling"] = {}
