@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from eakd_det.distillers import EA_MODES, Head
 from eakd_det.errors import UserError
+from eakd_det.losses import shared_softmax
 from eakd_det.statistics import LOG_PERIOD, part_statistics, weight_columns
 
 from .distillers import DISTILLERS, ImageComparison
@@ -118,12 +119,11 @@ class DistilledClassifier(nn.Module):
         step = get_event_storage().iter
         comparison = self._compare(views, labels, step)
         heads = [head for head in (*comparison.heads, comparison.strong) if head is not None]
-        self._weigh_and_log(heads, is_logged=(step + 1) % LOG_PERIOD == 0)
         cross_entropies = [F.cross_entropy(head.student_logits, labels) for head in heads]
-        return {
-            "loss_cls": self.ce_weight * sum(cross_entropies),
-            **self._distill(comparison),
-        }
+        with shared_softmax():
+            self._weigh_and_log(heads, is_logged=(step + 1) % LOG_PERIOD == 0)
+            losses = self._distill(comparison)
+        return {"loss_cls": self.ce_weight * sum(cross_entropies), **losses}
 
     def _distill(self, comparison: ImageComparison) -> dict[str, Tensor]:
         losses = {}
