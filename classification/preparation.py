@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from eakd_det.inference import Precision, fold_batch_norms, freeze
 from eakd_det.preparation import report_difference
+from eakd_det.winograd import use_winograd
 
 from .models import Outputs, features_of
 
@@ -31,7 +32,8 @@ class Teacher:
     ):
         """
         Args:
-            fast: whether preparing it folds batch norms into convolutions, in channels_last.
+            fast: whether preparing it folds batch norms into convolutions, in channels_last, and
+                lets a CPU compute wide ones in tiles.
             precision: None is that of the student around it.
         """
         self.model, self.layers, self.fast = freeze(model), layers, fast
@@ -48,6 +50,8 @@ class Teacher:
         before = self.model(images)
         if self.fast:
             fold_batch_norms(self.model, keep=self.layers)
+            if self.precision.dtype is None:
+                use_winograd(self.model)
             self.model.to(memory_format=torch.channels_last)
         if self.precision.dtype is not None:
             self.model.to(self.precision.dtype)
