@@ -20,7 +20,7 @@ import eakd_det.backbone
 import eakd_det.data
 import eakd_det.meta_arch  # noqa: F401  (registers the meta-architectures)
 from classification.benchmark import build_steps
-from eakd_det.benchmark import detection, losses, pooling, timing
+from eakd_det.benchmark import detection, growth, losses, pooling, timing
 from eakd_det.checkpoint import write_atomically
 from eakd_det.config import load_config
 from eakd_det.detectors import use_available_device
@@ -31,6 +31,7 @@ CONFIG = os.path.join(ROOT, "configs", "COCO-Detection", "EA-DKD-R18-R101.yaml")
 DIGITS = os.path.join(ROOT, "configs", "Digits-Detection", "EA-DKD-R18-R101.yaml")
 CPU_SIZE, GPU_SIZE, DIGITS_SIZE = (2, 480, 640), (8, 800, 1333), (8, 96, 96)
 PARTS = ("detection", "digits", "losses", "classification", "pooling")
+FIGURE = "growth.png"
 
 
 def time_steps(cfg, size, rounds: int, title: str) -> dict[str, float]:
@@ -116,6 +117,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             variants = pooling.pooling_to_time(*sizes)
             results["pooling"][title] = timing.interleave(variants, args.rounds, title=title)
             show(f"ROI pooling, {title}", results["pooling"][title], "torchvision")
+    if "growth" in args.only:
+        with tempfile.TemporaryDirectory() as folder:
+            results["growth"] = growth.time_growth(
+                config_of(args.config_file, args.opts, folder), 3
+            )
+        path = os.path.join(args.output, FIGURE)
+        growth.draw_growth(results["growth"], results["machine"]["device"], path)
     return results
 
 
@@ -134,7 +142,13 @@ def main() -> None:
         "--size", nargs=3, type=int, metavar=("IMAGES", "HEIGHT", "WIDTH"), help="of its batch"
     )
     parser.add_argument("--rounds", type=int, default=5, help="timed steps of each variant")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=[*PARTS, "growth"],
+        default=PARTS,
+        help=f"growth draws {FIGURE}: how a step's time grows with images, ROIs and classes",
+    )
     parser.add_argument("--output", default=os.path.join(ROOT, "output", "benchmark"))
     parser.add_argument("--peak", choices=detection.VARIANTS, help=argparse.SUPPRESS)
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
@@ -146,9 +160,9 @@ def main() -> None:
         return
     if args.size is None:
         args.size = GPU_SIZE if torch.cuda.is_available() else CPU_SIZE
+    os.makedirs(args.output, exist_ok=True)
     results = run(args)
     path = os.path.join(args.output, "results.json")
-    os.makedirs(args.output, exist_ok=True)
     with write_atomically(path) as f:
         json.dump(results, f, indent=1)
     print(f"Written to {path}")
