@@ -4,7 +4,6 @@ import os
 import platform
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -48,8 +47,12 @@ def peak_memory_mib() -> float:
     """The most memory that this process has held: of the GPU, or where there is none its own."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, else KiB
+    path = "/proc/self/status"  # what getrusage says on Linux may be a parent process's
+    if os.path.exists(path):
+        with open(path) as f:
+            (kib,) = (line.split()[1] for line in f if line.startswith("VmHWM:"))
+        return int(kib) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts bytes
 
 
 def gemm_peak(device: torch.device, size: int = 2048, rounds: int = 10) -> float:
