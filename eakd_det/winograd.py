@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 TILE, WINDOW = 4, 6
 MIN_CHANNELS = 128  # with fewer, the transforms take as long as the products that are saved
-MIN_TILES = 32  # with fewer, the transformed weights are read for too little
+MIN_TILES = 256  # with fewer, the transform of the weights does
 TILES_AT_ONCE = 320  # whose transforms stay in the cache
 
 _INPUT = torch.tensor(  # B^T of the paper's equation (8), as are G and A^T
@@ -46,8 +46,8 @@ ONES = 7  # the column of OUTPUT that is 1 for each output
 class WinogradConv2d(nn.Conv2d):
     """Conv2d, 3 x 3 of stride 1, that a CPU computes in tiles where that is faster.
 
-    It is where it computes in float32, for maps and batches that are not small. For a frozen one:
-    its weights are transformed once, to four times their size.
+    It is where it computes in float32, for maps and batches that are not small. The weights are
+    transformed at each call: kept, they would take four times their memory.
     """
 
     def __init__(self, conv: nn.Conv2d):
@@ -58,9 +58,6 @@ class WinogradConv2d(nn.Conv2d):
         super().__init__(conv.in_channels, conv.out_channels, 3, padding=1, device="meta")
         self.weight, self.bias = conv.weight, conv.bias
         self.train(conv.training)
-        weight = conv.weight.detach().permute(2, 3, 1, 0).reshape(9, -1)
-        transformed = (WEIGHT @ weight).view(-1, conv.in_channels, conv.out_channels)
-        self.register_buffer("transformed", transformed, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, out_channels, H, W) of (N, in_channels, H, W); best in channels_last."""
@@ -82,6 +79,8 @@ class WinogradConv2d(nn.Conv2d):
         rows, columns = -(-height // TILE), -(-width // TILE)
         below, right = rows * TILE + 1 - height, columns * TILE + 1 - width
         x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, right, 1, below))
+        weight = WEIGHT @ self.weight.permute(2, 3, 1, 0).reshape(9, -1)
+        weight = weight.view(-1, self.in_channels, self.out_channels)
         output = x.new_empty(number, rows, TILE, columns, TILE, self.out_channels)
         images = max(TILES_AT_ONCE // (rows * columns), 1)  # at once, and rows of them:
         step = rows if images > 1 else min(rows, max(TILES_AT_ONCE // columns, 1))
@@ -89,17 +88,17 @@ class WinogradConv2d(nn.Conv2d):
             for row in range(0, rows, step):
                 end = min(row + step, rows)
                 pixels = x[first : first + images, row * TILE : end * TILE + WINDOW - TILE]
-                tiles = self._tiles(pixels).unflatten(2, (-1, end - row, columns))
+                tiles = self._tiles(pixels, weight).unflatten(2, (-1, end - row, columns))
                 output[first : first + images, row:end] = tiles.permute(2, 3, 0, 4, 1, 5)
         output = output.view(number, rows * TILE, columns * TILE, self.out_channels)
         return output[:, :height, :width].permute(0, 3, 1, 2)
 
-    def _tiles(self, pixels: Tensor) -> Tensor:
-        """(4, 4, P, out_channels) of padded pixels (n, H, W, in_channels)."""
+    def _tiles(self, pixels: Tensor, weight: Tensor) -> Tensor:
+        """(4, 4, P, out_channels) of padded pixels (n, H, W, in_channels) and G g G^T (36, ...)."""
         windows = pixels.unfold(1, WINDOW, TILE).unfold(2, WINDOW, TILE)  # (n, h, w, C, 6, 6)
         windows = windows.permute(4, 5, 0, 1, 2, 3).reshape(WINDOW**2, -1)
         windows = (INPUT @ windows).view(WINDOW**2, -1, self.in_channels)
-        products = torch.bmm(windows, self.transformed)
+        products = torch.bmm(windows, weight)
         if self.bias is not None:
             products[ONES] += self.bias
         return (OUTPUT @ products.flatten(1)).view(TILE, TILE, -1, self.out_channels)

@@ -15,10 +15,10 @@ from .timing import interleave
 
 BASE = {"height": 320, "batch": 1, "rois": 256, "classes": 80}
 AXES = {
-    "height": ((192, 320, 480, 640), "height of an image of 4 : 3 (pixels)"),
+    "height": ((192, 320, 480), "height of an image of 4 : 3 (pixels)"),
     "batch": ((1, 2, 4), "images of a step"),
     "rois": ((64, 256, 512), "ROIs of an image"),
-    "classes": ((20, 80, 365, 1203), "classes"),
+    "classes": ((20, 80, 365), "classes"),
 }
 LINES = {
     "stock_step": "student alone, stock",
