@@ -4,6 +4,7 @@ The EA form of each is `weight=entropy_weight(student_logits, teacher_logits)`.
 """
 
 from .bernoulli import bernoulli_entropy, bernoulli_kd_loss
+from .chunked import LanguageHead, chunked_loss
 from .ctkd import CurriculumTemperature, curriculum_strength
 from .divergence import (
     forward_kl,
@@ -28,11 +29,13 @@ from .ttm import ttm_loss, wttm_loss
 __all__ = [
     "CurriculumTemperature",
     "FeatureBridges",
+    "LanguageHead",
     "PathOutputs",
     "PrimeAwareHead",
     "ReviewFusion",
     "bernoulli_entropy",
     "bernoulli_kd_loss",
+    "chunked_loss",
     "combine_entropies",
     "curriculum_strength",
     "dkd_loss",
