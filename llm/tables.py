@@ -1,4 +1,4 @@
-"""Tables of ROUGE-L: a run or several seeds a row, the sets and their average, published figures."""
+"""Tables of ROUGE-L: a method a row, the sets and their average; published figures below."""
 
 import statistics
 from collections.abc import Sequence
