@@ -56,13 +56,13 @@ class DistillationTrainer(Trainer):
         """Trainer's, after the teacher's pass over the same inputs."""
         seen = {key: value for key, value in inputs.items() if key != "labels"}
         if not (self.chunk_size and model.training):
-            with torch.no_grad():
+            with torch.no_grad(), self.accelerator.autocast():
                 self._teacher_output = self.teacher(**seen)
             self._states = None
             return super().compute_loss(model, inputs, *args, **kwargs)
         student = self.accelerator.unwrap_model(model)
         heads = student.get_output_embeddings(), self.teacher.get_output_embeddings()
-        with capture(heads[1]) as of_teacher, torch.no_grad():
+        with capture(heads[1]) as of_teacher, torch.no_grad(), self.accelerator.autocast():
             self._teacher_output = self.teacher(**seen)
         with capture(heads[0]) as of_student:
             self._states = list(zip((of_student, of_teacher), heads, strict=True))
@@ -80,6 +80,17 @@ class DistillationTrainer(Trainer):
             per_token = self.objective(*(x[counts] for x in logits), labels[counts])
             number = len(per_token) if num_items_in_batch is None else num_items_in_batch
             return per_token.sum() / torch.as_tensor(number).clamp(min=1)
+        # The wrapped network's own pass is in mixed precision; what follows it must ask for that.
+        with self.accelerator.autocast():
+            return self._chunked(outputs, teacher_outputs, labels, num_items_in_batch)
+
+    def _chunked(
+        self,
+        outputs: ModelOutput,
+        teacher_outputs: ModelOutput,
+        labels: Tensor,
+        num_tokens: Tensor | int | None,
+    ) -> Tensor:
         states, self._states = self._states, None
         if not self._has_checked_heads:
             for name, (captured, head), output in zip(
@@ -92,7 +103,7 @@ class DistillationTrainer(Trainer):
             *(self._cut(captured.states, head) for captured, head in states),
             labels,
             chunk_size=self.chunk_size,
-            num_tokens=num_items_in_batch,
+            num_tokens=num_tokens,
         )
 
     def _cut(self, states: Tensor, head: nn.Linear) -> LanguageHead:
