@@ -1,6 +1,7 @@
 """Views of training images, made of whole batches of uint8 tensors and of their random draws.
 
-N counts images. An image's draws decide its view, whatever batch or process it is in.
+N counts images. An image's draws decide its view, whatever batch or process it is in. Crops are
+made on the device that the images are on, strong views on the CPU.
 """
 
 from collections.abc import Iterator
@@ -31,14 +32,15 @@ def crop_and_flip(
     Returns:
         (N, channels, H, W).
     """
-    number, _, height, width = images.shape
+    (number, _, height, width), device = images.shape, images.device
     padded = F.pad(images, [padding] * 4)
     corners = (draws[:, :2] * (2 * padding + 1)).long()
-    rows = corners[:, :1] + torch.arange(height)
-    columns = corners[:, 1:] + torch.arange(width)
+    rows = corners[:, :1] + torch.arange(height, device=device)
+    columns = corners[:, 1:] + torch.arange(width, device=device)
     if flip:
         columns = torch.where(draws[:, 2:3] < 0.5, columns.flip(1), columns)
-    cropped = padded[torch.arange(number)[:, None, None], :, rows[:, :, None], columns[:, None]]
+    each = torch.arange(number, device=device)[:, None, None]
+    cropped = padded[each, :, rows[:, :, None], columns[:, None]]
     return cropped.permute(0, 3, 1, 2).contiguous()
 
 

@@ -23,13 +23,15 @@ def classification_config() -> CfgNode:
     cfg.MODEL.WEIGHTS = ""  # a checkpoint to start from; "pretrained" for timm and torchvision
     cfg.MODEL.LAYERS = ()  # of a timm or torchvision model: modules with maps, the stem first
     cfg.MODEL.DEVICE = "cuda"  # the CPU where there is none
-    cfg.MODEL.CHANNELS_LAST = False  # memory format of student, teacher and images
+    cfg.MODEL.CHANNELS_LAST = False  # memory format of student, images and unprepared teacher
 
     cfg.TEACHER = CfgNode()
     cfg.TEACHER.CONFIG_FILE = ""  # of the teacher's own run, which is trained if need be
     cfg.TEACHER.NAME = ""  # as MODEL.NAME; empty is that of CONFIG_FILE
     cfg.TEACHER.WEIGHTS = ""  # as MODEL.WEIGHTS; empty is the last checkpoint of CONFIG_FILE's run
     cfg.TEACHER.LAYERS = ()
+    cfg.TEACHER.FAST = True  # batch norms folded into convolutions, channels_last; not for FCFD
+    cfg.TEACHER.PRECISION = ""  # float32, bfloat16, float16 or amp; empty is the student's
 
     cfg.DATASET = CfgNode()
     cfg.DATASET.NAME = ""  # of classification.data.DATASETS

@@ -1,6 +1,6 @@
-"""Batches of normalised views of an image set.
+"""Batches of an image set, as bytes and as random draws.
 
-N counts images of a batch. Small sets are held as one uint8 tensor and augmented a batch at a time.
+N counts images of a batch. Small sets are held as one uint8 tensor.
 """
 
 import os
@@ -31,12 +31,22 @@ class Indices:
 
 
 class ImageBatches(Dataset):
-    """Gives whole batches: "views", a list of (N, 3, H, W) float32, and "labels", (N,).
+    """Gives whole batches, which `Views` makes into what models take.
 
-    With them come "indices" and "scale", as they are asked for.
+    A batch has
+        "views": a list of (N, 3, H, W) uint8, those views that are made here,
+        "draws": (N, 3) of `crop_and_flip`, or None where the weak view is among the views, or as
+            it is,
+        "labels", "indices": (N,) int64,
+        "scale": as it is asked for.
 
     The views of an image depend on the seed of the epoch alone, not on the batch that it is in.
+
+    Attributes:
+        pixels: (all, 3, H, W) uint8, or None of a set that is not in memory.
     """
+
+    pixels: Tensor | None = None
 
     def __init__(self, source: Source, *, is_train: bool, num_views: int = 1):
         """
@@ -48,39 +58,38 @@ class ImageBatches(Dataset):
         self._seed = self._table = None
 
     def __getitems__(self, batch: Indices) -> dict[str, Any]:
-        draws = self._draws(batch) if self.is_train else None
-        views, labels = self._read(batch.images, draws)
-        if self.is_train and self.num_views == 2:
-            views[1] = strong_view(views[1], draws[:, 1, 3])
+        indices = torch.tensor(batch.images)
+        draws = self._draws(indices, batch.seed) if self.is_train else None
         return {
-            "views": [_normalise(view, self.source) for view in views],
-            "labels": labels,
-            "indices": batch.images,
+            **self._read(indices, draws),
+            "labels": self.labels[indices],
+            "indices": indices,
             "scale": batch.scale,
         }
 
-    def _read(self, images: list[int], draws: Tensor | None) -> tuple[list[Tensor], Tensor]:
-        """uint8 views, cropped and flipped by the draws, and labels."""
+    def _read(self, indices: Tensor, draws: Tensor | None) -> dict[str, Any]:
+        """ "views" and "draws" of a batch, from the draws of its views, (N, views, 4)."""
         raise NotImplementedError
 
-    def _crops(self, images: Tensor, draws: Tensor | None) -> list[Tensor]:
-        """The cropped and mirrored images (N, 3, H, W) for each view; without draws as they are."""
-        if draws is None:
-            return [images]
+    def _crop(self, images: Tensor, draws: Tensor) -> Tensor:
         options = {"padding": self.source.crop_padding, "flip": self.source.flip}
-        return [crop_and_flip(images, draw, **options) for draw in draws.unbind(1)]
+        return crop_and_flip(images, draws, **options)
 
-    def _draws(self, batch: Indices) -> Tensor:
+    def _draws(self, indices: Tensor, seed: int) -> Tensor:
         """(N, views, 4), uniform from 0 to 1."""
-        if (batch.seed, self.num_views) != self._seed:
-            generator = torch.Generator().manual_seed(batch.seed)
+        if (seed, self.num_views) != self._seed:
+            generator = torch.Generator().manual_seed(seed)
             self._table = torch.rand(len(self), self.num_views, 4, generator=generator)
-            self._seed = batch.seed, self.num_views
-        return self._table[batch.images]
+            self._seed = seed, self.num_views
+        return self._table[indices]
 
 
 class TensorImages(ImageBatches):
-    """A set in memory; whole batches are augmented."""
+    """A set in memory; the weak views of whole batches are made where the models are.
+
+    Strong views are made here, one by one: RandAugment's operations round differently on another
+    device, and their choice is drawn on the CPU.
+    """
 
     def __init__(self, images: Tensor, labels: Tensor, source: Source, **options: Any):
         """
@@ -90,13 +99,19 @@ class TensorImages(ImageBatches):
             options: as those of ImageBatches.
         """
         super().__init__(source, **options)
-        self.images, self.labels = images, labels
+        self.pixels, self.labels = images, labels
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.pixels)
 
-    def _read(self, images: list[int], draws: Tensor | None) -> tuple[list[Tensor], Tensor]:
-        return self._crops(self.images[images], draws), self.labels[images]
+    def _read(self, indices: Tensor, draws: Tensor | None) -> dict[str, Any]:
+        if draws is None:
+            return {"views": [], "draws": None}
+        strong = [
+            strong_view(self._crop(self.pixels[indices], draw), draw[:, 3])
+            for draw in draws.unbind(1)[1:]
+        ]
+        return {"views": strong, "draws": draws[:, 0, :3].contiguous()}
 
 
 class FolderImages(ImageBatches):
@@ -124,15 +139,23 @@ class FolderImages(ImageBatches):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def _read(self, images: list[int], draws: Tensor | None) -> tuple[list[Tensor], Tensor]:
+    def _read(self, indices: Tensor, draws: Tensor | None) -> dict[str, Any]:
         pictures = [
-            v2.functional.pil_to_tensor(pil_loader(os.fsdecode(p))) for p in self.paths[images]
+            v2.functional.pil_to_tensor(pil_loader(os.fsdecode(p)))
+            for p in self.paths[indices.numpy()]
         ]
-        labels = self.labels[images]
+        views = self._views(pictures, draws)
+        if draws is not None and self.num_views == 2:
+            views[1] = strong_view(views[1], draws[:, 1, 3])
+        return {"views": views, "draws": None}
+
+    def _views(self, pictures: list[Tensor], draws: Tensor | None) -> list[Tensor]:
+        """(N, 3, H, W) cropped and flipped for each view; without draws as they are."""
         if self.resize is None:
-            return self._crops(torch.stack(pictures), draws), labels
+            images = torch.stack(pictures)
+            return [images] if draws is None else [self._crop(images, d) for d in draws.unbind(1)]
         if draws is None:
-            return [torch.stack([self.resize(picture) for picture in pictures])], labels
+            return [torch.stack([self.resize(picture) for picture in pictures])]
         views = []
         for column in draws[:, :, 0].unbind(1):
             crops = []
@@ -140,13 +163,7 @@ class FolderImages(ImageBatches):
                 with seeded(draw):
                     crops.append(self.resize(picture))
             views.append(torch.stack(crops))
-        return views, labels
-
-
-def _normalise(images: Tensor, source: Source) -> Tensor:
-    mean = 255 * torch.tensor(source.mean).view(-1, 1, 1)
-    std = 255 * torch.tensor(source.std).view(-1, 1, 1)
-    return images.float().sub_(mean).div_(std)
+        return views
 
 
 def read_images(

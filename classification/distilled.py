@@ -9,16 +9,17 @@ from torch.nn import functional as F
 
 from eakd_det.distillers import EA_MODES, Head
 from eakd_det.errors import UserError
+from eakd_det.losses import shared_softmax
 from eakd_det.statistics import LOG_PERIOD, part_statistics, weight_columns
 
 from .distillers import DISTILLERS, ImageComparison
 from .loader import LARGE_PRIME
 from .models import Outputs, features_of
-from .teacher import Teacher
+from .preparation import Teacher
 
 
 class DistilledClassifier(nn.Module):
-    """Takes batches of `classification.data`: losses by name in training, else logits.
+    """Takes batches of `classification.views`: losses by name in training, else logits.
 
     Attributes:
         student: the classifier that is trained; a checkpoint's "model" is its state alone.
@@ -49,7 +50,8 @@ class DistilledClassifier(nn.Module):
             ce_weight: factor of the cross-entropy with the labels, of each view.
             layers: of a timm or torchvision student, the modules whose maps features are.
             image_size: height and width of the images.
-            channels_last: the memory format of the images and of both networks.
+            channels_last: the memory format of the images and of both networks; a fast teacher has
+                it once it is prepared.
             steps_per_epoch: by which iterations become epochs.
             seed: of what a method draws at each step, the same in all processes.
 
@@ -112,15 +114,16 @@ class DistilledClassifier(nn.Module):
         labels = batch["labels"].to(device, non_blocking=True)
         if not self.methods:
             return {"loss_cls": self.ce_weight * F.cross_entropy(self.student(views[0]), labels)}
+        if self.path_method is None and not self.teacher.is_prepared:
+            self.teacher.prepare(views[0])
         step = get_event_storage().iter
         comparison = self._compare(views, labels, step)
         heads = [head for head in (*comparison.heads, comparison.strong) if head is not None]
-        self._weigh_and_log(heads, is_logged=(step + 1) % LOG_PERIOD == 0)
         cross_entropies = [F.cross_entropy(head.student_logits, labels) for head in heads]
-        return {
-            "loss_cls": self.ce_weight * sum(cross_entropies),
-            **self._distill(comparison),
-        }
+        with shared_softmax():
+            self._weigh_and_log(heads, is_logged=(step + 1) % LOG_PERIOD == 0)
+            losses = self._distill(comparison)
+        return {"loss_cls": self.ce_weight * sum(cross_entropies), **losses}
 
     def _distill(self, comparison: ImageComparison) -> dict[str, Tensor]:
         losses = {}
@@ -159,14 +162,11 @@ class DistilledClassifier(nn.Module):
         if not self.compares_features:
             return tuple(Outputs(logits, [], [], None) for logits in self._logits(images))
         student = features_of(self.student, images, self.layers)
-        with torch.no_grad():
-            model, layers = self.teacher.model, self.teacher.layers
-            return student, features_of(model, images, layers, preactivations=True)
+        return student, self.teacher.outputs(images)
 
     def _logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Of student and teacher."""
-        with torch.no_grad():
-            teacher_logits = self.teacher.model(images)
+        teacher_logits = self.teacher.logits(images)
         return self.student(images), teacher_logits
 
     def _weigh_and_log(self, heads: list[Head], *, is_logged: bool) -> None:
@@ -195,6 +195,11 @@ class DistilledClassifier(nn.Module):
             raise UserError(
                 f"{self.path_method} runs both networks itself and goes together with methods on "
                 f"logits alone, not with {others[0]}."
+            )
+        if self.path_method is not None and self.teacher.precision.name:
+            raise UserError(
+                f"{self.path_method}'s paths cross from one network into the other, in one "
+                "precision: leave TEACHER.PRECISION empty. SOLVER.AMP is that of both."
             )
 
     def _build_helpers(self, image_size: int) -> dict[str, nn.Module]:
@@ -228,7 +233,7 @@ class DistilledClassifier(nn.Module):
 
 def _head(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Head:
     number = len(labels)
-    return Head(student_logits, teacher_logits, labels, counts=[number], normalizer=number)
+    return Head(student_logits, teacher_logits, labels, normalizer=number)
 
 
 def _levels(maps: list[Tensor], pooled: Tensor | None) -> list[Tensor]:

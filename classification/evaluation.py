@@ -116,7 +116,12 @@ class EpochTest(EvalHook):
 def read_test_set(cfg: CfgNode) -> DataLoader:
     """The test images of a run, in this process's share."""
     images = read_images(cfg.DATASET.NAME, cfg.DATASET.ROOT, is_train=False)
-    return build_test_loader(images, cfg.TEST.BATCH_SIZE, num_workers=cfg.DATASET.NUM_WORKERS)
+    return build_test_loader(
+        images,
+        cfg.TEST.BATCH_SIZE,
+        num_workers=cfg.DATASET.NUM_WORKERS,
+        device=cfg.MODEL.DEVICE,
+    )
 
 
 def evaluate_weights(cfg: CfgNode, weights: str) -> dict[str, float]:

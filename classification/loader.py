@@ -11,7 +11,8 @@ import torch
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
-from .data import FolderImages, Indices, TensorImages
+from .data import ImageBatches, Indices
+from .views import Views
 
 LARGE_PRIME = 1_000_003  # keeps what runs of neighbouring seeds draw apart
 
@@ -63,14 +64,39 @@ class TrainBatches:
             epoch, place = epoch + 1, 0
 
 
+class ViewLoader(DataLoader):
+    """A DataLoader whose batches the process that reads them makes into views, on its device."""
+
+    def __init__(self, images: ImageBatches, batches: Any, num_workers: int, device: str):
+        """
+        Args:
+            batches: gives `Indices`.
+            device: that of the models.
+        """
+        super().__init__(
+            images,
+            batch_sampler=batches,
+            num_workers=num_workers,
+            collate_fn=_as_it_is,
+            pin_memory=torch.device(device).type == "cuda",
+            # The seeds of the workers would otherwise be drawn from the run's random numbers.
+            generator=torch.Generator(),
+        )
+        self.views = Views(images, device)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return map(self.views, super().__iter__())
+
+
 def build_train_loader(
-    images: TensorImages | FolderImages,
+    images: ImageBatches,
     batch_size: int,
     *,
     seed: int,
     parts: int = 1,
     num_workers: int = 0,
-) -> DataLoader:
+    device: str = "cpu",
+) -> ViewLoader:
     """An endless loader of this process's share of the training batches.
 
     Its batch_sampler's `start` are the steps to skip.
@@ -83,30 +109,18 @@ def build_train_loader(
         rank=comm.get_rank(),
         world_size=comm.get_world_size(),
     )
-    return _loader(images, batches, num_workers)
+    return ViewLoader(images, batches, num_workers, device)
 
 
 def build_test_loader(
-    images: TensorImages | FolderImages, batch_size: int, *, num_workers: int = 0
-) -> DataLoader:
+    images: ImageBatches, batch_size: int, *, num_workers: int = 0, device: str = "cpu"
+) -> ViewLoader:
     """A loader of this process's share of a test set, each image once."""
     mine = range(comm.get_rank(), len(images), comm.get_world_size())
     batches = [
         Indices(list(mine[i : i + batch_size]), seed=0) for i in range(0, len(mine), batch_size)
     ]
-    return _loader(images, batches, num_workers)
-
-
-def _loader(images: Any, batches: Any, num_workers: int) -> DataLoader:
-    return DataLoader(
-        images,
-        batch_sampler=batches,
-        num_workers=num_workers,
-        collate_fn=_as_it_is,
-        pin_memory=torch.cuda.is_available(),
-        # The seeds of the workers would otherwise be drawn from the run's random numbers.
-        generator=torch.Generator(),
-    )
+    return ViewLoader(images, batches, num_workers, device)
 
 
 def _as_it_is(batch: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""The teacher of a classifier: which model it is, where its weights are, and what it says."""
+"""The teacher of a classifier: which model it is and where its weights are."""
 
 import json
 import os
-from dataclasses import dataclass
 
 import torch
 from detectron2.config import CfgNode
@@ -10,9 +9,12 @@ from torch import nn
 
 from eakd_det.checkpoint import load_strictly
 from eakd_det.errors import UserError
+from eakd_det.inference import Precision
+from eakd_det.step import precision
 
 from .config import load_config
 from .models import build_classifier, published_normalisation
+from .preparation import Teacher
 from .sources import Source, source_of
 
 PRETRAINED = "pretrained"
@@ -70,19 +72,6 @@ def _renormalise(model: nn.Module, source: Source) -> None:
     model.register_forward_pre_hook(renormalise)
 
 
-@dataclass
-class Teacher:
-    """A frozen classifier; a plain object, so that no optimizer, state_dict or DDP sees it.
-
-    Attributes:
-        model: the classifier.
-        layers: of a timm or torchvision model, the modules whose maps features are.
-    """
-
-    model: nn.Module
-    layers: tuple[str, ...] = ()
-
-
 def teacher_config(cfg: CfgNode) -> CfgNode | None:
     """The config of the teacher's own run, on this run's device and data; None without one."""
     if not cfg.TEACHER.CONFIG_FILE:
@@ -132,13 +121,15 @@ def known_top1(cfg: CfgNode) -> float | None:
 
 
 def build_teacher(cfg: CfgNode) -> Teacher:
-    """The teacher of a run: its weights loaded, in eval mode, frozen.
+    """The teacher of a run: its weights loaded, in eval mode, frozen, and yet to be prepared.
 
     The random state is left as it was, so that the student trains as it would without a teacher.
 
     Raises:
-        UserError: there is no teacher, no such model, or its weights do not fit.
+        UserError: there is no teacher, no such model or precision, or its weights do not fit.
     """
+    precision(cfg.SOLVER.AMP.DTYPE)  # which raises if there is no such
+    numbers = Precision(cfg.TEACHER.PRECISION, cfg.SOLVER.AMP.DTYPE)
     own = teacher_config(cfg)
     name, weights = cfg.TEACHER.NAME, cfg.TEACHER.WEIGHTS
     if own is not None:
@@ -156,4 +147,5 @@ def build_teacher(cfg: CfgNode) -> Teacher:
     if weights == PRETRAINED:
         _renormalise(model, source)
     layers = cfg.TEACHER.LAYERS or (own.MODEL.LAYERS if own is not None else ())
-    return Teacher(model.eval().requires_grad_(False), tuple(layers))
+    numbers.warn_if_slow(torch.device(cfg.MODEL.DEVICE))
+    return Teacher(model, tuple(layers), fast=cfg.TEACHER.FAST, precision=numbers)

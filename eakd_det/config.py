@@ -34,6 +34,9 @@ def add_distill_config(cfg: CfgNode) -> None:
     cfg.TEACHER = CfgNode()
     cfg.TEACHER.CONFIG_FILE = ""  # a path, or a name of Detectron2's model zoo
     cfg.TEACHER.WEIGHTS = ""  # any checkpoint Detectron2 reads
+    cfg.TEACHER.FAST = True  # fold its norms, take channels_last
+    cfg.TEACHER.PRECISION = ""  # float32, bfloat16, float16, amp; empty is the student's
+    cfg.TEACHER.COMPILE = 0  # 128: torch.compile its backbone, for images padded to multiples of it
 
     cfg.MODEL.ROI_HEADS.POOLER_BACKEND = "torchvision"  # or "sparse": faster on a CPU
     cfg.SOLVER.ACCUMULATE = 1  # parts that a step's IMS_PER_BATCH images are computed in

@@ -1,6 +1,6 @@
 """What a distilled meta-architecture adds to the stock one, whichever that is."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from .compatibility import check_input_formats, match_levels
 from .distillers import DISTILLERS, EA_MODES, Comparison, Head
 from .errors import UserError
+from .losses import shared_softmax
+from .preparation import report_difference
 from .record import Call, record
 from .statistics import LOG_PERIOD, head_statistics
 from .teacher import build_teacher
@@ -98,24 +100,66 @@ class Distilled(nn.Module):
         if not (self.training and self.methods):
             return super().forward(batched_inputs)
         sources = self._recorded() if self.compares_logits else {}
+        teacher_features = self.teacher.begin_features(batched_inputs, self.input_format)
         with record(backbone=self.backbone, **sources) as calls:
             losses = super().forward(batched_inputs)
-        losses.update(self._distill(calls, batched_inputs))
+        if not self.teacher.is_prepared:
+            teacher_features = self._prepare_teacher(calls, batched_inputs, teacher_features())
+        losses.update(self._distill(calls, batched_inputs, teacher_features()))
         return losses
 
+    def _prepare_teacher(
+        self,
+        calls: dict[str, list[Call]],
+        batched_inputs: list[dict[str, Any]],
+        features: dict[str, Tensor],
+    ) -> Callable[[], dict[str, Tensor]]:
+        """Make the teacher fast, and tell what that changes on this batch.
+
+        Args:
+            features: of the teacher as it was loaded.
+
+        Returns:
+            Gives those of the prepared one.
+        """
+        before = self._answers(calls, features)
+        self.teacher.prepare(keep_levels=bool(self.levels))
+        features = self.teacher.features(batched_inputs, self.input_format)
+        what = "logits" if self.compares_logits else "features"
+        report_difference(before, self._answers(calls, features), what=what)
+        return lambda: features
+
+    def _answers(self, calls: dict[str, list[Call]], features: dict[str, Tensor]) -> list[Tensor]:
+        """What of a teacher the methods compare: its logits, else its maps."""
+        if self.compares_logits:
+            return [head.teacher_logits for head in self._heads(calls, features)]
+        return [features[name] for _, name in self.levels]
+
     def _distill(
-        self, calls: dict[str, list[Call]], batched_inputs: list[dict[str, Any]]
+        self,
+        calls: dict[str, list[Call]],
+        batched_inputs: list[dict[str, Any]],
+        teacher_features: dict[str, Tensor],
     ) -> dict[str, Tensor]:
         features = calls["backbone"][0].output
-        teacher_features = self.teacher.features(batched_inputs, self.input_format)
         heads = self._heads(calls, teacher_features) if self.compares_logits else []
+        with shared_softmax():
+            return self._losses(heads, features, teacher_features, batched_inputs[0])
+
+    def _losses(
+        self,
+        heads: list[Head],
+        features: dict[str, Tensor],
+        teacher_features: dict[str, Tensor],
+        first_input: dict[str, Any],
+    ) -> dict[str, Tensor]:
         is_logged = (get_event_storage().iter + 1) % LOG_PERIOD == 0
         if heads and (self.weigh is not None or is_logged):
             self._weigh_and_log(heads, is_logged)
         # Only the main process writes pictures, and forgets them then.
         is_drawn = self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0
         if heads and is_drawn and comm.is_main_process():
-            self._draw(heads[0], batched_inputs[0])
+            self._draw(heads[0], first_input)
         comparison = Comparison(
             student_features=[features[name] for name, _ in self.levels],
             teacher_features=[teacher_features[name] for _, name in self.levels],
@@ -141,13 +185,13 @@ class Distilled(nn.Module):
     @torch.no_grad()
     def _draw(self, head: Head, sample: dict[str, Any]) -> None:
         """Put a picture of the first image's samples with the highest and lowest w_EA."""
-        number = head.counts[0]
-        if not number:
+        is_first = head.images == 0
+        if not is_first.any():
             return
-        pair = (entropy[:number].cpu() for entropy in head.entropies(self.entropy_temperature))
+        pair = (entropy[is_first].cpu() for entropy in head.entropies(self.entropy_temperature))
         scores = [
             (logits.sigmoid() if head.sigmoid else logits.softmax(dim=1)).cpu()
-            for logits in (x[:number].float() for x in (head.student_logits, head.teacher_logits))
+            for logits in (x[is_first].float() for x in (head.student_logits, head.teacher_logits))
         ]
         names = [str(i) for i in range(head.background)]
         if self.dataset:  # it may have fewer classes than the model

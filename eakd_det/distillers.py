@@ -32,22 +32,23 @@ class Head:
     Attributes:
         student_logits, teacher_logits: (R, K + 1), or (R, K) of a sigmoid.
         labels: (R,) int64 classes; K is background.
-        counts: samples of each image, B numbers that add up to R.
         normalizer: what the sum of a loss over the samples is divided by.
         sigmoid: whether the logits are a sigmoid's.
         suffix: ends the names of this head's losses.
         first_boxes: gives the boxes of the first image's samples, for a picture.
+        images: (R,) int64 number in the batch of each sample's image; None of a classifier, where
+            samples are images.
         weight: (R,) EA weight of each sample, or None.
     """
 
     student_logits: Tensor
     teacher_logits: Tensor
     labels: Tensor
-    counts: list[int]
     normalizer: float
     sigmoid: bool = False
     suffix: str = ""
     first_boxes: Callable[[], Tensor] | None = None
+    images: Tensor | None = None
     weight: Tensor | None = None
 
     @torch.no_grad()
@@ -88,11 +89,13 @@ class Comparison:
         weighted = [head for head in self.heads if head.weight is not None]
         if not weighted:
             return None
-        per_head = [
-            [part.sum() / max(len(part), 1) for part in head.weight.split(head.counts)]
-            for head in weighted
-        ]
-        return torch.stack([torch.stack(parts) for parts in per_head]).mean(dim=0)
+        per_head = []
+        for head in weighted:
+            sums = head.weight.new_zeros(2, len(self.student_features[0]))  # of weights; of samples
+            values = torch.stack([head.weight, torch.ones_like(head.weight)])
+            sums.index_add_(1, head.images, values)
+            per_head.append(sums[0] / sums[1].clamp(min=1))
+        return torch.stack(per_head).mean(dim=0)
 
 
 def scalar_defaults(function: Callable, *, leave_out: tuple[str, ...] = ()) -> dict[str, Any]:

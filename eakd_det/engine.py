@@ -55,6 +55,7 @@ class DistillTrainer(DefaultTrainer):
             precision=precision(cfg.SOLVER.AMP.DTYPE) if cfg.SOLVER.AMP.ENABLED else None,
             watched=tuple(f"loss_{name.lower()}" for name in cfg.DISTILL.METHODS),
             output_dir=cfg.OUTPUT_DIR,
+            max_iter=solver.MAX_ITER,
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = SafeCheckpointer(

@@ -104,7 +104,7 @@ def fold_batch_norms(model: nn.Module, keep: Collection[str] = ()) -> None:
 def _pairs_of_sequences(model: nn.Module) -> list[tuple[str, str]]:
     """Names of modules that follow each other in a Sequential."""
     return [
-        (f"{name}.{first}", f"{name}.{second}")
+        (f"{name}.{first}".lstrip("."), f"{name}.{second}".lstrip("."))  # the model's own is ""
         for name, sequence in model.named_modules()
         if type(sequence) is nn.Sequential
         for first, second in pairwise(dict(sequence.named_children()))

@@ -33,12 +33,14 @@ class DistillRCNN(Distilled, GeneralizedRCNN):
         for stage, boxes_of_stage in enumerate(boxes):
             (student_logits, _), proposals = calls[f"losses{stage}"][0].args
             labels = cat([p.gt_classes for p in proposals])
+            counts = torch.tensor([len(p) for p in proposals])
+            images = torch.arange(len(counts)).repeat_interleave(counts)
             heads.append(
                 Head(
                     student_logits=student_logits,
                     teacher_logits=self.teacher.roi_logits(teacher_features, boxes_of_stage, stage),
                     labels=labels,
-                    counts=[len(p) for p in proposals],
+                    images=images.to(labels.device, non_blocking=True),
                     normalizer=max(len(labels), 1),
                     suffix=f"_stage{stage}" if len(boxes) > 1 else "",
                     first_boxes=lambda first=boxes_of_stage[0]: first.tensor,
@@ -74,7 +76,7 @@ class DistillRetinaNet(Distilled, RetinaNet):
                 student_logits=cat(student_logits, dim=1).flatten(0, 1)[chosen],
                 teacher_logits=teacher_logits.flatten(0, 1)[chosen],
                 labels=labels.flatten()[chosen],
-                counts=counted.sum(dim=1).tolist(),
+                images=chosen // counted.shape[1],
                 normalizer=self.loss_normalizer,
                 sigmoid=True,
                 first_boxes=lambda: Boxes.cat(anchors).tensor[counted[0]],

@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,10 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .checkpoint import write_atomically
 from .errors import UserError
+from .statistics import LOG_PERIOD
 
 PATIENCE = 20  # iterations that a distillation loss may be idle before it is warned about
-
-
 MOST_IMAGES = 16  # that a message names
 ADVICE = "A lower SOLVER.BASE_LR, more SOLVER.WARMUP_ITERS or SOLVER.CLIP_GRADIENTS often helps."
 
@@ -48,8 +48,31 @@ def log_step(images: int, parts: int, learning_rate: float, max_iter: int) -> No
     )
 
 
+@dataclass
+class Taken:
+    """A step whose losses have not been read from the device.
+
+    Attributes:
+        iteration: of the run.
+        losses: (number of losses,) mean of each over the parts.
+        learns: name of each loss -> whether it has a gradient.
+        data_time: seconds that its data took.
+        images: names of its images.
+    """
+
+    iteration: int
+    losses: Tensor
+    learns: dict[str, bool]
+    data_time: float
+    images: list[str]
+
+
 class DistillStep(SimpleTrainer):
-    """SimpleTrainer with accumulation, autocast on any device, and a stop that explains itself."""
+    """SimpleTrainer with accumulation, autocast on any device, and a stop that explains itself.
+
+    On a GPU losses are read when they are logged, so that no other step waits for the device. Until
+    then a gradient that is not finite is taken for 0 there, and the weights stay finite.
+    """
 
     def __init__(
         self,
@@ -64,6 +87,8 @@ class DistillStep(SimpleTrainer):
         describe: Callable[[Any], list[str]] | None = None,
         saved: nn.Module | None = None,
         advice: str = ADVICE,
+        max_iter: int | None = None,
+        read_period: int | None = None,
     ):
         """
         Args:
@@ -75,10 +100,16 @@ class DistillStep(SimpleTrainer):
             describe: names the images of a batch; None is for Detectron2's lists of dicts.
             saved: the module whose state that is; None is the model.
             advice: what often helps then.
+            max_iter: iterations of the run; None if it is not known.
+            read_period: iterations after which losses are read; None is each on a CPU, and
+                LOG_PERIOD elsewhere. They are also read after the last iteration.
         """
         super().__init__(model, data_loader, optimizer)
         self.accumulate = accumulate
         device = next(model.parameters()).device.type
+        self.max_iter = max_iter
+        self.read_period = read_period or (1 if device == "cpu" else LOG_PERIOD)
+        self.taken: list[Taken] = []
         self.autocast = contextlib.nullcontext
         if precision is not None:
             self.autocast = lambda: torch.autocast(device, dtype=precision)
@@ -93,15 +124,15 @@ class DistillStep(SimpleTrainer):
         """One step.
 
         Raises:
-            UserError: a loss is not finite; the weights are as before the step.
+            UserError: a loss that is read is not finite; the weights are as before this step.
         """
-        data_time, batches, parts = 0.0, [], []
+        data_time, images, parts = 0.0, [], []
         self.optimizer.zero_grad()
         for part in range(self.accumulate):
             start = time.perf_counter()
             data = next(self._data_loader_iter)
             data_time += time.perf_counter() - start
-            batches.append(data)
+            images.extend(self.describe(data))
             with self._synchronisation(is_last=part == self.accumulate - 1):
                 with self.autocast():
                     losses = self.model(data)
@@ -109,10 +140,14 @@ class DistillStep(SimpleTrainer):
                 self.grad_scaler.scale(total / self.accumulate).backward()
             parts.append(losses)
         self.after_backward()
-        values = self._transfer(parts)
-        self._stop_if_not_finite(values, batches)
-        self._warn_if_idle(values, parts[-1])
-        self._write_metrics(values, data_time)
+        learns = {name: loss.requires_grad for name, loss in losses.items()}
+        stacked = torch.stack([torch.stack([p[name].detach() for name in learns]) for p in parts])
+        mean = stacked.mean(dim=0)
+        self.taken.append(Taken(self.iter, mean, learns, data_time, images))
+        if (self.iter + 1) % self.read_period == 0 or self.iter + 1 == self.max_iter:
+            self._read_losses()
+        elif not self.grad_scaler.is_enabled():  # which leaves such a step out itself
+            self._drop_gradient_if_not_finite()
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
 
@@ -130,17 +165,32 @@ class DistillStep(SimpleTrainer):
             return contextlib.nullcontext()
         return self.model.no_sync()
 
-    def _transfer(self, parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Name -> mean over the parts, on the CPU: one transfer for all losses of the step."""
-        names = parts[0].keys()
-        stacked = torch.stack([torch.stack([p[n].detach() for n in names]) for p in parts])
-        return dict(zip(names, stacked.mean(dim=0).cpu(), strict=True))
+    def _read_losses(self) -> None:
+        """Check and log the losses of all steps since the last time: one transfer for them all."""
+        values = torch.cat([step.losses for step in self.taken]).cpu()
+        for step, row in zip(
+            self.taken, values.split([len(step.losses) for step in self.taken]), strict=True
+        ):
+            losses = dict(zip(step.learns, row, strict=True))
+            self._stop_if_not_finite(step, losses)
+            self._warn_if_idle(step, losses)
+            self.write_metrics(losses, step.data_time, step.iteration)
+        self.taken.clear()
 
-    def _stop_if_not_finite(self, values: dict[str, Tensor], batches: list[Any]) -> None:
-        bad = [f"{n} is {v.item()}" for n, v in values.items() if not torch.isfinite(v)]
+    @torch.no_grad()
+    def _drop_gradient_if_not_finite(self) -> None:
+        """Without waiting for the device to know. All processes have the same gradients."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        is_bad = ~torch.stack([gradient.norm() for gradient in gradients]).isfinite().all()
+        for gradient in gradients:
+            gradient.masked_fill_(is_bad, 0)
+
+    def _stop_if_not_finite(self, step: Taken, losses: dict[str, Tensor]) -> None:
+        bad = [f"{n} is {v.item()}" for n, v in losses.items() if not torch.isfinite(v)]
         if not bad:
             return
-        images = [name for data in batches for name in self.describe(data)]
+        images = step.images
         # The other processes wait for this one to gather the metrics, and end with it.
         path = os.path.join(self.output_dir, f"non_finite_rank{comm.get_rank()}.pth")
         model = self.model if self.saved is None else self.saved
@@ -148,21 +198,25 @@ class DistillStep(SimpleTrainer):
             model = model.module
         more = f" and {len(images) - MOST_IMAGES} more" if len(images) > MOST_IMAGES else ""
         with write_atomically(path, "wb") as f:
-            torch.save({"model": model.state_dict(), "iteration": self.iter, "images": images}, f)
+            torch.save(
+                {"model": model.state_dict(), "iteration": step.iteration, "images": images}, f
+            )
+        later = self.iter - step.iteration
+        when = f"{later} steps later, none of them with such a gradient" if later else "before it"
         raise UserError(
-            f"At iteration {self.iter} {', '.join(bad)}, with the images "
-            f"{', '.join(images[:MOST_IMAGES])}{more}. The model before this step is saved in "
+            f"At iteration {step.iteration} {', '.join(bad)}, with the images "
+            f"{', '.join(images[:MOST_IMAGES])}{more}. The model {when} is saved in "
             f"{path}. {self.advice}"
         )
 
-    def _warn_if_idle(self, values: dict[str, Tensor], losses: dict[str, Tensor]) -> None:
-        for name in values:
+    def _warn_if_idle(self, step: Taken, losses: dict[str, Tensor]) -> None:
+        for name, value in losses.items():
             if not name.startswith(self.watched):
                 continue
-            is_idle = values[name] == 0 or not losses[name].requires_grad
+            is_idle = value == 0 or not step.learns[name]
             self.idle[name] = self.idle[name] + 1 if is_idle else 0
             if self.idle[name] == PATIENCE:
-                cause = "0" if values[name] == 0 else "without a gradient"
+                cause = "0" if value == 0 else "without a gradient"
                 logging.getLogger(__name__).warning(
                     f"{name} has been {cause} for {PATIENCE} iterations: the student learns "
                     "nothing from it. Are its WEIGHT and options 0, or is the teacher's output "

@@ -84,11 +84,12 @@ def test_coco_teachers_are_the_model_zoo_s(name, teacher):
 
 @pytest.fixture(scope="module")
 def teachers(tmp_path_factory):
-    """TEACHER.CONFIG_FILE -> a teacher of that config with random weights, built once."""
+    """A teacher of a config with random weights, built once for logits and once for features."""
     folder, built = tmp_path_factory.mktemp("teachers"), {}
 
     def build(cfg):
-        if cfg.TEACHER.CONFIG_FILE not in built:
+        key = cfg.TEACHER.CONFIG_FILE, "REVIEWKD" in cfg.DISTILL.METHODS
+        if key not in built:
             cfg = cfg.clone()
             cfg.TEACHER.WEIGHTS = "random"
             config = teacher_config(cfg)
@@ -99,8 +100,8 @@ def teachers(tmp_path_factory):
                     buffer.fill_(0.3)
             cfg.TEACHER.WEIGHTS = str(folder / "teacher.pth")
             torch.save({"model": model.state_dict()}, cfg.TEACHER.WEIGHTS)
-            built[cfg.TEACHER.CONFIG_FILE] = build_teacher(cfg)
-        return built[cfg.TEACHER.CONFIG_FILE]
+            built[key] = build_teacher(cfg)
+        return built[key]
 
     return build
 

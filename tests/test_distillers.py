@@ -21,7 +21,11 @@ from eakd_det.losses import (
 def make_head(seed=0, **options):
     generator = torch.Generator().manual_seed(seed)
     student, teacher = torch.randn(2, 7, 4, generator=generator)
-    settings = {"labels": torch.arange(7) % 4, "counts": [3, 0, 4], "normalizer": 7.0}
+    settings = {
+        "labels": torch.arange(7) % 4,
+        "images": torch.tensor([0, 0, 0, 2, 2, 2, 2]),
+        "normalizer": 7.0,
+    }
     return Head(student, teacher, **{**settings, **options})
 
 

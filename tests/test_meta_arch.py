@@ -1,4 +1,5 @@
 import copy
+import logging
 import math
 
 import pytest
@@ -90,6 +91,7 @@ def test_distillation_changes_the_student(distill_cfg, batch, storage):
 
 def test_heads_run_once_a_step(distill_cfg, batch, storage):
     model = _build(distill_cfg)
+    model(batch)  # prepares the teacher
     theirs = model.teacher.model
     with record(
         backbone=model.backbone,
@@ -110,6 +112,7 @@ def test_heads_run_once_a_step(distill_cfg, batch, storage):
 
 def test_teacher_stays_as_it_was(distill_cfg, batch, storage):
     model = _build(distill_cfg)
+    model(batch)  # prepares the teacher
     before = copy.deepcopy(model.teacher.model.state_dict())
     model.train()
     _train(model, distill_cfg, batch, 5)
@@ -118,6 +121,32 @@ def test_teacher_stays_as_it_was(distill_cfg, batch, storage):
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert not model.teacher.model.training
     assert all(p.grad is None for p in model.teacher.model.parameters())
+
+
+@pytest.mark.parametrize(("methods", "what"), [(("DKD",), "logits"), (("REVIEWKD",), "features")])
+def test_teacher_is_prepared_on_the_first_batch(distill_cfg, batch, storage, caplog, methods, what):
+    distill_cfg.DISTILL.METHODS, distill_cfg.DISTILL.EA.ENABLED = methods, False
+    model = _build(distill_cfg)
+    with caplog.at_level(logging.INFO):
+        model(batch), model(batch)
+    [message] = [r.message for r in caplog.records if "prepared teacher" in r.message]
+    assert f"The prepared teacher's {what} differ by at most" in message
+    assert model.teacher.is_prepared
+    has_p6 = "p6" in model.teacher.features(batch, "RGB")
+    assert has_p6 == (what == "features")
+
+
+def test_a_fast_teacher_teaches_the_same(distill_cfg, batch, storage):
+    model = _build(distill_cfg)
+    model(batch)
+    fast = model.teacher
+    distill_cfg.TEACHER.FAST = False
+    plain = _build(distill_cfg).teacher
+    losses = []
+    for model.teacher in (fast, plain):
+        torch.manual_seed(1)
+        losses.append({name: loss.item() for name, loss in model(batch).items()})
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_teacher_is_in_no_state_and_no_optimizer(distill_cfg):
@@ -153,7 +182,7 @@ def test_loss_is_that_of_the_sampled_rois(distill_cfg, batch, storage, train_on_
         calls["pooler"][0].args[1], calls["teacher_pooler"][0].args[1], strict=True
     ):
         assert torch.equal(ours.tensor, seen.tensor)
-    student, teacher = calls["predictor"][0].output[0], calls["teacher"][0].output[0]
+    student, teacher = calls["predictor"][0].output[0], calls["teacher"][-1].output[0]
     labels = torch.cat([p.gt_classes for p in calls["heads"][0].output[0]])
     weight = entropy_weight(student, teacher)
     assert torch.equal(losses["loss_kd"], kd_loss(student, teacher, weight=weight))

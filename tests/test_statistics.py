@@ -13,7 +13,7 @@ def statistics(labels, *, samples=40, temperature=2.0, bound=None, heads=1, sigm
     generator = torch.Generator().manual_seed(0)
     student = torch.randn(samples, 6, generator=generator)
     teacher = 3 * torch.randn(samples, 6, generator=generator)
-    head = Head(student, teacher, labels, [samples], 1.0, sigmoid=sigmoid)
+    head = Head(student, teacher, labels, 1.0, sigmoid=sigmoid)
     entropies = [head.entropies(temperature)] * heads
     return head, head_statistics([head] * heads, entropies, bound=bound)
 

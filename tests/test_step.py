@@ -4,9 +4,12 @@ import pytest
 import torch
 from detectron2.utils.events import EventStorage
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from eakd_det.errors import UserError
 from eakd_det.step import PATIENCE, DistillStep
+
+aten = torch.ops.aten
 
 
 class _Model(nn.Module):
@@ -108,6 +111,56 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, value):
     torch.testing.assert_close(saved["model"], before)
     torch.testing.assert_close(step.model.state_dict(), before)
     assert saved["images"][0] == "1 (1.png)"
+
+
+def test_reading_seldom_trains_and_logs_the_same():
+    always, seldom = make(), make(read_period=3, max_iter=5)
+    logged, later = run(always, 5), run(seldom, 5)
+    assert not seldom.taken, "what was left over is read after the last iteration"
+    for name, value in always.model.state_dict().items():
+        assert torch.equal(seldom.model.state_dict()[name], value)
+    for name in ("loss_cls", "loss_kd_stage0", "total_loss"):
+        assert later.history(name).values() == logged.history(name).values()
+
+
+class _Reads(TorchDispatchMode):
+    """Counts what makes the host wait for a device."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket in (aten._local_scalar_dense, aten.nonzero, aten.is_nonzero):
+            self.seen.append(function)
+        return function(*args, **(kwargs or {}))
+
+
+def test_no_scalar_is_read_between_reads():
+    step = make(read_period=3)
+    seen = []
+    with EventStorage():
+        for step.iter in range(6):
+            with _Reads() as reads:
+                step.run_step()
+            seen.append(len(reads.seen))
+    assert seen[0] == seen[1] == seen[3] == seen[4] == 0
+    assert seen[2] > 0 and seen[5] > 0, "this test could not see a read"
+
+
+def test_a_loss_that_is_not_finite_is_read_later(tmp_path):
+    step = make(size=1, read_period=4, output_dir=str(tmp_path))
+    healthy = step._data_loader_iter
+    bad = {**next(healthy)[0], "factor": float("nan")}
+    step._data_loader_iter_obj = iter([next(healthy), [bad], next(healthy), next(healthy)])
+    with pytest.raises(UserError) as error:
+        run(step, 4)
+    assert "At iteration 1 loss_kd_stage0 is nan, with the images 1 (1.png)." in str(error.value)
+    assert "2 steps later, none of them with such a gradient" in str(error.value)
+    [path] = tmp_path.iterdir()
+    saved = torch.load(path, weights_only=True)
+    assert saved["iteration"] == 1
+    assert all(x.isfinite().all() for x in saved["model"].values())
 
 
 @pytest.mark.parametrize(("watched", "warnings"), [(("loss_kd",), 1), (("loss_dkd",), 0), ((), 0)])

@@ -4,6 +4,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes
 
+from eakd_det.record import record
 from eakd_det.teacher import build_teacher
 
 
@@ -37,6 +38,118 @@ def test_logits_equal_stock(distill_cfg, teacher_cfg, teacher_files, batch, stud
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
     mistaken = _stock_logits(teacher_cfg, teacher_files, wrong, boxes)
     assert (logits - mistaken).abs().max() > 0.01, "this test could not see swapped channels"
+
+
+def _answers(teacher, batch):
+    features = teacher.features(batch, "RGB")
+    boxes = [Boxes(torch.tensor([[1.5, 2, 41, 50], [30, 20, 90, 77]]) + i) for i in range(2)]
+    return features, teacher.roi_logits(features, boxes)
+
+
+def _channels_last(teacher):
+    weight = teacher.model.backbone.bottom_up.res2[0].conv2.weight
+    return weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_prepared_says_the_same(teacher, batch):
+    features, logits = _answers(teacher, batch)
+    assert not teacher.is_prepared and not _channels_last(teacher)
+    teacher.prepare()
+    names = [name for name, _ in teacher.model.named_buffers() if "norm" in name]
+    assert teacher.is_prepared and _channels_last(teacher) and not names
+    fast_features, fast_logits = _answers(teacher, batch)
+    torch.testing.assert_close(fast_logits, logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(fast_features, features, atol=1e-4, rtol=1e-4)
+
+
+def test_levels_for_the_rpn_alone_are_left_out(distill_cfg, batch):
+    for keep in (True, False):
+        teacher = build_teacher(distill_cfg)
+        teacher.prepare(keep_levels=keep)
+        assert ("p6" in teacher.features(batch, "RGB")) == keep
+
+
+def test_not_fast(distill_cfg, batch):
+    distill_cfg.TEACHER.FAST = False
+    teacher = build_teacher(distill_cfg)
+    assert teacher.is_prepared
+    before = _answers(teacher, batch)[1]
+    teacher.prepare()
+    assert not _channels_last(teacher)
+    assert torch.equal(_answers(teacher, batch)[1], before)
+
+
+@pytest.mark.parametrize(("precision", "fast"), [("bfloat16", True), ("float16", False)])
+def test_halves(distill_cfg, batch, precision, fast):
+    distill_cfg.TEACHER.PRECISION, distill_cfg.TEACHER.FAST = precision, fast
+    teacher = build_teacher(distill_cfg)
+    exact = _answers(teacher, batch)[1]
+    teacher.prepare()
+    features, logits = _answers(teacher, batch)
+    dtype = getattr(torch, precision)
+    assert features["p2"].dtype == logits.dtype == dtype
+    assert teacher.model.pixel_mean.dtype == torch.float32
+    assert 0 < (logits.float() - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+def test_rois_are_not_rounded(distill_cfg, batch):
+    """In bfloat16 the box 129.4 would become 129, and 300.5 become 300."""
+    distill_cfg.TEACHER.PRECISION = "bfloat16"
+    teacher = build_teacher(distill_cfg)
+    teacher.prepare()
+    with record(pooler=teacher.model.roi_heads.box_pooler.level_poolers[0]) as calls:
+        teacher.roi_logits(
+            teacher.features(batch, "RGB"), [Boxes(torch.tensor([[9.0, 9, 30.4, 129.4]]))] * 2
+        )
+    maps, rois = calls["pooler"][0].args
+    assert maps.dtype == torch.float32 and rois[0, 4].item() == pytest.approx(129.4)
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected"), [("", "bfloat16"), ("float32", "float32"), ("amp", "float16")]
+)
+def test_precision_under_the_students_autocast(distill_cfg, batch, precision, expected):
+    distill_cfg.TEACHER.PRECISION, distill_cfg.SOLVER.AMP.DTYPE = precision, "float16"
+    teacher = build_teacher(distill_cfg)
+    teacher.prepare()
+    with torch.autocast("cpu", torch.bfloat16):
+        features, logits = _answers(teacher, batch)
+    assert features["p2"].dtype == logits.dtype == getattr(torch, expected)
+
+
+def test_compiled(distill_cfg, batch, monkeypatch):
+    """Images get few shapes: here two shapes become one, which is compiled once."""
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    compile_with = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda model, **kw: compile_with(model, backend=backend, **kw)
+    )
+    distill_cfg.TEACHER.COMPILE = 128
+    teacher = build_teacher(distill_cfg)
+    exact = _answers(teacher, batch)[1]
+    teacher.prepare()
+    torch.testing.assert_close(_answers(teacher, batch)[1], exact, atol=1e-5, rtol=1e-5)
+    number = len(graphs)
+    smaller = [{"image": x["image"][:, :90, :90]} for x in batch]
+    assert teacher.features(smaller, "RGB")["p2"].shape[-2:] == (32, 32)
+    assert number > 0 and len(graphs) == number
+
+
+def test_compile_must_fit_the_strides(distill_cfg):
+    distill_cfg.TEACHER.COMPILE = 100
+    with pytest.raises(ValueError, match="TEACHER.COMPILE: 100 must be a multiple of 32"):
+        build_teacher(distill_cfg)
+
+
+def test_unknown_precision(distill_cfg):
+    distill_cfg.TEACHER.PRECISION = "int8"
+    with pytest.raises(ValueError, match="TEACHER.PRECISION: 'int8' is unknown"):
+        build_teacher(distill_cfg)
 
 
 def test_is_frozen(teacher, batch):

@@ -23,6 +23,7 @@ from .kd import kd_loss
 from .multi_level import multi_level_loss
 from .pad import PrimeAwareHead, pad_loss
 from .reviewkd import ReviewFusion, hcl_loss
+from .softmax import shared_softmax
 from .standardize import standardize
 from .ttm import ttm_loss, wttm_loss
 
@@ -52,6 +53,7 @@ __all__ = [
     "pad_loss",
     "reverse_kl",
     "run_paths",
+    "shared_softmax",
     "skewed_forward_kl",
     "skewed_reverse_kl",
     "standardize",

@@ -47,16 +47,9 @@ def dkd_loss(
     student = at_least_float32(student_logits) / temperature
     teacher = at_least_float32(teacher_logits.detach()) / temperature
     target = torch.zeros_like(student, dtype=torch.bool).scatter_(1, labels.unsqueeze(1), True)
-
-    tckd = F.kl_div(
-        _target_against_rest(student, labels, target),
-        _target_against_rest(teacher, labels, target),
-        reduction="none",
-        log_target=True,
-    ).sum(dim=1)
-
-    student_rest = F.log_softmax(student.masked_fill(target, -torch.inf), dim=1)
-    teacher_rest = F.log_softmax(teacher.masked_fill(target, -torch.inf), dim=1)
+    student_pair, student_rest = _decouple(student, labels, target)
+    teacher_pair, teacher_rest = _decouple(teacher, labels, target)
+    tckd = F.kl_div(student_pair, teacher_pair, reduction="none", log_target=True).sum(dim=1)
     # The target's own entry is -inf on both sides; kl_div would make it NaN.
     nckd = teacher_rest.exp() * (teacher_rest - student_rest).masked_fill(target, 0.0)
 
@@ -64,11 +57,19 @@ def dkd_loss(
     return reduce_samples(loss, weight, reduction)
 
 
-def _target_against_rest(logits: Tensor, labels: Tensor, target: Tensor) -> Tensor:
-    """(N, 2) log-probabilities: of the target, and of all other classes together.
+def _decouple(logits: Tensor, labels: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The log-probabilities of DKD's two distributions, from logits (N, C) over T.
 
-    log(1 - p) loses everything once p rounds to 1, so the rest is a logsumexp of its own.
+    One log-softmax, over the other classes, gives both. One over all classes, which other losses
+    have, would not do: where the target has nearly everything, it has lost the rest.
+
+    Returns:
+        (N, 2): of the target, and of all other classes together. (N, C): of the other classes
+        among themselves, -inf at the target.
     """
-    log_p = F.log_softmax(logits, dim=1)
-    rest = log_p.masked_fill(target, -torch.inf).logsumexp(dim=1)
-    return torch.cat([log_p.gather(1, labels.unsqueeze(1)), rest.unsqueeze(1)], dim=1)
+    others = logits.masked_fill(target, -torch.inf)
+    rest = F.log_softmax(others, dim=1)
+    top = others.detach().argmax(dim=1, keepdim=True)
+    logsumexp = others.gather(1, top) - rest.gather(1, top)
+    gap = logits.gather(1, labels.unsqueeze(1)) - logsumexp
+    return F.logsigmoid(torch.cat([gap, -gap], dim=1)), rest

@@ -7,9 +7,8 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from .reduction import at_least_float32
+from .softmax import log_softmax
 
 
 def entropy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
@@ -23,9 +22,9 @@ def entropy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
         (N,), between 0 and log C; exact, not offset by an epsilon. Empty input gives (0,). A class
         of logit -inf has no part in it.
     """
-    log_p = F.log_softmax(at_least_float32(logits) / temperature, dim=-1)
+    log_p = log_softmax(logits, temperature)
     finite = log_p.clamp(min=torch.finfo(log_p.dtype).min)  # 0 * -inf would be NaN
-    return (log_p.exp() * -finite).sum(dim=-1)
+    return -(log_p.exp() * finite).sum(dim=-1)
 
 
 def combine_entropies(

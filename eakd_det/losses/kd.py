@@ -7,7 +7,8 @@ C the classes of the softmax.
 from torch import Tensor
 from torch.nn import functional as F
 
-from .reduction import at_least_float32, reduce_samples
+from .reduction import reduce_samples
+from .softmax import log_softmax
 
 
 def kd_loss(
@@ -33,8 +34,8 @@ def kd_loss(
     Raises:
         ValueError: `weight` is not (N,), or `reduction` is unknown.
     """
-    student = F.log_softmax(at_least_float32(student_logits) / temperature, dim=-1)
-    teacher = F.log_softmax(at_least_float32(teacher_logits.detach()) / temperature, dim=-1)
+    student = log_softmax(student_logits, temperature)
+    teacher = log_softmax(teacher_logits, temperature, constant=True)
     # kl_div takes (log q, log p) for KL(p || q): the student stands first.
     loss = F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=-1)
     return reduce_samples(loss * temperature**2, weight, reduction)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .reduction import at_least_float32, reduce_samples
+from .softmax import log_softmax
 
 
 def ttm_loss(
@@ -33,9 +34,9 @@ def ttm_loss(
     Raises:
         ValueError: `weight` is not (N,), or `reduction` is unknown.
     """
-    student = F.log_softmax(at_least_float32(student_logits), dim=-1)
+    student = log_softmax(student_logits)
     # p^gamma / U is the softmax of gamma * logits.
-    teacher = F.log_softmax(gamma * at_least_float32(teacher_logits.detach()), dim=-1)
+    teacher = log_softmax(gamma * at_least_float32(teacher_logits), constant=True)
     # kl_div takes (log q, log p) for KL(p || q): the student stands first.
     loss = F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=-1)
     return reduce_samples(loss, weight, reduction)
@@ -54,7 +55,7 @@ def wttm_loss(
     U is a constant of each sample, large where the teacher is uncertain: with gamma below 1 it lies
     between 1 and C^(1 - gamma).
     """
-    log_p = F.log_softmax(at_least_float32(teacher_logits.detach()), dim=-1)
+    log_p = log_softmax(teacher_logits, constant=True)
     power_sum = (gamma * log_p).logsumexp(dim=-1).exp()
     loss = ttm_loss(student_logits, teacher_logits, gamma=gamma, reduction="none")
     return reduce_samples(power_sum * loss, weight, reduction)

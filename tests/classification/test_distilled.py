@@ -1,14 +1,18 @@
+from collections import Counter
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from classification.data import Indices, read_images
+from classification.data import read_images
 from classification.distillers import DISTILLERS
 from classification.engine import build_distilled
 from classification.models import build_classifier
 from eakd_det.distillers import EA_MODES
 from eakd_det.errors import UserError
 from eakd_det.losses import dkd_loss, entropy_weight, kd_loss
+
+from .batches import batch_of
 
 METHODS = sorted(DISTILLERS)
 WITH_EA = [name for name in METHODS if DISTILLERS[name].has_ea_form]
@@ -25,7 +29,7 @@ def build(cfg, *methods, **ea):
 
 def batch(distilled, number=6):
     images = read_images("digits", is_train=True, num_views=distilled.num_views)
-    return images.__getitems__(Indices(list(range(number)), 3))
+    return batch_of(images, list(range(number)), 3)
 
 
 def losses(distilled, number=6):
@@ -39,6 +43,7 @@ def total(distilled, number=6):
 
 @pytest.mark.parametrize(("name", "loss"), [("KD", kd_loss), ("DKD", dkd_loss)])
 def test_the_plain_method_and_its_ea_form_bit_for_bit(cfg, storage, name, loss):
+    cfg.TEACHER.FAST = False
     distilled = build(cfg, name)
     data = batch(distilled)
     (images,), labels = data["views"], data["labels"]
@@ -133,6 +138,7 @@ def test_warmup_counts_epochs(cfg, storage):
 
 def test_the_teacher_is_frozen_and_no_part_of_the_model(cfg, storage):
     distilled = build(cfg, "KD", mode="full")
+    losses(distilled)  # which prepares it
     before = {k: v.clone() for k, v in distilled.teacher.model.state_dict().items()}
     total(distilled).backward()
     after = distilled.teacher.model.state_dict()
@@ -158,6 +164,90 @@ def test_channels_last_gives_the_same(cfg, storage):
     weight = next(p for p in distilled.teacher.model.parameters() if p.dim() == 4)
     assert weight.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(losses(distilled), one, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("methods", "views"), [(("KD", "DKD", "CTKD"), 1), (("MLD", "KD"), 2), (("REVIEWKD", "PAD"), 1)]
+)
+def test_both_networks_run_once_a_view(cfg, storage, methods, views):
+    distilled = build(cfg, *methods, mode="full")
+    losses(distilled)  # the first batch also prepares the teacher
+    calls = Counter()
+    for network in (distilled.student, distilled.teacher.model):
+        for name in ("conv1", "fc"):
+            module = network.get_submodule(name)
+            module.register_forward_hook(lambda module, *_: calls.update([module]))
+    losses(distilled)
+    assert list(calls.values()) == [views] * 4
+
+
+def norms(model):
+    return [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+
+
+def test_a_fast_teacher_is_folded_on_the_first_training_batch(cfg, storage):
+    expected = losses(build(cfg, "DKD", "REVIEWKD", mode="full"))
+    distilled = build(cfg, "DKD", "REVIEWKD", mode="full")
+    teacher = distilled.teacher.model
+    distilled.eval()(batch(distilled))
+    assert norms(teacher)
+    distilled.train()
+    torch.testing.assert_close(losses(distilled), expected, rtol=0, atol=0)
+    assert not norms(teacher) and norms(distilled.student)
+    assert teacher.layer1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    assert distilled.student.layer1[0].conv1.weight.is_contiguous()
+    cfg.TEACHER.FAST = False
+    slow = build(cfg, "DKD", "REVIEWKD", mode="full")
+    values = losses(slow)
+    assert norms(slow.teacher.model) and any(not values[k].equal(expected[k]) for k in values)
+    torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "FCFD"])
+def test_every_method_takes_a_teacher_of_any_precision(cfg, storage, name):
+    def step():
+        distilled = build(cfg, name, **({"mode": "full"} if name in WITH_EA else {}))
+        found = losses(distilled)
+        assert all(loss.dtype == torch.float32 for loss in found.values())
+        sum(found.values()).backward()
+        assert all(torch.isfinite(p.grad).all() for p in distilled.parameters())
+        return found[f"loss_{name.lower()}"].item()
+
+    values = {"": step()}
+    for precision in ("bfloat16", "float16", "amp"):
+        cfg.TEACHER.PRECISION = precision
+        values[precision] = step()
+        assert values[precision] == pytest.approx(values[""], rel=0.1, abs=1e-3)
+    assert len(set(values.values())) >= 3  # "amp" is float16 here, as is SOLVER.AMP.DTYPE
+    cfg.SOLVER.AMP.DTYPE = "bfloat16"
+    assert step() != values["amp"]
+
+
+def test_a_precision_of_its_own_keeps_the_teacher_out_of_autocast(cfg, storage):
+    values = []
+    for cfg.TEACHER.PRECISION in ("", "float32"):
+        distilled = build(cfg, "KD")
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            values.append(losses(distilled)["loss_kd"].item())
+    assert values[0] != values[1]
+
+
+def test_precisions_that_do_not_exist_are_refused(cfg):
+    cfg.TEACHER.PRECISION = "half"
+    with pytest.raises(UserError, match="TEACHER.PRECISION: 'half' is unknown; choose from"):
+        build(cfg, "KD")
+    cfg.TEACHER.PRECISION, cfg.SOLVER.AMP.DTYPE = "amp", "half"
+    with pytest.raises(UserError, match="SOLVER.AMP.DTYPE: 'half' is unknown"):
+        build(cfg, "KD")
+
+
+def test_a_slow_precision_is_warned_about(cfg, caplog, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    build(cfg, "KD")
+    assert not caplog.records
+    cfg.TEACHER.PRECISION = "bfloat16"
+    build(cfg, "KD")
+    assert "TEACHER.PRECISION bfloat16: this CPU (AVX2)" in caplog.text
 
 
 def test_entropies_are_logged_now_and_then(cfg, storage):
@@ -208,6 +298,16 @@ def test_fcfd_goes_with_logits_alone(cfg, storage):
     for other in ("REVIEWKD", "MLD", "PAD"):
         with pytest.raises(UserError, match=f"FCFD runs both networks itself.*{other}"):
             build(cfg, "FCFD", other)
+
+
+def test_fcfd_keeps_its_teacher_unfolded_and_in_one_precision(cfg, storage):
+    distilled = build(cfg, "FCFD")
+    number = len(norms(distilled.teacher.model))
+    losses(distilled)
+    assert len(norms(distilled.teacher.model)) == number > 0
+    cfg.TEACHER.PRECISION = "bfloat16"
+    with pytest.raises(UserError, match="FCFD's paths cross .*: leave TEACHER.PRECISION empty"):
+        build(cfg, "FCFD")
 
 
 def test_fcfd_refuses_what_it_cannot_cut_or_bridge(cfg):

@@ -1,4 +1,3 @@
-import itertools
 import json
 import os
 from types import SimpleNamespace
@@ -6,12 +5,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from classification.config import load_config
 from classification.distilled import DistilledClassifier
 from classification.distillers import DISTILLERS
 from classification.engine import ClassifierTrainer
 from classification.evaluation import TopKEvaluator, evaluate, evaluate_weights, read_test_set
+from classification.loader import ViewLoader
 from classification.models import build_classifier
 from eakd_det.errors import UserError
 from eakd_det.resume import random_state, set_random_state
@@ -190,27 +192,75 @@ def test_pretrained_is_for_external_models(cfg):
         ClassifierTrainer(cfg)
 
 
-def test_steps_do_not_wait_for_the_device_but_for_the_losses(cfg, storage):
-    """No scalar is read back by the model itself, between two logged iterations."""
-    cfg.DISTILL.METHODS, cfg.DISTILL.EA.ENABLED = ("KD", "REVIEWKD"), True
+class NoReads(TorchFunctionMode):
+    """No method may be called that reads a tensor's values back."""
+
+    NAMES = ("item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__")
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        assert function.__name__ not in self.NAMES, function.__name__
+        return function(*args, **(kwargs or {}))
+
+
+class NoDispatchReads(TorchDispatchMode):
+    """As NoReads, of what operators and backward passes call."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert not {"_local_scalar_dense", "nonzero"} & set(str(function).split(".")), function
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "methods", [("KD", "DKD", "TTM", "CTKD"), ("MLD",), ("REVIEWKD", "PAD"), ("FCFD",)]
+)
+def test_steps_do_not_wait_for_the_device_but_for_the_losses(cfg, storage, methods):
+    """Between two logged iterations no scalar is read back by the model or its views."""
+    cfg.DISTILL.METHODS, cfg.DISTILL.EA.ENABLED = methods, True
     trainer = ClassifierTrainer(cfg)
-    batch = next(iter(trainer.data_loader))
+    handed = next(iter(super(ViewLoader, trainer.data_loader).__iter__()))
+    trainer.distilled(trainer.data_loader.views(handed))  # the first batch prepares the teacher
 
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            assert "_local_scalar_dense" not in str(function), function
-            return function(*args, **(kwargs or {}))
+    def step(iteration):
+        with EventStorage(iteration), NoDispatchReads(), NoReads():
+            sum(trainer.distilled(trainer.data_loader.views(handed)).values()).backward()
 
-    with EventStorage(3), Watch():
-        sum(trainer.distilled(batch).values()).backward()
-    assert list(itertools.islice(trainer.data_loader, 1))
+    step(3)
+    with pytest.raises(AssertionError, match="tolist"):
+        step(19)  # which logs
 
 
-def test_a_run_leaves_the_teacher_alone(cfg, tmp_path):
-    cfg.DISTILL.METHODS = ("KD", "REVIEWKD")
+def test_a_run_leaves_an_unprepared_teacher_alone(cfg, tmp_path):
+    cfg.DISTILL.METHODS, cfg.TEACHER.FAST = ("KD", "REVIEWKD"), False
     before = torch.load(cfg.TEACHER.WEIGHTS, weights_only=True)["model"]
     after = fit(cfg, tmp_path / "run").distilled.teacher.model.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def step_of(cfg):
+    """The trained weights after one step, and type and strides of a map in it."""
+    trainer, maps = ClassifierTrainer(cfg), []
+    conv = trainer.distilled.student.layer2[0].conv2
+    conv.register_forward_hook(lambda module, args, output: maps.append(output))
+    with EventStorage(0) as trainer.storage:
+        trainer.before_train()
+        trainer.run_step()
+    return conv.weight.detach().clone(), maps[0].dtype, maps[0].stride()
+
+
+def test_mixed_precision_and_memory_format_change_what_is_computed(cfg):
+    cfg.DISTILL.METHODS = ("KD",)
+    weight, dtype, strides = step_of(cfg)
+    assert dtype == torch.float32 and strides[1] > 1
+    cfg.MODEL.CHANNELS_LAST = True
+    other, dtype, strides = step_of(cfg)
+    assert dtype == torch.float32 and strides[1] == 1
+    torch.testing.assert_close(other, weight, rtol=1e-3, atol=1e-5)
+    cfg.SOLVER.AMP.ENABLED = True
+    for cfg.SOLVER.AMP.DTYPE in ("bfloat16", "float16"):
+        mixed, dtype, _ = step_of(cfg)
+        assert str(dtype) == f"torch.{cfg.SOLVER.AMP.DTYPE}"
+        assert not mixed.equal(weight)
+        torch.testing.assert_close(mixed, weight, rtol=0.1, atol=1e-2)
 
 
 def test_measuring_the_teacher_keeps_its_memory_format(cfg, tmp_path):

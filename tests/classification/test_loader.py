@@ -3,9 +3,11 @@ import itertools
 import pytest
 import torch
 
-from classification.data import Indices, TensorImages, read_images
+from classification.data import TensorImages, read_images
 from classification.loader import TrainBatches, build_test_loader, build_train_loader
 from eakd_det.errors import UserError
+
+from .batches import batch_of
 
 
 def steps(count, *, num_images=10, batch_size=4, **kwargs):
@@ -60,7 +62,7 @@ def test_batches_do_not_depend_on_workers_nor_draw_from_the_run():
         batches.append(list(itertools.islice(loader, 3)))
         assert torch.equal(torch.rand(1), torch.rand(1, generator=torch.manual_seed(3)))
     for one, other in zip(*batches, strict=True):
-        assert one["indices"] == other["indices"]
+        assert one["indices"].equal(other["indices"])
         for a, b in zip(one["views"], other["views"], strict=True):
             assert torch.equal(a, b)
 
@@ -68,7 +70,7 @@ def test_batches_do_not_depend_on_workers_nor_draw_from_the_run():
 def test_the_test_loader_gives_each_image_once_as_it_is():
     images = read_images("digits", is_train=False)
     batches = list(build_test_loader(images, 200))
-    assert [i for b in batches for i in b["indices"]] == list(range(500))
+    assert torch.cat([b["indices"] for b in batches]).tolist() == list(range(500))
     again = next(iter(build_test_loader(images, 200)))
     assert torch.equal(batches[0]["views"][0], again["views"][0])
 
@@ -76,7 +78,7 @@ def test_the_test_loader_gives_each_image_once_as_it_is():
 def test_images_are_normalised():
     images = read_images("digits", is_train=True)
     images.is_train = False
-    (view,) = images.__getitems__(Indices(list(range(len(images))), 0))["views"]
+    (view,) = batch_of(images, list(range(len(images))), 0)["views"]
     assert view.shape == (1297, 3, 8, 8)
     assert abs(view.mean()) < 0.01 and abs(view.std() - 1) < 0.01
 
@@ -85,8 +87,8 @@ def test_a_training_set_may_be_cut_down_to_a_fixed_random_choice():
     whole = read_images("digits", is_train=True)
     part = read_images("digits", is_train=True, size=100)
     assert len(part) == 100
-    assert torch.equal(part.images, read_images("digits", is_train=True, size=100).images)
-    assert not torch.equal(part.images, whole.images[:100])
+    assert torch.equal(part.pixels, read_images("digits", is_train=True, size=100).pixels)
+    assert not torch.equal(part.pixels, whole.pixels[:100])
     with pytest.raises(UserError, match="DATASET.TRAIN_SIZE 2000: digits has 1297 images"):
         read_images("digits", is_train=True, size=2000)
 
@@ -96,15 +98,15 @@ def test_memory_of_the_set_is_not_changed_by_augmentation():
     pixels = torch.randint(256, (3, 3, 8, 8), dtype=torch.uint8)
     source = read_images("digits", is_train=True).source
     images = TensorImages(pixels.clone(), labels, source, is_train=True, num_views=2)
-    images.__getitems__(Indices([0, 1, 2], 4))
-    assert torch.equal(images.images, pixels)
+    batch_of(images, [0, 1, 2], 4)
+    assert torch.equal(images.pixels, pixels)
 
 
 def test_an_image_looks_the_same_in_any_batch_of_an_epoch():
     images = read_images("digits", is_train=True, num_views=2)
-    together = images.__getitems__(Indices([3, 8, 5], 7))
-    alone = images.__getitems__(Indices([5], 7))
-    later = images.__getitems__(Indices([5], 8))
+    together = batch_of(images, [3, 8, 5], 7)
+    alone = batch_of(images, [5], 7)
+    later = batch_of(images, [5], 8)
     for a, b, c in zip(together["views"], alone["views"], later["views"], strict=True):
         assert torch.equal(a[2:], b)
         assert not torch.equal(b, c)

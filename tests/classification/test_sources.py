@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classification.data import Indices, read_images
+from classification.data import read_images
 from classification.sources import DATASETS, DEBIAN_FASHION_MNIST
 from eakd_det.errors import UserError
+
+from .batches import batch_of
 
 
 def write_image(path, value, size=(80, 70)):
@@ -44,10 +46,10 @@ def test_an_unknown_set_names_the_known_ones():
 @pytest.mark.parametrize("is_train", [True, False])
 def test_imagenet_folders(imagenet, is_train):
     images = read_images("imagenet", str(imagenet), is_train=is_train, num_views=1 + is_train)
-    batch = images.__getitems__(Indices([0, 4], 7))
+    batch = batch_of(images, [0, 4], 7)
     assert batch["labels"].tolist() == [0, 1]
     assert [view.shape for view in batch["views"]] == [(2, 3, 224, 224)] * (1 + is_train)
-    again = images.__getitems__(Indices([0, 4], 7))
+    again = batch_of(images, [0, 4], 7)
     assert all((a == b).all() for a, b in zip(batch["views"], again["views"], strict=True))
 
 
@@ -62,7 +64,7 @@ def test_tiny_imagenet_reads_its_list_of_validation_classes(tmp_path):
     )
     images = read_images("tiny_imagenet", str(tmp_path), is_train=False)
     assert images.labels.tolist() == [1, 0]
-    assert images.__getitems__(Indices([0, 1], 0))["views"][0].shape == (2, 3, 64, 64)
+    assert batch_of(images, [0, 1], 0)["views"][0].shape == (2, 3, 64, 64)
 
 
 @pytest.mark.skipif(not os.path.isdir(DEBIAN_FASHION_MNIST), reason="package not installed")
@@ -89,7 +91,7 @@ def test_tiny_imagenet_is_cropped_and_tested_as_it_is(tmp_path):
     source = DATASETS["tiny_imagenet"]
 
     def pixels(images):
-        (view,) = images.__getitems__(Indices([0], 0))["views"]
+        (view,) = batch_of(images, [0], 0)["views"]
         mean, std = (np.array(x)[:, None, None] * 255 for x in (source.mean, source.std))
         return (view[0].numpy() * std + mean).round()
 

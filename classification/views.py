@@ -1,0 +1,57 @@
+"""Normalised views of batches, made on the device that the models are on.
+
+N counts images.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .augment import crop_and_flip
+from .data import ImageBatches
+
+
+class Views:
+    """Makes of what an image set hands out what models take.
+
+    The pixels of a set in memory are kept on the device. For a batch of it only indices, random
+    draws and labels cross, and strong views, in a byte a value; files' views cross likewise. Where
+    they come from pinned memory, nothing waits for them.
+    """
+
+    def __init__(self, images: ImageBatches, device: torch.device | str):
+        self.source, self.device = images.source, torch.device(device)
+        self.pixels = None if images.pixels is None else images.pixels.to(self.device)
+        mean, std = torch.tensor([self.source.mean, self.source.std])[:, :, None, None]
+        self.mean, self.std = (255 * mean).to(self.device), (255 * std).to(self.device)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """
+        Args:
+            batch: of `ImageBatches`.
+
+        Returns:
+            "views", a list of (N, 3, H, W) float32, and "labels", (N,), on the device, and the
+            batch's "indices" and "scale".
+        """
+        views = [self._moved(view) for view in batch["views"]]
+        if self.pixels is not None:
+            views.insert(0, self._weak_view(batch["indices"], batch["draws"]))
+        return {
+            "views": [view.float().sub_(self.mean).div_(self.std) for view in views],
+            "labels": self._moved(batch["labels"]),
+            "indices": batch["indices"],
+            "scale": batch["scale"],
+        }
+
+    def _weak_view(self, indices: Tensor, draws: Tensor | None) -> Tensor:
+        """(N, 3, H, W) uint8, cropped and flipped if there are draws."""
+        images = self.pixels[self._moved(indices)]
+        if draws is None:
+            return images
+        padding, flip = self.source.crop_padding, self.source.flip
+        return crop_and_flip(images, self._moved(draws), padding=padding, flip=flip)
+
+    def _moved(self, x: Tensor) -> Tensor:
+        return x.to(self.device, non_blocking=True)

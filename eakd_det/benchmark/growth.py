@@ -1,0 +1,89 @@
+"""How the time of a step grows with the images, the ROIs and the classes: a figure."""
+
+import os
+import tempfile
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from detectron2.config import CfgNode
+
+from ..teacher import teacher_config
+from .detection import Size, build_step, make_batch, save_random_teacher
+from .timing import interleave
+
+BASE = {"height": 320, "batch": 1, "rois": 256, "classes": 80}
+AXES = {
+    "height": ((192, 320, 480, 640), "height of an image of 4 : 3 (pixels)"),
+    "batch": ((1, 2, 4), "images of a step"),
+    "rois": ((64, 256, 512), "ROIs of an image"),
+    "classes": ((20, 80, 365, 1203), "classes"),
+}
+LINES = {
+    "stock_step": "student alone, stock",
+    "distill_step_torchvision_pool": "distilled, torchvision's pooling",
+    "distill_step": "distilled, sparse pooling",
+}
+
+
+def time_growth(cfg: CfgNode, rounds: int) -> dict[str, dict[int, dict[str, float]]]:
+    """Axis -> its value -> seconds of each of LINES; the other axes stay at BASE."""
+    known: dict[tuple, dict[str, float]] = {}
+    results = {}
+    for axis, (values, _) in AXES.items():
+        results[axis] = {}
+        for value in values:
+            point = BASE | {axis: value}
+            key = tuple(point.values())
+            if key not in known:
+                known[key] = _time_point(cfg, point, rounds, f"{axis} {value}")
+            results[axis][value] = known[key]
+    return results
+
+
+def _time_point(cfg: CfgNode, point: dict[str, int], rounds: int, title: str) -> dict[str, float]:
+    cfg = cfg.clone()
+    cfg.defrost()
+    heads = cfg.MODEL.ROI_HEADS
+    heads.BATCH_SIZE_PER_IMAGE, heads.NUM_CLASSES = point["rois"], point["classes"]
+    size = Size(point["batch"], point["height"], point["height"] * 4 // 3)
+    with tempfile.TemporaryDirectory() as folder:
+        cfg.TEACHER.WEIGHTS = "random"
+        teacher = teacher_config(cfg)
+        teacher.MODEL.ROI_HEADS.NUM_CLASSES = point["classes"]
+        cfg.TEACHER.CONFIG_FILE = os.path.join(folder, "teacher.yaml")
+        with open(cfg.TEACHER.CONFIG_FILE, "w") as f:
+            f.write(teacher.dump())
+        save_random_teacher(cfg, folder)
+        batch = make_batch(size, point["classes"])
+        steps = {name: build_step(cfg, name, batch) for name in LINES}
+    return interleave(steps, rounds, title=title)
+
+
+def draw_growth(results: dict[str, dict[int, dict[str, float]]], device: str, path: str) -> None:
+    """A panel for each axis, seconds of a step from 0 on.
+
+    Args:
+        results: of `time_growth`.
+        device: for the title.
+        path: of the PNG.
+    """
+    figure, panels = plt.subplots(1, len(AXES), figsize=(14, 3.6), layout="constrained")
+    for panel, (axis, by_value) in zip(panels, results.items(), strict=True):
+        for name, label in LINES.items():
+            seconds = [by_value[value][name] for value in by_value]
+            panel.plot(list(by_value), seconds, marker="o", label=label)
+        panel.set_xlabel(AXES[axis][1])
+        panel.set_ylim(bottom=0)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("seconds a step")
+    panels[0].legend(frameon=False, fontsize=8)
+    figure.suptitle(
+        f"A training step of Faster R-CNN, R101 -> R18, on {device}; where an axis does not say "
+        f"otherwise {BASE['batch']} image of {BASE['height']} x {BASE['height'] * 4 // 3}, "
+        f"{BASE['rois']} ROIs, {BASE['classes']} classes",
+        fontsize=9,
+    )
+    figure.savefig(path, dpi=130)
+    plt.close(figure)

@@ -1,0 +1,102 @@
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from classification.data import Indices, TensorImages, read_images
+from classification.loader import build_test_loader, build_train_loader
+from classification.sources import DATASETS
+from classification.views import Views
+
+
+def random_images(name="cifar100", number=9, **options):
+    source = DATASETS[name]
+    generator = torch.Generator().manual_seed(0)
+    size = source.image_size
+    shape = (number, 3, size, size)
+    pixels = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
+    labels = torch.randint(source.num_classes, (number,), generator=generator)
+    return TensorImages(pixels, labels, source, **{"is_train": True, **options})
+
+
+def slow_view(image, draws, source):
+    """One image, pixel row by pixel row, as the draws of its row say."""
+    padding, size = source.crop_padding, source.image_size
+    top, left = (int(draw * (2 * padding + 1)) for draw in draws[:2])
+    view = F.pad(image, [padding] * 4)[:, top : top + size, left : left + size]
+    if source.flip and draws[2] < 0.5:
+        view = view.flip(2)
+    channels = zip(view, source.mean, source.std, strict=True)
+    return torch.stack([(x.float() - 255 * m) / (255 * s) for x, m, s in channels])
+
+
+class Crossings(TorchDispatchMode):
+    """Notes the shape and type of what is copied to another device, and what is read back."""
+
+    def __init__(self):
+        super().__init__()
+        self.copied, self.read = [], []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = str(function)
+        if "_to_copy" in name and (kwargs or {}).get("device") is not None:
+            assert kwargs["non_blocking"]
+            self.copied.append((tuple(args[0].shape), args[0].dtype))
+        if "_local_scalar_dense" in name or "nonzero" in name:
+            self.read.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["cifar100", "digits"])
+def test_views_are_those_of_the_draws(name):
+    images = random_images(name)
+    chosen = [7, 2, 3]
+    batch = Views(images, "cpu")(images.__getitems__(Indices(chosen, 5, 0.5)))
+    table = torch.rand(9, 1, 4, generator=torch.Generator().manual_seed(5))
+    expected = [slow_view(images.pixels[i], table[i, 0], images.source) for i in chosen]
+    torch.testing.assert_close(batch["views"], [torch.stack(expected)], rtol=1e-6, atol=1e-6)
+    assert batch["labels"].equal(images.labels[chosen])
+    assert batch["indices"].tolist() == chosen and batch["scale"] == 0.5
+
+
+@pytest.mark.parametrize(("num_views", "is_train"), [(1, True), (2, True), (1, False)])
+def test_bytes_alone_cross_to_the_device_and_nothing_is_read_back(num_views, is_train):
+    """The device that has no values stands for one that is far away."""
+    images = random_images(num_views=num_views, is_train=is_train)
+    views = Views(images, "meta")
+    handed = images.__getitems__(Indices([4, 1], 5))
+    with Crossings() as crossings:
+        batch = views(handed)
+    assert all(view.is_meta and view.dtype == torch.float32 for view in batch["views"])
+    assert [tuple(view.shape) for view in batch["views"]] == [(2, 3, 32, 32)] * num_views
+    assert batch["labels"].is_meta and not batch["indices"].is_meta
+    expected = [((2,), torch.int64)] * 2  # indices and labels
+    expected += [((2, 3), torch.float32)] * is_train
+    expected += [((2, 3, 32, 32), torch.uint8)] * (num_views - 1)
+    assert sorted(crossings.copied, key=str) == sorted(expected, key=str)
+    assert not crossings.read
+
+
+def test_loaders_make_views_where_the_models_are():
+    images = random_images(number=6)
+    for loader in (
+        build_train_loader(images, 4, seed=1, device="meta"),
+        build_test_loader(images, 4, device="meta"),
+    ):
+        batch = next(iter(loader))
+        assert batch["views"][0].is_meta and loader.views.pixels.is_meta
+        assert not loader.pin_memory
+
+
+def test_a_set_is_kept_once_on_the_cpu():
+    images = read_images("digits", is_train=True)
+    assert Views(images, "cpu").pixels.data_ptr() == images.pixels.data_ptr()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_gives_the_same_views():
+    images = random_images(num_views=2)
+    handed = images.__getitems__(Indices(list(range(9)), 5))
+    one, other = (Views(images, device)(handed)["views"] for device in ("cpu", "cuda"))
+    assert all(a.equal(b.cpu()) for a, b in zip(one, other, strict=True))
+    assert build_train_loader(images, 4, seed=1, device="cuda").pin_memory
