@@ -8,6 +8,9 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
 from detectron2.structures import BitMasks, Instances
+from detectron2.utils.events import EventStorage
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from eakd_det.config import stock_config
 from eakd_det.losses import (
@@ -147,6 +150,62 @@ def test_a_fast_teacher_teaches_the_same(distill_cfg, batch, storage):
         torch.manual_seed(1)
         losses.append({name: loss.item() for name, loss in model(batch).items()})
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+class _Reads(TorchFunctionMode):
+    """Counts the methods that read a tensor's values back, for which a GPU would be waited for."""
+
+    NAMES = ("item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__")
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.count += function.__name__ in self.NAMES
+        return function(*args, **(kwargs or {}))
+
+
+class _DispatchReads(TorchDispatchMode):
+    """Counts the scalars that operators and backward passes read back."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function.overloadpacket is torch.ops.aten._local_scalar_dense
+        return function(*args, **(kwargs or {}))
+
+
+def _reads(function, iteration):
+    torch.manual_seed(1)
+    with EventStorage(iteration), _DispatchReads() as scalars, _Reads() as methods:
+        function()
+    return scalars.count + methods.count
+
+
+@pytest.mark.parametrize("architecture", ["R-CNN", "RetinaNet"])
+def test_no_scalar_is_read_back_but_for_the_log(
+    distill_cfg, retina_cfg, teacher_files, batch, storage, architecture
+):
+    cfg = retina_cfg
+    if architecture == "R-CNN":
+        cfg.MODEL.META_ARCHITECTURE = "DistillRCNN"
+        cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
+        cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+        cfg.TEACHER.CONFIG_FILE, cfg.TEACHER.WEIGHTS = teacher_files
+        cfg.DISTILL.METHODS = ("KD", "DKD", "REVIEWKD")
+    model, stock = _build(cfg), _build(stock_config(cfg))
+    model(batch)  # prepares the teacher
+    # What stock code pads images with is a number in a tensor on the CPU, whatever the device.
+    padding = _reads(lambda: model.teacher.model.preprocess_image(batch), 3)
+
+    def step(model, iteration):
+        return _reads(lambda: sum(model(batch).values()).backward(), iteration)
+
+    assert step(model, iteration=3) == step(stock, iteration=3) + padding
+    assert step(model, iteration=19) > step(stock, iteration=19) + padding
 
 
 def test_teacher_is_in_no_state_and_no_optimizer(distill_cfg):
