@@ -22,9 +22,10 @@ from eakd_det.checkpoint import SafeCheckpointer, StudentWriter, write_atomicall
 from eakd_det.distilled import method_settings
 from eakd_det.errors import UserError
 from eakd_det.evaluation import BestCheckpoint
+from eakd_det.precision import precision
 from eakd_det.resume import RandomStates, Stopwatch
 from eakd_det.statistics import LOG_PERIOD, show_statistics
-from eakd_det.step import DistillStep, log_step, precision
+from eakd_det.step import DistillStep, log_step
 
 from .buffers import AverageBuffers
 from .data import read_images

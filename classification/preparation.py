@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from eakd_det.inference import Precision, fold_batch_norms, freeze
+from eakd_det.inference import fold_batch_norms, freeze
+from eakd_det.precision import Precision
 from eakd_det.preparation import report_difference
 from eakd_det.winograd import use_winograd
 

@@ -9,8 +9,7 @@ from torch import nn
 
 from eakd_det.checkpoint import load_strictly
 from eakd_det.errors import UserError
-from eakd_det.inference import Precision
-from eakd_det.step import precision
+from eakd_det.precision import Precision
 
 from .config import load_config
 from .models import build_classifier, published_normalisation
@@ -128,7 +127,6 @@ def build_teacher(cfg: CfgNode) -> Teacher:
     Raises:
         UserError: there is no teacher, no such model or precision, or its weights do not fit.
     """
-    precision(cfg.SOLVER.AMP.DTYPE)  # which raises if there is no such
     numbers = Precision(cfg.TEACHER.PRECISION, cfg.SOLVER.AMP.DTYPE)
     own = teacher_config(cfg)
     name, weights = cfg.TEACHER.NAME, cfg.TEACHER.WEIGHTS

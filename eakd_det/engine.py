@@ -21,10 +21,11 @@ from .detectors import check_datasets, load_student, load_teacher, num_classes
 from .distilled import Distilled, helper_modules
 from .errors import UserError
 from .evaluation import BestCheckpoint, Evaluator, explain_no_detections
+from .precision import precision
 from .resume import ProcessStates, preserved_random_state
 from .roi_pooling import pool_as_configured
 from .statistics import show_statistics
-from .step import DistillStep, log_step, precision
+from .step import DistillStep, log_step
 
 
 class DistillTrainer(DefaultTrainer):

@@ -1,6 +1,7 @@
 """A frozen detector that answers what a student's detector is compared with."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .errors import UserError
-from .inference import Precision, fold_detector_norms, freeze
+from .inference import fold_detector_norms, freeze
 from .losses.reduction import at_least_float32
+from .precision import Precision
 from .winograd import use_winograd
 
 MOST_SHAPES = 64  # of padded images that a compiled backbone is compiled for
@@ -58,7 +60,7 @@ class Teacher:
                 f"TEACHER.COMPILE: {compile_to} must be a multiple of {stride}, which the "
                 "teacher's backbone needs."
             )
-        self.is_prepared = not (fast or compile_to or self.precision.dtype is not None)
+        self.is_prepared = not (fast or compile_to or self.precision.name)
         self._backbone = model.backbone  # or what it is compiled to
         self._stream = None
 
@@ -137,7 +139,7 @@ class Teacher:
         if self.is_prepared:
             layout = torch.channels_last if self.fast else torch.preserve_format
             pixels = pixels.to(self.precision.dtype or pixels.dtype, memory_format=layout)
-        with self.precision.context(pixels.device):
+        with self._context():
             return self._backbone(pixels)
 
     @torch.no_grad()
@@ -154,7 +156,7 @@ class Teacher:
         if isinstance(predictors, nn.ModuleList):
             stage = min(stage, len(predictors) - 1)
             box_heads, predictors = box_heads[stage], predictors[stage]
-        with self.precision.context(pooled.device):
+        with self._context():
             if self.is_prepared and self.precision.dtype is not None:
                 pooled = pooled.to(self.precision.dtype)
             logits, _ = predictors(box_heads(pooled))
@@ -164,16 +166,20 @@ class Teacher:
     def anchor_logits(self, features: dict[str, Tensor]) -> Tensor:
         """A RetinaNet's class logits of all anchors, (B, anchors, K), finest level first."""
         model, head = self.model, self.model.head
-        with self.precision.context(model.device):
+        with self._context():
             logits = [
                 head.cls_score(head.cls_subnet(features[level])) for level in model.head_in_features
             ]
         (logits,) = model._transpose_dense_predictions([logits], [model.num_classes])
         return torch.cat(logits, dim=1)
 
+    def _context(self) -> AbstractContextManager:
+        """Its precision; before it is prepared, that of the student around it."""
+        return self.precision.context(self.model.device) if self.is_prepared else nullcontext()
+
 
 def _leave_out_last_level(backbone: nn.Module) -> None:
     """Leave out the level that an FPN adds for the RPN alone."""
     if isinstance(backbone, FPN) and isinstance(backbone.top_block, LastLevelMaxPool):
         backbone.top_block = None
-        backbone._out_features = [x for x in backbone._out_features if x != "p6"]
+        backbone._out_features = backbone._out_features[:-1]

@@ -1,68 +1,16 @@
-"""Frozen networks that answer fast: norms folded into convolutions, channels_last, half precision.
+"""Frozen networks, with norms folded into convolutions: equal but for the order of additions."""
 
-What is folded is equal but for the order of the additions.
-"""
-
-import contextlib
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable
 from itertools import pairwise
 
-import torch
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from .errors import UserError
-
-HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # not what is derived: it may also activate
-PRECISIONS = ("", "float32", *HALVES, "amp")
-
-
-class Precision:
-    """In which numbers a frozen network computes: TEACHER.PRECISION.
-
-    Attributes:
-        dtype: what its weights and inputs are cast to; None leaves them as they are.
-    """
-
-    def __init__(self, name: str = "", amp_dtype: str = "float16"):
-        """
-        Args:
-            name: one of PRECISIONS: "" is that of the student around it (float32, or its
-                autocast), "float32" full, "bfloat16" and "float16" cast the weights, "amp" is
-                autocast whatever the student does.
-            amp_dtype: of "amp", as SOLVER.AMP.DTYPE.
-
-        Raises:
-            UserError: there is no such precision.
-        """
-        if name not in PRECISIONS:
-            choices = ", ".join(PRECISIONS[1:])
-            raise UserError(
-                f"TEACHER.PRECISION: {name!r} is unknown; choose from {choices}, or leave it empty."
-            )
-        self.name, self.dtype, self.amp_dtype = name, HALVES.get(name), HALVES[amp_dtype]
-
-    def context(self, device: torch.device) -> contextlib.AbstractContextManager:
-        """What the network's forward pass on this device runs in."""
-        if not self.name:
-            return contextlib.nullcontext()
-        return torch.autocast(device.type, dtype=self.amp_dtype, enabled=self.name == "amp")
-
-    def warn_if_slow(self, device: torch.device) -> None:
-        """Say so where a CPU has no instructions for the halves that are asked for."""
-        computes_halves = self.dtype is not None or self.name == "amp"
-        if computes_halves and device.type == "cpu":
-            capability = torch.backends.cpu.get_cpu_capability()
-            if capability in ("DEFAULT", "AVX2"):
-                logging.getLogger(__name__).warning(
-                    f"TEACHER.PRECISION {self.name}: this CPU ({capability}) has no instructions "
-                    "for it, and float32 is several times as fast here."
-                )
 
 
 def freeze(model: nn.Module) -> nn.Module:

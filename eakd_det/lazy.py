@@ -21,9 +21,10 @@ from .distillers import DISTILLERS, scalar_defaults
 from .errors import UserError
 from .launch import set_up
 from .losses import entropy_weight
+from .precision import precision
 from .resume import ProcessStates, preserved_random_state
 from .statistics import show_statistics
-from .step import DistillStep, log_step, precision
+from .step import DistillStep, log_step
 from .teacher import make_teacher
 
 

@@ -23,20 +23,6 @@ PATIENCE = 20  # iterations that a distillation loss may be idle before it is wa
 MOST_IMAGES = 16  # that a message names
 ADVICE = "A lower SOLVER.BASE_LR, more SOLVER.WARMUP_ITERS or SOLVER.CLIP_GRADIENTS often helps."
 
-PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-def precision(name: str) -> torch.dtype:
-    """The dtype of autocast that SOLVER.AMP.DTYPE names.
-
-    Raises:
-        UserError: there is no such.
-    """
-    if name not in PRECISIONS:
-        choices = ", ".join(PRECISIONS)
-        raise UserError(f"SOLVER.AMP.DTYPE: {name!r} is unknown; choose from {choices}.")
-    return PRECISIONS[name]
-
 
 def log_step(images: int, parts: int, learning_rate: float, max_iter: int) -> None:
     """Say what a step of the run takes: `images` over all processes, in `parts` one by one."""

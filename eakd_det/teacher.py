@@ -10,7 +10,7 @@ from .checkpoint import load_strictly
 from .config import add_distill_config, stock_config
 from .errors import UserError
 from .frozen_teacher import Teacher
-from .inference import Precision
+from .precision import Precision
 
 
 def build_teacher(cfg: CfgNode) -> Teacher:

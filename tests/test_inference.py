@@ -7,10 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from classification.models import build_classifier
-from eakd_det.errors import UserError
-from eakd_det.inference import PRECISIONS, Precision, fold_batch_norms, fold_detector_norms, freeze
-
-CPU = torch.device("cpu")
+from eakd_det.inference import fold_batch_norms, fold_detector_norms, freeze
 
 
 def _norms(model):
@@ -127,35 +124,3 @@ def test_a_model_that_cannot_be_traced_keeps_some(caplog):
     assert "_Branch keeps some batch norms, since it cannot be traced" in caplog.text
     assert _norms(model) == [model.norm]
     torch.testing.assert_close(model(images), expected)
-
-
-@pytest.mark.parametrize(
-    ("name", "around", "expected"),
-    [
-        ("", None, torch.float32),
-        ("", torch.bfloat16, torch.bfloat16),
-        ("float32", torch.bfloat16, torch.float32),
-        ("amp", None, torch.float16),
-        ("bfloat16", torch.float16, torch.float32),  # its weights are cast, not autocast
-    ],
-)
-def test_precisions(name, around, expected):
-    linear, x = nn.Linear(2, 2), torch.ones(1, 2)
-    student = torch.autocast("cpu", around or torch.bfloat16, enabled=around is not None)
-    with student, Precision(name, "float16").context(CPU):
-        assert linear(x).dtype == expected
-
-
-def test_unknown_precision():
-    with pytest.raises(UserError, match="TEACHER.PRECISION: 'int8' is unknown; choose from float"):
-        Precision("int8")
-
-
-@pytest.mark.parametrize("name", PRECISIONS)
-def test_slow_precisions_are_told(monkeypatch, caplog, name):
-    for capability, is_slow in [("AVX2", name in ("float16", "bfloat16", "amp")), ("AMX", False)]:
-        monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda c=capability: c)
-        caplog.clear()
-        Precision(name).warn_if_slow(CPU)
-        assert ("has no instructions for it" in caplog.text) == is_slow
-    Precision(name).warn_if_slow(torch.device("cuda"))

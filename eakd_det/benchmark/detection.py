@@ -13,12 +13,12 @@ from detectron2.solver import build_optimizer
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from fvcore.nn import FlopCountAnalysis
-from torch import nn
+from torch import Tensor, nn
 
 from ..config import stock_config
 from ..engine import DistillTrainer
+from ..precision import precision
 from ..record import record
-from ..step import PRECISIONS
 from ..teacher import build_teacher, teacher_config
 
 OBJECTS = 8  # an image
@@ -93,14 +93,14 @@ class Step:
         # At a rate of 0 an update takes its time, and every step has the same weights.
         self.optimizer = build_optimizer(_with(cfg, {"SOLVER.BASE_LR": 0.0}), model)
         amp = cfg.SOLVER.AMP
-        dtype = PRECISIONS[amp.DTYPE]
+        dtype = precision(amp.DTYPE)
         self.autocast = lambda: torch.autocast(model.device.type, dtype, enabled=amp.ENABLED)
         self.scaler = torch.amp.GradScaler(
             model.device.type, enabled=amp.ENABLED and dtype == torch.float16
         )
 
-    def __call__(self) -> dict[str, float]:
-        """The losses of the step; that one iteration is not logged."""
+    def __call__(self) -> dict[str, Tensor]:
+        """The losses of the step, an iteration that is not logged."""
         self.optimizer.zero_grad()
         with EventStorage(), self.autocast():
             losses = self.model(self.batch)
@@ -139,7 +139,7 @@ def steps_to_time(cfg: CfgNode, size: Size) -> dict[str, Callable[[], object]]:
 
 
 def teachers_to_time(cfg: CfgNode, size: Size) -> dict[str, Callable[[], object]]:
-    """The teacher's backbone, from normalised pixels, as stock code builds it and as ours."""
+    """The teacher's backbone, from raw images on, as stock code builds it and as ours."""
     batch = make_batch(size, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
     variants = {}
     for name, options in {

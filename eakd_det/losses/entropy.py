@@ -22,7 +22,7 @@ def entropy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
         (N,), between 0 and log C; exact, not offset by an epsilon. Empty input gives (0,).
     """
     log_p = log_softmax(logits, temperature)
-    return -(log_p.exp() * log_p).sum(dim=-1)
+    return (log_p.exp() * -log_p).sum(dim=-1)
 
 
 def combine_entropies(

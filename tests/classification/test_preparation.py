@@ -7,7 +7,7 @@ from torch import nn
 
 from classification.models import MODELS, build_classifier, features_of
 from classification.preparation import Teacher
-from eakd_det.inference import Precision
+from eakd_det.precision import Precision
 from eakd_det.winograd import WinogradConv2d
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
