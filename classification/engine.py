@@ -19,9 +19,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from eakd_det.checkpoint import SafeCheckpointer, StudentWriter, write_atomically
-from eakd_det.distilled import method_settings
 from eakd_det.errors import UserError
 from eakd_det.evaluation import BestCheckpoint
+from eakd_det.method_settings import method_settings
 from eakd_det.precision import precision
 from eakd_det.resume import RandomStates, Stopwatch
 from eakd_det.statistics import LOG_PERIOD, show_statistics

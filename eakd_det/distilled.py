@@ -1,6 +1,6 @@
 """What a distilled meta-architecture adds to the stock one, whichever that is."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from .compatibility import check_input_formats, match_levels
 from .distillers import DISTILLERS, EA_MODES, Comparison, Head
-from .errors import UserError
 from .losses import shared_softmax
+from .method_settings import method_settings
 from .preparation import report_difference
 from .record import Call, record
 from .statistics import LOG_PERIOD, head_statistics
 from .teacher import build_teacher
-from .visualize import draw_weights
+from .weight_picture import picture_of_weights
 
 
 class Distilled(nn.Module):
@@ -182,30 +182,17 @@ class Distilled(nn.Module):
             statistics = head_statistics(heads, entropies, bound=self.entropy_bound)
             get_event_storage().put_scalars(**statistics, smoothing_hint=False)
 
-    @torch.no_grad()
     def _draw(self, head: Head, sample: dict[str, Any]) -> None:
         """Put a picture of the first image's samples with the highest and lowest w_EA."""
-        is_first = head.images == 0
-        if not is_first.any():
-            return
-        pair = (entropy[is_first].cpu() for entropy in head.entropies(self.entropy_temperature))
-        scores = [
-            (logits.sigmoid() if head.sigmoid else logits.softmax(dim=1)).cpu()
-            for logits in (x[is_first].float() for x in (head.student_logits, head.teacher_logits))
-        ]
         names = [str(i) for i in range(head.background)]
         if self.dataset:  # it may have fewer classes than the model
             known = MetadataCatalog.get(self.dataset).get("thing_classes", [])
             names[: len(known)] = known
         image = convert_image_to_rgb(sample["image"].permute(1, 2, 0), self.input_format)
-        picture = draw_weights(
-            image,
-            head.first_boxes().cpu().numpy(),
-            EA_MODES["full"](*pair, head.num_outcomes, self.entropy_bound),
-            *scores,
-            [*names, "background"],
-        )
-        get_event_storage().put_image("distill/w_ea", picture.transpose(2, 0, 1))
+        temperature, bound = self.entropy_temperature, self.entropy_bound
+        picture = picture_of_weights(head, image, names, temperature=temperature, bound=bound)
+        if picture is not None:
+            get_event_storage().put_image("distill/w_ea", picture.transpose(2, 0, 1))
 
     def _check_heads(self, methods: dict[str, dict[str, Any]]) -> None:
         """Raise UserError if the heads of student and teacher cannot be compared by the methods."""
@@ -234,27 +221,3 @@ def distillation_from_config(cfg: CfgNode) -> dict[str, Any]:
         "teacher": build_teacher(cfg) if cfg.DISTILL.METHODS else None,
         "dataset": next(iter(cfg.DATASETS.TRAIN), ""),
     }
-
-
-def method_settings(node: CfgNode, distillers: Iterable[str]) -> dict[str, Any]:
-    """From the node DISTILL: "methods", name -> options, and "ea", the options of the EA weight.
-
-    Raises:
-        UserError: there is no such method or EA mode.
-    """
-    _check_choices("DISTILL.METHODS", node.METHODS, distillers)
-    _check_choices("DISTILL.EA.MODE", (node.EA.MODE,), EA_MODES)
-    return {
-        "methods": {name: _lower_keys(node[name]) for name in node.METHODS},
-        "ea": _lower_keys(node.EA),
-    }
-
-
-def _check_choices(key: str, values: Iterable[str], choices: Iterable[str]) -> None:
-    for value in values:
-        if value not in choices:
-            raise UserError(f"{key}: {value!r} is unknown; choose from {', '.join(choices)}.")
-
-
-def _lower_keys(node: CfgNode) -> dict[str, Any]:
-    return {key.lower(): value for key, value in node.items()}

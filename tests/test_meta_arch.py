@@ -9,8 +9,6 @@ from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
 from detectron2.structures import BitMasks, Instances
 from detectron2.utils.events import EventStorage
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from eakd_det.config import stock_config
 from eakd_det.losses import (
@@ -25,6 +23,7 @@ from eakd_det.losses import (
 from eakd_det.record import record
 
 from .conftest import replace_teacher, save_teacher
+from .reads import reads
 
 
 def _build(cfg, seed=0):
@@ -152,37 +151,11 @@ def test_a_fast_teacher_teaches_the_same(distill_cfg, batch, storage):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-class _Reads(TorchFunctionMode):
-    """Counts the methods that read a tensor's values back, for which a GPU would be waited for."""
-
-    NAMES = ("item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__")
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        self.count += function.__name__ in self.NAMES
-        return function(*args, **(kwargs or {}))
-
-
-class _DispatchReads(TorchDispatchMode):
-    """Counts the scalars that operators and backward passes read back."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += function.overloadpacket is torch.ops.aten._local_scalar_dense
-        return function(*args, **(kwargs or {}))
-
-
 def _reads(function, iteration):
     torch.manual_seed(1)
-    with EventStorage(iteration), _DispatchReads() as scalars, _Reads() as methods:
+    with EventStorage(iteration), reads() as names:
         function()
-    return scalars.count + methods.count
+    return len(names)
 
 
 @pytest.mark.parametrize("architecture", ["R-CNN", "RetinaNet"])

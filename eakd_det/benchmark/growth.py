@@ -74,6 +74,7 @@ def draw_growth(results: dict[str, dict[int, dict[str, float]]], device: str, pa
         for name, label in LINES.items():
             seconds = [by_value[value][name] for value in by_value]
             panel.plot(list(by_value), seconds, marker="o", label=label)
+        panel.set_xticks(list(by_value))
         panel.set_xlabel(AXES[axis][1])
         panel.set_ylim(bottom=0)
         panel.spines[["top", "right"]].set_visible(False)
