@@ -125,8 +125,8 @@ class Distilled(nn.Module):
         before = self._answers(calls, features)
         self.teacher.prepare(keep_levels=bool(self.levels))
         features = self.teacher.features(batched_inputs, self.input_format)
-        what = "logits" if self.compares_logits else "features"
-        report_difference(before, self._answers(calls, features), what=what)
+        after = self._answers(calls, features)
+        report_difference(before, after, are_maps=not self.compares_logits)
         return lambda: features
 
     def _answers(self, calls: dict[str, list[Call]], features: dict[str, Tensor]) -> list[Tensor]:

@@ -49,3 +49,11 @@ def test_no_samples_do_not_differ(caplog):
     assert report(caplog, [], [])[0] == 0
     with pytest.raises(ValueError):
         report_difference([empty], [])
+
+
+def test_maps_are_compared_relative_to_their_size(caplog):
+    before, after = [torch.tensor([[500.0, -1.0]])], [torch.tensor([[500.1, -1.0]])]
+    with caplog.at_level(logging.INFO, "eakd_det.preparation"):
+        assert report_difference(before, after, are_maps=True) == pytest.approx(2e-4, rel=1e-3)
+    (record,) = caplog.records
+    assert record.levelno == logging.INFO and "relative to the largest value" in record.message
