@@ -5,9 +5,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from eakd_det import winograd
 from eakd_det.winograd import MIN_CHANNELS, WinogradConv2d, use_winograd
 
 WIDE = MIN_CHANNELS
+
+
+@pytest.fixture(autouse=True)
+def _is_faster_here(monkeypatch):
+    monkeypatch.setattr(winograd, "IS_FASTER_HERE", True)
 
 
 def tiled(conv):
@@ -122,3 +128,10 @@ def test_weights_stay_the_same_tensors_in_the_same_places():
     assert all(after[key] is before[key] for key in before)
     assert all(type(m.conv) is WinogradConv2d and not m.conv.training for m in model)
     assert F.conv2d(inputs(1, WIDE, 3, 3), model[0].conv.weight).shape == (1, WIDE, 1, 1)
+
+
+def test_where_it_is_not_faster_nothing_changes(monkeypatch):
+    monkeypatch.setattr(winograd, "IS_FASTER_HERE", False)
+    model = Reads()
+    use_winograd(model)
+    assert type(model.conv) is nn.Conv2d

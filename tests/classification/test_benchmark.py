@@ -2,10 +2,11 @@ import pytest
 import torch
 
 from classification.benchmark import VARIANTS, build_steps
-from eakd_det.winograd import WinogradConv2d
+from eakd_det import winograd
 
 
-def test_variants_compute_alike_and_pull_their_levers():
+def test_variants_compute_alike_and_pull_their_levers(monkeypatch):
+    monkeypatch.setattr(winograd, "IS_FASTER_HERE", True)
     steps = build_steps(batch_size=2)
     assert list(steps) == list(VARIANTS) and {"plain", "levers", "bf16_teacher"} <= set(VARIANTS)
     weights = {}
@@ -19,7 +20,7 @@ def test_variants_compute_alike_and_pull_their_levers():
         is_last = model.student.conv1.weight.is_contiguous(memory_format=torch.channels_last)
         assert is_last == ("MODEL.CHANNELS_LAST" in levers)
         half = levers.get("TEACHER.PRECISION") == "bfloat16"
-        is_tiled = any(isinstance(m, WinogradConv2d) for m in teacher.modules())
+        is_tiled = any(isinstance(m, winograd.WinogradConv2d) for m in teacher.modules())
         assert is_tiled == ("TEACHER.FAST" in levers and not half)
         assert teacher.fc.weight.dtype == (torch.bfloat16 if half else torch.float32)
         assert batch["views"][0].shape == (2, 3, 32, 32)

@@ -7,8 +7,8 @@ from torch import nn
 
 from classification.models import MODELS, build_classifier, features_of
 from classification.preparation import Teacher
+from eakd_det import winograd
 from eakd_det.precision import Precision
-from eakd_det.winograd import WinogradConv2d
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
@@ -82,11 +82,12 @@ def test_preparation_is_in_place_and_reported_once(caplog):
     assert line_of(caplog).levelname == "INFO"
 
 
-def test_wide_convolutions_are_tiled():
+def test_wide_convolutions_are_tiled(monkeypatch):
+    monkeypatch.setattr(winograd, "IS_FASTER_HERE", True)
     model = model_of("resnet8x4")
     fast = prepared(model, fast=True)
-    wide = [m for m in fast.model.modules() if type(m) is WinogradConv2d]
-    assert len(wide) == 2 and not any(type(m) is WinogradConv2d for m in model.modules())
+    wide = [m for m in fast.model.modules() if type(m) is winograd.WinogradConv2d]
+    assert len(wide) == 2 and not any(type(m) is winograd.WinogradConv2d for m in model.modules())
     images = IMAGES.repeat(16, 1, 1, 1)
     expected, got = Teacher(model).outputs(images), fast.outputs(images)
     torch.testing.assert_close(got.preactivations, expected.preactivations, rtol=1e-3, atol=1e-4)
