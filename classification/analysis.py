@@ -1,6 +1,5 @@
 """From the runs of classifiers to what the analyses of `eakd_det.analysis` look at."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch

@@ -34,7 +34,7 @@ class WeightPlane:
         ]
 
     def weights(self, alpha: float, beta: float) -> dict[str, Tensor]:
-        """The parameters that differ from the network's, by name; for torch.func.functional_call."""
+        """The parameters that move, by name, as torch.func.functional_call takes them."""
         first, second = self._directions
         return {
             name: w + alpha * first[name] + beta * second[name] for name, w in self._weights.items()

@@ -37,7 +37,7 @@ def draw_segments(
         (left, left_gap, by_teacher),
         (right, right_gap, by_student),
     ]:
-        for index, (name, parts) in enumerate(segments.items()):
+        for index, parts in enumerate(segments.values()):
             _errors(axes, [s.student for s in parts], index, len(segments))
             _errors(gap_axes, [s.gap for s in parts], index, len(segments))
         gap_axes.axhline(0, color=TEACHER_COLOUR, linewidth=1)

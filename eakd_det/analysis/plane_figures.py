@@ -102,7 +102,7 @@ def draw_contours(
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     bar.set_label("cross-entropy (nats, log scale)")
     figure.suptitle(
-        f"Loss around each network (+); the white line is loss {level:g}, which bounds Area@{level:g}",
+        f"Loss around each network (+); Area@{level:g} is the share inside the white line",
         fontsize=10,
     )
     return figure

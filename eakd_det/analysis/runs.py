@@ -112,9 +112,17 @@ def _split(text: str) -> tuple[str, tuple[str, str]]:
 def _names(folders: list[str]) -> list[str]:
     """What the folders' paths do not have in common; where that is nothing, their last part."""
     paths = [os.path.abspath(folder).split(os.sep) for folder in folders]
-    start = len(os.path.commonprefix(paths))
-    end = len(os.path.commonprefix([path[start:][::-1] for path in paths]))
+    start = _num_common(paths)
+    end = _num_common([path[start:][::-1] for path in paths])
     return ["/".join(path[start : len(path) - end]) or path[-1] for path in paths]
+
+
+def _num_common(paths: list[list[str]]) -> int:
+    """With how many equal parts all paths begin."""
+    number = min(map(len, paths))
+    while any(path[:number] != paths[0][:number] for path in paths):
+        number -= 1
+    return number
 
 
 def _word(checkpoint: str) -> str:

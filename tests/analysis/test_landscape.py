@@ -1,6 +1,7 @@
 """eakd_det.analysis.landscape, on losses whose level sets and means are known."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -82,13 +83,13 @@ def test_no_point_is_computed_twice_and_grids_agree():
     assert set(asked[: 11 * 11]) == {
         (a, b) for a in grids[0].coordinates for b in grids[0].coordinates
     }
-    for coarse, fine in zip(grids, grids[1:], strict=False):
+    for coarse, fine in pairwise(grids):
         assert np.array_equal(coarse.losses, fine.losses[::2, ::2])
         assert np.array_equal(coarse.coordinates, fine.coordinates[::2])
     alpha, beta = np.meshgrid(grids[2].coordinates, grids[2].coordinates)
     np.testing.assert_allclose(grids[2].losses, bowl(alpha, beta), rtol=1e-12)
     assert grids[2].centre == 1.0
-    assert all(b == 2 * a - 1 for a, b in zip(SIZES, SIZES[1:], strict=False))
+    assert all(b == 2 * a - 1 for a, b in pairwise(SIZES))
 
 
 def test_a_loss_that_is_not_finite_is_refused():
