@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from eakd_det.report.kinds import Kind, Published
-from eakd_det.report.runs import RunFiles, Series
+from eakd_det.analysis.metrics import Series
+from eakd_det.report.kinds import Kind, Published, Sweep
+from eakd_det.report.runs import RunFiles
 
 from .config import load_config
-from .tables import published
+from .formats import NOTES, dataset_tables
+from .tables import collect, compare, published, summarize
 
 
 class Classifiers(Kind):
@@ -62,6 +64,16 @@ class Classifiers(Kind):
             teacher and teacher["mean"],
             found["source"],
         )
+
+    def sweeps(self, folder: str) -> list[Sweep]:
+        rows = collect(folder)
+        summary, differences = summarize(rows), compare(rows)
+        sources = dict.fromkeys(entry["source"] for entry in summary if "source" in entry)
+        notes = [*NOTES, *(f"Published: {source}." for source in sources)]
+        return [
+            Sweep(folder, dataset, dataset_tables(dataset, summary, differences), notes)
+            for dataset in dict.fromkeys(entry["dataset"] for entry in summary)
+        ]
 
 
 def teacher_name(config: dict[str, Any]) -> str:

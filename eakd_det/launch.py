@@ -54,8 +54,8 @@ def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespac
 def set_up(cfg: CfgNode | DictConfig, args: argparse.Namespace, output_dir: str) -> None:
     """Detectron2's default_setup; our packages' messages go where Detectron2's go.
 
-    What trains notes its command in run.json. A second run of the process has the log to itself. With args.wandb, what TensorBoard gets also
-    goes to that project of Weights & Biases.
+    A run that trains notes its command in run.json. A second run of the process has the log to
+    itself. With args.wandb, what TensorBoard gets also goes to that project of Weights & Biases.
 
     Raises:
         UserError: it is asked for and not installed.

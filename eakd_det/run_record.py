@@ -1,4 +1,4 @@
-"""run.json of an output folder: the commands that made the run, on what, and with which versions."""
+"""run.json of an output folder: the commands that made the run, their versions and device."""
 
 import json
 import os

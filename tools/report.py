@@ -5,8 +5,8 @@ tools/report.py output/Digits/KD output/Digits/EA-KD
 tools/report.py output/demo --output demo.html
 tools/report.py "a long run=output/COCO-Detection/EA-DKD-R18-R101"
 
-A RUN is [LABEL=]FOLDER: the output folder of a detector or of a classifier, or a folder that holds
-such folders. The page needs no other file and no network.
+A RUN is [LABEL=]FOLDER: the output folder of a detector or of a classifier, a folder that holds
+such folders, or that of tools/sweep.py. The page needs no other file and no network.
 """
 
 import argparse

@@ -108,7 +108,7 @@ def draw_dynamics(runs: Mapping[str, Dynamics]) -> Figure:
             axes.set_title(title if len(parts) == 1 else f"{part}: {title}", fontsize=10)
             for index, (name, dynamics) in enumerate(runs.items()):
                 if part in dynamics:
-                    last = _dynamics_line(axes, dynamics[part], column, index)
+                    last = dynamics_line(axes, dynamics[part], column, index)
                     ends.setdefault(axes, []).append((last, name, style(index)["color"]))
             axes.set_ylim(bottom=0)
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -121,7 +121,7 @@ def draw_dynamics(runs: Mapping[str, Dynamics]) -> Figure:
     return figure
 
 
-def _dynamics_line(axes: Axes, logged: Mapping, column: str, index: int) -> float:
+def dynamics_line(axes: Axes, logged: Mapping, column: str, index: int) -> float:
     """Draw a column and return its last value."""
     x, y = thinned(logged["iteration"], MOST_POINTS), thinned(logged[column], MOST_POINTS)
     colour = style(index)["color"]

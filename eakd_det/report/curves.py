@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ..analysis.figures import label_ends, style, thinned, tidy
+from ..analysis.metrics import Series
 from .charts import Chart, make_chart
 from .kinds import Kind
-from .runs import RunFiles, Series
+from .runs import RunFiles
 
 MOST_POINTS = 300  # of a line
 LOG_RATIO = 30  # of the largest to the smallest value, from which an axis is logarithmic

@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
+from ..analysis.metrics import Series
 from ..config import STOCK_ARCHITECTURES
 from .kinds import Kind, Published
-from .runs import RunFiles, Series
+from .runs import RunFiles
 
 PUBLISHED = Path(__file__).parent.parent / "published.yaml"
 TASKS = {"bbox": "", "segm": "mask "}  # Detectron2's names; what a column's title begins with
@@ -33,9 +34,11 @@ class Detectors(Kind):
         if _is_lazy(config):
             distillation = config["model"].get("distillation")
             student = str(config["model"]["_target_"]).rpartition(".")[2]
-            return f"{_teacher_name(distillation['teacher']['config_file'])} → {student}" if (
-                distillation
-            ) else student
+            return (
+                f"{_teacher_name(distillation['teacher']['config_file'])} → {student}"
+                if (distillation)
+                else student
+            )
         backbone, depth = config["MODEL"]["BACKBONE"]["NAME"], config["MODEL"]["RESNETS"]["DEPTH"]
         student = backbone.removeprefix("build_").removesuffix("_backbone").replace("_", "-")
         student = student.replace("resnet", f"R{depth}").upper()

@@ -4,8 +4,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+from ..analysis.metrics import Series
 from ..errors import UserError
-from .runs import RunFiles, Series
+from .runs import RunFiles
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,23 @@ class Published:
     deviations: dict[str, float]
     teacher: float | None
     source: str
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The tables of the runs of a sweep on one dataset.
+
+    Attributes:
+        folder: of the sweep.
+        dataset: of all its runs.
+        tables: each a header and rows of text.
+        notes: on the figures.
+    """
+
+    folder: str
+    dataset: str
+    tables: list[tuple[list[str], list[list[str]]]]
+    notes: list[str]
 
 
 class Kind(ABC):
@@ -70,6 +88,10 @@ class Kind(ABC):
     def published(self, files: RunFiles) -> Published | None:
         """What a paper reports for it."""
 
+    def sweeps(self, folder: str) -> list[Sweep]:
+        """The tables of a folder that holds a sweep of such runs; of another one, nothing."""
+        return []
+
     def method(self, config: dict[str, Any]) -> str:
         """As tables call it: "EA-DKD+LS"; empty without distillation."""
         return method_name(self.distillation(config))
@@ -89,13 +111,13 @@ def method_name(distill: dict[str, Any]) -> str:
     return name
 
 
-def kind_of(runs: list[RunFiles], kinds: list[Kind]) -> Kind:
-    """The kind that all runs are of.
+def kind_of(runs: list[RunFiles], sweeps: dict[Kind, list[Sweep]], kinds: list[Kind]) -> Kind:
+    """The kind that all runs and sweeps are of.
 
     Raises:
         UserError: one is of none, or they are of several.
     """
-    found: dict[str, Kind] = {}
+    found = {sweep.folder: kind for kind, of_kind in sweeps.items() for sweep in of_kind}
     for files in runs:
         fitting = [kind for kind in kinds if kind.is_kind_of(files.config)]
         if not fitting:

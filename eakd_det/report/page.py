@@ -11,9 +11,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ..checkpoint import write_atomically
 from .curves import loss_charts, progress_charts
 from .dynamics import dynamics_charts
-from .kinds import Kind, kind_of
+from .kinds import Kind, Sweep, kind_of
 from .pictures import Picture, analyses, detections, together
-from .runs import RunFiles, folders_of, read_runs
+from .runs import RunFiles, read_runs
 from .table import make_table
 
 TEMPLATE = "page.html.j2"
@@ -33,7 +33,8 @@ def write_report(texts: list[str], kinds: list[Kind], output: str = "") -> str:
     """Write a page about runs.
 
     Args:
-        texts: `[LABEL=]FOLDER` of each run; a folder that only holds runs stands for them.
+        texts: `[LABEL=]FOLDER` of each run; a folder that only holds runs stands for them, and that
+            of a sweep for its table.
         kinds: that runs can be of.
         output: the file; empty is report.html in the folder that the runs have in common.
 
@@ -43,17 +44,31 @@ def write_report(texts: list[str], kinds: list[Kind], output: str = "") -> str:
     Raises:
         UserError: a folder or a file in it is not what a run leaves, or the runs are of two kinds.
     """
-    runs = read_runs(texts)
-    page = render(runs, kind_of(runs, kinds))
-    path = output or os.path.join(os.path.relpath(folders_of(runs)), "report.html")
+    by_kind = {kind: [sweep for text in texts for sweep in kind.sweeps(text)] for kind in kinds}
+    sweeps = [sweep for of_kind in by_kind.values() for sweep in of_kind]
+    others = [text for text in texts if text not in {sweep.folder for sweep in sweeps}]
+    runs = read_runs(others) if others else []
+    kind = kind_of(runs, by_kind, kinds)
+    folder = common_folder([*(files.run.folder for files in runs), *(x.folder for x in sweeps)])
+    page = render(runs, sweeps, kind, together(Path(folder)))
+    path = output or os.path.join(folder, "report.html")
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     with write_atomically(path) as f:
         f.write(page)
     return path
 
 
-def render(runs: list[RunFiles], kind: Kind) -> str:
-    """The HTML of a report."""
+def common_folder(folders: list[str]) -> str:
+    """The one that all lie in, as seen from here; of a single one, itself."""
+    return os.path.relpath(os.path.commonpath([os.path.abspath(folder) for folder in folders]))
+
+
+def render(runs: list[RunFiles], sweeps: list[Sweep], kind: Kind, shared: list[Picture]) -> str:
+    """The HTML of a report.
+
+    Args:
+        shared: pictures of all runs together.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -62,19 +77,18 @@ def render(runs: list[RunFiles], kind: Kind) -> str:
         lstrip_blocks=True,
     )
     table = make_table(runs, kind)
-    pictures = _groups(runs, detections)
-    if shared := together(Path(folders_of(runs))):
-        pictures.insert(0, Group("all runs", shared))
+    datasets = [*(kind.dataset(files.config) for files in runs), *(x.dataset for x in sweeps)]
     return environment.get_template(TEMPLATE).render(
         kind=kind,
         runs=runs,
-        datasets=list(dict.fromkeys(kind.dataset(files.config) for files in runs)),
+        sweeps=sweeps,
+        datasets=list(dict.fromkeys(datasets)),
         table=table,
         tiles=table.rows if len(table.rows) <= MOST_TILES else [],
         curves=[*progress_charts(runs, kind), *loss_charts(runs)],
         dynamics=dynamics_charts(runs),
         analyses=_groups(runs, analyses),
-        pictures=pictures,
+        pictures=[*([Group("all runs", shared)] if shared else []), *_groups(runs, detections)],
         names=NAMES,
         written=datetime.now().strftime("%d %B %Y").lstrip("0"),
     )

@@ -1,20 +1,16 @@
 """What the folders of runs hold, read for a report."""
 
 import json
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ..analysis.metrics import METRICS, Series, read_metrics
 from ..analysis.runs import Run, find_runs
 from ..errors import UserError
 from ..run_record import NAME as RECORD
-
-METRICS = "metrics.json"
-Series = list[tuple[int, float]]  # (iteration from 0, value)
 
 
 @dataclass(frozen=True)
@@ -43,8 +39,8 @@ class RunFiles:
 
     @property
     def iterations(self) -> int:
-        """Up to which metrics are logged."""
-        return 1 + max((points[-1][0] for points in self.metrics.values()), default=-1)
+        """Of which the loss is logged."""
+        return self.metrics["total_loss"][-1][0] + 1 if "total_loss" in self.metrics else 0
 
     @property
     def parameters(self) -> int | None:
@@ -86,11 +82,7 @@ def read_runs(texts: list[str]) -> list[RunFiles]:
 
 def _read(run: Run) -> RunFiles:
     folder = Path(run.folder)
-    if not (folder / METRICS).exists():
-        raise UserError(
-            f"{folder} holds no {METRICS}: it is not the output folder of a run, or the run has "
-            "not logged yet (it does after 20 iterations, or an epoch)."
-        )
+    metrics = read_metrics(run.folder)
     if not (folder / "config.yaml").exists():
         raise UserError(f"{folder} holds no config.yaml, which every run writes at its start.")
     text = (folder / "config.yaml").read_text()
@@ -98,43 +90,10 @@ def _read(run: Run) -> RunFiles:
         run,
         text,
         _parse_config(folder / "config.yaml", text),
-        read_metrics(folder / METRICS),
+        metrics,
         result=_read_json(folder / "result.json"),
         record=_read_json(folder / RECORD),
     )
-
-
-def read_metrics(path: Path) -> dict[str, Series]:
-    """The values of each metric over the iterations.
-
-    A run that is resumed, or started afresh in the same folder, writes behind what is there:
-    where the iterations step back, what was logged from there on is forgotten.
-
-    Raises:
-        UserError: a line is broken.
-    """
-    metrics: dict[str, Series] = {}
-    reached = -1
-    for row in _rows(path):
-        iteration = row.pop("iteration")
-        if iteration <= reached:
-            metrics = {n: [p for p in points if p[0] < iteration] for n, points in metrics.items()}
-        reached = iteration
-        for name, value in row.items():
-            metrics.setdefault(name, []).append((iteration, value))
-    return {name: points for name, points in metrics.items() if points}
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    with open(path) as f:
-        for number, line in enumerate(f, 1):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}, line {number} is broken: {error}.") from error
-            if not isinstance(row, dict) or "iteration" not in row:
-                raise UserError(f"{path}, line {number} names no iteration.")
-            yield row
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -163,14 +122,9 @@ _PlainLoader.add_multi_constructor("tag:yaml.org,2002:python/", _as_plain)
 
 def _parse_config(path: Path, text: str) -> dict[str, Any]:
     try:
-        config = yaml.load(text, _PlainLoader)  # noqa: S506  (it makes no objects)
+        config = yaml.load(text, _PlainLoader)
     except yaml.YAMLError as error:
         raise UserError(f"{path} is no YAML: {error}") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} is not the config of a run.")
     return config
-
-
-def folders_of(runs: list[RunFiles]) -> str:
-    """The folder that all runs lie in; of a single one, its own."""
-    return os.path.commonpath([os.path.abspath(files.run.folder) for files in runs])

@@ -61,11 +61,10 @@ class Table:
 def make_table(runs: list[RunFiles], kind: Kind) -> Table:
     """A line for each run, in the order given."""
     figures = {files.run.label: kind.figures(files) for files in runs}
-    columns = [
-        column
-        for column in kind.columns
-        if column == kind.columns[0] or any(column in of_run for of_run in figures.values())
-    ]
+    published = {files.run.label: kind.published(files) for files in runs}
+    known = {kind.columns[0]}.union(*figures.values())
+    known = known.union(*(found.figures for found in published.values() if found is not None))
+    columns = [column for column in kind.columns if column in known]
     highest = {column: _highest(figures.values(), column) for column in columns}
     rows = []
     for files in runs:
@@ -82,7 +81,7 @@ def make_table(runs: list[RunFiles], kind: Kind) -> Table:
                 parameters=millions(files.parameters),
                 iterations=f"{files.iterations:,}".replace(",", " "),
                 seconds=duration(seconds, is_counted=is_counted),
-                published=_published_row(kind.published(files), columns),
+                published=_published_row(published[files.run.label], columns),
             )
         )
     return Table(columns, rows)

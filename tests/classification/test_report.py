@@ -15,7 +15,9 @@ KIND = Classifiers()
 
 def files_of(path, metrics=(), result=()):
     text = load_config(str(path)).dump()
-    return RunFiles(Run("run", "run"), text, yaml.safe_load(text), dict(metrics), dict(result), {})
+    return RunFiles(
+        Run("run", "run", "run"), text, yaml.safe_load(text), dict(metrics), dict(result), {}
+    )
 
 
 LEAVES = sorted(p for p in CIFAR.glob("*/*.yaml") if p.parent.name not in ("methods", "pairs"))

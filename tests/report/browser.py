@@ -21,7 +21,12 @@ def find_browser() -> str | None:
 
 
 class Browser:
-    """A Chromium with one tab; `complaints` has what its console said, and requests that it made."""
+    """A Chromium with one tab.
+
+    Attributes:
+        complaints: what its console has said.
+        requests: what it has asked for, addresses.
+    """
 
     def __init__(self, path: str, profile: Path):
         """

@@ -14,7 +14,7 @@ from eakd_det.launch import set_up
 
 @pytest.fixture(scope="session")
 def classifier_runs(tmp_path_factory):
-    """The folders of two trainings on digits, EA-KD and KD, of two epochs on 40 images each."""
+    """The folders of two trainings on digits, EA-KD and KD, of two epochs of 20 iterations."""
     root = tmp_path_factory.mktemp("runs")
     torch.manual_seed(7)
     torch.save({"model": build_classifier("resnet14", 10).state_dict()}, root / "teacher.pth")
@@ -25,7 +25,7 @@ def classifier_runs(tmp_path_factory):
         cfg.MODEL.DEVICE = "cpu"
         cfg.MODEL.NAME = "resnet8"
         cfg.TEACHER.NAME, cfg.TEACHER.WEIGHTS = "resnet14", str(root / "teacher.pth")
-        cfg.DATASET.NAME, cfg.DATASET.TRAIN_SIZE = "digits", 40
+        cfg.DATASET.NAME, cfg.DATASET.TRAIN_SIZE = "digits", 160
         cfg.SOLVER.BATCH_SIZE, cfg.SOLVER.EPOCHS = 8, 2
         cfg.DISTILL.METHODS, cfg.DISTILL.EA.ENABLED = ("KD",), name.startswith("EA-")
         cfg.freeze()

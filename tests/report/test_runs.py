@@ -1,4 +1,3 @@
-import json
 import os
 from pathlib import Path
 
@@ -8,7 +7,7 @@ from detectron2.config import LazyConfig
 from eakd_det.config import load_config
 from eakd_det.errors import UserError
 from eakd_det.lazy import load_lazy_config
-from eakd_det.report.runs import find_folders, read_metrics, read_runs
+from eakd_det.report.runs import find_folders, read_runs
 
 ROOT = Path(__file__).parent.parent.parent
 LAZY = ROOT / "configs" / "COCO-Detection" / "lazy" / "ea_dkd_r18_r101.py"
@@ -20,41 +19,20 @@ def cfg():
 
 
 def rows(iterations, **values):
-    return [{"iteration": i, **{name: value + i for name, value in values.items()}} for i in iterations]
-
-
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    return [
+        {"iteration": i, **{name: value + i for name, value in values.items()}} for i in iterations
+    ]
 
 
 def test_what_a_run_has_left(write_run, cfg):
-    logged = [*rows((19, 39), loss_cls=1.0), {"iteration": 39, "bbox/AP": 30.0}]
+    logged = [*rows((19, 39), total_loss=1.0), {"iteration": 40, "bbox/AP": 30.0}]
     folder = write_run("run", cfg, logged, run={"starts": [], "parameters": 7})
     (files,) = read_runs([str(folder)])
     assert files.run.label == "run"
     assert files.config["DISTILL"]["METHODS"] == ["DKD"]
-    assert files.metrics == {"loss_cls": [(19, 20.0), (39, 40.0)], "bbox/AP": [(39, 30.0)]}
+    assert files.metrics == {"total_loss": [(19, 20.0), (39, 40.0)], "bbox/AP": [(40, 30.0)]}
     assert files.last("bbox/AP") == 30.0 and files.last("segm/AP") is None
     assert (files.iterations, files.parameters) == (40, 7)
-
-
-def test_a_resumed_run_counts_its_iterations_once(tmp_path):
-    logged = rows((19, 39, 59), loss=0.0) + rows((39, 59, 79), loss=100.0)
-    assert read_metrics(write(tmp_path / "m", logged))["loss"] == [
-        *((19, 19.0), (39, 139.0), (59, 159.0), (79, 179.0))
-    ]
-
-
-def test_a_run_that_started_afresh_leaves_nothing_of_the_former(tmp_path):
-    logged = rows((19, 39, 59), loss=0.0, old=0.0) + rows((9, 19), loss=5.0)
-    assert read_metrics(write(tmp_path / "m", logged)) == {"loss": [(9, 14.0), (19, 24.0)]}
-
-
-def test_two_lines_of_one_iteration_are_one(tmp_path):
-    """The metrics of an evaluation may stand on a line of their own."""
-    logged = [{"iteration": 19, "loss": 1.0}, {"iteration": 19, "top1": 50.0}]
-    assert read_metrics(write(tmp_path / "m", logged)) == {"loss": [(19, 1.0)], "top1": [(19, 50.0)]}
 
 
 def test_seconds_are_counted_or_summed_up(write_run, cfg):
@@ -86,10 +64,16 @@ def test_a_python_config_is_read(write_run, tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda f: (f / "metrics.json").unlink(), "run holds no metrics.json: it is not the output"),
+        (
+            lambda f: (f / "metrics.json").unlink(),
+            "There is no .*run/metrics.json: the folder is not",
+        ),
         (lambda f: (f / "config.yaml").unlink(), "run holds no config.yaml"),
-        (lambda f: (f / "metrics.json").write_text('{"iteration": 1}\n{"it'), "line 2 is broken"),
-        (lambda f: (f / "metrics.json").write_text("[1]\n"), "line 1 names no iteration"),
+        (
+            lambda f: (f / "metrics.json").write_text('{"iteration": 1}\n{"it'),
+            "metrics.json, line 2: ",
+        ),
+        (lambda f: (f / "metrics.json").write_text("[1]\n"), "line 1: it names no iteration"),
         (lambda f: (f / "result.json").write_text("{"), "result.json is broken"),
         (lambda f: (f / "config.yaml").write_text("a: [1"), "config.yaml is no YAML"),
         (lambda f: (f / "config.yaml").write_text("words"), "is not the config of a run"),
