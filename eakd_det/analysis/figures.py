@@ -94,10 +94,11 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     Args:
         ends: last y, name and colour of each line. The limits of the axes must be set.
     """
-    low, high = axes.get_ylim()
+    scale = axes.get_yaxis().get_transform()
+    low, high, *heights = scale.transform([*axes.get_ylim(), *(y for y, _, _ in ends)])
     order = sorted(range(len(ends)), key=lambda i: ends[i][0])
     height = axes.get_window_extent().height / axes.figure.dpi * 72  # points
-    places = spread([(ends[i][0] - low) / (high - low) for i in order], 11 / height)
+    places = spread([(heights[i] - low) / (high - low) for i in order], 11 / height)
     for i, place in zip(order, places, strict=True):
         _, name, colour = ends[i]
         axes.annotate(

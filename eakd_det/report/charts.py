@@ -1,6 +1,7 @@
 """Charts of a report: single panels that a phone can show, drawn for light and for dark pages."""
 
 import io
+import re
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,11 +10,13 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-SIZE = (5.2, 3.1)  # inches
+SIZE = (4.4, 2.8)  # inches
 SCHEMES = {
     "light": {"ink": "#1f2328", "line": "#d8dee4"},
     "dark": {"ink": "#e6edf3", "line": "#3d444d"},
 }
+# The darkest of the runs' colours, and its light sister, which change places on a dark page.
+SISTERS = {"#0072b2": "#56b4e9", "#56b4e9": "#0072b2"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,9 @@ def make_chart(title: str, text: str, draw: Callable[[Axes], None]) -> Chart:
     Args:
         draw: draws on axes whose text and lines have the scheme's colours; called for each.
     """
-    return Chart(title, text, *(_draw(draw, **colours) for colours in SCHEMES.values()))
+    light, dark = (_draw(draw, **colours) for colours in SCHEMES.values())
+    dark = re.sub("|".join(SISTERS), lambda found: SISTERS[found[0]], dark)
+    return Chart(title, text, *(data_uri("image/svg+xml", x.encode()) for x in (light, dark)))
 
 
 def _draw(draw: Callable[[Axes], None], ink: str, line: str) -> str:
@@ -58,7 +63,7 @@ def _draw(draw: Callable[[Axes], None], ink: str, line: str) -> str:
         axes.grid(axis="y", color=line)
         file = io.BytesIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    return data_uri("image/svg+xml", file.getvalue())
+    return file.getvalue().decode()
 
 
 def data_uri(media_type: str, content: bytes) -> str:

@@ -78,7 +78,6 @@ def _draw_lines(axes: Axes, lines: Mapping[str, Series], level: float | None) ->
     values = [value for points in lines.values() for _, value in points]
     if values and min(values) > 0 and max(values) / min(values) > LOG_RATIO:
         axes.set_yscale("log")
-        ends = [(math.log10(value), *rest) for value, *rest in ends]
     finish_iterations(axes)
     label_ends(axes, ends)
 

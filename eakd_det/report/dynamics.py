@@ -22,7 +22,11 @@ def dynamics_charts(runs: list[RunFiles]) -> list[Chart]:
     """A chart for each part of the samples and each quantity, of the runs that have logged them."""
     found = {files.run.label: read_dynamics(files.run) for files in runs if has_dynamics(files)}
     parts = dict.fromkeys(part for dynamics in found.values() for part in dynamics)
-    return [_chart(found, part, column) for part in parts for column in TITLES]
+    return [
+        _chart(found, part, column, title if len(parts) == 1 else f"{part}: {title}")
+        for part in parts
+        for column, title in TITLES.items()
+    ]
 
 
 def has_dynamics(files: RunFiles) -> bool:
@@ -30,13 +34,12 @@ def has_dynamics(files: RunFiles) -> bool:
     return any(name.startswith("distill/") for name in files.metrics)
 
 
-def _chart(found: Mapping[str, Dynamics], part: str, column: str) -> Chart:
+def _chart(found: Mapping[str, Dynamics], part: str, column: str, title: str) -> Chart:
     lines = {label: dynamics[part] for label, dynamics in found.items() if part in dynamics}
     changes = [
         f"{label} from {logged[column][0]:.3g} to {logged[column][-1]:.3g}"
         for label, logged in lines.items()
     ]
-    title = f"{part}: {TITLES[column]}"
     text = f"Lines of {title} over the iterations: {', '.join(changes)}."
 
     def draw(axes: Axes) -> None:

@@ -1,12 +1,14 @@
 """The page: what has been read of runs, drawn and written, in one HTML file."""
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from ..checkpoint import write_atomically
 from .curves import loss_charts, progress_charts
@@ -76,6 +78,7 @@ def render(runs: list[RunFiles], sweeps: list[Sweep], kind: Kind, shared: list[P
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["with_symbols"] = with_symbols
     table = make_table(runs, kind)
     datasets = [*(kind.dataset(files.config) for files in runs), *(x.dataset for x in sweeps)]
     return environment.get_template(TEMPLATE).render(
@@ -92,6 +95,11 @@ def render(runs: list[RunFiles], sweeps: list[Sweep], kind: Kind, shared: list[P
         names=NAMES,
         written=datetime.now().strftime("%d %B %Y").lstrip("0"),
     )
+
+
+def with_symbols(text: str) -> Markup:
+    """Text with the indices of H_T, H_S and w_EA below the line."""
+    return Markup(re.sub(r"\b(H|w)_(T|S|EA)\b", r"\1<sub>\2</sub>", str(escape(text))))
 
 
 def _groups(runs: list[RunFiles], find: Callable[[Path], list[Picture]]) -> list[Group]:

@@ -111,7 +111,7 @@ def millions(number: int | None) -> str:
     """Three digits of a number of parameters."""
     if number is None:
         return DASH
-    return f"{number / 1e6:.3g} M" if number >= 1e5 else f"{number / 1e3:.3g} k"
+    return f"{number / 1e6:.3g} M" if number >= 1e6 else f"{number / 1e3:.3g} k"
 
 
 def duration(seconds: float | None, *, is_counted: bool = True) -> str:

@@ -81,6 +81,14 @@ def test_lines_are_named_at_their_ends():
     assert {t.get_text(): t.get_color() for t in axes.texts}["low"] == "blue"
 
 
+def test_lines_on_a_logarithmic_axis_are_named_where_they_end():
+    axes = Figure().subplots()
+    axes.set_yscale("log")
+    axes.set_ylim(1, 100)
+    label_ends(axes, [(10.0, "middle", "red")])
+    assert axes.texts[0].xy[1] == pytest.approx(0.5)
+
+
 def test_thinned_values_are_means():
     assert thinned(np.arange(6.0), 3).tolist() == [0.5, 2.5, 4.5]
     assert thinned(np.arange(2.0), 3).tolist() == [0, 1]

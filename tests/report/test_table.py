@@ -24,7 +24,7 @@ def test_summed_up_durations_are_said_to_be():
 
 @pytest.mark.parametrize(
     ("number", "text"),
-    [(None, "—"), (77850, "77.8 k"), (272474, "0.272 M"), (13_312_345, "13.3 M")],
+    [(None, "—"), (77850, "77.8 k"), (272474, "272 k"), (13_312_345, "13.3 M")],
 )
 def test_parameters(number, text):
     assert millions(number) == text
