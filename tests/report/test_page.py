@@ -65,7 +65,7 @@ def test_table_has_what_the_runs_have_reached(parsed, classifier_runs):
     for folder in classifier_runs:
         result = json.loads((folder / "result.json").read_text())
         cells = iter(parsed.cells[parsed.cells.index(folder.name) :])
-        label, method, models, top1, top5, best, teacher, parameters, iterations, _ = (
+        label, top1, top5, best, teacher, method, models, parameters, iterations, _ = (
             next(cells) for _ in range(10)
         )
         assert (label, method, models) == (folder.name, folder.name, "resnet14 → resnet8")
@@ -138,13 +138,13 @@ def test_a_detectors_page(write_run, save_picture):
     cells = Parsed(text).cells
     at = cells.index("ea_dkd")
     assert cells[at + 1 : at + 10] == [
-        "EA-DKD", "faster_rcnn_R_101_FPN_3x → R18-FPN", "14.75", "29.50", "—",
-        "—", "—", "60", "about 30 s",
+        "14.75", "29.50", "—", "—", "EA-DKD", "faster_rcnn_R_101_FPN_3x → R18-FPN",
+        "—", "60", "about 30 s",
     ]  # fmt: skip
-    assert cells[at + 10 : at + 13] == ["as published", "EA-DKD", ""]
-    assert cells[at + 13 : at + 16] == ["35.16", "56.75", "37.82"]
+    published = cells[at + 10 : at + 16]
+    assert published == ["as published", "35.16", "56.75", "37.82", "—", "EA-DKD"]
     at = cells.index("student")
-    assert cells[at + 1 : at + 4] == ["not distilled", "R18-FPN", "33.30"]
+    assert cells[at + 1 : at + 7] == ["33.30", "—", "—", "—", "not distilled", "R18-FPN"]
     assert cells[at + 7 : at + 10] == ["28.3 M", "20", "1 h 2 min"]
     assert "Table A2" in text
     assert text.count("data:image/jpeg") == 2
