@@ -91,7 +91,8 @@ def render(runs: list[RunFiles], sweeps: list[Sweep], kind: Kind, shared: list[P
         curves=[*progress_charts(runs, kind), *loss_charts(runs)],
         dynamics=dynamics_charts(runs),
         analyses=_groups(runs, analyses),
-        pictures=[*([Group("all runs", shared)] if shared else []), *_groups(runs, detections)],
+        shared=[Group("all runs", shared)] if shared else [],
+        pictures=_groups(runs, detections),
         names=NAMES,
         written=datetime.now().strftime("%d %B %Y").lstrip("0"),
     )

@@ -13,6 +13,13 @@ from .charts import data_uri
 WIDTH = 1200  # pixels at most
 QUALITY = 85  # of JPEG
 MOST_PICTURES = 4  # of a run
+TITLES = {  # of analyses; another is called as its file
+    "entropy_segments": "accuracy of teacher and students, by entropy",
+    "tsne": "t-SNE of the penultimate features",
+    "landscape_contours": "loss landscape",
+    "landscape_surfaces": "loss landscape as a surface",
+    "landscape_area": "area of low loss over the training",
+}
 DRAWN_HERE = ("dynamics",)  # analyses that the page draws itself
 LARGEST_SVG = 600_000  # bytes; of a larger one the PNG is taken
 
@@ -77,7 +84,7 @@ def analyses(folder: Path) -> list[Picture]:
 
 def _analysis(name: Path) -> Picture:
     svg, png = name.with_suffix(".svg"), name.with_suffix(".png")
-    title = name.name.replace("_", " ")
+    title = TITLES.get(name.name, name.name.replace("_", " "))
     if not png.exists() or (svg.exists() and svg.stat().st_size <= LARGEST_SVG):
         return Picture(title, data_uri("image/svg+xml", svg.read_bytes()))
     return shrink(png, title)

@@ -151,6 +151,29 @@ def test_a_detectors_page(write_run, save_picture):
     assert 'width="1200" height="300"' in text
 
 
+def test_a_sweep_is_its_table(tmp_path, classifier_runs):
+    for method, values in {"KD": (75.1, 74.2), "EA-KD": (75.6, 74.4)}.items():
+        for seed, top1 in enumerate(values, 1):
+            folder = tmp_path / "sweep" / method / "resnet32x4_resnet8x4" / f"seed{seed}"
+            folder.mkdir(parents=True)
+            record = {"dataset": "cifar100", "seed": seed, "options": [], "fingerprint": method}
+            (folder / "sweep.json").write_text(json.dumps(record))
+            result = {"top1": top1, "teacher_top1": 79.5}
+            (folder / "result.json").write_text(json.dumps(result))
+    sweep = str(tmp_path / "sweep")
+    path = write_report([sweep], KINDS)
+    assert Path(path).resolve() == tmp_path / "sweep" / "report.html"
+    cells = Parsed(Path(path).read_text()).cells
+    at = cells.index("EA-KD")
+    assert cells[at : at + 6] == ["EA-KD", "75.00 ± 0.85", "2", "79.50", "75.46 ± 0.15", "-0.46"]
+    assert "EA-KD minus KD" in cells
+    both = Path(write_report([sweep, str(classifier_runs[0])], KINDS, str(tmp_path / "both.html")))
+    assert (
+        "EA-KD minus KD" in both.read_text()
+        and "Classifiers on digits, cifar100" in both.read_text()
+    )
+
+
 def test_two_kinds_are_refused(write_run, classifier_runs):
     cfg = load_config(str(ROOT / "configs/Digits-Detection/KD-R18-R101.yaml"))
     folders = [str(write_run("detector", cfg)), str(classifier_runs[0])]

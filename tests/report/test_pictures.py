@@ -32,13 +32,13 @@ def test_the_demos_picture(tmp_path, save_picture):
 
 def test_analyses_are_drawings_where_these_are_small(tmp_path, save_picture):
     folder = tmp_path / "analysis"
-    for name in ("tsne", "entropy_segments", "dynamics"):
+    for name in ("tsne", "my_own", "dynamics"):
         save_picture(folder / f"{name}.png")
         (folder / f"{name}.json").write_text("{}")
-    (folder / "entropy_segments.svg").write_text("<svg/>")
+    (folder / "my_own.svg").write_text("<svg/>")
     (folder / "tsne.svg").write_text("<svg>" + " " * LARGEST_SVG + "</svg>")
     found = analyses(tmp_path)
-    assert [picture.title for picture in found] == ["entropy segments", "tsne"]  # no dynamics
+    assert [picture.title for picture in found] == ["my own", "t-SNE of the penultimate features"]
     assert found[0].uri.startswith("data:image/svg+xml;base64,")
     assert found[1].uri.startswith("data:image/jpeg;base64,")
 
