@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from ..analysis.metrics import Series
+from ..analysis.runs import FINAL
 from ..config import STOCK_ARCHITECTURES
 from .kinds import Kind, Published
 from .runs import RunFiles
@@ -67,11 +68,16 @@ class Detectors(Kind):
         return files.metrics.get(_key(files, "bbox/AP"), [])
 
     def teacher(self, files: RunFiles) -> float | None:
-        path = Path(files.run.folder) / "teacher" / "result.json"
-        if not path.exists():
+        evaluated = Path(files.run.folder) / "teacher" / "result.json"  # of --eval-teacher
+        if evaluated.exists():
+            results = json.loads(evaluated.read_text())
+            results = results if "bbox" in results else next(iter(results.values()))
+            return results["bbox"]["AP"]
+        weights = Path("" if _is_lazy(files.config) else files.config["TEACHER"]["WEIGHTS"])
+        own = weights.parent / "result.json"  # of the teacher's run, as the demo has it
+        if weights.name != FINAL or not own.exists():
             return None
-        results = json.loads(path.read_text())
-        return results.get("bbox", next(iter(results.values())).get("bbox", {})).get("AP")
+        return json.loads(own.read_text()).get("AP")
 
     def published(self, files: RunFiles) -> Published | None:
         if _is_lazy(files.config):

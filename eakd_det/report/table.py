@@ -53,6 +53,12 @@ class Table:
     rows: list[Row]
 
     @property
+    def has_teachers(self) -> bool:
+        """Whether the figure of any teacher is known."""
+        lines = [*self.rows, *(row.published for row in self.rows if row.published)]
+        return any(line.teacher != DASH for line in lines)
+
+    @property
     def sources(self) -> list[str]:
         """Of the published figures."""
         return list(dict.fromkeys(row.published.source for row in self.rows if row.published))

@@ -118,6 +118,7 @@ def test_names_of_folders_are_text(write_run):
     text = Path(path).read_text()
     assert "&lt;b&gt;&amp;run" in text and "<b>" not in text
     assert "no run.json" in text
+    assert "teacher" not in Parsed(text).cells  # its figure is not known
 
 
 def test_a_detectors_page(write_run, save_picture):
@@ -129,6 +130,8 @@ def test_a_detectors_page(write_run, save_picture):
         for i in (19, 39, 59)
     ]  # fmt: skip
     folder = write_run("demo/ea_dkd", cfg, rows)
+    (folder / "teacher").mkdir()
+    (folder / "teacher" / "result.json").write_text('{"bbox": {"AP": 42.9}}')
     save_picture(folder / "pictures" / "12.png")
     save_picture(folder.parent / "detections.png")
     other = load_config(str(ROOT / "configs/COCO-Detection/Student-R18.yaml"))
@@ -138,7 +141,7 @@ def test_a_detectors_page(write_run, save_picture):
     cells = Parsed(text).cells
     at = cells.index("ea_dkd")
     assert cells[at + 1 : at + 10] == [
-        "14.75", "29.50", "—", "—", "EA-DKD", "faster_rcnn_R_101_FPN_3x → R18-FPN",
+        "14.75", "29.50", "—", "42.90", "EA-DKD", "faster_rcnn_R_101_FPN_3x → R18-FPN",
         "—", "60", "about 30 s",
     ]  # fmt: skip
     published = cells[at + 10 : at + 16]
