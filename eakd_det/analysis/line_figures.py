@@ -45,7 +45,7 @@ def draw_segments(
     for index, parts in enumerate(by_student.values()):
         _teacher_line(right, parts, style(index)["color"])
     left.set_title("images by the teacher's entropy")
-    right.set_title("images by the student's own entropy (dashed: the teacher there)")
+    right.set_title("images by each student's entropy (dashed: teacher)")
     left.set_ylabel("accuracy (%)")
     left_gap.set_ylabel("teacher minus student (points)")
     number = len(next(iter(by_teacher.values())))
@@ -69,7 +69,7 @@ def draw_segments(
         )
     gaps = ", ".join(f"{name} {parts[-1].gap[0]:+.1f}" for name, parts in by_teacher.items())
     figure.suptitle(
-        f"Teacher ahead where it is least sure: {gaps} points\n"
+        f"Teacher minus student where the teacher is least sure: {gaps} points\n"
         f"(entropies at temperature {temperature:g}; bars are 95 % intervals)"
     )
     return figure
