@@ -24,6 +24,7 @@ from eakd_det.evaluation import BestCheckpoint
 from eakd_det.method_settings import method_settings
 from eakd_det.precision import precision
 from eakd_det.resume import RandomStates, Stopwatch
+from eakd_det.run_record import record_parameters
 from eakd_det.statistics import LOG_PERIOD, show_statistics
 from eakd_det.step import DistillStep, log_step
 
@@ -149,6 +150,7 @@ class ClassifierTrainer(DistillStep):
             and "epochs".
         """
         epochs = self.cfg.SOLVER.EPOCHS
+        record_parameters(self.cfg.OUTPUT_DIR, self.distilled.student)
         loader = read_test_set(self.cfg)
         teacher_top1 = self._teacher_top1(loader)
         stopwatch = Stopwatch()

@@ -6,7 +6,7 @@ from typing import Any
 from tabulate import tabulate
 
 DASH = "—"  # where there is no figure
-_NOTES = (
+NOTES = (
     "Top-1 in percent after the last epoch: mean ± sample standard deviation over the seeds.",
     "Differences are paired by seed, with the half width of their 95 % interval (Student's t).",
 )
@@ -37,11 +37,11 @@ def as_markdown(
     parts = []
     for dataset in dict.fromkeys(entry["dataset"] for entry in summary):
         parts.append(f"## {dataset}")
-        for header, rows in _tables(dataset, summary, differences):
+        for header, rows in dataset_tables(dataset, summary, differences):
             align = ["left", "left", *["right"] * (len(header) - 2)]
             text = tabulate(rows, header, "pipe", disable_numparse=True, colalign=align)
             parts.append(text)
-    notes = [*_NOTES]
+    notes = [*NOTES]
     sources = dict.fromkeys(entry["source"] for entry in summary if "source" in entry)
     if sources:
         notes.append(f"Published: {'; '.join(sources)}.")
@@ -56,7 +56,7 @@ def as_latex(summary: list[dict[str, Any]], differences: list[dict[str, Any]]) -
     r"""The same tables as tabulars, for \usepackage{booktabs}."""
     lines = [r"% \usepackage{booktabs}"]
     for dataset in dict.fromkeys(entry["dataset"] for entry in summary):
-        for header, rows in _tables(dataset, summary, differences):
+        for header, rows in dataset_tables(dataset, summary, differences):
             cells = [" & ".join(_latex(cell) for cell in row) + r" \\" for row in [header, *rows]]
             lines += [
                 f"% {dataset}",
@@ -72,7 +72,7 @@ def _latex(cell: str) -> str:
     return _MINUS.sub("$-$", escaped)
 
 
-def _tables(
+def dataset_tables(
     dataset: str, summary: list[dict[str, Any]], differences: list[dict[str, Any]]
 ) -> list[Table]:
     """The means of a dataset's configs, and, if there are any, the paired differences."""

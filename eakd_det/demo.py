@@ -20,6 +20,7 @@ from .config import load_config
 from .detectors import use_available_device
 from .engine import DistillTrainer, evaluate
 from .resume import Stopwatch
+from .run_record import record_start
 from .visualize import draw_side_by_side, read_detections
 
 logger = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ def _train_and_evaluate(run: str, cfg: CfgNode, title: str) -> dict[str, float]:
     train_cfg = cfg.clone()
     train_cfg.DATASETS.TEST = ()  # evaluated below, through the stock architecture
     seed_all_rng(cfg.SEED)
+    record_start(folder, cfg.MODEL.DEVICE, resume=True)
     trainer = _DemoTrainer(train_cfg, lambda *state: _log_progress(run, title, *state))
     trainer.resume_or_load(resume=True)
     trainer.train()

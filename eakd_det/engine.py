@@ -1,5 +1,6 @@
 """Training and evaluation: what Detectron2's DefaultTrainer does not do, and no more."""
 
+import json
 import logging
 import os
 import weakref
@@ -24,6 +25,7 @@ from .evaluation import BestCheckpoint, Evaluator, explain_no_detections
 from .precision import precision
 from .resume import ProcessStates, preserved_random_state
 from .roi_pooling import pool_as_configured
+from .run_record import record_parameters
 from .statistics import show_statistics
 from .step import DistillStep, log_step
 
@@ -70,6 +72,7 @@ class DistillTrainer(DefaultTrainer):
         """Train, and return the results of the last evaluation (None if there was none)."""
         if comm.is_main_process():
             write_student_config(self.cfg)
+            record_parameters(self.cfg.OUTPUT_DIR, self.checkpointer.model)
         super().train()
         return self.__dict__.get("_last_eval_results")
 
@@ -191,9 +194,14 @@ def evaluate(cfg: CfgNode, weights: str) -> dict[str, Any]:
 def evaluate_teacher(cfg: CfgNode) -> dict[str, Any]:
     """Evaluate a run's teacher on the run's DATASETS.TEST, with the input sizes of its own config.
 
-    Its files go to OUTPUT_DIR/teacher.
+    Its files go to OUTPUT_DIR/teacher, the result as result.json.
     """
     teacher, model = load_teacher(cfg)
     teacher.DATASETS.TEST = cfg.DATASETS.TEST
     teacher.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "teacher")
-    return DistillTrainer.test(teacher, model)
+    results = DistillTrainer.test(teacher, model)
+    if comm.is_main_process():
+        os.makedirs(teacher.OUTPUT_DIR, exist_ok=True)
+        with write_atomically(os.path.join(teacher.OUTPUT_DIR, "result.json")) as f:
+            json.dump(results, f, indent=2)
+    return results

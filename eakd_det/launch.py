@@ -19,6 +19,7 @@ from torch import distributed
 from torch.multiprocessing import ProcessExitedException
 
 from .errors import UserError
+from .run_record import record_start
 
 OURS = ("eakd_det", "classification")  # packages that log
 
@@ -53,8 +54,8 @@ def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespac
 def set_up(cfg: CfgNode | DictConfig, args: argparse.Namespace, output_dir: str) -> None:
     """Detectron2's default_setup; our packages' messages go where Detectron2's go.
 
-    A second run of the process has the log to itself. With args.wandb, what TensorBoard gets also
-    goes to that project of Weights & Biases.
+    A run that trains notes its command in run.json. A second run of the process has the log to
+    itself. With args.wandb, what TensorBoard gets also goes to that project of Weights & Biases.
 
     Raises:
         UserError: it is asked for and not installed.
@@ -65,6 +66,9 @@ def set_up(cfg: CfgNode | DictConfig, args: argparse.Namespace, output_dir: str)
     default_setup(cfg, args)
     for name in OURS:
         setup_logger(output_dir, distributed_rank=comm.get_rank(), name=name)
+    if not args.eval_only:
+        device = cfg.MODEL.DEVICE if isinstance(cfg, CfgNode) else cfg.train.device
+        record_start(output_dir, device, resume=args.resume)
     if args.wandb and comm.is_main_process():
         if importlib.util.find_spec("wandb") is None:
             raise UserError("--wandb: the package wandb is not installed; pip install wandb.")

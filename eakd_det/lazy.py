@@ -23,6 +23,7 @@ from .launch import set_up
 from .losses import entropy_weight
 from .precision import precision
 from .resume import ProcessStates, preserved_random_state
+from .run_record import record_parameters
 from .statistics import show_statistics
 from .step import DistillStep, log_step
 from .teacher import make_teacher
@@ -127,6 +128,7 @@ def run_lazy(args: argparse.Namespace) -> None:
     )
     states = ProcessStates(student, loader, accumulate, cfg.train.checkpointer.period)
     trainer.register_hooks(_hooks(cfg, model, states, checkpointer))
+    record_parameters(cfg.train.output_dir, student)
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
     start = trainer.iter + 1 if args.resume and checkpointer.has_checkpoint() else 0
     trainer.train(start, cfg.train.max_iter)

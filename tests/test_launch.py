@@ -18,7 +18,7 @@ def init(**options):
 
 @pytest.fixture
 def arguments():
-    return argparse.Namespace(config_file="", wandb="project", eval_only=False)
+    return argparse.Namespace(config_file="", wandb="project", eval_only=False, resume=False)
 
 
 def test_wandb_gets_what_tensorboard_gets(stock_cfg, arguments, tmp_path, monkeypatch):
@@ -36,3 +36,13 @@ def test_wandb_is_asked_for_and_absent(stock_cfg, arguments, tmp_path, monkeypat
     monkeypatch.setattr(launch.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="--wandb: the package wandb is not installed"):
         launch.set_up(stock_cfg, arguments, str(tmp_path))
+
+
+def test_what_trains_notes_its_command_and_an_evaluation_leaves_it(stock_cfg, arguments, tmp_path):
+    stock_cfg.OUTPUT_DIR, arguments.wandb = str(tmp_path), None
+    launch.set_up(stock_cfg, arguments, str(tmp_path))
+    before = (tmp_path / "run.json").read_text()
+    assert json.loads(before)["starts"][0]["processes"] == 1
+    arguments.eval_only = True
+    launch.set_up(stock_cfg, arguments, str(tmp_path))
+    assert (tmp_path / "run.json").read_text() == before

@@ -159,6 +159,12 @@ def test_mistakes_and_the_teachers_ap(cli_cfg, call):
     assert ["teacher", "student"] == [
         line.split()[0] for line in table.splitlines() if line.startswith(("teacher", "student"))
     ]
+    teacher = json.loads((Path(cfg.OUTPUT_DIR) / "teacher" / "result.json").read_text())
+    assert teacher["bbox"].keys() >= {"AP", "AP50", "AP75"}
+    record = json.loads((Path(cfg.OUTPUT_DIR) / "run.json").read_text())
+    student = build_model(stock_config(cfg))
+    assert record["parameters"] == sum(p.numel() for p in student.parameters())
+    assert record["starts"][0]["command"].endswith("--eval-teacher")
     code, _, err = call(cfg, "DISTILL.DKD.BETTA", "1.0")
     assert code != 0
     assert "did you mean DISTILL.DKD.BETA?" in err

@@ -1,4 +1,4 @@
-"""The paper's analyses of a teacher's knowledge and its students', on any pair of checkpoints.
+"""The paper's analyses of what teachers know and students have learnt, on any checkpoints.
 
 N counts samples (images of a classifier, ROIs of a detector), C classes, D features.
 """

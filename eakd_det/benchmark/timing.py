@@ -12,6 +12,8 @@ import torch
 import torchvision
 from tqdm import tqdm
 
+from ..run_record import processor
+
 
 def interleave(
     variants: dict[str, Callable[[], object]], rounds: int, *, title: str = "", warmup: int = 1
@@ -72,7 +74,7 @@ def machine() -> dict[str, Any]:
     """What the figures depend on."""
     on_gpu = torch.cuda.is_available()
     return {
-        "device": torch.cuda.get_device_name() if on_gpu else _processor(),
+        "device": torch.cuda.get_device_name() if on_gpu else processor(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -81,14 +83,3 @@ def machine() -> dict[str, Any]:
         "torchvision": torchvision.__version__,
         "load_average": list(os.getloadavg()),
     }
-
-
-def _processor() -> str:
-    """The name of the CPU, as Linux tells it."""
-    path = "/proc/cpuinfo"
-    if os.path.exists(path):
-        with open(path) as f:
-            names = [line.partition(":")[2].strip() for line in f if line.startswith("model name")]
-        if names:
-            return names[0]
-    return platform.processor() or platform.machine()

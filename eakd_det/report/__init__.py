@@ -1,0 +1,1 @@
+"""A page about runs: their figures, curves, pictures and commands in one HTML file."""

@@ -1,0 +1,96 @@
+"""Learning curves: what runs have logged over their iterations."""
+
+import math
+from collections.abc import Mapping
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from ..analysis.figures import label_ends, style, thinned, tidy
+from ..analysis.metrics import Series
+from .charts import Chart, make_chart
+from .kinds import Kind
+from .runs import RunFiles
+
+MOST_POINTS = 300  # of a line
+LOG_RATIO = 30  # of the largest to the smallest value, from which an axis is logarithmic
+
+
+def progress_charts(runs: list[RunFiles], kind: Kind) -> list[Chart]:
+    """The main figure and the whole loss of all runs over the iterations."""
+    main = kind.columns[0]
+    curves = {files.run.label: kind.curve(files) for files in runs}
+    curves = {label: curve for label, curve in curves.items() if len(curve) > 1}
+    teachers = {kind.teacher(files) for files in runs} - {None}
+    charts = []
+    if curves:
+        teacher = teachers.pop() if len(teachers) == 1 else None
+        charts.append(line_chart(f"{main} on the test set (%)", curves, level=teacher))
+    losses = {files.run.label: files.metrics.get("total_loss", []) for files in runs}
+    losses = {label: loss for label, loss in losses.items() if loss}
+    return [*charts, line_chart("total loss", losses)] if losses else charts
+
+
+def loss_charts(runs: list[RunFiles]) -> list[Chart]:
+    """The parts of each run's loss, where it has several."""
+    charts = []
+    for files in runs:
+        parts = {
+            name.removeprefix("loss_"): points
+            for name, points in files.metrics.items()
+            if name.startswith("loss_")
+        }
+        if len(parts) > 1:
+            charts.append(line_chart(f"{files.run.label}: parts of the loss", parts))
+    return charts
+
+
+def line_chart(title: str, lines: Mapping[str, Series], level: float | None = None) -> Chart:
+    """Lines over the iterations, each named at its end.
+
+    Args:
+        title: what is drawn, with its unit.
+        lines: name -> its points.
+        level: the teacher's, drawn as a dashed line.
+    """
+    lines = {name: finite(points) for name, points in lines.items()}
+    lines = {name: points for name, points in lines.items() if points}
+    ends = [f"{name} ends at {points[-1][1]:.4g}" for name, points in lines.items()]
+    if level is not None:
+        ends.append(f"the teacher has {level:.4g}")
+    text = f"Lines of {title} over the iterations: {', '.join(ends)}."
+    return make_chart(title, text, lambda axes: _draw_lines(axes, lines, level))
+
+
+def _draw_lines(axes: Axes, lines: Mapping[str, Series], level: float | None) -> None:
+    ink = matplotlib.rcParams["text.color"]
+    ends = []
+    for index, (name, points) in enumerate(lines.items()):
+        x, y = (thinned(np.array(values), MOST_POINTS) for values in zip(*points, strict=True))
+        colour, marker = style(index)["color"], style(index)["marker"]
+        axes.plot(x, y, color=colour, marker=marker if len(x) < 20 else "", markersize=4)
+        ends.append((float(y[-1]), name, colour))
+    if level is not None:
+        axes.axhline(level, color=ink, linestyle="--", linewidth=1)
+        ends.append((level, "teacher", ink))
+    values = [value for points in lines.values() for _, value in points]
+    if values and min(values) > 0 and max(values) / min(values) > LOG_RATIO:
+        axes.set_yscale("log")
+    finish_iterations(axes)
+    label_ends(axes, ends)
+
+
+def finish_iterations(axes: Axes) -> None:
+    """An axis of iterations; what `label_ends` needs to be called next."""
+    tidy(axes)
+    axes.set_xlabel("iteration")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}".replace(",", " ")))
+    axes.figure.canvas.draw()
+
+
+def finite(points: Series) -> Series:
+    """Without what is no number, such as the AP of a class without boxes."""
+    return [point for point in points if math.isfinite(point[1])]

@@ -1,0 +1,139 @@
+"""Reports of detectors: where their configs and results say what."""
+
+import json
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..analysis.metrics import Series
+from ..analysis.runs import FINAL
+from ..config import STOCK_ARCHITECTURES
+from .kinds import Kind, Published
+from .runs import RunFiles
+
+PUBLISHED = Path(__file__).parent.parent / "published.yaml"
+TASKS = {"bbox": "", "segm": "mask "}  # Detectron2's names; what a column's title begins with
+NAMES = ("AP", "AP50", "AP75")
+
+
+class Detectors(Kind):
+    title = "detectors"
+    columns = tuple(prefix + name for prefix in TASKS.values() for name in NAMES)
+
+    def is_kind_of(self, config: dict[str, Any]) -> bool:
+        return "DATASETS" in config or _is_lazy(config)
+
+    def dataset(self, config: dict[str, Any]) -> str:
+        if _is_lazy(config):
+            names = config["dataloader"].get("test", {}).get("dataset", {}).get("names", "")
+            return names if isinstance(names, str) else ", ".join(names)
+        return ", ".join(config["DATASETS"]["TEST"] or config["DATASETS"]["TRAIN"])
+
+    def models(self, config: dict[str, Any]) -> str:
+        if _is_lazy(config):
+            distillation = config["model"].get("distillation")
+            student = str(config["model"]["_target_"]).rpartition(".")[2]
+            return (
+                f"{_teacher_name(distillation['teacher']['config_file'])} → {student}"
+                if (distillation)
+                else student
+            )
+        backbone, depth = config["MODEL"]["BACKBONE"]["NAME"], config["MODEL"]["RESNETS"]["DEPTH"]
+        student = backbone.removeprefix("build_").removesuffix("_backbone").replace("_", "-")
+        student = student.replace("resnet", f"R{depth}").upper()
+        if not config["DISTILL"]["METHODS"]:
+            return student
+        return f"{_teacher_name(config['TEACHER']['CONFIG_FILE'])} → {student}"
+
+    def distillation(self, config: dict[str, Any]) -> dict[str, Any]:
+        if not _is_lazy(config):
+            return config["DISTILL"]
+        distillation = config["model"].get("distillation") or {"methods": {}, "ea": {}}
+        methods = {name: _upper(node) for name, node in distillation["methods"].items()}
+        return {"METHODS": list(methods), "EA": _upper(distillation["ea"]), **methods}
+
+    def figures(self, files: RunFiles) -> dict[str, float]:
+        found = {}
+        for task, prefix in TASKS.items():
+            for name in NAMES:
+                value = files.last(_key(files, f"{task}/{name}"))
+                value = files.result.get(name) if value is None and not prefix else value
+                if value is not None:
+                    found[prefix + name] = value
+        return found
+
+    def curve(self, files: RunFiles) -> Series:
+        return files.metrics.get(_key(files, "bbox/AP"), [])
+
+    def teacher(self, files: RunFiles) -> float | None:
+        evaluated = Path(files.run.folder) / "teacher" / "result.json"  # of --eval-teacher
+        if evaluated.exists():
+            results = json.loads(evaluated.read_text())
+            results = results if "bbox" in results else next(iter(results.values()))
+            return results["bbox"]["AP"]
+        weights = Path("" if _is_lazy(files.config) else files.config["TEACHER"]["WEIGHTS"])
+        own = weights.parent / "result.json"  # of the teacher's run, as the demo has it
+        if weights.name != FINAL or not own.exists():
+            return None
+        return json.loads(own.read_text()).get("AP")
+
+    def published(self, files: RunFiles) -> Published | None:
+        if _is_lazy(files.config):
+            return None
+        return published_for(files.config, self.method(files.config))
+
+
+def published_for(config: dict[str, Any], method: str) -> Published | None:
+    """What a paper reports for a run with this config.
+
+    Args:
+        config: of the run.
+        method: of `method_name`.
+    """
+    known = yaml.safe_load(PUBLISHED.read_text())
+    if not _says(config, known["recipe"]):
+        return None
+    for table in known["tables"]:
+        for pair in table["pairs"]:
+            teacher, student = pair["teacher"], pair["student"]
+            if not _says(config, known["students"][student["name"]]):
+                continue
+            teachers = known["teachers"][teacher["name"]]
+            if not method and "AP" in student:
+                figures = {"AP": student["AP"]}
+                return Published("not distilled", figures, {}, None, table["source"])
+            if method in pair["methods"] and _says(config, teachers):
+                figures = pair["methods"][method]
+                return Published(method, figures, {}, teacher.get("AP"), table["source"])
+    return None
+
+
+def _says(config: dict[str, Any], conditions: dict[str, Any]) -> bool:
+    return all(_value(config, key) == value for key, value in conditions.items())
+
+
+def _value(config: dict[str, Any], key: str) -> Any:
+    value = reduce(lambda node, name: node[name], key.split("."), config)
+    return STOCK_ARCHITECTURES.get(value, value) if isinstance(value, str) else value
+
+
+def _key(files: RunFiles, name: str) -> str:
+    """A metric's name in metrics.json, where several test sets stand before it: of the first."""
+    if _is_lazy(files.config) or len(files.config["DATASETS"]["TEST"]) < 2:
+        return name
+    return f"{files.config['DATASETS']['TEST'][0]}/{name}"
+
+
+def _is_lazy(config: dict[str, Any]) -> bool:
+    return "dataloader" in config and "train" in config
+
+
+def _teacher_name(config_file: str) -> str:
+    path = Path(config_file)  # what runs write is called alike, and lies in a folder with a name
+    return path.parent.name if path.stem in ("config", "student") else path.stem
+
+
+def _upper(node: dict[str, Any]) -> dict[str, Any]:
+    return {key.upper(): value for key, value in node.items()}

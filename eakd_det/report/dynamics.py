@@ -1,0 +1,54 @@
+"""Entropies and EA weights over the training of runs, as charts."""
+
+from collections.abc import Mapping
+
+from matplotlib.axes import Axes
+
+from ..analysis.dynamics import Dynamics, read_dynamics
+from ..analysis.figures import label_ends, style
+from ..analysis.line_figures import dynamics_line
+from .charts import Chart, make_chart
+from .curves import finish_iterations
+from .runs import RunFiles
+
+TITLES = {
+    "teacher_entropy": "teacher entropy H_T (nats)",
+    "student_entropy": "student entropy H_S (nats)",
+    "w_ea": "weight w_EA, mean and 10th to 90th percentile",
+}
+
+
+def dynamics_charts(runs: list[RunFiles]) -> list[Chart]:
+    """A chart for each part of the samples and each quantity, of the runs that have logged them."""
+    found = {files.run.label: read_dynamics(files.run) for files in runs if has_dynamics(files)}
+    parts = dict.fromkeys(part for dynamics in found.values() for part in dynamics)
+    return [
+        _chart(found, part, column, title if len(parts) == 1 else f"{part}: {title}")
+        for part in parts
+        for column, title in TITLES.items()
+    ]
+
+
+def has_dynamics(files: RunFiles) -> bool:
+    """Whether the run distils: others have no such entropies."""
+    return any(name.startswith("distill/") for name in files.metrics)
+
+
+def _chart(found: Mapping[str, Dynamics], part: str, column: str, title: str) -> Chart:
+    lines = {label: dynamics[part] for label, dynamics in found.items() if part in dynamics}
+    changes = [
+        f"{label} from {logged[column][0]:.3g} to {logged[column][-1]:.3g}"
+        for label, logged in lines.items()
+    ]
+    text = f"Lines of {title} over the iterations: {', '.join(changes)}."
+
+    def draw(axes: Axes) -> None:
+        ends = []
+        for index, (label, logged) in enumerate(lines.items()):
+            last = dynamics_line(axes, logged, column, index)
+            ends.append((last, label, style(index)["color"]))
+        axes.set_ylim(bottom=0)
+        finish_iterations(axes)
+        label_ends(axes, ends)
+
+    return make_chart(title, text, draw)

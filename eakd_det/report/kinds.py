@@ -1,0 +1,132 @@
+"""What reports of detectors and of classifiers differ in."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from ..analysis.metrics import Series
+from ..errors import UserError
+from .runs import RunFiles
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a paper reports for the pair and the method of a run.
+
+    Attributes:
+        method: as the paper's table calls it.
+        figures: column -> mean, percent.
+        deviations: column -> standard deviation, where it is given.
+        teacher: its main figure, None if it is not given.
+        source: paper and table.
+    """
+
+    method: str
+    figures: dict[str, float]
+    deviations: dict[str, float]
+    teacher: float | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The tables of the runs of a sweep on one dataset.
+
+    Attributes:
+        folder: of the sweep.
+        dataset: of all its runs.
+        tables: each a header and rows of text.
+        notes: on the figures.
+    """
+
+    folder: str
+    dataset: str
+    tables: list[tuple[list[str], list[list[str]]]]
+    notes: list[str]
+
+
+class Kind(ABC):
+    """One kind of runs.
+
+    Attributes:
+        title: of several, in the middle of a sentence.
+        columns: of the table of metrics, percent; the first is the main one.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+
+    @abstractmethod
+    def is_kind_of(self, config: dict[str, Any]) -> bool:
+        """Whether the config of a run is of this kind."""
+
+    @abstractmethod
+    def dataset(self, config: dict[str, Any]) -> str:
+        """What the run is tested on."""
+
+    @abstractmethod
+    def models(self, config: dict[str, Any]) -> str:
+        """ "teacher -> student", or the student alone."""
+
+    @abstractmethod
+    def distillation(self, config: dict[str, Any]) -> dict[str, Any]:
+        """The node DISTILL of the config."""
+
+    @abstractmethod
+    def figures(self, files: RunFiles) -> dict[str, float]:
+        """Column -> what the run has reached in the end, percent."""
+
+    @abstractmethod
+    def curve(self, files: RunFiles) -> Series:
+        """The main figure over the iterations."""
+
+    @abstractmethod
+    def teacher(self, files: RunFiles) -> float | None:
+        """The teacher's main figure, if the run knows it."""
+
+    @abstractmethod
+    def published(self, files: RunFiles) -> Published | None:
+        """What a paper reports for it."""
+
+    def sweeps(self, folder: str) -> list[Sweep]:
+        """The tables of a folder that holds a sweep of such runs; of another one, nothing."""
+        return []
+
+    def method(self, config: dict[str, Any]) -> str:
+        """As tables call it: "EA-DKD+LS"; empty without distillation."""
+        return method_name(self.distillation(config))
+
+
+def method_name(distill: dict[str, Any]) -> str:
+    """The name of what a node DISTILL says: "KD", "EA-DKD+LS", "EA-KD-matched"; empty for none."""
+    methods = distill["METHODS"]
+    if not methods:
+        return ""
+    name = "+".join(methods)
+    if any(distill[method].get("STANDARDIZE", False) for method in methods):
+        name += "+LS"
+    if distill["EA"]["ENABLED"]:
+        mode = distill["EA"]["MODE"]
+        name = f"EA-{name}" + (f"-{mode}" if mode != "full" else "")
+    return name
+
+
+def kind_of(runs: list[RunFiles], sweeps: dict[Kind, list[Sweep]], kinds: list[Kind]) -> Kind:
+    """The kind that all runs and sweeps are of.
+
+    Raises:
+        UserError: one is of none, or they are of several.
+    """
+    found = {sweep.folder: kind for kind, of_kind in sweeps.items() for sweep in of_kind}
+    for files in runs:
+        fitting = [kind for kind in kinds if kind.is_kind_of(files.config)]
+        if not fitting:
+            raise UserError(
+                f"{files.run.folder}/config.yaml is the config neither of a detector nor of a "
+                "classifier."
+            )
+        found[files.run.folder] = fitting[0]
+    if len(set(found.values())) > 1:
+        lines = [f"  {folder}: {kind.title}" for folder, kind in found.items()]
+        raise UserError("\n".join(["A report is of runs of one kind, and here are:", *lines]))
+    return next(iter(found.values()))

@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from classification.config import load_config
+from classification.report import Classifiers
+from eakd_det.analysis.runs import Run
+from eakd_det.report.runs import RunFiles
+
+ROOT = Path(__file__).parent.parent.parent
+CIFAR = ROOT / "configs" / "CIFAR100"
+KIND = Classifiers()
+
+
+def files_of(path, metrics=(), result=()):
+    text = load_config(str(path)).dump()
+    return RunFiles(
+        Run("run", "run", "run"), text, yaml.safe_load(text), dict(metrics), dict(result), {}
+    )
+
+
+LEAVES = sorted(p for p in CIFAR.glob("*/*.yaml") if p.parent.name not in ("methods", "pairs"))
+
+
+@pytest.mark.parametrize("path", LEAVES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_methods_and_models_are_those_of_the_configs_path(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = files_of(path).config
+    if path.parent.name in ("Teacher", "Student"):
+        assert (KIND.method(config), KIND.models(config)) == ("", path.stem)
+    else:
+        teacher, _, student = KIND.models(config).partition(" → ")
+        assert f"{teacher}_{student}" == path.stem
+        assert KIND.method(config).lower() == path.parent.name.lower()
+
+
+@pytest.mark.parametrize(
+    ("name", "figures", "deviations", "teacher", "table"),
+    [
+        ("EA-KD/vgg13_vgg8", {"top-1": 74.08}, {"top-1": 0.10}, 74.64, "Table C4"),
+        ("WTTM/wrn_40_2_wrn_40_1", {"top-1": 74.58}, {"top-1": 0.26}, 75.61, "Table A1"),
+        ("Student/vgg8", {"top-1": 70.36}, {}, None, "Table C4"),
+        ("Teacher/ResNet50", {"top-1": 79.34}, {}, None, "Table C4"),
+    ],
+)
+def test_published_figures(name, figures, deviations, teacher, table, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    found = KIND.published(files_of(CIFAR / f"{name}.yaml"))
+    assert (found.figures, found.deviations, found.teacher) == (figures, deviations, teacher)
+    assert found.source.endswith(table)
+
+
+@pytest.mark.parametrize("name", ["CIFAR100/KD/vgg13_vgg8", "Digits/EA-KD", "Digits/Student"])
+def test_what_no_table_has_stands_alone(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert KIND.published(files_of(ROOT / "configs" / f"{name}.yaml")) is None
+
+
+def test_figures():
+    metrics = {"top1": [(9, 60.0), (19, 55.0)], "top5": [(9, 90.0), (19, 91.0)]}
+    files = files_of(ROOT / "configs/Digits/KD.yaml", metrics, {"teacher_top1": 96.0})
+    assert KIND.figures(files) == {"top-1": 55.0, "top-5": 91.0, "best top-1": 60.0}
+    assert KIND.teacher(files) == 96.0
+
+
+def test_a_teachers_config_that_is_elsewhere(tmp_path, monkeypatch):
+    config = files_of(CIFAR / "EA-KD/vgg13_vgg8.yaml").config
+    monkeypatch.chdir(tmp_path)
+    assert KIND.models(config) == "vgg13 → vgg8"

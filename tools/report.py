@@ -1,0 +1,51 @@
+#!/usr/bin/env python
+"""Write one HTML page about runs: figures, learning curves, entropies, pictures, commands.
+
+tools/report.py output/Digits/KD output/Digits/EA-KD
+tools/report.py output/demo --output demo.html
+tools/report.py "a long run=output/COCO-Detection/EA-DKD-R18-R101"
+
+A RUN is [LABEL=]FOLDER: the output folder of a detector or of a classifier, a folder that holds
+such folders, or that of tools/sweep.py. The page needs no other file and no network.
+"""
+
+import argparse
+import os
+import sys
+import warnings
+
+# Detectron2's imports announce deprecations of torch and setuptools, not of anything of the user's.
+warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torch)")
+
+from classification.report import Classifiers
+from eakd_det.errors import UserError
+from eakd_det.report.detectors import Detectors
+from eakd_det.report.page import write_report
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="[LABEL=]FOLDER")
+    parser.add_argument(
+        "--output",
+        default="",
+        metavar="FILE",
+        help="report.html in the folder that the runs have in common by default",
+    )
+    return parser.parse_args()
+
+
+def main():
+    args = parse_arguments()
+    path = write_report(args.runs, [Classifiers(), Detectors()], args.output)
+    print(f"{path} ({os.path.getsize(path) / 1e6:.1f} MB)")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
