@@ -167,16 +167,23 @@ class FolderImages(ImageBatches):
 
 
 def read_images(
-    name: str, root: str = "", *, is_train: bool, size: int = 0, num_views: int = 1
+    name: str,
+    root: str = "",
+    *,
+    is_train: bool,
+    size: int = 0,
+    num_views: int = 1,
+    augment: bool = True,
 ) -> TensorImages | FolderImages:
     """Read an image set.
 
     Args:
         name: of DATASETS.
         root: where its files lie; empty is $DETECTRON2_DATASETS, or ./datasets.
-        is_train: the training part, augmented, or the test part.
+        is_train: the training part, or the test part, which is never augmented.
         size: only so many images, a random choice that is always the same; 0 is all.
         num_views: of each image.
+        augment: whether the training part is.
 
     Raises:
         UserError: there is no such set, its files are missing, or it has fewer images.
@@ -195,7 +202,7 @@ def read_images(
         raise UserError(f"{name} has {source.num_classes} classes, and the folders in {root} more.")
     if size > len(labels):
         raise UserError(f"DATASET.TRAIN_SIZE {size}: {name} has {len(labels)} images.")
-    views = {"is_train": is_train, "num_views": num_views}
+    views = {"is_train": is_train and augment, "num_views": num_views}
     if size:
         generator = torch.Generator().manual_seed(0)
         chosen = torch.randperm(len(labels), generator=generator)[:size].tolist()

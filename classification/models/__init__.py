@@ -12,7 +12,13 @@ from torch import nn
 
 from eakd_det.errors import UserError
 
-from .external import PREFIXES, build_external, features_of, published_normalisation
+from .external import (
+    PREFIXES,
+    build_external,
+    features_of,
+    pooled_features,
+    published_normalisation,
+)
 from .mobilenet import MobileNetV1, MobileNetV2
 from .resnet import cifar_imagenet_resnet, cifar_resnet, imagenet_resnet
 from .shufflenet import ShuffleNetV1, ShuffleNetV2
@@ -26,6 +32,7 @@ __all__ = [
     "StagedClassifier",
     "build_classifier",
     "features_of",
+    "pooled_features",
     "published_normalisation",
 ]
 

@@ -126,3 +126,16 @@ def features_of(
         if not (isinstance(x, torch.Tensor) and x.dim() == 4):
             raise UserError(f"{type(model).__name__}: {name} gives no map (N, channels, H, W).")
     return Outputs(logits, maps, maps, calls["linear"][0].args[0])
+
+
+def pooled_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """A classifier's logits (N, C), and what its last linear layer reads, (N, D).
+
+    Raises:
+        UserError: it has no linear layer.
+    """
+    is_staged = isinstance(model, StagedClassifier)
+    linear = model.linear_layer() if is_staged else _last_linear(model)
+    with record(linear=linear) as calls:
+        logits = model(images)
+    return logits, calls["linear"][0].args[0].flatten(1)

@@ -1,0 +1,130 @@
+"""What the figures of the analyses share, and how they are saved."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..checkpoint import write_atomically
+
+# Okabe and Ito's colours, which colour-blind readers tell apart; black is the teacher's.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+TEACHER_COLOUR = "#000000"
+MOST_PANELS = 4  # in a row
+DPI = 130
+
+
+def save(figure: Figure, folder: str, name: str, numbers: Mapping[str, Any]) -> list[str]:
+    """Write NAME.png, NAME.svg, and what the figure shows as NAME.json; the same gives the same.
+
+    Returns:
+        The paths.
+    """
+    os.makedirs(folder, exist_ok=True)
+    paths = [os.path.join(folder, f"{name}.{ending}") for ending in ("png", "svg", "json")]
+    with write_atomically(paths[0], "wb") as f:
+        figure.savefig(f, format="png", dpi=DPI)
+    with write_atomically(paths[1], "wb") as f, matplotlib.rc_context({"svg.hashsalt": name}):
+        figure.savefig(f, format="svg", metadata={"Date": None})
+    with write_atomically(paths[2]) as f:
+        json.dump(numbers, f, indent=1)
+    return paths
+
+
+def style(index: int) -> dict[str, str]:
+    """Colour and marker of a run, by its place among those that are compared."""
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+
+
+def panel_rows(groups: Mapping[str, str | None]) -> list[list[str]]:
+    """Rows of panels: one for each run of which several checkpoints are shown, else of up to four.
+
+    Args:
+        groups: label of a panel -> the run that it is of; None is the teacher's, which ends the
+            first row.
+    """
+    by_run: dict[str, list[str]] = {}
+    for label, run in groups.items():
+        if run is not None:
+            by_run.setdefault(run, []).append(label)
+    teacher = [label for label, run in groups.items() if run is None]
+    rows = list(by_run.values())
+    if max(map(len, rows)) > 1:
+        return [rows[0] + teacher, *rows[1:]]
+    flat = [label for row in rows for label in row] + teacher
+    return [flat[i : i + MOST_PANELS] for i in range(0, len(flat), MOST_PANELS)]
+
+
+def panel_figure(
+    rows: list[list[str]], size: tuple[float, float], **options: Any
+) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with a panel for each label.
+
+    Args:
+        rows: of `panel_rows`.
+        size: width and height of a panel, inches.
+        options: of `Figure.add_subplot`.
+    """
+    width, height = max(map(len, rows)), len(rows)
+    figure = Figure(figsize=(size[0] * width + 0.8, size[1] * height + 0.5), layout="constrained")
+    panels = {
+        label: figure.add_subplot(height, width, i * width + j + 1, **options)
+        for i, row in enumerate(rows)
+        for j, label in enumerate(row)
+    }
+    return figure, panels
+
+
+def tidy(axes: Axes) -> None:
+    """Faint horizontal lines, and no frame but the axes."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="0.9")
+    axes.set_axisbelow(True)
+
+
+def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Name lines at the right edge, apart from each other.
+
+    Args:
+        ends: last y, name and colour of each line. The limits of the axes must be set.
+    """
+    low, high = axes.get_ylim()
+    order = sorted(range(len(ends)), key=lambda i: ends[i][0])
+    height = axes.get_window_extent().height / axes.figure.dpi * 72  # points
+    places = spread([(ends[i][0] - low) / (high - low) for i in order], 11 / height)
+    for i, place in zip(order, places, strict=True):
+        _, name, colour = ends[i]
+        axes.annotate(
+            name,
+            (1.0, place),
+            xycoords="axes fraction",
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            fontsize=8,
+        )
+
+
+def spread(places: Sequence[float], distance: float) -> list[float]:
+    """Rising places, moved by least squares so that neighbours are a distance apart."""
+    blocks: list[tuple[float, int]] = []  # of equal shift: their sum and number
+    for i, place in enumerate(places):
+        total, number = place - distance * i, 1
+        while blocks and blocks[-1][0] / blocks[-1][1] > total / number:
+            before = blocks.pop()
+            total, number = total + before[0], number + before[1]
+        blocks.append((total, number))
+    shifts = [total / number for total, number in blocks for _ in range(number)]
+    return [shift + distance * i for i, shift in enumerate(shifts)]
+
+
+def thinned(values: np.ndarray, most: int) -> np.ndarray:
+    """Means of consecutive values, at most so many."""
+    return np.array([part.mean() for part in np.array_split(values, min(most, len(values)))])

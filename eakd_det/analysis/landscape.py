@@ -1,0 +1,115 @@
+"""The loss on a square plane through the weights, its variance and Area@x (EA-KD, figure B2).
+
+n counts the points of an axis.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import UserError
+
+COARSEST = 11  # points of an axis of the first grid
+SIZES = (11, 21, 41, 81)  # each halves the steps of the one before
+
+Loss = Callable[[float, float], float]
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """The loss at the points of a square grid around the network's own weights.
+
+    Attributes:
+        coordinates: (n,), from -half_width to half_width, of both axes; n is odd.
+        losses: (n, n); row i has beta = coordinates[i], column j alpha = coordinates[j].
+    """
+
+    coordinates: np.ndarray
+    losses: np.ndarray
+
+    @property
+    def centre(self) -> float:
+        """Loss of the network itself."""
+        middle = len(self.coordinates) // 2
+        return float(self.losses[middle, middle])
+
+    @property
+    def variance(self) -> float:
+        """sigma^2 of the loss over the square.
+
+        The means are integrals by Simpson's rule, so that the edges count by their area and the
+        figure converges as the grid gets finer: fast where the loss is smooth.
+        """
+        weights = np.ones(len(self.coordinates))
+        weights[1:-1:2], weights[2:-1:2] = 4, 2
+        weights = np.outer(weights, weights) / weights.sum() ** 2
+        mean = (weights * self.losses).sum()
+        return float((weights * (self.losses - mean) ** 2).sum())
+
+    def area_below(self, level: float) -> float:
+        """Area@level: share of the square in which the loss is lower.
+
+        Between the points the loss is taken as linear on triangles; the mean of both ways to cut a
+        cell into two.
+        """
+        z = self.losses
+        a, b, c, d = z[:-1, :-1], z[:-1, 1:], z[1:, :-1], z[1:, 1:]
+        halves = [(a, b, d), (a, c, d), (a, b, c), (b, c, d)]
+        return float(np.mean([_share_below(np.stack(corners), level) for corners in halves]))
+
+
+def _share_below(corners: np.ndarray, level: float) -> np.ndarray:
+    """Share of each triangle in which a linear function is below a level.
+
+    Args:
+        corners: (3, ...) its values there.
+    """
+    low, middle, high = np.sort(corners, axis=0)
+    # The level line cuts a triangle off at one corner. Of flat sides neither formula is taken.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        lower = (level - low) ** 2 / ((middle - low) * (high - low))
+        upper = 1 - (high - level) ** 2 / ((high - low) * (high - middle))
+    share = np.where(level <= middle, lower, upper)
+    return np.where(level <= low, 0.0, np.where(level >= high, 1.0, share))
+
+
+def explore(
+    loss: Loss, *, size: int, half_width: float = 1.0, done: Callable[[], object] = lambda: None
+) -> list[Landscape]:
+    """Evaluate a loss over the square |alpha|, |beta| <= half_width, coarse first.
+
+    Args:
+        loss: of (alpha, beta); asked once for each point.
+        size: n of the last grid, of SIZES.
+        done: called after each point.
+
+    Returns:
+        The landscapes of growing size, each with the points of those before.
+
+    Raises:
+        UserError: a loss is not finite.
+    """
+    known: dict[tuple[float, float], float] = {}
+    landscapes = []
+    for n in SIZES[: SIZES.index(size) + 1]:
+        # Of integers, so that the coordinates of a grid are those of the next one bit for bit.
+        places = (np.arange(n) - n // 2) / (n // 2)
+        for beta in places:
+            for alpha in places:
+                if (alpha, beta) not in known:
+                    known[alpha, beta] = _finite(loss, half_width * alpha, half_width * beta)
+                    done()
+        losses = np.array([[known[alpha, beta] for alpha in places] for beta in places])
+        landscapes.append(Landscape(half_width * places, losses))
+    return landscapes
+
+
+def _finite(loss: Loss, alpha: float, beta: float) -> float:
+    value = loss(alpha, beta)
+    if not np.isfinite(value):
+        raise UserError(
+            f"The loss at ({alpha:g}, {beta:g}) of the plane is {value}: choose a smaller "
+            "--half-width."
+        )
+    return value

@@ -1,0 +1,161 @@
+"""Figures of lines: entropy segments, training dynamics, and the area of low loss."""
+
+from collections.abc import Mapping
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from .dynamics import Dynamics
+from .figures import TEACHER_COLOUR, label_ends, style, thinned, tidy
+from .segments import Segment
+
+MOST_POINTS = 150  # of a line of a training
+DYNAMICS_TITLES = {
+    "teacher_entropy": "teacher entropy $H_T$ (nats)",
+    "student_entropy": "student entropy $H_S$ (nats)",
+    "w_ea": "weight $w_{EA}$: mean, and 10th to 90th percentile",
+}
+
+
+def draw_segments(
+    by_teacher: Mapping[str, list[Segment]],
+    by_student: Mapping[str, list[Segment]],
+    *,
+    temperature: float,
+) -> Figure:
+    """Accuracies (above) and gaps (below), by the entropy of the teacher and of each student.
+
+    Args:
+        by_teacher: student -> segments by teacher entropy.
+        by_student: student -> segments by its own entropy.
+        temperature: of the entropies.
+    """
+    figure = Figure(figsize=(11, 7.2), layout="constrained")
+    (left, right), (left_gap, right_gap) = figure.subplots(2, 2, sharex=True, sharey="row")
+    for axes, gap_axes, segments in [
+        (left, left_gap, by_teacher),
+        (right, right_gap, by_student),
+    ]:
+        for index, parts in enumerate(segments.values()):
+            _errors(axes, [s.student for s in parts], index, len(segments))
+            _errors(gap_axes, [s.gap for s in parts], index, len(segments))
+        gap_axes.axhline(0, color=TEACHER_COLOUR, linewidth=1)
+    _teacher_line(left, next(iter(by_teacher.values())), TEACHER_COLOUR)
+    for index, parts in enumerate(by_student.values()):
+        _teacher_line(right, parts, style(index)["color"])
+    left.set_title("images by the teacher's entropy")
+    right.set_title("images by the student's own entropy (dashed: the teacher there)")
+    left.set_ylabel("accuracy (%)")
+    left_gap.set_ylabel("teacher minus student (points)")
+    number = len(next(iter(by_teacher.values())))
+    for axes in (left_gap, right_gap):
+        axes.set_xticks(range(1, number + 1))
+        axes.set_xlabel(f"part of {number}: 1 the surest images, {number} the least sure")
+    for axes in (left, right, left_gap, right_gap):
+        tidy(axes)
+    figure.canvas.draw()  # sets the limits and sizes by which labels are placed
+    for axes, segments in [(left, by_teacher), (right, by_student)]:
+        ends = [
+            (p[-1].student[0], n, style(i)["color"]) for i, (n, p) in enumerate(segments.items())
+        ]
+        if axes is left:
+            ends.append((next(iter(by_teacher.values()))[-1].teacher[0], "teacher", TEACHER_COLOUR))
+        label_ends(axes, ends)
+    for axes, segments in [(left_gap, by_teacher), (right_gap, by_student)]:
+        label_ends(
+            axes,
+            [(p[-1].gap[0], n, style(i)["color"]) for i, (n, p) in enumerate(segments.items())],
+        )
+    gaps = ", ".join(f"{name} {parts[-1].gap[0]:+.1f}" for name, parts in by_teacher.items())
+    figure.suptitle(
+        f"Teacher ahead where it is least sure: {gaps} points\n"
+        f"(entropies at temperature {temperature:g}; bars are 95 % intervals)"
+    )
+    return figure
+
+
+def _errors(axes: Axes, estimates: list[tuple[float, float, float]], index: int, of: int) -> None:
+    """A line with intervals, a little aside from those of other runs."""
+    shift = 0.12 * (index - (of - 1) / 2)
+    x = [i + 1 + shift for i in range(len(estimates))]
+    y, low, high = zip(*estimates, strict=True)
+    bars = [
+        [a - b for a, b in zip(y, low, strict=True)],
+        [b - a for a, b in zip(y, high, strict=True)],
+    ]
+    axes.errorbar(x, y, bars, **style(index), markersize=5, elinewidth=1, linewidth=1.5)
+
+
+def _teacher_line(axes: Axes, segments: list[Segment], colour: str) -> None:
+    y = [segment.teacher[0] for segment in segments]
+    axes.plot(range(1, len(y) + 1), y, color=colour, linestyle="--", linewidth=1.2)
+
+
+def draw_dynamics(runs: Mapping[str, Dynamics]) -> Figure:
+    """Entropies and weights over the steps, a row for each part of the samples.
+
+    Args:
+        runs: name -> what it has logged.
+    """
+    parts = list(dict.fromkeys(part for dynamics in runs.values() for part in dynamics))
+    figure = Figure(figsize=(13, 3.4 * len(parts) + 0.6), layout="constrained")
+    panels = figure.subplots(len(parts), 3, squeeze=False, sharex=True)
+    ends: dict[Axes, list[tuple[float, str, str]]] = {}
+    for row, part in zip(panels, parts, strict=True):
+        for axes, (column, title) in zip(row, DYNAMICS_TITLES.items(), strict=True):
+            tidy(axes)
+            axes.set_title(title if len(parts) == 1 else f"{part}: {title}", fontsize=10)
+            for index, (name, dynamics) in enumerate(runs.items()):
+                if part in dynamics:
+                    last = _dynamics_line(axes, dynamics[part], column, index)
+                    ends.setdefault(axes, []).append((last, name, style(index)["color"]))
+            axes.set_ylim(bottom=0)
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    for axes in panels[-1]:
+        axes.set_xlabel("iteration")
+    figure.suptitle("Entropies and EA weights of the training batches, as the runs logged them")
+    figure.canvas.draw()
+    for axes, lines in ends.items():
+        label_ends(axes, lines)
+    return figure
+
+
+def _dynamics_line(axes: Axes, logged: Mapping, column: str, index: int) -> float:
+    """Draw a column and return its last value."""
+    x, y = thinned(logged["iteration"], MOST_POINTS), thinned(logged[column], MOST_POINTS)
+    colour = style(index)["color"]
+    axes.plot(x, y, color=colour, linewidth=1.5)
+    if column == "w_ea":
+        low, high = (thinned(logged[f"w_ea_{end}"], MOST_POINTS) for end in ("p10", "p90"))
+        axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+    return float(y[-1])
+
+
+def draw_areas(
+    areas: Mapping[str, Mapping[int, float]], teacher: float | None, *, level: float
+) -> Figure:
+    """Area@level over a training.
+
+    Args:
+        areas: run -> iteration -> area.
+        teacher: the teacher's.
+    """
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    ends = []
+    for index, (name, by_iteration) in enumerate(areas.items()):
+        x, y = zip(*sorted(by_iteration.items()), strict=True)
+        axes.plot(x, y, **style(index))
+        ends.append((y[-1], name, style(index)["color"]))
+    if teacher is not None:
+        axes.axhline(teacher, color=TEACHER_COLOUR, linestyle="--")
+        ends.append((teacher, "teacher", TEACHER_COLOUR))
+    axes.set_xlabel("iteration")
+    axes.set_ylabel(f"share of the plane with loss < {level:g}")
+    axes.set_ylim(bottom=0)
+    axes.set_title(f"Area@{level:g} of the loss landscape over the training")
+    tidy(axes)
+    figure.canvas.draw()
+    label_ends(axes, ends)
+    return figure

@@ -1,0 +1,145 @@
+"""Figures of planes: t-SNE, and the loss landscape as contours and as a surface."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
+
+from .figures import panel_figure
+from .landscape import Landscape
+from .separation import MARKED_SHARE, Separation
+
+# Paul Tol's muted colours and two more; for more classes a map in the order of the classes.
+CLASS_COLOURS = (
+    "#332288", "#88CCEE", "#44AA99", "#117733", "#999933",
+    "#DDCC77", "#CC6677", "#882255", "#AA4499", "#BBBBBB",
+)  # fmt: skip
+MOST_NAMES = 20  # classes whose numbers are written
+ENTROPY_MARK = {"marker": "o", "facecolors": "none", "edgecolors": "black", "s": 28}
+WEIGHT_MARK = {"marker": "x", "color": "#D40000", "s": 14}
+
+
+def draw_separations(
+    separations: Mapping[str, Separation], rows: list[list[str]], *, num_classes: int
+) -> Figure:
+    """t-SNE of each network's features, coloured by class.
+
+    Args:
+        separations: network -> its features in the plane.
+        rows: of `eakd_det.analysis.figures.panel_rows`.
+    """
+    figure, panels = panel_figure(rows, (3.6, 3.8))
+    colours = CLASS_COLOURS if num_classes <= len(CLASS_COLOURS) else colormaps["viridis"].colors
+    colours = ListedColormap(colours).resampled(max(num_classes, 2))
+    for name, axes in panels.items():
+        _draw_separation(axes, separations[name], colours)
+        axes.set_title(
+            f"{name}\nCH {separations[name].index:.1f}, top-1 {separations[name].top1:.1f} %"
+        )
+    share, number = f"{100 * MARKED_SHARE:g} %", len(next(iter(separations.values())).labels)
+    handles = [
+        panels[rows[0][0]].scatter([], [], **ENTROPY_MARK, label=f"highest {share} of its entropy"),
+        panels[rows[0][0]].scatter([], [], **WEIGHT_MARK, label=f"highest {share} of $w_{{EA}}$"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+    figure.suptitle(
+        f"t-SNE of the penultimate features of {number} test images, coloured by class\n"
+        "CH: Calinski-Harabasz index of the classes in those features, higher is more distinct",
+        fontsize=10,
+    )
+    return figure
+
+
+def _draw_separation(axes: Axes, separation: Separation, colours: ListedColormap) -> None:
+    x, y = separation.points.numpy().T
+    labels = separation.labels.numpy()
+    axes.scatter(x, y, c=labels, cmap=colours, vmin=0, vmax=colours.N, s=6, linewidths=0)
+    for marked, mark in [
+        (separation.highest_entropy, ENTROPY_MARK),
+        (separation.highest_weight, WEIGHT_MARK),
+    ]:
+        if marked is not None:
+            axes.scatter(x[marked.numpy()], y[marked.numpy()], linewidths=0.8, **mark)
+    classes = np.unique(labels)
+    for label in classes if len(classes) <= MOST_NAMES else []:
+        place = np.median(x[labels == label]), np.median(y[labels == label])
+        box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1}
+        axes.annotate(str(label), place, ha="center", va="center", fontsize=9, bbox=box)
+    axes.set(xticks=[], yticks=[], aspect="equal")
+
+
+def draw_contours(
+    landscapes: Mapping[str, Landscape], rows: list[list[str]], *, level: float
+) -> Figure:
+    """Contours of the loss of each network, in the same colours.
+
+    Args:
+        landscapes: network -> its landscape.
+        rows: of `eakd_det.analysis.figures.panel_rows`.
+        level: of Area@level.
+    """
+    figure, panels = panel_figure(rows, (3.3, 3.5))
+    norm, ticks = _scale(landscapes)
+    steps = np.geomspace(norm.vmin, norm.vmax, 25)
+    for name, axes in panels.items():
+        landscape = landscapes[name]
+        losses = landscape.losses.clip(norm.vmin)
+        grid = (landscape.coordinates, landscape.coordinates, losses)
+        axes.contourf(*grid, levels=steps, norm=norm, cmap="viridis", extend="both")
+        if losses.min() < level < losses.max():
+            line = axes.contour(*grid, levels=[level], colors="white", linewidths=1.5)
+            axes.clabel(line, fmt=f"{level:g}", fontsize=8)
+        axes.plot(0, 0, marker="+", color="white", markersize=9)
+        axes.set_title(f"{name}\n{_summary(landscape, level)}", fontsize=9)
+        axes.set(aspect="equal", xlabel=r"$\alpha$ (filter norms)", ylabel=r"$\beta$")
+        axes.label_outer()
+    bar = figure.colorbar(ScalarMappable(norm, "viridis"), ax=list(panels.values()), ticks=ticks)
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    bar.set_label("cross-entropy (nats, log scale)")
+    figure.suptitle(
+        f"Loss around each network (+); Area@{level:g} is the share inside the white line",
+        fontsize=10,
+    )
+    return figure
+
+
+def draw_surfaces(
+    landscapes: Mapping[str, Landscape], rows: list[list[str]], *, level: float
+) -> Figure:
+    """As `draw_contours`, as surfaces over the plane."""
+    figure, panels = panel_figure(rows, (3.6, 3.6), projection="3d")
+    norm, ticks = _scale(landscapes)
+    for name, axes in panels.items():
+        landscape = landscapes[name]
+        x, y = np.meshgrid(landscape.coordinates, landscape.coordinates)
+        losses = landscape.losses.clip(norm.vmin, norm.vmax)
+        colours = colormaps["viridis"](norm(losses))
+        z = np.log10(losses)  # matplotlib has no logarithmic axis in 3-D
+        axes.plot_surface(x, y, z, facecolors=colours, rstride=1, cstride=1, linewidth=0)
+        axes.set_zlim(np.log10(norm.vmin), np.log10(norm.vmax))
+        axes.set_zticks(np.log10(ticks), [f"{tick:g}" for tick in ticks], fontsize=7)
+        axes.set_title(f"{name}\n{_summary(landscape, level)}", fontsize=9)
+        axes.set_xlabel(r"$\alpha$", labelpad=-6)
+        axes.set_ylabel(r"$\beta$", labelpad=-6)
+        axes.tick_params(axis="both", labelsize=7, pad=-2)
+    figure.suptitle("Loss around each network: cross-entropy (nats, log scale)", fontsize=10)
+    return figure
+
+
+def _scale(landscapes: Mapping[str, Landscape]) -> tuple[LogNorm, list[float]]:
+    """The common scale of the losses and its ticks; a loss of 0 is drawn as the lowest above."""
+    losses = np.concatenate([landscape.losses.ravel() for landscape in landscapes.values()])
+    low, high = losses[losses > 0].min(), losses.max()
+    norm = LogNorm(low, high if high > low else 2 * low)
+    ticks = LogLocator(subs=(1, 2, 5)).tick_values(norm.vmin, norm.vmax)
+    return norm, [tick for tick in ticks if norm.vmin <= tick <= norm.vmax]
+
+
+def _summary(landscape: Landscape, level: float) -> str:
+    area = landscape.area_below(level)
+    return rf"$\sigma^2$ {landscape.variance:.3g}, Area@{level:g} {area:.3f}"

@@ -1,0 +1,172 @@
+#!/usr/bin/env python
+"""Draw what teacher and students know: figures as PNG and SVG, their numbers as JSON.
+
+tools/analyze.py entropy-segments output/Digits/EA-KD output/Digits/KD
+tools/analyze.py tsne KD=output/Digits/KD EA-KD=output/Digits/EA-KD
+tools/analyze.py landscape output/Digits/EA-KD/model_*.pth --grid 41
+tools/analyze.py dynamics output/Digits/EA-KD
+
+A RUN is [LABEL=]PATH: the folder of a run (its model_final.pth), or a checkpoint in it. The teacher
+is that of the first run that has one, unless --teacher names a run.
+"""
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+
+# Detectron2's imports announce deprecations of torch and setuptools, not of anything of the user's.
+warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torch)")
+
+from classification.analysis import load_networks
+from classification.reports import landscape_of, segments_of, separation_of
+from eakd_det.analysis.landscape import SIZES
+from eakd_det.analysis.reports import report_dynamics
+from eakd_det.analysis.runs import find_runs
+from eakd_det.errors import UserError
+
+
+def entropy_segments(args, runs):
+    return segments_of(networks_of(args, runs))
+
+
+def tsne(args, runs):
+    return separation_of(networks_of(args, runs), num_images=args.num_images, seed=args.seed)
+
+
+def landscape(args, runs):
+    return landscape_of(
+        networks_of(args, runs),
+        size=args.grid,
+        half_width=args.half_width,
+        level=args.level,
+        num_images=args.num_images,
+        seed=args.seed,
+    )
+
+
+def dynamics(args, runs):
+    return report_dynamics(runs)
+
+
+def networks_of(args, runs):
+    """The classifiers that the command line names."""
+    teacher = find_runs([args.teacher])[0] if args.teacher else None
+    return load_networks(runs, config_file=args.config_file, teacher=teacher)
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add_segments_parser(commands)
+    add_tsne_parser(commands)
+    add_landscape_parser(commands)
+    add_dynamics_parser(commands)
+    return parser.parse_args()
+
+
+def add_segments_parser(commands):
+    add_command(
+        commands,
+        "entropy-segments",
+        entropy_segments,
+        "accuracy of teacher and students in tenths of the test images, by entropy",
+    )
+
+
+def add_tsne_parser(commands):
+    parser = add_command(
+        commands, "tsne", tsne, "penultimate features in the plane, and how distinct classes are"
+    )
+    parser.add_argument(
+        "--num-images", type=positive, default=2000, metavar="N", help="of the test; %(default)s"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of t-SNE; %(default)s")
+
+
+def add_landscape_parser(commands):
+    parser = add_command(
+        commands, "landscape", landscape, "loss around the weights, its variance and Area@x"
+    )
+    parser.add_argument(
+        "--grid",
+        type=int,
+        choices=SIZES,
+        default=21,
+        help="points of an axis; the coarser grids come first; %(default)s",
+    )
+    parser.add_argument(
+        "--num-images",
+        type=positive,
+        default=1000,
+        metavar="N",
+        help="of the training; %(default)s",
+    )
+    parser.add_argument(
+        "--level", type=float, default=1.6, metavar="X", help="of Area@x; %(default)s"
+    )
+    parser.add_argument(
+        "--half-width",
+        type=float,
+        default=1.0,
+        metavar="W",
+        help="of the plane, in norms of the filters; %(default)s",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the directions; %(default)s")
+
+
+def add_dynamics_parser(commands):
+    add_command(
+        commands,
+        "dynamics",
+        dynamics,
+        "entropies and weights over the training, of classifiers and detectors",
+        has_networks=False,
+    )
+
+
+def add_command(commands, name, function, summary, *, has_networks=True):
+    """A parser with what the commands share; `function(args, runs)` gives a Report."""
+    parser = commands.add_parser(name, help=summary, description=summary)
+    parser.set_defaults(function=function)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="[LABEL=]PATH")
+    parser.add_argument(
+        "--output-dir", metavar="FOLDER", help="`analysis` in the first run's folder by default"
+    )
+    if has_networks:
+        parser.add_argument("--teacher", metavar="RUN", help="the teacher")
+        parser.add_argument(
+            "--config-file",
+            default="",
+            metavar="FILE",
+            help="of checkpoints without a config.yaml beside them",
+        )
+    return parser
+
+
+def positive(text):
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+def main():
+    args = parse_arguments()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    runs = find_runs(args.runs)
+    report = args.function(args, runs)
+    print(report.table())
+    for path in report.write(args.output_dir or os.path.join(runs[0].folder, "analysis")):
+        print(path)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
