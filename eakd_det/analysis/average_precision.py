@@ -123,7 +123,8 @@ def _what_they_are_about(objects: Objects, detections: list[dict[str, Any]]) -> 
     boxes = box_convert(boxes, "xywh", "xyxy")
     about = torch.full((len(detections),), -1)
     for place in its_place.unique():
-        mine, theirs = (its_place == place).nonzero()[:, 0], (objects.places == place).nonzero()[:, 0]
+        mine = (its_place == place).nonzero()[:, 0]
+        theirs = (objects.places == place).nonzero()[:, 0]
         if len(theirs):
             overlap, best = box_iou(boxes[mine], objects.boxes[theirs]).max(dim=1)
             about[mine] = torch.where(overlap < NEAR, -1, theirs[best])

@@ -40,7 +40,7 @@ def draw_ap_segments(
     for panel in (axes, gap_axes):
         tidy(panel)
         panel.set_xticks(x)
-        panel.set_xlabel(f"part of {len(teacher)}: 1 the surest objects, {len(teacher)} the least sure")
+        panel.set_xlabel(f"part of {len(known)}: 1 the surest objects, {len(known)} the least sure")
     figure.suptitle(
         "COCO AP over equal parts of the objects, by the teacher's entropy of their ROIs\n"
         f"(at temperature {temperature:g}; objects of other parts are ignored)"

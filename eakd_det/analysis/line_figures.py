@@ -23,6 +23,7 @@ def draw_segments(
     by_student: Mapping[str, list[Segment]],
     *,
     temperature: float,
+    what: str = "images",
 ) -> Figure:
     """Accuracies (above) and gaps (below), by the entropy of the teacher and of each student.
 
@@ -30,6 +31,7 @@ def draw_segments(
         by_teacher: student -> segments by teacher entropy.
         by_student: student -> segments by its own entropy.
         temperature: of the entropies.
+        what: the samples are called.
     """
     figure = Figure(figsize=(11, 7.2), layout="constrained")
     (left, right), (left_gap, right_gap) = figure.subplots(2, 2, sharex=True, sharey="row")
@@ -44,14 +46,14 @@ def draw_segments(
     _teacher_line(left, next(iter(by_teacher.values())), TEACHER_COLOUR)
     for index, parts in enumerate(by_student.values()):
         _teacher_line(right, parts, style(index)["color"])
-    left.set_title("images by the teacher's entropy")
-    right.set_title("images by the student's own entropy (dashed: the teacher there)")
+    left.set_title(f"{what} by the teacher's entropy")
+    right.set_title(f"{what} by the student's own entropy (dashed: the teacher there)")
     left.set_ylabel("accuracy (%)")
     left_gap.set_ylabel("teacher minus student (points)")
     number = len(next(iter(by_teacher.values())))
     for axes in (left_gap, right_gap):
         axes.set_xticks(range(1, number + 1))
-        axes.set_xlabel(f"part of {number}: 1 the surest images, {number} the least sure")
+        axes.set_xlabel(f"part of {number}: 1 the surest {what}, {number} the least sure")
     for axes in (left, right, left_gap, right_gap):
         tidy(axes)
     figure.canvas.draw()  # sets the limits and sizes by which labels are placed

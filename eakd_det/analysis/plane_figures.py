@@ -25,13 +25,18 @@ WEIGHT_MARK = {"marker": "x", "color": "#D40000", "s": 14}
 
 
 def draw_separations(
-    separations: Mapping[str, Separation], rows: list[list[str]], *, num_classes: int
+    separations: Mapping[str, Separation],
+    rows: list[list[str]],
+    *,
+    num_classes: int,
+    what: str = "test images",
 ) -> Figure:
     """t-SNE of each network's features, coloured by class.
 
     Args:
         separations: network -> its features in the plane.
         rows: of `eakd_det.analysis.figures.panel_rows`.
+        what: the samples are called.
     """
     figure, panels = panel_figure(rows, (3.6, 3.8))
     colours = CLASS_COLOURS if num_classes <= len(CLASS_COLOURS) else colormaps["viridis"].colors
@@ -48,7 +53,7 @@ def draw_separations(
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     figure.suptitle(
-        f"t-SNE of the penultimate features of {number} test images, coloured by class\n"
+        f"t-SNE of the penultimate features of {number} {what}, coloured by class\n"
         "CH: Calinski-Harabasz index of the classes in those features, higher is more distinct",
         fontsize=10,
     )
