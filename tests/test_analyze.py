@@ -4,7 +4,11 @@ import json
 import re
 
 import pytest
+import torch
+from detectron2.modeling import build_model
 from PIL import Image
+
+from eakd_det.config import stock_config
 
 TEACHER = """
 VERSION: 2
@@ -110,3 +114,25 @@ def test_mistakes_are_a_sentence(analyze, tmp_path):
     assert "error: There is no empty/metrics.json" in err and "Traceback" not in err
     err = analyze("landscape", "empty", "--grid", "12", code=2)
     assert "--grid: invalid choice: 12" in err
+
+
+def test_detection(cli_cfg, analyze, tmp_path):
+    """The weights of a student are random: what is drawn is not looked at here."""
+    cfg, run = cli_cfg, tmp_path / "run"
+    cfg.DATASETS.TEST = ("digits_det_train",)
+    (run / "config.yaml").write_text(cfg.dump())
+    student = build_model(stock_config(cfg))
+    torch.save({"model": student.state_dict()}, run / "model_final.pth")
+
+    out = analyze("detection", "KD=run", "--num-objects", "12")
+    assert re.search(r"teacher +\d", out) and re.search(r"KD +\d", out)
+    names = ("ap_segments", "entropy_segments", "tsne", "gallery")
+    *_, tsne, gallery = check_figures(run / "analysis", *names)
+    assert tsne["samples"] == 12 and gallery["student"] == "KD"
+
+    data = tmp_path / "data" / "digits_det"
+    files = ["--val-json", str(data / "annotations" / "train.json")]
+    assert "belong together" in analyze("detection", "run", *files, code=1)
+    images = ["--val-images", str(data / "train")]
+    again = analyze("detection", "KD=run", "--num-objects", "12", *files, *images)
+    assert again.split("\n\n")[0] == out.split("\n\n")[0]
