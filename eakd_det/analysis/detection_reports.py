@@ -51,7 +51,7 @@ def report_detectors(
         {**rois, "teacher": teacher.samples},
         rows,
         temperature=temperature,
-        num_classes=len(names),
+        names=names,
         num_points=num_points,
         seed=seed,
     )
@@ -102,7 +102,7 @@ def _separation(
     rows: list[list[str]],
     *,
     temperature: float,
-    num_classes: int,
+    names: list[str],
     num_points: int,
     seed: int,
 ) -> Report:
@@ -123,9 +123,7 @@ def _separation(
         )
         for name, of in tqdm(some.items(), desc="t-SNE")
     }
-    return report_separation(
-        separations, rows, num_classes=num_classes, seed=seed, what="objects' ROIs"
-    )
+    return report_separation(separations, rows, names=names, seed=seed, what="objects' ROIs")
 
 
 def _gallery(

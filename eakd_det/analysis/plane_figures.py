@@ -1,6 +1,6 @@
 """Figures of planes: t-SNE, and the loss landscape as contours and as a surface."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import colormaps
@@ -19,7 +19,7 @@ CLASS_COLOURS = (
     "#332288", "#88CCEE", "#44AA99", "#117733", "#999933",
     "#DDCC77", "#CC6677", "#882255", "#AA4499", "#BBBBBB",
 )  # fmt: skip
-MOST_NAMES = 20  # classes whose numbers are written
+MOST_NAMES = 20  # classes whose names are written
 ENTROPY_MARK = {"marker": "o", "facecolors": "none", "edgecolors": "black", "s": 28}
 WEIGHT_MARK = {"marker": "x", "color": "#D40000", "s": 14}
 
@@ -28,7 +28,7 @@ def draw_separations(
     separations: Mapping[str, Separation],
     rows: list[list[str]],
     *,
-    num_classes: int,
+    names: Sequence[str],
     what: str = "test images",
 ) -> Figure:
     """t-SNE of each network's features, coloured by class.
@@ -36,13 +36,15 @@ def draw_separations(
     Args:
         separations: network -> its features in the plane.
         rows: of `eakd_det.analysis.figures.panel_rows`.
+        names: of the classes.
         what: the samples are called.
     """
     figure, panels = panel_figure(rows, (3.6, 3.8))
+    num_classes = len(names)
     colours = CLASS_COLOURS if num_classes <= len(CLASS_COLOURS) else colormaps["viridis"].colors
     colours = ListedColormap(colours).resampled(max(num_classes, 2))
     for name, axes in panels.items():
-        _draw_separation(axes, separations[name], colours)
+        _draw_separation(axes, separations[name], names, colours)
         axes.set_title(
             f"{name}\nCH {separations[name].index:.1f}, top-1 {separations[name].top1:.1f} %"
         )
@@ -60,7 +62,9 @@ def draw_separations(
     return figure
 
 
-def _draw_separation(axes: Axes, separation: Separation, colours: ListedColormap) -> None:
+def _draw_separation(
+    axes: Axes, separation: Separation, names: Sequence[str], colours: ListedColormap
+) -> None:
     x, y = separation.points.numpy().T
     labels = separation.labels.numpy()
     axes.scatter(x, y, c=labels, cmap=colours, vmin=0, vmax=colours.N, s=6, linewidths=0)
@@ -74,7 +78,7 @@ def _draw_separation(axes: Axes, separation: Separation, colours: ListedColormap
     for label in classes if len(classes) <= MOST_NAMES else []:
         place = np.median(x[labels == label]), np.median(y[labels == label])
         box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1}
-        axes.annotate(str(label), place, ha="center", va="center", fontsize=9, bbox=box)
+        axes.annotate(names[label], place, ha="center", va="center", fontsize=9, bbox=box)
     axes.set(xticks=[], yticks=[], aspect="equal")
 
 

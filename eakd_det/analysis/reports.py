@@ -1,6 +1,6 @@
 """From what networks say to figures, their numbers, and a short table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -89,7 +89,7 @@ def report_separation(
     separations: Mapping[str, Separation],
     rows: list[list[str]],
     *,
-    num_classes: int,
+    names: Sequence[str],
     seed: int,
     what: str = "test images",
 ) -> Report:
@@ -97,6 +97,7 @@ def report_separation(
 
     Args:
         rows: of `eakd_det.analysis.figures.panel_rows`.
+        names: of the classes.
         seed: of t-SNE.
         what: the samples are called.
     """
@@ -107,7 +108,7 @@ def report_separation(
             name: {"calinski_harabasz": s.index, "top1": s.top1} for name, s in separations.items()
         },
     }
-    figure = draw_separations(separations, rows, num_classes=num_classes, what=what)
+    figure = draw_separations(separations, rows, names=names, what=what)
     table = [[name, s.index, s.top1] for name, s in separations.items()]
     headers = ["network", "Calinski-Harabasz", "top-1 (%)"]
     return Report({"tsne": (figure, numbers)}, headers, table)
