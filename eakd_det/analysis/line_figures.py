@@ -46,8 +46,8 @@ def draw_segments(
     _teacher_line(left, next(iter(by_teacher.values())), TEACHER_COLOUR)
     for index, parts in enumerate(by_student.values()):
         _teacher_line(right, parts, style(index)["color"])
-    left.set_title(f"{what} by the teacher's entropy")
-    right.set_title(f"{what} by the student's own entropy (dashed: the teacher there)")
+    left.set_title(f"{what} by the teacher's entropy", fontsize=10)
+    right.set_title(f"{what} by the student's own entropy (dashed: the teacher there)", fontsize=10)
     left.set_ylabel("accuracy (%)")
     left_gap.set_ylabel("teacher minus student (points)")
     number = len(next(iter(by_teacher.values())))

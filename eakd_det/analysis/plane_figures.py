@@ -10,7 +10,7 @@ from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from .figures import panel_figure
+from .figures import panel_figure, spread
 from .landscape import Landscape
 from .separation import MARKED_SHARE, Separation
 
@@ -20,6 +20,7 @@ CLASS_COLOURS = (
     "#DDCC77", "#CC6677", "#882255", "#AA4499", "#BBBBBB",
 )  # fmt: skip
 MOST_NAMES = 20  # classes whose names are written
+LINE = 0.045  # height of a name, of that of a panel
 ENTROPY_MARK = {"marker": "o", "facecolors": "none", "edgecolors": "black", "s": 28}
 WEIGHT_MARK = {"marker": "x", "color": "#D40000", "s": 14}
 
@@ -75,11 +76,18 @@ def _draw_separation(
         if marked is not None:
             axes.scatter(x[marked.numpy()], y[marked.numpy()], linewidths=0.8, **mark)
     classes = np.unique(labels)
-    for label in classes if len(classes) <= MOST_NAMES else []:
-        place = np.median(x[labels == label]), np.median(y[labels == label])
-        box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1}
-        axes.annotate(names[label], place, ha="center", va="center", fontsize=9, bbox=box)
+    if len(classes) <= MOST_NAMES:
+        places = [(np.median(x[labels == i]), np.median(y[labels == i]), names[i]) for i in classes]
+        _write_apart(axes, sorted(places, key=lambda place: place[1]), LINE * np.ptp(y))
     axes.set(xticks=[], yticks=[], aspect="equal")
+
+
+def _write_apart(axes: Axes, places: list[tuple[float, float, str]], distance: float) -> None:
+    """Write names at (x, y), rising in y, which is moved so that no two are nearer in it."""
+    box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1}
+    heights = spread([y for _, y, _ in places], distance)
+    for (x, _, name), y in zip(places, heights, strict=True):
+        axes.annotate(name, (x, y), ha="center", va="center", fontsize=8, bbox=box)
 
 
 def draw_contours(
