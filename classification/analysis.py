@@ -1,5 +1,6 @@
 """From the runs of classifiers to what the analyses of `eakd_det.analysis` look at."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ from eakd_det.analysis.runs import Run
 from eakd_det.analysis.samples import Samples
 from eakd_det.detectors import use_available_device
 from eakd_det.errors import UserError
-from eakd_det.inference import freeze
+from eakd_det.inference import fold_batch_norms, freeze
 
 from .config import load_config
 from .data import Indices, read_images
@@ -162,18 +163,26 @@ def collect_samples(networks: list[Network], loader: ViewLoader) -> list[Samples
 def plane_loss(network: Network, batches: list[tuple[Tensor, Tensor]], seed: int) -> Loss:
     """The mean cross-entropy of images and labels as a function of the place in a plane of weights.
 
+    Batch norms are folded into the convolutions before them, which is faster and leaves the plane
+    as it is: a direction is scaled to the norm of its filter, whatever factor that has got. Only
+    where the factor is negative does a filter go the other way, which is as random.
+
     Args:
         network: the centre of the plane (`WeightPlane`); it is not changed.
         batches: images (N, 3, H, W) and labels (N,), on the network's device.
         seed: of the directions.
     """
-    plane, number = WeightPlane(network.model, seed), sum(len(labels) for _, labels in batches)
+    model = copy.deepcopy(network.model)
+    fold_batch_norms(model)
+    model.to(memory_format=torch.channels_last)
+    batches = [(x.contiguous(memory_format=torch.channels_last), y) for x, y in batches]
+    plane, number = WeightPlane(model, seed), sum(len(labels) for _, labels in batches)
 
     @torch.no_grad()
     def loss(alpha: float, beta: float) -> float:
         weights = plane.weights(alpha, beta)
         losses = [
-            F.cross_entropy(functional_call(network.model, weights, (x,)), labels, reduction="sum")
+            F.cross_entropy(functional_call(model, weights, (x,)), labels, reduction="sum")
             for x, labels in batches
         ]
         return sum(losses).item() / number

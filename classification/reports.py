@@ -1,10 +1,12 @@
 """The analyses of classifiers, from their networks to a report."""
 
-import torch
+from collections.abc import Iterator
+from functools import partial
+
 from tqdm import tqdm
 
 from eakd_det.analysis.figures import panel_rows
-from eakd_det.analysis.landscape import explore
+from eakd_det.analysis.landscape import SIZES, Landscape, explore
 from eakd_det.analysis.reports import (
     Report,
     report_landscapes,
@@ -62,8 +64,8 @@ def separation_of(networks: Networks, *, num_images: int, seed: int) -> Report:
 
 def landscape_of(
     networks: Networks, *, size: int, half_width: float, level: float, num_images: int, seed: int
-) -> Report:
-    """The loss of training images around each network, with a bar of progress.
+) -> Iterator[Report]:
+    """The loss of training images around each network, with a bar of progress for each grid.
 
     Args:
         size, half_width: of the grid, as `explore` takes them.
@@ -71,33 +73,36 @@ def landscape_of(
         num_images: at most; a random choice that is always the same.
         seed: of the directions, which networks of one architecture share.
 
+    Yields:
+        A report for each grid of SIZES up to that size.
+
     Raises:
         UserError: a loss is not finite.
     """
     batches = training_batches(networks.cfg, num_images)
-    landscapes = {}
-    with tqdm(total=size**2 * len(networks.all), unit="points", desc="landscape") as bar:
-        for network in networks.all:
-            bar.set_postfix_str(network.label)
-            loss = plane_loss(network, batches, seed)
-            landscapes[network.label] = explore(
-                loss, size=size, half_width=half_width, done=bar.update
-            )
-    setting = {
-        "images": sum(len(labels) for _, labels in batches),
-        "half_width": half_width,
-        "seed": seed,
-        "device": networks.cfg.MODEL.DEVICE,
-        "torch": torch.__version__,
-    }
-    return report_landscapes(
-        landscapes,
-        _rows(networks),
-        _trajectories(networks),
+    report = partial(
+        report_landscapes,
+        rows=_rows(networks),
+        runs=_trajectories(networks),
         level=level,
         teacher=None if networks.teacher is None else networks.teacher.label,
-        setting=setting,
+        setting={
+            "images": sum(len(labels) for _, labels in batches),
+            "half_width": half_width,
+            "seed": seed,
+        },
     )
+    losses = {network.label: plane_loss(network, batches, seed) for network in networks.all}
+    found: dict[str, list[Landscape]] = {name: [] for name in losses}
+    for n in SIZES[: SIZES.index(size) + 1]:
+        coarser = {name: of[-1] if of else None for name, of in found.items()}
+        total = sum(n**2 - (0 if x is None else x.losses.size) for x in coarser.values())
+        with tqdm(total=total, unit="point", desc=f"landscape {n} x {n}") as bar:
+            for name, loss in losses.items():
+                bar.set_postfix_str(name)
+                options = {"coarser": coarser[name], "done": bar.update}
+                found[name].append(explore(loss, n, half_width=half_width, **options))
+        yield report(found)
 
 
 def _rows(networks: Networks) -> list[list[str]]:

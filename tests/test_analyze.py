@@ -1,62 +1,63 @@
-"""tools/analyze.py as a user calls it, on a tiny run."""
+"""tools/analyze.py on a tiny run."""
 
+import importlib.util
 import json
 import re
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from PIL import Image
 
 from eakd_det.config import stock_config
+from eakd_det.errors import UserError
 
 TEACHER = """
 VERSION: 2
-OUTPUT_DIR: teacher
+OUTPUT_DIR: out/alone
 MODEL: {NAME: resnet8}
 DATASET: {NAME: digits, TRAIN_SIZE: 256}
-SOLVER: {EPOCHS: 2, BATCH_SIZE: 16}
+SOLVER: {EPOCHS: 2, BATCH_SIZE: 16, KEEP_CHECKPOINTS: 0}
 """
 STUDENT = """
 _BASE_: teacher.yaml
-OUTPUT_DIR: out/KD/pair
+OUTPUT_DIR: out/EA-KD
 TEACHER: {CONFIG_FILE: teacher.yaml}
-SOLVER: {EPOCHS: 3, BATCH_SIZE: 8, KEEP_CHECKPOINTS: 0}
+SOLVER: {EPOCHS: 3, BATCH_SIZE: 8}
 DISTILL:
   METHODS: ("KD",)
-"""
-EA = """
-_BASE_: student.yaml
-OUTPUT_DIR: out/EA-KD/pair
-DISTILL:
   EA: {ENABLED: True}
 """
 
 
 @pytest.fixture
-def runs(call_tool, tmp_path):
-    """A teacher and two students with their checkpoints, in the folder of the tools."""
-    for name, text in [("teacher", TEACHER), ("student", STUDENT), ("ea", EA)]:
-        (tmp_path / f"{name}.yaml").write_text(text)
-    for name in ("student", "ea"):
-        code, out, err = call_tool("train_classifier.py", "--config-file", f"{name}.yaml")
-        assert code == 0, out + err
+def runs(call_tool, tmp_path, monkeypatch):
+    """A teacher, trained on the way, and a student with its checkpoints; the working folder."""
+    (tmp_path / "teacher.yaml").write_text(TEACHER)
+    (tmp_path / "student.yaml").write_text(STUDENT)
+    code, out, err = call_tool("train_classifier.py", "--config-file", "student.yaml")
+    assert code == 0, out + err
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
-def analyze(call_tool):
-    """Calls the tool; its output, and what it wrote, by name."""
+def analyze(monkeypatch, capsys):
+    """Calls the tool in this process; its output."""
+    path = Path(__file__).parent.parent / "tools" / "analyze.py"
+    spec = importlib.util.spec_from_file_location("analyze", path)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
 
-    def call(*arguments, code=0):
-        result, out, err = call_tool("analyze.py", *arguments)
-        assert result == code, out + err
-        return out if code == 0 else err
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["analyze.py", *arguments])
+        tool.main()
+        return capsys.readouterr().out
 
     return call
-
-
-KD, EA_KD = "out/KD/pair", "out/EA-KD/pair"
 
 
 def check_figures(folder, *names):
@@ -69,70 +70,72 @@ def check_figures(folder, *names):
 
 
 def test_every_command_on_a_real_run(runs, analyze):
-    results = [json.loads((runs / p / "result.json").read_text()) for p in (KD, EA_KD)]
+    result = json.loads((runs / "out" / "EA-KD" / "result.json").read_text())
 
-    out = analyze("entropy-segments", KD, EA_KD)
-    (numbers,) = check_figures(runs / KD / "analysis", "entropy_segments")
+    out = analyze("entropy-segments", "out/EA-KD", "out/alone")
+    (numbers,) = check_figures(runs / "out" / "EA-KD" / "analysis", "entropy_segments")
     assert re.search(r"EA-KD +teacher +[+-][\d.]+ \[", out) and "entropy_segments.svg" in out
-    for name, result in zip(("KD", "EA-KD"), results, strict=True):
-        for order in ("by_teacher_entropy", "by_student_entropy"):
-            parts = numbers[order][name]
-            assert sum(s["number"] for s in parts) == numbers["samples"] == 500
-            for who, key in (("student", "top1"), ("teacher", "teacher_top1")):
-                mean = sum(s["number"] * s[who][0] for s in parts) / 500
-                assert mean == pytest.approx(result[key], abs=0.21)  # one image: the sums' order
+    for order in ("by_teacher_entropy", "by_student_entropy"):
+        parts = numbers[order]["EA-KD"]
+        assert sum(s["number"] for s in parts) == numbers["samples"] == 500
+        for who, key in (("student", "top1"), ("teacher", "teacher_top1")):
+            mean = sum(s["number"] * s[who][0] for s in parts) / 500
+            assert mean == pytest.approx(result[key], abs=0.21)  # one image, by rounding
+    # The teacher beside itself has no gap.
+    assert all(s["gap"][0] == 0 for s in numbers["by_teacher_entropy"]["alone"])
 
-    out = analyze("tsne", KD, EA_KD, "--num-images", "120", "--output-dir", "pictures/tsne")
+    options = ("--num-images", "120", "--output-dir", "pictures/tsne")
+    out = analyze("tsne", "out/EA-KD", "--teacher", "out/alone", *options)
     (numbers,) = check_figures(runs / "pictures" / "tsne", "tsne")
-    assert list(numbers["networks"]) == ["KD", "EA-KD", "teacher"] and numbers["samples"] == 120
-    assert f"{numbers['networks']['KD']['calinski_harabasz']:.4g}" in out
+    assert list(numbers["networks"]) == ["EA-KD", "teacher"] and numbers["samples"] == 120
+    assert f"{numbers['networks']['EA-KD']['calinski_harabasz']:.4g}" in out
 
-    checkpoints = [f"{run}/model_{i:07d}.pth" for run in (KD, EA_KD) for i in (31, 95)]
-    options = ("--grid", "11", "--num-images", "64", "--output-dir", "pictures/landscape")
+    checkpoints = [f"X=out/EA-KD/model_{i:07d}.pth" for i in (31, 95)]
+    options = ("--grid", "21", "--num-images", "32", "--output-dir", "pictures/landscape")
     out = analyze("landscape", *checkpoints, *options)
     names = ("landscape_contours", "landscape_surfaces", "landscape_area")
     numbers, grids, areas = check_figures(runs / "pictures" / "landscape", *names)
-    assert list(grids) == list(numbers["networks"]) and numbers["images"] == 64
-    assert list(grids)[1::3] == ["KD, iteration 96", "teacher"]
-    assert set(areas["runs"]) == {"KD", "EA-KD"} and set(areas["runs"]["KD"]) == {"32", "96"}
-    ((last,),) = (of for name, of in numbers["networks"].items() if name == "KD, iteration 96")
-    assert areas["runs"]["KD"]["96"] == last["area"]
-    assert f"{last['variance']:.4g}" in out
+    assert list(grids) == ["X, iteration 32", "X, iteration 96", "teacher"]
+    assert len(grids["teacher"]["losses"]) == 21 and numbers["images"] == 32
+    for iteration in ("32", "96"):
+        coarse, fine = numbers["networks"][f"X, iteration {iteration}"]
+        assert (coarse["points"], fine["points"]) == (121, 441)
+        assert coarse["loss"] == fine["loss"]
+        assert areas["runs"]["X"][iteration] == fine["area"]
+        assert f"{coarse['variance']:.4g}" in out and f"{fine['variance']:.4g}" in out
+    assert areas["teacher"] == numbers["networks"]["teacher"][1]["area"]
 
-    out = analyze("dynamics", KD, f"EA={EA_KD}")
-    numbers = json.loads((runs / KD / "analysis" / "dynamics.json").read_text())
-    assert list(numbers) == ["KD", "EA"] and set(numbers["KD"]) == {"images"}
+    out = analyze("dynamics", "EA=out/EA-KD", "--output-dir", "pictures/dynamics")
+    (numbers,) = check_figures(runs / "pictures" / "dynamics", "dynamics")
+    assert list(numbers) == ["EA"] and list(numbers["EA"]) == ["images"]
     assert numbers["EA"]["images"]["iteration"] == [19, 39, 59, 79]
     assert re.search(r"EA +images +[\d.]+ -> [\d.]+", out)
 
 
-def test_mistakes_are_a_sentence(analyze, tmp_path):
-    err = analyze("tsne", "nowhere", code=1)
+def test_a_mistake_is_a_sentence(call_tool):
+    code, _, err = call_tool("analyze.py", "tsne", "nowhere")
+    assert code == 1 and "Traceback" not in err
     assert err.splitlines()[-1].startswith("error: There is no run folder or checkpoint 'nowhere'")
-    (tmp_path / "empty").mkdir()
-    err = analyze("dynamics", "empty", code=1)
-    assert "error: There is no empty/metrics.json" in err and "Traceback" not in err
-    err = analyze("landscape", "empty", "--grid", "12", code=2)
-    assert "--grid: invalid choice: 12" in err
 
 
-def test_detection(cli_cfg, analyze, tmp_path):
-    """The weights of a student are random: what is drawn is not looked at here."""
-    cfg, run = cli_cfg, tmp_path / "run"
-    cfg.DATASETS.TEST = ("digits_det_train",)
+def test_detection(run_cfg, scenes, analyze):
+    """The weights of the student are random: what is drawn is not looked at here."""
+    cfg, run = run_cfg, Path(run_cfg.OUTPUT_DIR)
+    cfg.DATASETS.TEST = (scenes[0],)
     (run / "config.yaml").write_text(cfg.dump())
     student = build_model(stock_config(cfg))
     torch.save({"model": student.state_dict()}, run / "model_final.pth")
 
-    out = analyze("detection", "KD=run", "--num-objects", "12")
+    out = analyze("detection", f"KD={run}", "--num-objects", "12")
     assert re.search(r"teacher +\d", out) and re.search(r"KD +\d", out)
     names = ("ap_segments", "entropy_segments", "tsne", "gallery")
     *_, tsne, gallery = check_figures(run / "analysis", *names)
     assert tsne["samples"] == 12 and gallery["student"] == "KD"
 
-    data = tmp_path / "data" / "digits_det"
-    files = ["--val-json", str(data / "annotations" / "train.json")]
-    assert "belong together" in analyze("detection", "run", *files, code=1)
-    images = ["--val-images", str(data / "train")]
-    again = analyze("detection", "KD=run", "--num-objects", "12", *files, *images)
-    assert again.split("\n\n")[0] == out.split("\n\n")[0]
+    json_file = MetadataCatalog.get(scenes[0]).json_file
+    files = ["--val-json", json_file]
+    with pytest.raises(UserError, match="belong together"):
+        analyze("detection", str(run), *files)
+    images = ["--val-images", str(Path(json_file).parents[1] / "train")]
+    again = analyze("detection", f"KD={run}", "--num-objects", "12", *files, *images)
+    assert again.splitlines()[:4] == out.splitlines()[:4]

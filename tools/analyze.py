@@ -31,15 +31,15 @@ from eakd_det.errors import UserError
 
 
 def entropy_segments(args, runs):
-    return segments_of(networks_of(args, runs))
+    yield segments_of(networks_of(args, runs))
 
 
 def tsne(args, runs):
-    return separation_of(networks_of(args, runs), num_images=args.num_images, seed=args.seed)
+    yield separation_of(networks_of(args, runs), num_images=args.num_images, seed=args.seed)
 
 
 def landscape(args, runs):
-    return landscape_of(
+    yield from landscape_of(
         networks_of(args, runs),
         size=args.grid,
         half_width=args.half_width,
@@ -50,13 +50,13 @@ def landscape(args, runs):
 
 
 def dynamics(args, runs):
-    return report_dynamics(runs)
+    yield report_dynamics(runs)
 
 
 def detection(args, runs):
     if bool(args.val_json) != bool(args.val_images):
         raise UserError("--val-json and --val-images belong together.")
-    return analyze_detectors(
+    yield analyze_detectors(
         runs,
         config_file=args.config_file,
         teacher=teacher_of(args),
@@ -165,7 +165,7 @@ def add_detection_parser(commands):
 
 
 def add_command(commands, name, function, summary, *, has_networks=True):
-    """A parser with what the commands share; `function(args, runs)` gives a Report."""
+    """A parser with what the commands share; `function(args, runs)` yields Reports."""
     parser = commands.add_parser(name, help=summary, description=summary)
     parser.set_defaults(function=function)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="[LABEL=]PATH")
@@ -194,10 +194,10 @@ def main():
     args = parse_arguments()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     runs = find_runs(args.runs)
-    report = args.function(args, runs)
-    print(report.table())
-    for path in report.write(args.output_dir or os.path.join(runs[0].folder, "analysis")):
-        print(path)
+    folder = args.output_dir or os.path.join(runs[0].folder, "analysis")
+    for report in args.function(args, runs):  # the next one, if any, replaces its figures
+        paths = report.write(folder)
+        print(f"{report.table()}\n\n{chr(10).join(paths)}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ import numpy as np
 
 from ..errors import UserError
 
-COARSEST = 11  # points of an axis of the first grid
-SIZES = (11, 21, 41, 81)  # each halves the steps of the one before
+SIZES = (11, 21, 41, 81)  # points of an axis; each grid halves the steps of the last
 
 Loss = Callable[[float, float], float]
 
@@ -75,34 +74,32 @@ def _share_below(corners: np.ndarray, level: float) -> np.ndarray:
 
 
 def explore(
-    loss: Loss, *, size: int, half_width: float = 1.0, done: Callable[[], object] = lambda: None
-) -> list[Landscape]:
-    """Evaluate a loss over the square |alpha|, |beta| <= half_width, coarse first.
+    loss: Loss,
+    size: int,
+    *,
+    half_width: float = 1.0,
+    coarser: Landscape | None = None,
+    done: Callable[[], object] = lambda: None,
+) -> Landscape:
+    """Evaluate a loss over the square |alpha|, |beta| <= half_width.
 
     Args:
-        loss: of (alpha, beta); asked once for each point.
-        size: n of the last grid, of SIZES.
-        done: called after each point.
-
-    Returns:
-        The landscapes of growing size, each with the points of those before.
+        loss: of (alpha, beta).
+        size: n, odd.
+        coarser: of the same loss and square, with half the steps; its points are taken over.
+        done: called after each point that is computed.
 
     Raises:
         UserError: a loss is not finite.
     """
-    known: dict[tuple[float, float], float] = {}
-    landscapes = []
-    for n in SIZES[: SIZES.index(size) + 1]:
-        # Of integers, so that the coordinates of a grid are those of the next one bit for bit.
-        places = (np.arange(n) - n // 2) / (n // 2)
-        for beta in places:
-            for alpha in places:
-                if (alpha, beta) not in known:
-                    known[alpha, beta] = _finite(loss, half_width * alpha, half_width * beta)
-                    done()
-        losses = np.array([[known[alpha, beta] for alpha in places] for beta in places])
-        landscapes.append(Landscape(half_width * places, losses))
-    return landscapes
+    coordinates = half_width * (np.arange(size) - size // 2) / (size // 2)
+    losses = np.full((size, size), np.nan)
+    if coarser is not None:
+        losses[::2, ::2] = coarser.losses
+    for i, j in np.argwhere(np.isnan(losses)):
+        losses[i, j] = _finite(loss, coordinates[j], coordinates[i])
+        done()
+    return Landscape(coordinates, losses)
 
 
 def _finite(loss: Loss, alpha: float, beta: float) -> float:

@@ -46,8 +46,8 @@ def draw_segments(
     _teacher_line(left, next(iter(by_teacher.values())), TEACHER_COLOUR)
     for index, parts in enumerate(by_student.values()):
         _teacher_line(right, parts, style(index)["color"])
-    left.set_title(f"{what} by the teacher's entropy", fontsize=10)
-    right.set_title(f"{what} by the student's own entropy (dashed: the teacher there)", fontsize=10)
+    left.set_title(f"{what} by the teacher's entropy")
+    right.set_title(f"{what} by each student's entropy (dashed: teacher)")
     left.set_ylabel("accuracy (%)")
     left_gap.set_ylabel("teacher minus student (points)")
     number = len(next(iter(by_teacher.values())))
@@ -71,7 +71,7 @@ def draw_segments(
         )
     gaps = ", ".join(f"{name} {parts[-1].gap[0]:+.1f}" for name, parts in by_teacher.items())
     figure.suptitle(
-        f"Teacher ahead where it is least sure: {gaps} points\n"
+        f"Teacher minus student where the teacher is least sure: {gaps} points\n"
         f"(entropies at temperature {temperature:g}; bars are 95 % intervals)"
     )
     return figure

@@ -51,8 +51,8 @@ def draw_separations(
         )
     share, number = f"{100 * MARKED_SHARE:g} %", len(next(iter(separations.values())).labels)
     handles = [
-        panels[rows[0][0]].scatter([], [], **ENTROPY_MARK, label=f"highest {share} of its entropy"),
-        panels[rows[0][0]].scatter([], [], **WEIGHT_MARK, label=f"highest {share} of $w_{{EA}}$"),
+        panels[rows[0][0]].scatter([], [], **ENTROPY_MARK, label=f"{share} of highest entropy"),
+        panels[rows[0][0]].scatter([], [], **WEIGHT_MARK, label=f"{share} of highest $w_{{EA}}$"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     figure.suptitle(
@@ -68,7 +68,8 @@ def _draw_separation(
 ) -> None:
     x, y = separation.points.numpy().T
     labels = separation.labels.numpy()
-    axes.scatter(x, y, c=labels, cmap=colours, vmin=0, vmax=colours.N, s=6, linewidths=0)
+    dots = {"s": 6, "linewidths": 0, "rasterized": True}  # thousands would make a large SVG
+    axes.scatter(x, y, c=labels, cmap=colours, vmin=0, vmax=colours.N, **dots)
     for marked, mark in [
         (separation.highest_entropy, ENTROPY_MARK),
         (separation.highest_weight, WEIGHT_MARK),
@@ -76,9 +77,12 @@ def _draw_separation(
         if marked is not None:
             axes.scatter(x[marked.numpy()], y[marked.numpy()], linewidths=0.8, **mark)
     classes = np.unique(labels)
+    half = 0.53 * max(np.ptp(x), np.ptp(y))  # a square, so that panels have the same size
+    middle_x, middle_y = (x.max() + x.min()) / 2, (y.max() + y.min()) / 2
+    axes.set(xlim=(middle_x - half, middle_x + half), ylim=(middle_y - half, middle_y + half))
     if len(classes) <= MOST_NAMES:
         places = [(np.median(x[labels == i]), np.median(y[labels == i]), names[i]) for i in classes]
-        _write_apart(axes, sorted(places, key=lambda place: place[1]), LINE * np.ptp(y))
+        _write_apart(axes, sorted(places, key=lambda place: place[1]), LINE * 2 * half)
     axes.set(xticks=[], yticks=[], aspect="equal")
 
 
@@ -114,7 +118,7 @@ def draw_contours(
         axes.plot(0, 0, marker="+", color="white", markersize=9)
         axes.set_title(f"{name}\n{_summary(landscape, level)}", fontsize=9)
         axes.set(aspect="equal", xlabel=r"$\alpha$ (filter norms)", ylabel=r"$\beta$")
-        axes.label_outer()
+        _few_ticks(axes, landscape)
     bar = figure.colorbar(ScalarMappable(norm, "viridis"), ax=list(panels.values()), ticks=ticks)
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     bar.set_label("cross-entropy (nats, log scale)")
@@ -137,13 +141,15 @@ def draw_surfaces(
         losses = landscape.losses.clip(norm.vmin, norm.vmax)
         colours = colormaps["viridis"](norm(losses))
         z = np.log10(losses)  # matplotlib has no logarithmic axis in 3-D
-        axes.plot_surface(x, y, z, facecolors=colours, rstride=1, cstride=1, linewidth=0)
+        options = {"rstride": 1, "cstride": 1, "linewidth": 0, "rasterized": True}
+        axes.plot_surface(x, y, z, facecolors=colours, **options)
         axes.set_zlim(np.log10(norm.vmin), np.log10(norm.vmax))
         axes.set_zticks(np.log10(ticks), [f"{tick:g}" for tick in ticks], fontsize=7)
         axes.set_title(f"{name}\n{_summary(landscape, level)}", fontsize=9)
-        axes.set_xlabel(r"$\alpha$", labelpad=-6)
-        axes.set_ylabel(r"$\beta$", labelpad=-6)
+        axes.set_xlabel(r"$\alpha$", labelpad=-8)
+        axes.set_ylabel(r"$\beta$", labelpad=-8)
         axes.tick_params(axis="both", labelsize=7, pad=-2)
+        _few_ticks(axes, landscape)
     figure.suptitle("Loss around each network: cross-entropy (nats, log scale)", fontsize=10)
     return figure
 
@@ -157,6 +163,12 @@ def _scale(landscapes: Mapping[str, Landscape]) -> tuple[LogNorm, list[float]]:
     return norm, [tick for tick in ticks if norm.vmin <= tick <= norm.vmax]
 
 
+def _few_ticks(axes: Axes, landscape: Landscape) -> None:
+    ends = [landscape.coordinates[0], 0, landscape.coordinates[-1]]
+    axes.set(xticks=ends, yticks=ends)
+
+
 def _summary(landscape: Landscape, level: float) -> str:
-    area = landscape.area_below(level)
-    return rf"$\sigma^2$ {landscape.variance:.3g}, Area@{level:g} {area:.3f}"
+    variance, area = landscape.variance, landscape.area_below(level)
+    shown = f"{variance:.3g}" if variance < 1000 else f"{variance:.0f}"
+    return rf"$\sigma^2$ {shown}, Area@{level:g} {area:.3f}"

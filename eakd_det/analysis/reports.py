@@ -116,9 +116,9 @@ def report_separation(
 
 def report_landscapes(
     landscapes: Mapping[str, list[Landscape]],
-    rows: list[list[str]],
-    areas: Mapping[str, Mapping[int, str]],
     *,
+    rows: list[list[str]],
+    runs: Mapping[str, Mapping[int, str]],
     level: float,
     teacher: str | None,
     setting: Mapping[str, Any],
@@ -128,7 +128,7 @@ def report_landscapes(
     Args:
         landscapes: network -> its landscapes, of growing size.
         rows: of `eakd_det.analysis.figures.panel_rows`.
-        areas: run -> iteration -> network, of runs with several checkpoints.
+        runs: name -> iteration -> network, of runs with several checkpoints.
         level: of Area@level.
         teacher: which network is.
         setting: for the numbers.
@@ -147,10 +147,10 @@ def report_landscapes(
         "landscape_contours": (draw_contours(finest, rows, level=level), numbers),
         "landscape_surfaces": (draw_surfaces(finest, rows, level=level), grids),
     }
-    if areas:
+    if runs:
         lines = {
             run: {step: finest[name].area_below(level) for step, name in of.items()}
-            for run, of in areas.items()
+            for run, of in runs.items()
         }
         own = None if teacher is None else finest[teacher].area_below(level)
         figure = draw_areas(lines, own, level=level)
@@ -160,7 +160,9 @@ def report_landscapes(
         for name, x in finest.items()
     ]
     headers = ["network", "loss", "variance", f"Area@{level:g}"]
-    headers += ["by the grid before", ""] if len(next(iter(landscapes.values()))) > 1 else []
+    headers += (
+        ["variance, coarser", "Area, coarser"] if len(next(iter(landscapes.values()))) > 1 else []
+    )
     return Report(figures, headers, table)
 
 

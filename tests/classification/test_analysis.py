@@ -168,6 +168,21 @@ def test_the_loss_on_the_plane_is_that_of_a_network_with_those_weights(small):
         assert loss(*place) == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_filter_of_a_negative_norm_goes_the_other_way(small):
+    """Folded batch norms change a direction in nothing else."""
+    network, batches = small
+    network.model.bn1.weight[3] *= -1
+    place = 0.4, 0.6
+    weights = WeightPlane(network.model, 0).weights(*place)
+    own = network.model.conv1.weight[3]
+    weights["conv1.weight"][3] = 2 * own - weights["conv1.weight"][3]
+    other = build_classifier("resnet8", 10).eval()
+    other.load_state_dict(network.model.state_dict() | weights)
+    images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    expected = nn.functional.cross_entropy(other(images), labels).item()
+    assert plane_loss(network, batches, 0)(*place) == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_plane_s_loss_leaves_the_network_as_it_was(small):
     network, batches = small
     before = {name: x.clone() for name, x in network.model.state_dict().items()}
