@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .dynamics import Dynamics
 from .figures import TEACHER_COLOUR, label_ends, style, thinned, tidy
-from .segments import Segment
+from .segments import NUM_SEGMENTS, Segment
 
 MOST_POINTS = 150  # of a line of a training
 DYNAMICS_TITLES = {
@@ -35,46 +35,36 @@ def draw_segments(
     """
     figure = Figure(figsize=(11, 7.2), layout="constrained")
     (left, right), (left_gap, right_gap) = figure.subplots(2, 2, sharex=True, sharey="row")
-    for axes, gap_axes, segments in [
-        (left, left_gap, by_teacher),
-        (right, right_gap, by_student),
-    ]:
+    sides = [(left, left_gap, by_teacher), (right, right_gap, by_student)]
+    for axes, gap_axes, segments in sides:
         for index, parts in enumerate(segments.values()):
             _errors(axes, [s.student for s in parts], index, len(segments))
             _errors(gap_axes, [s.gap for s in parts], index, len(segments))
+            _teacher_line(axes, parts, None if axes is left else index)
         gap_axes.axhline(0, color=TEACHER_COLOUR, linewidth=1)
-    _teacher_line(left, next(iter(by_teacher.values())), TEACHER_COLOUR)
-    for index, parts in enumerate(by_student.values()):
-        _teacher_line(right, parts, style(index)["color"])
-    left.set_title(f"{what} by the teacher's entropy")
+        gap_axes.set_xticks(range(1, NUM_SEGMENTS + 1))
+        gap_axes.set_xlabel(f"tenths of the {what}: 1 the surest, {NUM_SEGMENTS} the least sure")
+        tidy(axes)
+        tidy(gap_axes)
+    left.set_title(f"{what} by the teacher's entropy (dashed: teacher)")
     right.set_title(f"{what} by each student's entropy (dashed: teacher)")
     left.set_ylabel("accuracy (%)")
     left_gap.set_ylabel("teacher minus student (points)")
-    number = len(next(iter(by_teacher.values())))
-    for axes in (left_gap, right_gap):
-        axes.set_xticks(range(1, number + 1))
-        axes.set_xlabel(f"part of {number}: 1 the surest {what}, {number} the least sure")
-    for axes in (left, right, left_gap, right_gap):
-        tidy(axes)
-    figure.canvas.draw()  # sets the limits and sizes by which labels are placed
-    for axes, segments in [(left, by_teacher), (right, by_student)]:
-        ends = [
-            (p[-1].student[0], n, style(i)["color"]) for i, (n, p) in enumerate(segments.items())
-        ]
-        if axes is left:
-            ends.append((next(iter(by_teacher.values()))[-1].teacher[0], "teacher", TEACHER_COLOUR))
-        label_ends(axes, ends)
-    for axes, segments in [(left_gap, by_teacher), (right_gap, by_student)]:
-        label_ends(
-            axes,
-            [(p[-1].gap[0], n, style(i)["color"]) for i, (n, p) in enumerate(segments.items())],
-        )
     gaps = ", ".join(f"{name} {parts[-1].gap[0]:+.1f}" for name, parts in by_teacher.items())
     figure.suptitle(
         f"Teacher minus student where the teacher is least sure: {gaps} points\n"
         f"(entropies at temperature {temperature:g}; bars are 95 % intervals)"
     )
+    figure.canvas.draw()  # sets the limits and sizes by which labels are placed
+    for axes, gap_axes, segments in sides:
+        label_ends(axes, _ends({name: parts[-1].student[0] for name, parts in segments.items()}))
+        label_ends(gap_axes, _ends({name: parts[-1].gap[0] for name, parts in segments.items()}))
     return figure
+
+
+def _ends(last: Mapping[str, float]) -> list[tuple[float, str, str]]:
+    """For `label_ends`: the last values of runs, in their order."""
+    return [(y, name, style(i)["color"]) for i, (name, y) in enumerate(last.items())]
 
 
 def _errors(axes: Axes, estimates: list[tuple[float, float, float]], index: int, of: int) -> None:
@@ -89,7 +79,9 @@ def _errors(axes: Axes, estimates: list[tuple[float, float, float]], index: int,
     axes.errorbar(x, y, bars, **style(index), markersize=5, elinewidth=1, linewidth=1.5)
 
 
-def _teacher_line(axes: Axes, segments: list[Segment], colour: str) -> None:
+def _teacher_line(axes: Axes, segments: list[Segment], index: int | None) -> None:
+    """The teacher's accuracy; in parts that are a student's own, in the colour of that."""
+    colour = TEACHER_COLOUR if index is None else style(index)["color"]
     y = [segment.teacher[0] for segment in segments]
     axes.plot(range(1, len(y) + 1), y, color=colour, linestyle="--", linewidth=1.2)
 
@@ -145,11 +137,10 @@ def draw_areas(
     """
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    ends = []
-    for index, (name, by_iteration) in enumerate(areas.items()):
+    for index, by_iteration in enumerate(areas.values()):
         x, y = zip(*sorted(by_iteration.items()), strict=True)
         axes.plot(x, y, **style(index))
-        ends.append((y[-1], name, style(index)["color"]))
+    ends = _ends({name: of[max(of)] for name, of in areas.items()})
     if teacher is not None:
         axes.axhline(teacher, color=TEACHER_COLOUR, linestyle="--")
         ends.append((teacher, "teacher", TEACHER_COLOUR))

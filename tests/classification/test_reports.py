@@ -1,0 +1,75 @@
+"""classification.reports: what each analysis asks of the networks."""
+
+import pytest
+import torch
+
+from classification.analysis import Network, Networks
+from classification.models import build_classifier
+from classification.reports import landscape_of, segments_of, separation_of
+from eakd_det.analysis.runs import Run
+from eakd_det.errors import UserError
+
+
+@pytest.fixture
+def networks(cfg):
+    """Two checkpoints of a run and a teacher."""
+    found = []
+    for i, name in enumerate(("early", "late", "teacher")):
+        torch.manual_seed(i)
+        model = build_classifier("resnet8", 10).eval().requires_grad_(False)
+        run = Run(name, "KD", "KD", f"{name}.pth")
+        found.append(Network(name, model, None if name == "teacher" else run))
+    return Networks(cfg, found[2], found[:2])
+
+
+@pytest.fixture
+def seen(networks):
+    """Label -> images that its network has answered."""
+    counts = dict.fromkeys(["early", "late", "teacher"], 0)
+    for network in networks.all:
+
+        def count(_, args, output, label=network.label):
+            counts[label] += len(args[0])
+
+        network.model.register_forward_hook(count)
+    return counts
+
+
+def test_segments_need_one_answer_to_each_test_image(networks, seen):
+    report = segments_of(networks)
+    assert seen == {"early": 500, "late": 500, "teacher": 500}
+    assert [row[:2] for row in report.rows][::2] == [["early", "teacher"], ["early", "student"]]
+    with pytest.raises(UserError, match="--teacher"):
+        segments_of(Networks(networks.cfg, None, networks.students))
+
+
+def test_separation_needs_one_answer_to_each_chosen_image(networks, seen):
+    report = separation_of(networks, num_images=60, seed=0)
+    assert seen == {"early": 60, "late": 60, "teacher": 60}
+    assert [row[0] for row in report.rows] == ["early", "late", "teacher"]
+    alone = separation_of(Networks(networks.cfg, None, networks.students), num_images=60, seed=0)
+    assert [row[1] for row in alone.rows] == [row[1] for row in report.rows[:2]]
+
+
+def test_landscapes_come_coarse_first_and_compute_each_point_once(networks, monkeypatch):
+    asked = []
+
+    def bowl(network, batches, seed):
+        def loss(alpha, beta):
+            asked.append((network.label, alpha, beta))
+            return 1 + alpha**2 + beta**2
+
+        return loss
+
+    monkeypatch.setattr("classification.reports.plane_loss", bowl)
+    monkeypatch.setattr(Run, "iteration", lambda run: {"early": 10, "late": 20}[run.label])
+    options = {"half_width": 0.5, "level": 1.2, "num_images": 9, "seed": 0}
+    coarse, fine = landscape_of(networks, size=21, **options)
+    assert len(asked) == len(set(asked)) == 3 * 21 * 21
+    assert {abs(x) for _, *place in asked[: 3 * 121] for x in place} <= {0, 0.1, 0.2, 0.3, 0.4, 0.5}
+    for report, points in ((coarse, 121), (fine, 441)):
+        _, numbers = report.figures["landscape_contours"]
+        assert numbers["networks"]["late"][-1]["points"] == points
+        assert (numbers["images"], numbers["half_width"]) == (9, 0.5)
+        _, areas = report.figures["landscape_area"]
+        assert set(areas["runs"]["KD"]) == {10, 20}
