@@ -58,8 +58,8 @@ def separation_of(networks: Networks, *, num_images: int, seed: int) -> Report:
             temperature=networks.cfg.DISTILL.EA.TEMPERATURE,
             seed=seed,
         )
-    num_classes = source_of(networks.cfg.DATASET.NAME).num_classes
-    return report_separation(separations, _rows(networks), num_classes=num_classes, seed=seed)
+    names = [str(i) for i in range(source_of(networks.cfg.DATASET.NAME).num_classes)]
+    return report_separation(separations, _rows(networks), names=names, seed=seed)
 
 
 def landscape_of(

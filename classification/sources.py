@@ -1,7 +1,6 @@
 """Where the image sets come from: torchvision, scikit-learn and Debian."""
 
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,11 +11,11 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
+from eakd_det.data.fashion_mnist import FETCH_FASHION_MNIST, read_fashion_mnist
 from eakd_det.errors import UserError
 
 from .augment import CROP_PADDING
 
-DEBIAN_FASHION_MNIST = "/usr/share/datasets/fashion-mnist"  # of its package dataset-fashion-mnist
 NUM_TRAIN_DIGITS = 1297  # of 1797; the file runs writer after writer, so the test has other hands
 
 
@@ -53,24 +52,8 @@ def _cifar(dataset: type, root: str, is_train: bool) -> tuple[Tensor, Tensor]:
 
 
 def _fashion_mnist(root: str, is_train: bool) -> tuple[Tensor, Tensor]:
-    raw = os.path.join(root, "FashionMNIST", "raw")
-    if not os.path.isdir(raw) and os.path.isdir(DEBIAN_FASHION_MNIST):
-        _unpack(DEBIAN_FASHION_MNIST, raw)
-    images = datasets.FashionMNIST(root, train=is_train)
-    return images.data[:, None].repeat(1, 3, 1, 1), images.targets
-
-
-def _unpack(packed: str, folder: str) -> None:
-    aside = f"{folder}.{os.getpid()}"  # another process may do the same
-    os.makedirs(aside)
-    for name in os.listdir(packed):
-        datasets.utils.extract_archive(os.path.join(packed, name), aside)
-    try:
-        os.rename(aside, folder)
-    except OSError:  # the other was first
-        if not os.path.isdir(folder):
-            raise
-        shutil.rmtree(aside)
+    images, labels = read_fashion_mnist(root, is_train)
+    return images[:, None].repeat(1, 3, 1, 1), labels
 
 
 def _digits(root: str, is_train: bool) -> tuple[Tensor, Tensor]:
@@ -128,7 +111,7 @@ DATASETS: dict[str, Source] = {
         std=(0.3530,) * 3,
         image_size=28,
         crop_padding=2,
-        fetch="apt-get install dataset-fashion-mnist, or " + _TORCHVISION.format("FashionMNIST"),
+        fetch=FETCH_FASHION_MNIST,
     ),
     "digits": Source(
         _digits,

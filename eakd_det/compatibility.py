@@ -27,11 +27,11 @@ def check_roi_heads(student: nn.Module, teacher: nn.Module, methods: Iterable[st
         UserError: one does not.
     """
     for model, place in [(student, "the student's config"), (teacher, "TEACHER.CONFIG_FILE")]:
-        remedy = _remedy(model)
+        remedy = roi_remedy(model)
         if remedy:
             raise UserError(
                 "DISTILL.METHODS compares softmaxes over ROIs pooled from an FPN, but the "
-                f"student is a {_describe(student)} and the teacher a {_describe(teacher)}: "
+                f"student is a {describe(student)} and the teacher a {describe(teacher)}: "
                 f"set {remedy} in {place}."
             )
     _check_classes(
@@ -60,7 +60,7 @@ def check_dense_heads(
     if not isinstance(teacher, RetinaNet):
         raise UserError(
             f"DISTILL.METHODS compares the anchors of two RetinaNets, but the teacher is a "
-            f"{_describe(teacher)}: let TEACHER.CONFIG_FILE name a RetinaNet."
+            f"{describe(teacher)}: let TEACHER.CONFIG_FILE name a RetinaNet."
         )
     for name, options in methods.items():
         if options.get("standardize"):
@@ -127,7 +127,7 @@ def _check_classes(here: int, there: int, key: str) -> None:
         )
 
 
-def _describe(model: nn.Module) -> str:
+def describe(model: nn.Module) -> str:
     """The detector in a few words: its architecture, its ROI heads and their classifier."""
     if not isinstance(model, GeneralizedRCNN):
         return type(model).__name__
@@ -135,7 +135,7 @@ def _describe(model: nn.Module) -> str:
     return f"{type(model.roi_heads).__name__} R-CNN with {classifier} classifier"
 
 
-def _remedy(model: nn.Module) -> str:
+def roi_remedy(model: nn.Module) -> str:
     """The setting that makes a detector fit for softmax distillation; empty if it is."""
     if not isinstance(model, GeneralizedRCNN):
         return "MODEL.META_ARCHITECTURE GeneralizedRCNN"

@@ -12,6 +12,7 @@ import torch
 from detectron2.engine.hooks import BestCheckpointer
 from detectron2.evaluation import COCOEvaluator, coco_evaluation, inference_context
 from detectron2.modeling import RetinaNet
+from pycocotools.cocoeval import COCOeval
 from tabulate import tabulate
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -39,16 +40,23 @@ class Evaluator(COCOEvaluator):
             super()._eval_predictions(predictions, img_ids)
 
 
+def coco_engine() -> type:
+    """COCOeval of faster-coco-eval where it is installed, else pycocotools' own."""
+    if not HAS_FASTER_COCO_EVAL:
+        return COCOeval
+    from faster_coco_eval.core.faster_eval_api import COCOeval_faster
+
+    return COCOeval_faster
+
+
 @contextmanager
 def _engine(evaluator: COCOEvaluator) -> Iterator[None]:
     if not HAS_FASTER_COCO_EVAL:
         yield
         return
-    from faster_coco_eval.core.faster_eval_api import COCOeval_faster
-
     # Detectron2 takes its compiled engine from this name, which a wheel without it lacks.
     evaluator._use_fast_impl = True
-    stock, coco_evaluation.COCOeval_opt = coco_evaluation.COCOeval_opt, COCOeval_faster
+    stock, coco_evaluation.COCOeval_opt = coco_evaluation.COCOeval_opt, coco_engine()
     try:
         yield
     finally:

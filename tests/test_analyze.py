@@ -7,7 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import build_model
 from PIL import Image
+
+from eakd_det.config import stock_config
+from eakd_det.errors import UserError
 
 TEACHER = """
 VERSION: 2
@@ -110,3 +116,26 @@ def test_a_mistake_is_a_sentence(call_tool):
     code, _, err = call_tool("analyze.py", "tsne", "nowhere")
     assert code == 1 and "Traceback" not in err
     assert err.splitlines()[-1].startswith("error: There is no run folder or checkpoint 'nowhere'")
+
+
+def test_detection(run_cfg, scenes, analyze):
+    """The weights of the student are random: what is drawn is not looked at here."""
+    cfg, run = run_cfg, Path(run_cfg.OUTPUT_DIR)
+    cfg.DATASETS.TEST = (scenes[0],)
+    (run / "config.yaml").write_text(cfg.dump())
+    student = build_model(stock_config(cfg))
+    torch.save({"model": student.state_dict()}, run / "model_final.pth")
+
+    out = analyze("detection", f"KD={run}", "--num-objects", "12")
+    assert re.search(r"teacher +\d", out) and re.search(r"KD +\d", out)
+    names = ("ap_segments", "entropy_segments", "tsne", "gallery")
+    *_, tsne, gallery = check_figures(run / "analysis", *names)
+    assert tsne["samples"] == 12 and gallery["student"] == "KD"
+
+    json_file = MetadataCatalog.get(scenes[0]).json_file
+    files = ["--val-json", json_file]
+    with pytest.raises(UserError, match="belong together"):
+        analyze("detection", str(run), *files)
+    images = ["--val-images", str(Path(json_file).parents[1] / "train")]
+    again = analyze("detection", f"KD={run}", "--num-objects", "12", *files, *images)
+    assert again.splitlines()[:4] == out.splitlines()[:4]

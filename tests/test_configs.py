@@ -35,6 +35,8 @@ def test_every_config_loads(path):
         is_standardized = name != "REVIEWKD" and cfg.DISTILL[name].STANDARDIZE
         assert is_standardized == ("LS" in methods)
     assert path.stem.startswith("EA-") == cfg.DISTILL.EA.ENABLED
+    modes = [mode for mode in ("matched", "teacher") if mode in methods]
+    assert [cfg.DISTILL.EA.MODE] == (modes or ["full"])
 
 
 @each_file

@@ -5,6 +5,7 @@ tools/analyze.py entropy-segments output/Digits/EA-KD output/Digits/KD
 tools/analyze.py tsne KD=output/Digits/KD EA-KD=output/Digits/EA-KD
 tools/analyze.py landscape output/Digits/EA-KD/model_*.pth --grid 41
 tools/analyze.py dynamics output/Digits/EA-KD
+tools/analyze.py detection output/Digits-Detection/EA-DKD-R18-R101
 
 A RUN is [LABEL=]PATH: the folder of a run (its model_final.pth), or a checkpoint in it. The teacher
 is that of the first run that has one, unless --teacher names a run.
@@ -22,6 +23,7 @@ warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torc
 
 from classification.analysis import load_networks
 from classification.reports import landscape_of, segments_of, separation_of
+from eakd_det.analysis.detector_runs import analyze_detectors
 from eakd_det.analysis.landscape import SIZES
 from eakd_det.analysis.reports import report_dynamics
 from eakd_det.analysis.runs import find_runs
@@ -51,10 +53,26 @@ def dynamics(args, runs):
     yield report_dynamics(runs)
 
 
+def detection(args, runs):
+    if bool(args.val_json) != bool(args.val_images):
+        raise UserError("--val-json and --val-images belong together.")
+    yield analyze_detectors(
+        runs,
+        config_file=args.config_file,
+        teacher=teacher_of(args),
+        val=(args.val_json, args.val_images) if args.val_json else None,
+        num_points=args.num_objects,
+        seed=args.seed,
+    )
+
+
 def networks_of(args, runs):
     """The classifiers that the command line names."""
-    teacher = find_runs([args.teacher])[0] if args.teacher else None
-    return load_networks(runs, config_file=args.config_file, teacher=teacher)
+    return load_networks(runs, config_file=args.config_file, teacher=teacher_of(args))
+
+
+def teacher_of(args):
+    return find_runs([args.teacher])[0] if args.teacher else None
 
 
 def parse_arguments():
@@ -66,6 +84,7 @@ def parse_arguments():
     add_tsne_parser(commands)
     add_landscape_parser(commands)
     add_dynamics_parser(commands)
+    add_detection_parser(commands)
     return parser.parse_args()
 
 
@@ -127,6 +146,22 @@ def add_dynamics_parser(commands):
         "entropies and weights over the training, of classifiers and detectors",
         has_networks=False,
     )
+
+
+def add_detection_parser(commands):
+    parser = add_command(
+        commands,
+        "detection",
+        detection,
+        "of detectors: AP by entropy, segments and t-SNE of the objects' ROIs, and pictures of "
+        "those with the highest weights",
+    )
+    parser.add_argument("--val-json", metavar="FILE", help="data in COCO format")
+    parser.add_argument("--val-images", metavar="FOLDER")
+    parser.add_argument(
+        "--num-objects", type=positive, default=2000, metavar="N", help="of t-SNE; %(default)s"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of t-SNE; %(default)s")
 
 
 def add_command(commands, name, function, summary, *, has_networks=True):

@@ -23,6 +23,7 @@ def draw_segments(
     by_student: Mapping[str, list[Segment]],
     *,
     temperature: float,
+    what: str = "images",
 ) -> Figure:
     """Accuracies (above) and gaps (below), by the entropy of the teacher and of each student.
 
@@ -30,6 +31,7 @@ def draw_segments(
         by_teacher: student -> segments by teacher entropy.
         by_student: student -> segments by its own entropy.
         temperature: of the entropies.
+        what: the samples are called.
     """
     figure = Figure(figsize=(11, 7.2), layout="constrained")
     (left, right), (left_gap, right_gap) = figure.subplots(2, 2, sharex=True, sharey="row")
@@ -41,11 +43,11 @@ def draw_segments(
             _teacher_line(axes, parts, None if axes is left else index)
         gap_axes.axhline(0, color=TEACHER_COLOUR, linewidth=1)
         gap_axes.set_xticks(range(1, NUM_SEGMENTS + 1))
-        gap_axes.set_xlabel(f"tenths of the images: 1 the surest, {NUM_SEGMENTS} the least sure")
+        gap_axes.set_xlabel(f"tenths of the {what}: 1 the surest, {NUM_SEGMENTS} the least sure")
         tidy(axes)
         tidy(gap_axes)
-    left.set_title("images by the teacher's entropy (dashed: teacher)")
-    right.set_title("images by each student's entropy (dashed: teacher)")
+    left.set_title(f"{what} by the teacher's entropy (dashed: teacher)")
+    right.set_title(f"{what} by each student's entropy (dashed: teacher)")
     left.set_ylabel("accuracy (%)")
     left_gap.set_ylabel("teacher minus student (points)")
     gaps = ", ".join(f"{name} {parts[-1].gap[0]:+.1f}" for name, parts in by_teacher.items())

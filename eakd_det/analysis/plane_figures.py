@@ -1,6 +1,6 @@
 """Figures of planes: t-SNE, and the loss landscape as contours and as a surface."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import colormaps
@@ -10,7 +10,7 @@ from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from .figures import panel_figure
+from .figures import panel_figure, spread
 from .landscape import Landscape
 from .separation import MARKED_SHARE, Separation
 
@@ -19,25 +19,33 @@ CLASS_COLOURS = (
     "#332288", "#88CCEE", "#44AA99", "#117733", "#999933",
     "#DDCC77", "#CC6677", "#882255", "#AA4499", "#BBBBBB",
 )  # fmt: skip
-MOST_NAMES = 20  # classes whose numbers are written
+MOST_NAMES = 20  # classes whose names are written
+LINE = 0.045  # height of a name, of that of a panel
 ENTROPY_MARK = {"marker": "o", "facecolors": "none", "edgecolors": "black", "s": 28}
 WEIGHT_MARK = {"marker": "x", "color": "#D40000", "s": 14}
 
 
 def draw_separations(
-    separations: Mapping[str, Separation], rows: list[list[str]], *, num_classes: int
+    separations: Mapping[str, Separation],
+    rows: list[list[str]],
+    *,
+    names: Sequence[str],
+    what: str = "test images",
 ) -> Figure:
     """t-SNE of each network's features, coloured by class.
 
     Args:
         separations: network -> its features in the plane.
         rows: of `eakd_det.analysis.figures.panel_rows`.
+        names: of the classes.
+        what: the samples are called.
     """
     figure, panels = panel_figure(rows, (3.6, 3.8))
+    num_classes = len(names)
     colours = CLASS_COLOURS if num_classes <= len(CLASS_COLOURS) else colormaps["viridis"].colors
     colours = ListedColormap(colours).resampled(max(num_classes, 2))
     for name, axes in panels.items():
-        _draw_separation(axes, separations[name], colours)
+        _draw_separation(axes, separations[name], names, colours)
         axes.set_title(
             f"{name}\nCH {separations[name].index:.1f}, top-1 {separations[name].top1:.1f} %"
         )
@@ -48,14 +56,16 @@ def draw_separations(
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     figure.suptitle(
-        f"t-SNE of the penultimate features of {number} test images, coloured by class\n"
+        f"t-SNE of the penultimate features of {number} {what}, coloured by class\n"
         "CH: Calinski-Harabasz index of the classes in those features, higher is more distinct",
         fontsize=10,
     )
     return figure
 
 
-def _draw_separation(axes: Axes, separation: Separation, colours: ListedColormap) -> None:
+def _draw_separation(
+    axes: Axes, separation: Separation, names: Sequence[str], colours: ListedColormap
+) -> None:
     x, y = separation.points.numpy().T
     labels = separation.labels.numpy()
     dots = {"s": 6, "linewidths": 0, "rasterized": True}  # thousands would make a large SVG
@@ -67,14 +77,21 @@ def _draw_separation(axes: Axes, separation: Separation, colours: ListedColormap
         if marked is not None:
             axes.scatter(x[marked.numpy()], y[marked.numpy()], linewidths=0.8, **mark)
     classes = np.unique(labels)
-    for label in classes if len(classes) <= MOST_NAMES else []:
-        place = np.median(x[labels == label]), np.median(y[labels == label])
-        box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1}
-        axes.annotate(str(label), place, ha="center", va="center", fontsize=9, bbox=box)
     half = 0.53 * max(np.ptp(x), np.ptp(y))  # a square, so that panels have the same size
     middle_x, middle_y = (x.max() + x.min()) / 2, (y.max() + y.min()) / 2
     axes.set(xlim=(middle_x - half, middle_x + half), ylim=(middle_y - half, middle_y + half))
+    if len(classes) <= MOST_NAMES:
+        places = [(np.median(x[labels == i]), np.median(y[labels == i]), names[i]) for i in classes]
+        _write_apart(axes, sorted(places, key=lambda place: place[1]), LINE * 2 * half)
     axes.set(xticks=[], yticks=[], aspect="equal")
+
+
+def _write_apart(axes: Axes, places: list[tuple[float, float, str]], distance: float) -> None:
+    """Write names at (x, y), rising in y, which is moved so that no two are nearer in it."""
+    box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1}
+    heights = spread([y for _, y, _ in places], distance)
+    for (x, _, name), y in zip(places, heights, strict=True):
+        axes.annotate(name, (x, y), ha="center", va="center", fontsize=8, bbox=box)
 
 
 def draw_contours(

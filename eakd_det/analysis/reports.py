@@ -1,6 +1,6 @@
 """From what networks say to figures, their numbers, and a short table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -45,9 +45,12 @@ class Report:
 
 
 def report_segments(
-    teacher: Samples, students: Mapping[str, Samples], *, temperature: float
+    teacher: Samples, students: Mapping[str, Samples], *, temperature: float, what: str = "images"
 ) -> Report:
     """Accuracy in tenths of the samples, by teacher entropy and by each student's own.
+
+    Args:
+        what: the samples are called.
 
     Raises:
         UserError: there are too few samples.
@@ -72,7 +75,7 @@ def report_segments(
         for order, of in orders.items()
         for name, parts in of.items()
     ]
-    figure = draw_segments(by_teacher, by_student, temperature=temperature)
+    figure = draw_segments(by_teacher, by_student, temperature=temperature, what=what)
     headers = ["student", "entropy of", "gap in the surest tenth", "in the least sure"]
     numbers = {"temperature": temperature, "samples": len(teacher.labels), **numbers}
     return Report({"entropy_segments": (figure, numbers)}, headers, rows)
@@ -83,13 +86,20 @@ def _interval(segment: Segment) -> str:
 
 
 def report_separation(
-    separations: Mapping[str, Separation], rows: list[list[str]], *, num_classes: int, seed: int
+    separations: Mapping[str, Separation],
+    rows: list[list[str]],
+    *,
+    names: Sequence[str],
+    seed: int,
+    what: str = "test images",
 ) -> Report:
     """t-SNE and the Calinski-Harabasz index of each network.
 
     Args:
         rows: of `eakd_det.analysis.figures.panel_rows`.
+        names: of the classes.
         seed: of t-SNE.
+        what: the samples are called.
     """
     numbers = {
         "samples": len(next(iter(separations.values())).labels),
@@ -98,7 +108,7 @@ def report_separation(
             name: {"calinski_harabasz": s.index, "top1": s.top1} for name, s in separations.items()
         },
     }
-    figure = draw_separations(separations, rows, num_classes=num_classes)
+    figure = draw_separations(separations, rows, names=names, what=what)
     table = [[name, s.index, s.top1] for name, s in separations.items()]
     headers = ["network", "Calinski-Harabasz", "top-1 (%)"]
     return Report({"tsne": (figure, numbers)}, headers, table)

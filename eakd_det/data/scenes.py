@@ -18,6 +18,21 @@ MIN_VISIBLE = 0.75  # a glyph that would hide more of an earlier one is left out
 
 
 @dataclass
+class Glyphs:
+    """What scenes are made of; M counts glyphs.
+
+    Attributes:
+        opacity: (M, h, w) in [0, 1].
+        labels: (M,) class of each glyph.
+        shade: (M, h, w) in [0, 1], by which a glyph's colour is multiplied; None is even ink.
+    """
+
+    opacity: np.ndarray
+    labels: np.ndarray
+    shade: np.ndarray | None = None
+
+
+@dataclass
 class Scene:
     """A rendered scene with its ground truth.
 
@@ -41,32 +56,35 @@ class Scene:
         return result
 
 
-def render_scene(rng: np.random.Generator, glyphs: np.ndarray, labels: np.ndarray) -> Scene:
+def render_scene(rng: np.random.Generator, glyphs: Glyphs) -> Scene:
     """Render one scene of up to 9 glyphs with random size, slant, colour, clutter and overlap.
 
     Args:
         rng: the only source of randomness.
-        glyphs: (M, h, w) opacities in [0, 1].
-        labels: (M,) class of each glyph.
+        glyphs: of which some are drawn.
     """
     background = rng.uniform(0, 90, 3)
     image = _background(rng, background)
     owner = np.full((SIZE, SIZE), -1)
     classes: list[int] = []
     sizes: list[int] = []
-    for index in rng.integers(len(glyphs), size=rng.integers(4, 10)):
-        opacity = _place(rng, glyphs[index])
+    for index in rng.integers(len(glyphs.labels), size=rng.integers(4, 10)):
+        place = _random_place(rng, glyphs.opacity.shape[1:])
+        # The steep ramp turns the blur of the enlargement back into an edge.
+        opacity = ((_put(glyphs.opacity[index], place) - INK) * 3 + INK).clip(0, 1)
         ink = opacity > INK
         left = [((owner == i) & ~ink).sum() / size for i, size in enumerate(sizes)]
         if ink.sum() < MIN_INK or any(part < MIN_VISIBLE for part in left):
             continue
         colour = _contrasting_colour(rng, background)
+        if glyphs.shade is not None:
+            colour = colour * _put(glyphs.shade[index], place)[..., None]
         image = image * (1 - opacity[..., None]) + colour * opacity[..., None]
         owner[ink] = len(classes)
-        classes.append(int(labels[index]))
+        classes.append(int(glyphs.labels[index]))
         sizes.append(int(ink.sum()))
     if not classes:  # every glyph fell off the edge: rare, and a scene needs one
-        return render_scene(rng, glyphs, labels)
+        return render_scene(rng, glyphs)
     noise = rng.standard_normal(image.shape, dtype=np.float32)
     image = image + noise * rng.uniform(2, 8)
     return Scene(image.clip(0, 255).astype(np.uint8), owner, classes)
@@ -96,8 +114,8 @@ def _background(rng: np.random.Generator, colour: np.ndarray) -> np.ndarray:
     return np.asarray(blurred, dtype=np.float64)
 
 
-def _place(rng: np.random.Generator, glyph: np.ndarray) -> np.ndarray:
-    """Scale, slant and move a glyph; its opacity over the whole scene, (H, W) in [0, 1]."""
+def _random_place(rng: np.random.Generator, shape: tuple[int, int]) -> list[float]:
+    """Scale, slant and move a glyph of (h, w) pixels; the coefficients of `Image.transform`."""
     height = rng.uniform(26, 46)
     width = height * rng.uniform(0.75, 1.1)
     angle, shear = np.deg2rad(rng.uniform(-10, 10)), rng.uniform(-0.15, 0.15)
@@ -105,14 +123,17 @@ def _place(rng: np.random.Generator, glyph: np.ndarray) -> np.ndarray:
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     forward = rotation @ np.array([[1, shear], [0, 1]])
     # Image.transform wants the way back, from a pixel of the scene to a pixel of the glyph.
-    scale = np.diag([glyph.shape[1] / width, glyph.shape[0] / height])
+    scale = np.diag([shape[1] / width, shape[0] / height])
     back = scale @ np.linalg.inv(forward)
-    offset = np.array(glyph.shape[::-1]) / 2 - back @ centre
-    source = Image.fromarray((glyph * 255).astype(np.uint8))
-    coefficients = [*back[0], offset[0], *back[1], offset[1]]
-    placed = source.transform((SIZE, SIZE), Image.Transform.AFFINE, coefficients, Image.BICUBIC)
-    # The steep ramp turns the blur of the enlargement back into an edge.
-    return ((np.asarray(placed) / 255 - INK) * 3 + INK).clip(0, 1)
+    offset = np.array(shape[::-1]) / 2 - back @ centre
+    return [*back[0], offset[0], *back[1], offset[1]]
+
+
+def _put(picture: np.ndarray, place: list[float]) -> np.ndarray:
+    """A picture of values in [0, 1] at its place in the scene, (H, W), with 0 around it."""
+    source = Image.fromarray((picture * 255).astype(np.uint8))
+    placed = source.transform((SIZE, SIZE), Image.Transform.AFFINE, place, Image.BICUBIC)
+    return np.asarray(placed) / 255
 
 
 def _contrasting_colour(rng: np.random.Generator, background: np.ndarray) -> np.ndarray:
@@ -124,7 +145,7 @@ def _contrasting_colour(rng: np.random.Generator, background: np.ndarray) -> np.
 
 def write_dataset(
     root: str,
-    splits: dict[str, tuple[np.ndarray, np.ndarray, int]],
+    splits: dict[str, tuple[Glyphs, int]],
     names: Sequence[str],
     seed: int,
 ) -> None:
@@ -132,7 +153,7 @@ def write_dataset(
 
     Args:
         root: folder to create; `root/<split>/*.png` and `root/annotations/<split>.json`.
-        splits: split -> (glyphs, labels, number of scenes).
+        splits: split -> (glyphs, number of scenes).
         names: name of each class; category ids count from 1.
         seed: the same seed gives the same bytes.
     """
@@ -141,10 +162,10 @@ def write_dataset(
     aside = tempfile.mkdtemp(prefix=".generating-", dir=parent)
     try:
         os.makedirs(os.path.join(aside, "annotations"))
-        for number, (split, (glyphs, labels, count)) in enumerate(splits.items()):
+        for number, (split, (glyphs, count)) in enumerate(splits.items()):
             rng = np.random.default_rng([seed, number])
             scenes = (
-                render_scene(rng, glyphs, labels)
+                render_scene(rng, glyphs)
                 for _ in tqdm(range(count), f"{os.path.basename(root)} {split}", mininterval=2)
             )
             _write_split(aside, split, scenes, names)

@@ -5,8 +5,15 @@ import pytest
 import torch
 
 from eakd_det.analysis.landscape import explore
-from eakd_det.analysis.plane_figures import draw_contours, draw_separations, draw_surfaces
+from eakd_det.analysis.plane_figures import (
+    LINE,
+    draw_contours,
+    draw_separations,
+    draw_surfaces,
+)
 from eakd_det.analysis.separation import Separation, highest
+
+NAMES = ["coat", "bag", "shirt"]
 
 
 @pytest.fixture
@@ -63,7 +70,7 @@ def test_a_loss_of_zero_can_be_drawn():
 
 def test_separations_mark_what_counts_and_name_the_classes():
     networks = {"student": separation(3), "teacher": separation(3, is_teacher=True)}
-    student, teacher = draw_separations(networks, [["student", "teacher"]], num_classes=3).axes
+    student, teacher = draw_separations(networks, [["student", "teacher"]], names=NAMES).axes
     assert student.get_title() == "student\nCH 123.5, top-1 71.2 %"
     dots, entropy, weight = (c.get_offsets() for c in student.collections[:3])
     points = networks["student"].points.numpy()
@@ -71,12 +78,29 @@ def test_separations_mark_what_counts_and_name_the_classes():
     np.testing.assert_allclose(entropy, points[networks["student"].highest_entropy])
     np.testing.assert_allclose(weight, points[networks["student"].highest_weight])
     assert len(teacher.collections) == 2
-    assert [t.get_text() for t in student.texts] == ["0", "1", "2"]
+    assert sorted(t.get_text() for t in student.texts) == sorted(NAMES)
+    assert "60 test images" in student.figure.get_suptitle()
     width, height = (np.ptp(limits) for limits in (student.get_xlim(), student.get_ylim()))
     assert width == pytest.approx(height) and width > np.ptp(points[:, 1])
 
 
 def test_many_classes_have_colours_and_no_numbers():
-    (axes,) = draw_separations({"x": separation(30)}, [["x"]], num_classes=30).axes
+    (axes,) = draw_separations(
+        {"x": separation(30)}, [["x"]], names=[str(i) for i in range(30)]
+    ).axes
     assert not axes.texts
     assert len({tuple(c) for c in axes.collections[0].to_rgba(np.arange(30))}) == 30
+
+
+def test_names_stand_near_their_points_and_apart():
+    """A class high above two others, which share a place."""
+    labels = torch.arange(3).repeat_interleave(10)
+    points = torch.stack([torch.arange(10.0).repeat(3), 100.0 * (labels == 0)], dim=1)
+    marked = torch.zeros(30, dtype=torch.bool)
+    found = Separation(points, labels, 1.0, 50.0, marked, None)
+    figure = draw_separations({"x": found}, [["x"]], names=NAMES, what="objects")
+    (axes,) = figure.axes
+    heights = {text.get_text(): text.xy[1] for text in axes.texts}
+    assert heights["coat"] == 100 and heights["bag"] == pytest.approx(-heights["shirt"])
+    assert abs(heights["bag"] - heights["shirt"]) == pytest.approx(LINE * np.ptp(axes.get_ylim()))
+    assert "30 objects" in figure.get_suptitle()

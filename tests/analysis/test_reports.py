@@ -48,7 +48,7 @@ def test_separation_of_each_network(tmp_path):
         "KD": separate(samples(1), teacher, temperature=1.0),
         "teacher": separate(teacher, None, temperature=1.0),
     }
-    report = report_separation(found, [["KD", "teacher"]], num_classes=4, seed=0)
+    report = report_separation(found, [["KD", "teacher"]], names=[*"abcd"], seed=0)
     report.write(str(tmp_path))
     networks = read(tmp_path, "tsne")["networks"]
     assert {name: n["calinski_harabasz"] for name, n in networks.items()} == {

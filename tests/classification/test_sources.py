@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from classification.data import read_images
-from classification.sources import DATASETS, DEBIAN_FASHION_MNIST
+from classification.sources import DATASETS
+from eakd_det.data.fashion_mnist import DEBIAN_FASHION_MNIST
 from eakd_det.errors import UserError
 
 from .batches import batch_of

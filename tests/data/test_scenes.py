@@ -9,7 +9,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from eakd_det.data import scenes
-from eakd_det.data.scenes import MIN_VISIBLE, SIZE, render_scene, write_dataset
+from eakd_det.data.scenes import MIN_VISIBLE, SIZE, Glyphs, render_scene, write_dataset
 
 
 @pytest.fixture
@@ -21,11 +21,11 @@ def glyphs():
 
 
 def _render(glyphs, seed):
-    return render_scene(np.random.default_rng(seed), glyphs, np.array([4, 5, 6]))
+    return render_scene(np.random.default_rng(seed), Glyphs(glyphs, np.array([4, 5, 6])))
 
 
 def _write(root, glyphs, seed=0, count=3):
-    splits = {name: (glyphs, np.array([0, 1, 2]), count) for name in ("train", "val")}
+    splits = {name: (Glyphs(glyphs, np.arange(3)), count) for name in ("train", "val")}
     write_dataset(str(root), splits, ["bar", "ring", "disc"], seed)
 
 
@@ -61,15 +61,15 @@ def test_ink_is_where_the_picture_has_it(glyphs, seed):
 def test_hidden_parts_stay_small(glyphs, monkeypatch):
     """Each glyph of a scene is one that was placed, hidden by later ones alone, and not much."""
     placed = []
-    place = scenes._place
+    put = scenes._put
 
-    def noted(rng, glyph):
-        opacity = place(rng, glyph)
+    def noted(glyph, place):
+        opacity = put(glyph, place)
         index = next(i for i in range(3) if np.array_equal(glyph, glyphs[i]))
         placed.append((index + 4, opacity > scenes.INK))
         return opacity
 
-    monkeypatch.setattr(scenes, "_place", noted)
+    monkeypatch.setattr(scenes, "_put", noted)
     hidden, left_out = 0, 0
     for seed in range(60):
         placed.clear()
@@ -87,6 +87,27 @@ def test_hidden_parts_stay_small(glyphs, monkeypatch):
             hidden += max(shares) < 1
     assert hidden > 0, "no overlap in 60 scenes: the check saw nothing"
     assert left_out > 0, "nothing was left out in 60 scenes: the check saw nothing"
+
+
+def test_a_glyph_s_shade_is_under_its_colour_and_moves_nothing(glyphs):
+    """Glyphs that are dark on the left stay so, wherever they lie, and the rest is as without."""
+    shade = np.where(np.arange(10) < 5, 0.25, 1.0) * np.ones((3, 10, 1))
+    contrasts = []
+    for seed in range(20):
+        even = _render(glyphs, seed)
+        shaded = render_scene(np.random.default_rng(seed), Glyphs(glyphs, np.arange(3), shade))
+        assert (shaded.owner == even.owner).all() and len(shaded.classes) == len(even.classes)
+        free = even.owner == -1
+        free &= np.abs(shaded.image.astype(int) - even.image).sum(-1) > 0
+        assert free.mean() < 0.15  # soft edges alone
+        for i, (x, y, w, h) in enumerate(even.boxes()):
+            own = even.owner[y : y + h, x : x + w] == i
+            left, right = (
+                np.median(shaded.image[y : y + h, x : x + w][own & half], axis=0).mean()
+                for half in (np.arange(w) < 0.35 * w, np.arange(w) > 0.65 * w)
+            )
+            contrasts.append(left / right)
+    assert np.median(contrasts) < 0.5
 
 
 def test_scenes_vary(glyphs):

@@ -1,0 +1,168 @@
+"""From what detectors say of a dataset's objects to figures, their numbers, and a short table."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from tqdm import tqdm
+
+from ..errors import UserError
+from .average_precision import ap_of_parts
+from .detection_figures import draw_ap_segments
+from .gallery import draw_gallery, top_classes
+from .objects import Answers, Objects
+from .reports import Report, report_segments, report_separation
+from .samples import Samples
+from .separation import separate
+
+NUM_AP_SEGMENTS = 5  # each needs objects of every class
+NUM_PICTURES = 18
+
+
+def report_detectors(
+    objects: Objects,
+    teacher: Answers,
+    students: Mapping[str, Answers],
+    names: list[str],
+    rows: list[list[str]],
+    *,
+    temperature: float,
+    num_points: int,
+    seed: int,
+) -> Report:
+    """AP by entropy, entropy segments and t-SNE of the objects' ROIs, and those that count most.
+
+    Args:
+        names: of the classes.
+        rows: of `eakd_det.analysis.figures.panel_rows`.
+        temperature: of the entropies.
+        num_points: ROIs of t-SNE; a random choice that is always the same.
+        seed: of t-SNE.
+
+    Raises:
+        UserError: there are too few objects.
+    """
+    ap = report_ap(objects, teacher, students, temperature=temperature)
+    rois = {name: answers.samples for name, answers in students.items()}
+    segments = report_segments(teacher.samples, rois, temperature=temperature, what="objects")
+    separation = _separation(
+        {**rois, "teacher": teacher.samples},
+        rows,
+        temperature=temperature,
+        names=names,
+        num_points=num_points,
+        seed=seed,
+    )
+    gallery = _gallery(objects, teacher.samples, rois, names, temperature=temperature)
+    figures = {**ap.figures, **segments.figures, **separation.figures, **gallery}
+    others = {name: of for name, *of in separation.rows}
+    table = [[name, *of, *others[name]] for name, *of in ap.rows]
+    return Report(figures, [*ap.headers, *separation.headers[1:]], table)
+
+
+def report_ap(
+    objects: Objects, teacher: Answers, students: Mapping[str, Answers], *, temperature: float
+) -> Report:
+    """AP over fifths of the objects, by the teacher's entropy of their ROIs.
+
+    Raises:
+        UserError: there are too few objects.
+    """
+    if len(objects) < NUM_AP_SEGMENTS:
+        raise UserError(f"{len(objects)} objects do not make {NUM_AP_SEGMENTS} parts.")
+    entropy = teacher.samples.entropy(temperature)
+    order = entropy.argsort(stable=True)
+    parts = order.tensor_split(NUM_AP_SEGMENTS)
+    known = {"teacher": teacher, **students}
+    aps = {
+        name: ap_of_parts(objects, of.detections, [order, *parts])
+        for name, of in tqdm(known.items(), desc="AP")
+    }
+    numbers = {
+        "temperature": temperature,
+        "parts": [{"number": len(p), "entropy": entropy[p].mean().item()} for p in parts],
+        "all": {name: of[0] for name, of in aps.items()},
+        "by_teacher_entropy": {name: of[1:] for name, of in aps.items()},
+    }
+    figure = draw_ap_segments(
+        aps["teacher"][1:], {name: aps[name][1:] for name in students}, temperature=temperature
+    )
+    rows = [
+        [name, *(f"{part['AP']:.1f}" for part in (of[0], of[1], of[-1]))]
+        for name, of in aps.items()
+    ]
+    headers = ["detector", "AP", "AP, surest fifth", "AP, least sure"]
+    return Report({"ap_segments": (figure, numbers)}, headers, rows)
+
+
+def _separation(
+    samples: Mapping[str, Samples],
+    rows: list[list[str]],
+    *,
+    temperature: float,
+    names: list[str],
+    num_points: int,
+    seed: int,
+) -> Report:
+    """t-SNE of the same ROIs of each detector, of which one is "teacher"."""
+    generator = torch.Generator().manual_seed(0)
+    number = len(samples["teacher"].labels)
+    chosen = torch.randperm(number, generator=generator)[:num_points].sort().values
+    some = {
+        name: Samples(of.labels[chosen], of.logits[chosen], of.features[chosen])
+        for name, of in samples.items()
+    }
+    separations = {
+        name: separate(
+            of,
+            None if name == "teacher" else some["teacher"],
+            temperature=temperature,
+            seed=seed,
+        )
+        for name, of in tqdm(some.items(), desc="t-SNE")
+    }
+    return report_separation(separations, rows, names=names, seed=seed, what="objects' ROIs")
+
+
+def _gallery(
+    objects: Objects,
+    teacher: Samples,
+    students: Mapping[str, Samples],
+    names: list[str],
+    *,
+    temperature: float,
+) -> dict[str, tuple[Figure, dict[str, Any]]]:
+    """For each student the objects that count most in its distillation, with their numbers."""
+    figures = {}
+    for place, (name, student) in enumerate(students.items(), 1):
+        weight = student.weight(teacher, temperature)
+        chosen = weight.topk(min(NUM_PICTURES, len(weight))).indices.tolist()
+        title = (
+            f"The objects of the highest $w_{{EA}}$ of {name} (temperature {temperature:g})\n"
+            "above: class and weight; below: what the teacher (T) and the student (S) say"
+        )
+        figure = draw_gallery(objects, teacher, student, weight, chosen, names, title)
+        shown = [_numbers(objects, teacher, student, weight, names, i) for i in chosen]
+        file_name = "gallery" if len(students) == 1 else f"gallery_{place}"
+        figures[file_name] = figure, {"student": name, "temperature": temperature, "objects": shown}
+    return figures
+
+
+def _numbers(
+    objects: Objects,
+    teacher: Samples,
+    student: Samples,
+    weight: Tensor,
+    names: list[str],
+    index: int,
+) -> dict[str, Any]:
+    return {
+        "image_id": objects.scenes[objects.places[index]]["image_id"],
+        "box": objects.boxes[index].tolist(),
+        "class": names[objects.labels[index]],
+        "w_ea": weight[index].item(),
+        "teacher": top_classes(teacher.logits[index], names),
+        "student": top_classes(student.logits[index], names),
+    }

@@ -1,0 +1,146 @@
+"""From the runs of detectors to what the analyses look at."""
+
+import os
+from dataclasses import dataclass, replace
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from torch import nn
+
+import eakd_det.backbone
+import eakd_det.data
+import eakd_det.meta_arch  # noqa: F401  (registers the meta-architectures)
+
+from ..config import load_config
+from ..data.custom import prepare_custom_data, use_custom_data
+from ..detectors import (
+    check_datasets,
+    load_student,
+    load_teacher,
+    num_classes,
+    use_available_device,
+)
+from ..errors import UserError
+from .detection_reports import report_detectors
+from .figures import panel_rows
+from .objects import ask, find_objects
+from .reports import Report
+from .runs import Run
+
+TEACHER = "teacher"  # its label
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A stock detector with its weights.
+
+    Attributes:
+        label: for figures and tables.
+        cfg: its own stock config.
+        model: on the device of the config.
+    """
+
+    label: str
+    cfg: CfgNode
+    model: nn.Module
+
+
+def analyze_detectors(
+    runs: list[Run],
+    *,
+    config_file: str = "",
+    teacher: Run | None = None,
+    val: tuple[str, str] | None = None,
+    num_points: int,
+    seed: int,
+) -> Report:
+    """The analyses of detectors on the first of DATASETS.TEST of the first run.
+
+    Args:
+        config_file: of those runs that have written no config.yaml.
+        teacher: the run that is the teacher; None is the teacher of the first run that has one.
+        val: a file in COCO format and the folder of its images, which take the dataset's place.
+        num_points, seed: of t-SNE, as `report_detectors` takes them.
+
+    Raises:
+        UserError: a config, weights or data are missing or do not fit.
+    """
+    configs = detector_configs(runs, config_file)
+    cfg = configs[0]
+    if val is not None:
+        folder = os.path.join(runs[0].folder, "annotations")
+        use_custom_data(cfg, prepare_custom_data(folder, val=val))
+    if not cfg.DATASETS.TEST:
+        raise UserError(f"{runs[0].folder} names no DATASETS.TEST: name files with --val-json.")
+    check_datasets(cfg, ("TEST",))
+    own = None if teacher is None else (teacher, detector_configs([teacher], config_file)[0])
+    known, students = load_detectors(runs, configs, own)
+    dataset = cfg.DATASETS.TEST[0]
+    objects = find_objects(DatasetCatalog.get(dataset))
+    return report_detectors(
+        objects,
+        ask(known.cfg, known.model, objects),
+        {student.label: ask(student.cfg, student.model, objects) for student in students},
+        MetadataCatalog.get(dataset).thing_classes,
+        panel_rows({run.label: run.name for run in runs} | {TEACHER: None}),
+        temperature=cfg.DISTILL.EA.TEMPERATURE,
+        num_points=num_points,
+        seed=seed,
+    )
+
+
+def detector_configs(runs: list[Run], config_file: str = "") -> list[CfgNode]:
+    """The config of each run, for a device that is there.
+
+    Args:
+        config_file: for runs that have written none.
+
+    Raises:
+        UserError: there is none, or it does not load.
+    """
+    configs = [load_config(run.config_file(config_file)) for run in runs]
+    for cfg in configs:
+        use_available_device(cfg)
+    return configs
+
+
+def load_detectors(
+    runs: list[Run], configs: list[CfgNode], teacher: tuple[Run, CfgNode] | None = None
+) -> tuple[Detector, list[Detector]]:
+    """The teacher, and the student of each run.
+
+    Args:
+        configs: of the runs.
+        teacher: the run that is the teacher, with its config; None is the teacher of the first run
+            that has one.
+
+    Raises:
+        UserError: there is no teacher, or a run is called so; weights are missing or do not fit,
+            or the classes are not as many.
+    """
+    if TEACHER in [run.label for run in runs]:
+        raise UserError(f"A run is called {TEACHER!r}, as the teacher is: name it as LABEL=PATH.")
+    distilled = [cfg for cfg in configs if cfg.TEACHER.CONFIG_FILE]
+    if teacher is None and not distilled:
+        raise UserError("None of the runs has a teacher: name one with --teacher.")
+    students = [_load(run, cfg) for run, cfg in zip(runs, configs, strict=True)]
+    if teacher is None:
+        known = Detector(TEACHER, *load_teacher(distilled[0]))
+    else:
+        known = replace(_load(*teacher), label=TEACHER)
+    _, number = num_classes(known.cfg)
+    for detector in students:
+        key, its_number = num_classes(detector.cfg)
+        if its_number != number:
+            raise UserError(
+                f"{detector.label} has {its_number} classes ({key}) and the teacher {number}: they "
+                "cannot be compared."
+            )
+    return known, students
+
+
+def _load(run: Run, cfg: CfgNode) -> Detector:
+    try:
+        return Detector(run.label, *load_student(cfg, run.weights))
+    except UserError as error:
+        raise UserError(f"{run.label}: {error}") from error

@@ -1,0 +1,82 @@
+"""Pictures of single objects, with what teacher and student take them for."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from detectron2.data.detection_utils import read_image
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from .objects import Objects
+from .samples import Samples
+
+COLUMNS = 6
+MARGIN = 0.3  # of the longer side of the box, shown around it
+TOP = 2  # classes that are named
+
+
+def draw_gallery(
+    objects: Objects,
+    teacher: Samples,
+    student: Samples,
+    weight: Tensor,
+    chosen: Sequence[int],
+    names: Sequence[str],
+    title: str,
+) -> Figure:
+    """Crops of objects; above each its class and weight, below it what the detectors say.
+
+    Args:
+        weight: (N,) w_EA of the objects.
+        chosen: indices of the objects to show, in this order.
+        names: of the K classes.
+    """
+    rows = -(-len(chosen) // COLUMNS)
+    figure = Figure(figsize=(2.3 * COLUMNS, 2.9 * rows + 0.5), layout="constrained")
+    panels = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
+    for axes, index in zip(panels, chosen, strict=False):
+        _draw_crop(axes, objects, index)
+        axes.set_title(f"{names[objects.labels[index]]}, w {weight[index]:.2f}", fontsize=9)
+        lines = [
+            f"{side} {top_classes(samples.logits[index], names)}"
+            for side, samples in (("T", teacher), ("S", student))
+        ]
+        axes.set_xlabel("\n".join(lines), fontsize=8)
+    for axes in panels[len(chosen) :]:
+        axes.set_axis_off()
+    figure.suptitle(title)
+    return figure
+
+
+def top_classes(logits: Tensor, names: Sequence[str]) -> str:
+    """The likeliest classes of an object with their probabilities.
+
+    Args:
+        logits: (K + 1,), background last.
+        names: of the K classes.
+    """
+    scores, classes = logits.softmax(dim=0).topk(min(TOP, len(logits)))
+    known = [*names, "background"]
+    pairs = zip(classes.tolist(), scores.tolist(), strict=True)
+    return ", ".join(f"{known[i]} {score:.0%}" for i, score in pairs)
+
+
+def _draw_crop(axes: Axes, objects: Objects, index: int) -> None:
+    """An object and its surroundings in a square; what lies outside the image is grey."""
+    image = read_image(objects.scenes[objects.places[index]]["file_name"], "RGB")
+    x0, y0, x1, y1 = objects.boxes[index].tolist()
+    half = max(x1 - x0, y1 - y0) * (0.5 + MARGIN)
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    height, width = image.shape[:2]
+    left, right = max(int(x - half), 0), min(int(np.ceil(x + half)), width)
+    top, bottom = max(int(y - half), 0), min(int(np.ceil(y + half)), height)
+    axes.imshow(
+        image[top:bottom, left:right],
+        extent=(left, right, bottom, top),
+        interpolation="bicubic",
+    )
+    axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="yellow"))
+    axes.set(xlim=(x - half, x + half), ylim=(y + half, y - half), xticks=[], yticks=[])
+    axes.set_facecolor("0.85")

@@ -1,0 +1,44 @@
+"""The files of Fashion-MNIST: torchvision's, or those of Debian's package."""
+
+import os
+import shutil
+
+from torch import Tensor
+from torchvision import datasets
+
+DEBIAN_FASHION_MNIST = "/usr/share/datasets/fashion-mnist"  # of its package dataset-fashion-mnist
+# The command that brings missing files into the folder {root}.
+FETCH_FASHION_MNIST = (
+    "apt-get install dataset-fashion-mnist, or "
+    'python -c "from torchvision.datasets import FashionMNIST; '
+    "FashionMNIST('{root}', download=True)\""
+)
+
+
+def read_fashion_mnist(root: str, is_train: bool) -> tuple[Tensor, Tensor]:
+    """Read it from the folder root/FashionMNIST, where Debian's package is unpacked once.
+
+    Returns:
+        (N, 28, 28) uint8, bright garments on black, and (N,) int64 labels.
+
+    Raises:
+        RuntimeError: the files are in neither place.
+    """
+    raw = os.path.join(root, "FashionMNIST", "raw")
+    if not os.path.isdir(raw) and os.path.isdir(DEBIAN_FASHION_MNIST):
+        _unpack(DEBIAN_FASHION_MNIST, raw)
+    images = datasets.FashionMNIST(root, train=is_train)
+    return images.data, images.targets
+
+
+def _unpack(packed: str, folder: str) -> None:
+    aside = f"{folder}.{os.getpid()}"  # another process may do the same
+    os.makedirs(aside)
+    for name in os.listdir(packed):
+        datasets.utils.extract_archive(os.path.join(packed, name), aside)
+    try:
+        os.rename(aside, folder)
+    except OSError:  # the other was first
+        if not os.path.isdir(folder):
+            raise
+        shutil.rmtree(aside)

@@ -1,0 +1,106 @@
+"""eakd_det.analysis.detection_reports."""
+
+import json
+
+import pytest
+import torch
+from detectron2.data import DatasetCatalog
+from torchvision.ops import box_convert
+
+from eakd_det.analysis.detection_reports import NUM_PICTURES, report_ap, report_detectors
+from eakd_det.analysis.objects import Answers, find_objects
+from eakd_det.analysis.samples import Samples
+from eakd_det.data.digits import NAMES
+from eakd_det.errors import UserError
+
+
+@pytest.fixture
+def objects(scenes):
+    return find_objects([x for name in scenes for x in DatasetCatalog.get(name)])
+
+
+def _answers(objects, is_right, sharpness):
+    """A detector that takes objects for their class or the next, and finds them there.
+
+    Args:
+        sharpness: (N,) of its logits.
+    """
+    said = torch.where(is_right, objects.labels, (objects.labels + 1) % len(NAMES))
+    logits = torch.zeros(len(objects), len(NAMES) + 1)
+    logits[torch.arange(len(objects)), said] = sharpness
+    generator = torch.Generator().manual_seed(0)
+    features = logits + torch.rand(logits.shape, generator=generator)
+    boxes = box_convert(objects.boxes, "xyxy", "xywh").tolist()
+    detections = [
+        {"image_id": objects.scenes[place]["image_id"], "category_id": label, "bbox": b, "score": s}
+        for place, label, b, s in zip(
+            objects.places.tolist(), said.tolist(), boxes, sharpness.tolist(), strict=True
+        )
+    ]
+    return Answers(Samples(objects.labels, logits, features), detections)
+
+
+@pytest.fixture
+def pair(objects):
+    """A teacher that is always right, and a student that errs where the teacher is least sure."""
+    sharpness = torch.linspace(9, 1, len(objects))
+    is_sure = torch.arange(len(objects)) < len(objects) // 2
+    student = _answers(objects, is_sure, sharpness)
+    return _answers(objects, torch.ones_like(is_sure), sharpness), student
+
+
+def test_the_least_sure_part_is_where_the_student_errs(objects, pair):
+    teacher, student = pair
+    report = report_ap(objects, teacher, {"KD": student}, temperature=2.0)
+    _, numbers = report.figures["ap_segments"]
+    assert sum(part["number"] for part in numbers["parts"]) == len(objects)
+    entropies = [part["entropy"] for part in numbers["parts"]]
+    assert entropies == sorted(entropies)
+    assert [x["AP"] for x in numbers["by_teacher_entropy"]["teacher"]] == pytest.approx([100] * 5)
+    student_aps = [x["AP"] for x in numbers["by_teacher_entropy"]["KD"]]
+    assert student_aps[:2] == pytest.approx([100, 100]) and student_aps[3:] == [0, 0]
+    assert student_aps[1] > numbers["all"]["KD"]["AP"] > 0
+    assert report.rows == [["teacher", "100.0", "100.0", "100.0"], [
+        "KD", f"{numbers['all']['KD']['AP']:.1f}", "100.0", "0.0"
+    ]]  # fmt: skip
+
+
+def test_all_figures_and_one_table(objects, pair, tmp_path):
+    teacher, student = pair
+    report = report_detectors(
+        objects,
+        teacher,
+        {"KD": student, "EA": teacher},
+        NAMES,
+        [["KD", "EA", "teacher"]],
+        temperature=4.0,
+        num_points=20,
+        seed=0,
+    )
+    report.write(str(tmp_path))
+    names = {path.name for path in tmp_path.iterdir()}
+    figures = ("ap_segments", "entropy_segments", "tsne", "gallery_1", "gallery_2")
+    assert names == {f"{name}.{ending}" for name in figures for ending in ("png", "svg", "json")}
+    assert [row[0] for row in report.rows] == ["teacher", "KD", "EA"]
+    assert {len(row) for row in report.rows} == {len(report.headers)}
+    numbers = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in figures}
+    assert numbers["tsne"]["samples"] == 20
+    assert numbers["entropy_segments"]["samples"] == len(objects)
+    shown = numbers["gallery_1"]["objects"]
+    weights = [x["w_ea"] for x in shown]
+    assert weights == sorted(weights, reverse=True) and len(shown) == NUM_PICTURES
+    every = student.samples.weight(teacher.samples, 4.0)
+    assert weights == pytest.approx(every.sort(descending=True).values[:NUM_PICTURES].tolist())
+    last = objects.labels[-1]  # of the least sure
+    assert shown[0]["class"] == NAMES[last]
+    assert shown[0]["teacher"].startswith(f"{NAMES[last]} ")
+    assert shown[0]["student"].startswith(f"{NAMES[(last + 1) % 10]} ")
+
+
+def test_too_few_objects(scenes):
+    scene = dict(DatasetCatalog.get(scenes[0])[0])
+    scene["annotations"] = scene["annotations"][:3]
+    objects = find_objects([scene])
+    answers = _answers(objects, torch.ones(3, dtype=torch.bool), torch.ones(3))
+    with pytest.raises(UserError, match="3 objects do not make 5 parts"):
+        report_ap(objects, answers, {"KD": answers}, temperature=4.0)
