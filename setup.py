@@ -21,7 +21,7 @@ setup(
     packages=find_packages(
         include=["eakd_det", "eakd_det.*", "classification", "classification.*", "llm", "llm.*"]
     ),
-    package_data={"classification": ["published.yaml"]},
+    package_data={"classification": ["published.yaml"], "llm": ["published.yaml"]},
     python_requires=">=3.10",
     # Detectron2 is not listed: the package index does not have it under its own name, many users
     # compile it themselves, and eakd_det.losses imports where it is absent. `make setup` brings it.

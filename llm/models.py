@@ -1,0 +1,79 @@
+"""Networks and tokenizers from paths, hub names, or the keys of an architecture."""
+
+import transformers
+from detectron2.config import CfgNode
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from eakd_det.errors import UserError
+
+
+def load_model(name: str, dtype: str, key: str) -> PreTrainedModel:
+    """A causal language model from a path or hub name.
+
+    Args:
+        dtype: "auto", or a name of torch's.
+        key: of the config, for the message.
+
+    Raises:
+        UserError: there is none, or its weights do not fill it.
+    """
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            name, dtype=dtype, output_loading_info=True
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"{key}: {name!r} cannot be loaded: {error}") from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise UserError(f"{key}: {name!r} lacks weights of its architecture: {missing[:5]}.")
+    return model
+
+
+def load_tokenizer(name: str, key: str) -> PreTrainedTokenizerBase:
+    """A tokenizer from a path or hub name.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{key}: no tokenizer in {name!r}: {error}") from error
+
+
+def build_student(cfg: CfgNode, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """The network that is trained: MODEL.WEIGHTS, or MODEL.ARCHITECTURE with random weights.
+
+    Raises:
+        UserError: none or both are given, or a key of the architecture is unknown.
+    """
+    weights, keys = cfg.MODEL.WEIGHTS, dict(cfg.MODEL.ARCHITECTURE)
+    if bool(weights) == bool(keys):
+        raise UserError("Give either MODEL.WEIGHTS or MODEL.ARCHITECTURE, not both or none.")
+    if weights:
+        return load_model(weights, cfg.MODEL.DTYPE, "MODEL.WEIGHTS")
+    return AutoModelForCausalLM.from_config(_architecture(keys, tokenizer))
+
+
+def _architecture(
+    keys: dict[str, object], tokenizer: PreTrainedTokenizerBase
+) -> transformers.PretrainedConfig:
+    """A config of the model type with the tokenizer's words; a key that it lacks is refused."""
+    name = str(keys.pop("model_type", ""))
+    if name not in transformers.CONFIG_MAPPING:
+        raise UserError(f"MODEL.ARCHITECTURE.model_type: {name!r} is no model of transformers.")
+    unknown = keys.keys() - AutoConfig.for_model(name).to_dict().keys()
+    if unknown:
+        raise UserError(f"MODEL.ARCHITECTURE: {name} has no {', '.join(sorted(unknown))}.")
+    special = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    return AutoConfig.for_model(name, **{"vocab_size": len(tokenizer), **special, **keys})

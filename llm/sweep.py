@@ -1,0 +1,68 @@
+"""Several configs over several seeds; what has ended is not run again."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from eakd_det.errors import UserError
+
+from .config import load_config
+from .evaluation import SCORES, evaluate
+from .training import fit, has_ended, untrained_teacher
+
+logger = logging.getLogger(__name__)
+
+
+def sweep(
+    paths: Sequence[str], seeds: Sequence[int], options: Sequence[str] = ()
+) -> dict[str, list[dict[str, Any]]]:
+    """Train and evaluate each config with each seed, teachers first where they are missing.
+
+    A run lies in seed<N> of its config's OUTPUT_DIR. The first row is of the teachers themselves.
+
+    Returns:
+        The name of each config -> what `evaluate` gave for each seed.
+
+    Raises:
+        UserError: a config is wrong, or a finished run was made with another one.
+    """
+    rows = {}
+    configs = [(Path(path).stem, load_config(path, list(options))) for path in paths]
+    for _, cfg in configs:
+        teacher = untrained_teacher(cfg)
+        if teacher is not None:
+            fit(teacher, resume=True)
+        if cfg.DISTILL.METHODS and cfg.TEACHER.CONFIG_FILE:
+            own = load_config(cfg.TEACHER.CONFIG_FILE)
+            rows.setdefault(Path(cfg.TEACHER.CONFIG_FILE).stem, [_scores(own)])
+    for name, cfg in configs:
+        rows[name] = [_run(_with_seed(cfg, seed)) for seed in seeds]
+    return rows
+
+
+def _with_seed(cfg: CfgNode, seed: int) -> CfgNode:
+    cfg = cfg.clone()
+    cfg.OUTPUT_DIR = str(Path(cfg.OUTPUT_DIR) / f"seed{seed}")
+    cfg.TRAINING.SEED = seed
+    return cfg
+
+
+def _run(cfg: CfgNode) -> dict[str, Any]:
+    if not has_ended(cfg):
+        logger.info("Training %s", cfg.OUTPUT_DIR)
+        fit(cfg, resume=True)
+    elif (Path(cfg.OUTPUT_DIR) / "config.yaml").read_text() != cfg.dump():
+        raise UserError(
+            f"{cfg.OUTPUT_DIR} was made with another config: delete it, or choose another "
+            "OUTPUT_DIR."
+        )
+    return _scores(cfg)
+
+
+def _scores(cfg: CfgNode) -> dict[str, Any]:
+    path = Path(cfg.OUTPUT_DIR) / SCORES
+    return json.loads(path.read_text()) if path.exists() else evaluate(cfg)

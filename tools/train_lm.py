@@ -1,0 +1,51 @@
+#!/usr/bin/env python
+"""Train a language model, alone or with a teacher, on instructions.
+
+tools/train_lm.py --config-file configs/LLM/tiny/EA-KD.yaml
+tools/train_lm.py --config-file configs/LLM/EA-KD.yaml TEACHER.WEIGHTS ... TRAINING.BF16 True
+torchrun --nproc-per-node 4 tools/train_lm.py --config-file ...
+accelerate launch tools/train_lm.py --config-file ...
+tools/train_lm.py --config-file ... --resume
+
+A teacher that TEACHER.CONFIG_FILE names and that has not been trained yet is trained first; with
+--resume that goes on where it was, too. --teacher-only ends there.
+"""
+
+import argparse
+import sys
+
+from eakd_det.errors import UserError
+from llm.config import load_config
+from llm.log import show_progress
+from llm.training import fit, untrained_teacher
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument(
+        "--teacher-only", action="store_true", help="train the teacher, if need be, and stop"
+    )
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
+    return parser.parse_args()
+
+
+def main(args):
+    cfg = load_config(args.config_file, args.opts)
+    show_progress()
+    teacher = untrained_teacher(cfg)
+    if teacher is not None:
+        fit(teacher, args.resume)
+    if not args.teacher_only:
+        result = fit(cfg, args.resume)
+        print(f"{cfg.OUTPUT_DIR}: loss {result['train_loss']:.4f}, {result['seconds']:.0f} seconds")
+
+
+if __name__ == "__main__":
+    try:
+        main(parse_arguments())
+    except UserError as error:
+        sys.exit(f"error: {error}")
