@@ -8,13 +8,16 @@ from detectron2.config import CfgNode
 from transformers import TrainingArguments
 
 from eakd_det.config import distill_node, merge_config
-from eakd_det.distillers import EA_MODES, scalar_defaults
+from eakd_det.distillers import scalar_defaults
 from eakd_det.errors import UserError
+from eakd_det.method_settings import method_settings
+from eakd_det.precision import HALVES
 
 from .distillers import DISTILLERS
 from .generation import generate
 from .prompts import PROMPTS
 
+DTYPES = ("auto", "float32", *HALVES)  # of weights in memory; auto is as they are saved
 # Of TrainingArguments: what the root says once, and what the tools' own flags say.
 NOT_IN_TRAINING = ("output_dir", "resume_from_checkpoint", "do_train", "do_eval", "do_predict")
 
@@ -85,7 +88,7 @@ def training_arguments(cfg: CfgNode, **overrides: Any) -> TrainingArguments:
 def _model_node(dtype: str) -> CfgNode:
     node = CfgNode()
     node.WEIGHTS = ""  # a path or hub name of an AutoModelForCausalLM
-    node.DTYPE = dtype  # of the weights in memory, as float32 or bfloat16; auto: as they are saved
+    node.DTYPE = dtype  # any of DTYPES
     return node
 
 
@@ -113,11 +116,12 @@ def _check(cfg: CfgNode) -> None:
             raise UserError(f"{key} must be {least} or more, not {value}.")
     for key, value, choices in [
         ("DATASET.PROMPT", cfg.DATASET.PROMPT, PROMPTS),
-        ("DISTILL.EA.MODE", cfg.DISTILL.EA.MODE, EA_MODES),
-        *(("DISTILL.METHODS", method, DISTILLERS) for method in cfg.DISTILL.METHODS),
+        ("MODEL.DTYPE", cfg.MODEL.DTYPE, DTYPES),
+        ("TEACHER.DTYPE", cfg.TEACHER.DTYPE, DTYPES),
     ]:
         if value not in choices:
             raise UserError(f"{key}: {value!r} is unknown; choose from {', '.join(choices)}.")
+    method_settings(cfg.DISTILL, DISTILLERS)  # which refuses unknown ones
     if not cfg.DISTILL.EA.TEMPERATURE > 0:
         raise UserError(
             f"DISTILL.EA.TEMPERATURE must be above 0, not {cfg.DISTILL.EA.TEMPERATURE}."

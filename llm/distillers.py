@@ -20,6 +20,7 @@ from eakd_det.losses import (
     symmetric_kl,
 )
 from eakd_det.losses.reduction import at_least_float32
+from eakd_det.method_settings import method_settings
 
 # DISTILL.METHODS -> divergence.
 DISTILLERS: dict[str, Callable[..., Tensor]] = {
@@ -38,14 +39,17 @@ class TokenObjective:
     def __init__(self, node: CfgNode):
         """
         Args:
-            node: DISTILL of a config.
+            node: DISTILL of a config, with a method.
+
+        Raises:
+            UserError: there is no such method or EA mode.
         """
-        self.ce_weight = node.CE_WEIGHT
-        self.ea = node.EA if node.EA.ENABLED else None
-        self.methods = []
-        for name in node.METHODS:
-            options = {key.lower(): value for key, value in node[name].items()}
-            self.methods.append((DISTILLERS[name], options.pop("weight"), options))
+        settings = method_settings(node, DISTILLERS)
+        self.ce_weight, self.ea = node.CE_WEIGHT, settings["ea"]
+        self.methods = [
+            (DISTILLERS[name], options.pop("weight"), options)
+            for name, options in settings["methods"].items()
+        ]
 
     def __call__(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
         """Loss of each token.
@@ -57,22 +61,22 @@ class TokenObjective:
         Returns:
             (N,), at least float32.
         """
-        weight = None if self.ea is None else self._ea_weight(student_logits, teacher_logits)
-        # Also at a weight of 0 the sum starts from it: a batch without tokens must have a graph.
-        loss = self.ce_weight * F.cross_entropy(
-            at_least_float32(student_logits), labels, reduction="none"
-        )
-        for divergence, factor, options in self.methods:
-            logits = student_logits, teacher_logits
-            loss = loss + factor * divergence(
-                *logits, labels, weight=weight, reduction="none", **options
-            )
-        return loss
+        is_weighted = self.ea["enabled"]
+        weight = self._ea_weight(student_logits, teacher_logits) if is_weighted else None
+        logits = student_logits, teacher_logits
+        terms = [
+            factor * divergence(*logits, labels, weight=weight, reduction="none", **options)
+            for divergence, factor, options in self.methods
+        ]
+        if self.ce_weight:
+            words = at_least_float32(student_logits)
+            terms.append(self.ce_weight * F.cross_entropy(words, labels, reduction="none"))
+        return sum(terms)
 
     def _ea_weight(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         """(N,) EA weight, detached."""
-        temperature = self.ea.TEMPERATURE
+        temperature = self.ea["temperature"]
         student_entropy = entropy(student_logits.detach(), temperature=temperature)
         teacher_entropy = entropy(teacher_logits.detach(), temperature=temperature)
-        num_words, bound = teacher_logits.shape[-1], self.ea.BOUND or None
-        return EA_MODES[self.ea.MODE](student_entropy, teacher_entropy, num_words, bound)
+        weigh, num_words = EA_MODES[self.ea["mode"]], teacher_logits.shape[-1]
+        return weigh(student_entropy, teacher_entropy, num_words, self.ea["bound"] or None)

@@ -58,7 +58,7 @@ def build_student(cfg: CfgNode, tokenizer: PreTrainedTokenizerBase) -> PreTraine
         raise UserError("Give either MODEL.WEIGHTS or MODEL.ARCHITECTURE, not both or none.")
     if weights:
         return load_model(weights, cfg.MODEL.DTYPE, "MODEL.WEIGHTS")
-    return AutoModelForCausalLM.from_config(_architecture(keys, tokenizer))
+    return AutoModelForCausalLM.from_config(_architecture(keys, tokenizer), dtype=cfg.MODEL.DTYPE)
 
 
 def _architecture(

@@ -13,6 +13,7 @@ from eakd_det.losses.chunked import TokenLoss
 from eakd_det.losses.divergence import IGNORED
 
 from .head_states import capture, check_head
+from .liger import FusedLoss
 
 
 class DistillationTrainer(Trainer):
@@ -30,6 +31,7 @@ class DistillationTrainer(Trainer):
         objective: TokenLoss,
         num_words: int,
         chunk_size: int = 0,
+        fused_loss: FusedLoss | None = None,
         **kwargs: Any,
     ):
         """
@@ -39,6 +41,7 @@ class DistillationTrainer(Trainer):
             objective: (student_logits (N, V), teacher_logits (N, V), labels (N,)) -> (N,).
             num_words: V, the words that both have; wider logits (a padded vocabulary) are cut.
             chunk_size: tokens whose logits are there at a time in training; 0 is all.
+            fused_loss: computes the mean of `objective` in chunks in its place, in training.
 
         Raises:
             UserError: an argument does not go with distillation.
@@ -46,6 +49,7 @@ class DistillationTrainer(Trainer):
         super().__init__(*args, compute_loss_func=self._loss, **kwargs)
         self._refuse_what_does_not_fit(chunk_size)
         self.objective, self.num_words, self.chunk_size = objective, num_words, chunk_size
+        self.fused_loss = fused_loss
         self.teacher = teacher.to(self.args.device).eval().requires_grad_(False)
         self._teacher_output = self._states = None  # of the batch that is being computed
         self._has_checked_heads = False
@@ -98,12 +102,11 @@ class DistillationTrainer(Trainer):
             ):
                 check_head(head, captured.states, output.logits, name)
             self._has_checked_heads = True
+        heads = [self._cut(captured.states, head) for captured, head in states]
+        if self.fused_loss is not None:
+            return self.fused_loss(*heads, labels, num_tokens)
         return chunked_loss(
-            self.objective,
-            *(self._cut(captured.states, head) for captured, head in states),
-            labels,
-            chunk_size=self.chunk_size,
-            num_tokens=num_tokens,
+            self.objective, *heads, labels, chunk_size=self.chunk_size, num_tokens=num_tokens
         )
 
     def _cut(self, states: Tensor, head: nn.Linear) -> LanguageHead:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 from transformers import (
-    PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
     TrainingArguments,
@@ -22,6 +21,7 @@ from .config import load_config, training_arguments
 from .data import Instruction, PadRight, encode, read_instructions
 from .distillers import TokenObjective
 from .instructions import path_of
+from .liger import is_available, liger_loss
 from .models import build_student, load_model, load_tokenizer
 from .prompts import PROMPTS
 from .trainer import DistillationTrainer
@@ -133,23 +133,20 @@ def build_trainer(
         return Trainer(**options)
     name = teacher_weights(cfg)
     teacher = load_model(name, cfg.TEACHER.DTYPE, "TEACHER.WEIGHTS")
-    width = _common_width(tokenizer, name, options["model"], teacher)
+    heads = [model.get_output_embeddings().weight for model in (options["model"], teacher)]
+    uses_liger = cfg.DISTILL.CHUNK_SIZE and is_available(args.device)
     return DistillationTrainer(
         teacher=teacher,
         objective=TokenObjective(cfg.DISTILL),
-        num_words=width,
+        num_words=_common_width(tokenizer, name, [len(weight) for weight in heads]),
         chunk_size=cfg.DISTILL.CHUNK_SIZE,
+        fused_loss=liger_loss(cfg.DISTILL, {w.dtype for w in heads}) if uses_liger else None,
         **options,
     )
 
 
-def _common_width(
-    tokenizer: PreTrainedTokenizerBase,
-    teacher_name: str,
-    student: PreTrainedModel,
-    teacher: PreTrainedModel,
-) -> int:
-    widths = [m.get_output_embeddings().weight.shape[0] for m in (student, teacher)]
+def _common_width(tokenizer: PreTrainedTokenizerBase, teacher_name: str, widths: list[int]) -> int:
+    """Words that are compared; `widths` are those of the heads of student and teacher."""
     width = common_width(tokenizer, load_tokenizer(teacher_name, "TEACHER.WEIGHTS"), *widths)
     if len(set(widths)) > 1:
         logger.info("Heads of %d and %d words are compared on the first %d.", *widths, width)

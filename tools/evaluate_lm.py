@@ -13,6 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from eakd_det.config import split_options
 from eakd_det.errors import UserError
 from llm.config import load_config
 from llm.evaluation import METRICS, evaluate
@@ -27,17 +28,18 @@ def parse_arguments():
     parser.add_argument("--config-file", required=True, nargs="+", metavar="FILE")
     parser.add_argument("--model", default="", help="a path or hub name, in place of OUTPUT_DIR's")
     parser.add_argument("--metric", choices=METRICS, default="rougeL")
-    # KEY VALUE pairs may follow the files directly; a file's name ends in .yaml.
-    args = parser.parse_args()
-    files = [name for name in args.config_file if name.endswith((".yaml", ".yml"))]
-    args.opts = args.config_file[len(files) :]
-    args.config_file = args.config_file[: len(files)]
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
+    words, options = split_options(sys.argv[1:])
+    args = parser.parse_args(words)
+    args.opts += options
     return args
 
 
 def main(args):
     show_progress()
     rows = {}
+    if args.model and len(args.config_file) > 1:
+        raise UserError("--model goes with one --config-file, which names the sets.")
     for path in args.config_file:
         cfg = load_config(path, args.opts)
         rows[args.model or Path(path).stem] = [evaluate(cfg, args.model)]

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, TrainingArguments
 
 from llm.config import NOT_IN_TRAINING, language_config, load_config, training_arguments
@@ -41,6 +42,10 @@ def test_arguments_reach_transformers(tmp_path):
         (["TRAINING.LEARNIN_RATE", "1"], "did you mean TRAINING.LEARNING_RATE"),
         (["DISTILL.METHODS", "('KLD',)"], "DISTILL.METHODS: 'KLD' is unknown; choose from KD"),
         (["DATASET.PROMPT", "long"], "choose from dolly, short"),
+        (
+            ["MODEL.DTYPE", "float33"],
+            "MODEL.DTYPE: 'float33' is unknown; choose from auto",
+        ),
         (["DISTILL.EA.MODE", "half"], "choose from full, teacher, matched"),
         (["DISTILL.EA.TEMPERATURE", "0"], "EA.TEMPERATURE must be above 0"),
         (["DISTILL.CHUNK_SIZE", "-1"], "CHUNK_SIZE must be 0 or more"),
@@ -77,6 +82,9 @@ def test_architecture(tokenizer):
     model = build_student(cfg, tokenizer)
     assert model.config.vocab_size == len(tokenizer) and model.config.n_layer == 1
     assert model.config.eos_token_id == tokenizer.eos_token_id
+    assert model.dtype == torch.float32
+    cfg.MODEL.DTYPE = "bfloat16"
+    assert build_student(cfg, tokenizer).dtype == torch.bfloat16
     assert isinstance(model, type(AutoModelForCausalLM.from_config(model.config)))
     cfg.MODEL.ARCHITECTURE["n_layers"] = 2
     with pytest.raises(ValueError, match="gpt2 has no n_layers"):

@@ -33,18 +33,17 @@ def test_teacher_student_and_table(shortened, tmp_path):
     assert code == 0, out + err
     assert re.search(r"\| method +\| sort +\| copy .*average", out) and "| EA-KD" in out
 
-    seeds = ["--seeds", "1", "2", "--opts", *SHORT]
-    code, out, err = shortened("sweep_lm.py", "--config-file", *files, *seeds)
+    sweep = ["sweep_lm.py", "--configs", *files, "--seeds", "1", "2", *SHORT]
+    code, out, err = shortened(*sweep)
     assert code == 0, out + err
     rows = re.findall(r"^\| (Teacher|EA-KD|Student) ", out, flags=re.MULTILINE)
     assert rows == ["Teacher", "EA-KD", "Student"] * 2  # ROUGE-L and exact matches
     assert " ± " in out
     before = (folder / "EA-KD" / "seed1" / "model.safetensors").stat().st_mtime
-    code, again, err = shortened("sweep_lm.py", "--config-file", *files, *seeds)
+    code, again, err = shortened(*sweep)
     assert code == 0 and out.endswith(again) and "| EA-KD" in again
     assert (folder / "EA-KD" / "seed1" / "model.safetensors").stat().st_mtime == before
-    seeds += ["DISTILL.EA.TEMPERATURE", "2"]
-    code, _, err = shortened("sweep_lm.py", "--config-file", *files, *seeds)
+    code, _, err = shortened(*sweep, "DISTILL.EA.TEMPERATURE", "2")
     assert code == 1 and "was made with another config" in err
 
 
