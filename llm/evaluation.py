@@ -50,7 +50,7 @@ def evaluate(cfg: CfgNode, weights: str = "") -> dict[str, Any]:
             of the first seed, are also written there.
 
     Returns:
-        "seeds", and "scores": set -> metric -> one figure in percent for each seed.
+        "scores": set -> metric -> one figure in percent for each seed, and "settings", TEST as YAML.
 
     Raises:
         UserError: there is no model, or no set.
@@ -75,7 +75,7 @@ def evaluate(cfg: CfgNode, weights: str = "") -> dict[str, Any]:
             for metric, score in METRICS.items():
                 scores[key][metric].append(score(given, references))
         logger.info("%s on %s: ROUGE-L %.2f", name, key, mean(scores[key]["rougeL"]))
-    result = {"seeds": list(cfg.TEST.SEEDS), "scores": scores}
+    result = {"settings": cfg.TEST.dump(), "scores": scores}
     if not weights:
         with write_atomically(str(Path(cfg.OUTPUT_DIR) / SCORES)) as file:
             json.dump({**result, "answers": answers}, file, indent=1)

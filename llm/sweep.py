@@ -38,6 +38,7 @@ def sweep(
             fit(teacher, resume=True)
         if cfg.DISTILL.METHODS and cfg.TEACHER.CONFIG_FILE:
             own = load_config(cfg.TEACHER.CONFIG_FILE)
+            own.TEST = cfg.TEST  # on the same sets, in the same way
             rows.setdefault(Path(cfg.TEACHER.CONFIG_FILE).stem, [_scores(own)])
     for name, cfg in configs:
         rows[name] = [_run(_with_seed(cfg, seed)) for seed in seeds]
@@ -65,4 +66,5 @@ def _run(cfg: CfgNode) -> dict[str, Any]:
 
 def _scores(cfg: CfgNode) -> dict[str, Any]:
     path = Path(cfg.OUTPUT_DIR) / SCORES
-    return json.loads(path.read_text()) if path.exists() else evaluate(cfg)
+    scores = json.loads(path.read_text()) if path.exists() else {}
+    return scores if scores.get("settings") == cfg.TEST.dump() else evaluate(cfg)

@@ -10,6 +10,11 @@ means stand the differences of each EA-X and X, paired by seed.
 
 import argparse
 import sys
+import warnings
+
+# Detectron2's imports announce deprecations of torch and setuptools, not of anything of the user's.
+warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torch)")
 
 from eakd_det.config import split_options
 from eakd_det.errors import UserError

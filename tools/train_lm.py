@@ -13,6 +13,11 @@ A teacher that TEACHER.CONFIG_FILE names and that has not been trained yet is tr
 
 import argparse
 import sys
+import warnings
+
+# Detectron2's imports announce deprecations of torch and setuptools, not of anything of the user's.
+warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torch)")
 
 from eakd_det.errors import UserError
 from llm.config import load_config

@@ -78,7 +78,8 @@ def run(cfg, model, tokenizer, tmp_path):
 
 def test_evaluation(run):
     result = evaluate(run)
-    assert result["seeds"] == [] and list(result["scores"]) == ["Dolly", "Vicuna"]
+    assert list(result["scores"]) == ["Dolly", "Vicuna"]
+    assert result["settings"] == run.TEST.dump()
     assert len(result["scores"]["Dolly"]["rougeL"]) == 1
     saved = json.loads((Path(run.OUTPUT_DIR) / "rouge.json").read_text())
     assert saved["scores"] == result["scores"] and len(saved["answers"]["Dolly"]) == len(LINES)

@@ -5,53 +5,56 @@ from pathlib import Path
 
 import pytest
 
+from llm.sweep import sweep
+
 ROOT = Path(__file__).parents[2]
 SHORT = ["TRAINING.MAX_STEPS", "2", "TRAINING.PER_DEVICE_TRAIN_BATCH_SIZE", "4"]
-SHORT += ["TEST.MAX_NEW_TOKENS", "2", "TRAINING.USE_CPU", "True"]
+SHORT += ["TEST.MAX_NEW_TOKENS", "2", "TRAINING.USE_CPU", "True", "DATASET.TRAIN_SIZE", "100"]
+SHORT += ["TEST.SETS", '("sort=tiny_sort", "add=tiny_add")']
+FILES = [f"configs/LLM/tiny/{name}.yaml" for name in ("KD", "EA-KD")]
 
 
 @pytest.fixture
 def shortened(tmp_path, call_tool):
     """The tiny configs with a teacher of two steps."""
-    folder = tmp_path / "configs" / "LLM"
+    folder = tmp_path / "configs" / "LLM" / "tiny"
     folder.mkdir(parents=True)
-    (folder / "tiny").mkdir()
     for path in (ROOT / "configs" / "LLM" / "tiny").glob("*.yaml"):
         text = path.read_text().replace("MAX_STEPS: 700", "MAX_STEPS: 2")
-        (folder / "tiny" / path.name).write_text(text)
+        text = text.replace("TRAIN_SIZE: 0", "TRAIN_SIZE: 100")
+        (folder / path.name).write_text(text)
     return call_tool
 
 
-def test_teacher_student_and_table(shortened, tmp_path):
-    files = [f"configs/LLM/tiny/{name}.yaml" for name in ("EA-KD", "Student")]
-    code, out, err = shortened("train_lm.py", "--config-file", files[0], *SHORT)
+def test_teacher_student_and_table(shortened, tmp_path, monkeypatch):
+    code, out, err = shortened("train_lm.py", "--config-file", FILES[1], *SHORT)
     assert code == 0, out + err
     assert re.search(r"output/LLM/tiny/EA-KD: loss [\d.]+, \d+ seconds", out)
     folder = tmp_path / "output" / "LLM" / "tiny"
     assert (folder / "Teacher" / "model.safetensors").exists()
-    code, out, err = shortened("evaluate_lm.py", "--config-file", files[0], *SHORT)
+    code, out, err = shortened("evaluate_lm.py", "--config-file", FILES[1], *SHORT)
     assert code == 0, out + err
-    assert re.search(r"\| method +\| sort +\| copy .*average", out) and "| EA-KD" in out
+    assert re.search(r"\| method +\| sort +\| add .*average", out) and "| EA-KD" in out
 
-    sweep = ["sweep_lm.py", "--configs", *files, "--seeds", "1", "2", *SHORT]
-    code, out, err = shortened(*sweep)
+    command = ["--configs", *FILES, "--seeds", "1", "2", *SHORT]
+    code, out, err = shortened("sweep_lm.py", *command)
     assert code == 0, out + err
-    rows = re.findall(r"^\| (Teacher|EA-KD|Student) ", out, flags=re.MULTILINE)
-    assert rows == ["Teacher", "EA-KD", "Student"] * 2  # ROUGE-L and exact matches
+    rows = re.findall(r"^\| (Teacher|EA-KD|KD|EA-KD minus KD) +\|", out, flags=re.MULTILINE)
+    # ROUGE-L and exact matches, and the differences of each.
+    assert rows == ["Teacher", "KD", "EA-KD", "EA-KD minus KD"] * 2
     assert " ± " in out
+
+    monkeypatch.chdir(tmp_path)  # again, without the time that a process takes to start
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "data"))
     before = (folder / "EA-KD" / "seed1" / "model.safetensors").stat().st_mtime
-    code, again, err = shortened(*sweep)
-    assert code == 0 and out.endswith(again) and "| EA-KD" in again
+    assert list(sweep(FILES, [1, 2], SHORT)) == ["Teacher", "KD", "EA-KD"]
     assert (folder / "EA-KD" / "seed1" / "model.safetensors").stat().st_mtime == before
-    code, _, err = shortened(*sweep, "DISTILL.EA.TEMPERATURE", "2")
-    assert code == 1 and "was made with another config" in err
+    with pytest.raises(ValueError, match="was made with another config"):
+        sweep(FILES, [1, 2], [*SHORT, "DISTILL.EA.TEMPERATURE", "2"])
 
 
-def test_mistakes_are_told_in_words(shortened):
-    code, _, err = shortened("train_lm.py", "--config-file", "configs/LLM/tiny/KDD.yaml")
-    assert code == 1 and err.splitlines()[-1].startswith("error: --config-file: there is no file")
-    file = ["--config-file", "configs/LLM/tiny/KD.yaml"]
-    code, _, err = shortened("evaluate_lm.py", *file)
-    assert code == 1 and "has no model; train it first" in err
-    code, _, err = shortened("train_lm.py", *file, "TEACHER.CONFIG_FILE", "")
-    assert code == 1 and "needs a teacher: name TEACHER.WEIGHTS" in err
+def test_a_mistake_is_one_line(shortened):
+    code, out, err = shortened("train_lm.py", "--config-file", FILES[0], "TEACHER.CONFIG_FILE", "")
+    assert code == 1 and not out
+    assert err.startswith("error: DISTILL.METHODS ('KD',) needs a teacher: name TEACHER.WEIGHTS")
+    assert len(err.splitlines()) == 1

@@ -129,24 +129,35 @@ def test_a_batch_equals_micro_batches(two_rows, chunk_size):
     assert_same(parts, step(two_rows))
 
 
-@pytest.mark.parametrize("chunk_size", [0, 3])
-def test_a_batch_equals_two_processes(two_rows, tmp_path, chunk_size):
-    two_rows.DISTILL.CHUNK_SIZE = chunk_size
+FITS = """
+import sys
+from llm.config import load_config
+from llm.training import fit
+for path in sys.argv[1:]:
+    fit(load_config(path))
+"""
+
+
+def test_a_batch_equals_two_processes(two_rows, tmp_path):
+    """Plain and in chunks, one after the other, as a teacher and its student are trained."""
     expected = step(two_rows)
     two_rows.TRAINING.PER_DEVICE_TRAIN_BATCH_SIZE = 1
-    (tmp_path / "run.yaml").write_text(two_rows.dump())
+    (tmp_path / "fits.py").write_text(FITS)
+    paths, folders = [], []
+    for chunk_size in (0, 3):
+        cfg = two_rows.clone()
+        cfg.DISTILL.CHUNK_SIZE = chunk_size
+        cfg.OUTPUT_DIR = str(tmp_path / f"chunks{chunk_size}")
+        paths.append(tmp_path / f"chunks{chunk_size}.yaml")
+        paths[-1].write_text(cfg.dump())
+        folders.append(cfg.OUTPUT_DIR)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", str(ROOT / "tools" / "train_lm.py")]
+    command += ["--nproc-per-node", "2", tmp_path / "fits.py", *paths]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [*command, "--config-file", str(tmp_path / "run.yaml")],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert_same(gradients(two_rows.OUTPUT_DIR, start_of(two_rows)), expected)
+    for folder in folders:
+        assert_same(gradients(folder, start_of(two_rows)), expected)
 
 
 def test_mixed_precision(cfg):
