@@ -50,7 +50,7 @@ def evaluate(cfg: CfgNode, weights: str = "") -> dict[str, Any]:
             of the first seed, are also written there.
 
     Returns:
-        "scores": set -> metric -> one figure in percent for each seed, and "settings", TEST as YAML.
+        "scores": set -> metric -> one figure in percent for each seed; "settings", TEST as YAML.
 
     Raises:
         UserError: there is no model, or no set.
