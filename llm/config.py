@@ -4,6 +4,7 @@ import dataclasses
 from enum import Enum
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from transformers import TrainingArguments
 
@@ -121,7 +122,7 @@ def _check(cfg: CfgNode) -> None:
     ]:
         if value not in choices:
             raise UserError(f"{key}: {value!r} is unknown; choose from {', '.join(choices)}.")
-    method_settings(cfg.DISTILL, DISTILLERS)  # which refuses unknown ones
+    _check_options(cfg.DISTILL)
     if not cfg.DISTILL.EA.TEMPERATURE > 0:
         raise UserError(
             f"DISTILL.EA.TEMPERATURE must be above 0, not {cfg.DISTILL.EA.TEMPERATURE}."
@@ -130,3 +131,14 @@ def _check(cfg: CfgNode) -> None:
         raise UserError(
             "DISTILL.EA.MODE matched needs the tokens of a batch at once: set CHUNK_SIZE 0."
         )
+
+
+def _check_options(node: CfgNode) -> None:
+    """Let the divergences say now, and not after a teacher's training, what they refuse."""
+    token = torch.zeros(1, 2), torch.zeros(1, 2), torch.zeros(1, dtype=torch.long)
+    for name, options in method_settings(node, DISTILLERS)["methods"].items():
+        del options["weight"]  # the factor
+        try:
+            DISTILLERS[name](*token, **options)
+        except ValueError as error:
+            raise UserError(f"DISTILL.{name}: {error}.") from error

@@ -39,7 +39,10 @@ def read_instructions(path: str | Path) -> list[Instruction]:
         UserError: there is no such file, or a line is not as above; its number is told.
     """
     if not Path(path).is_file():
-        raise UserError(f"There is no file {str(path)!r} of instructions (JSONL).")
+        raise UserError(
+            f"There is no file {str(path)!r} of instructions (JSONL; docs/datasets.md says where "
+            "they are from)."
+        )
     lines = Path(path).read_text(encoding="utf-8").splitlines()
     examples = [
         _read_line(line, f"{path}, line {number}")

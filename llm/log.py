@@ -4,6 +4,9 @@ import logging
 
 
 def show_progress() -> None:
-    """Let this package's messages through, beside transformers' own."""
-    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger(__package__).setLevel(logging.INFO)
+    """Let this package's messages through; transformers shows its own."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger(__package__)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)

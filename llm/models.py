@@ -51,14 +51,18 @@ def build_student(cfg: CfgNode, tokenizer: PreTrainedTokenizerBase) -> PreTraine
     """The network that is trained: MODEL.WEIGHTS, or MODEL.ARCHITECTURE with random weights.
 
     Raises:
-        UserError: none or both are given, or a key of the architecture is unknown.
+        UserError: none or both are given, or a key of the architecture is unknown or does not fit.
     """
     weights, keys = cfg.MODEL.WEIGHTS, dict(cfg.MODEL.ARCHITECTURE)
     if bool(weights) == bool(keys):
         raise UserError("Give either MODEL.WEIGHTS or MODEL.ARCHITECTURE, not both or none.")
     if weights:
         return load_model(weights, cfg.MODEL.DTYPE, "MODEL.WEIGHTS")
-    return AutoModelForCausalLM.from_config(_architecture(keys, tokenizer), dtype=cfg.MODEL.DTYPE)
+    config = _architecture(keys, tokenizer)
+    try:
+        return AutoModelForCausalLM.from_config(config, dtype=cfg.MODEL.DTYPE)
+    except ValueError as error:
+        raise UserError(f"MODEL.ARCHITECTURE: {error}") from error
 
 
 def _architecture(

@@ -1,7 +1,6 @@
 """Several configs over several seeds; what has ended is not run again."""
 
 import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,7 @@ from eakd_det.errors import UserError
 
 from .config import load_config
 from .evaluation import SCORES, evaluate
-from .training import fit, has_ended, untrained_teacher
-
-logger = logging.getLogger(__name__)
+from .training import fit, has_ended, train_teacher
 
 
 def sweep(
@@ -33,9 +30,7 @@ def sweep(
     rows = {}
     configs = [(Path(path).stem, load_config(path, list(options))) for path in paths]
     for _, cfg in configs:
-        teacher = untrained_teacher(cfg)
-        if teacher is not None:
-            fit(teacher, resume=True)
+        train_teacher(cfg, resume=True)
         if cfg.DISTILL.METHODS and cfg.TEACHER.CONFIG_FILE:
             own = load_config(cfg.TEACHER.CONFIG_FILE)
             own.TEST = cfg.TEST  # on the same sets, in the same way
@@ -54,7 +49,6 @@ def _with_seed(cfg: CfgNode, seed: int) -> CfgNode:
 
 def _run(cfg: CfgNode) -> dict[str, Any]:
     if not has_ended(cfg):
-        logger.info("Training %s", cfg.OUTPUT_DIR)
         fit(cfg, resume=True)
     elif (Path(cfg.OUTPUT_DIR) / "config.yaml").read_text() != cfg.dump():
         raise UserError(

@@ -69,12 +69,11 @@ def fit(cfg: CfgNode, resume: bool = False) -> dict[str, float]:
     """
     args = training_arguments(cfg)
     set_seed(args.seed)
-    with args.main_process_first(desc="making the data"):
-        examples = read_instructions(path_of(cfg.DATASET.TRAIN))
-        held_out = cfg.DATASET.VALID and read_instructions(path_of(cfg.DATASET.VALID))
+    examples, held_out = _read_data(cfg, args)
     tokenizer = build_tokenizer(cfg, examples)
     checkpoint = _last_checkpoint(cfg.OUTPUT_DIR) if resume else None
-    trainer = build_trainer(cfg, args, tokenizer, examples, held_out or None)
+    trainer = build_trainer(cfg, args, tokenizer, examples, held_out)
+    logger.info("Training %s on %s", cfg.OUTPUT_DIR, args.device)
     start = time.perf_counter()
     result = trainer.train(resume_from_checkpoint=checkpoint).metrics
     result["seconds"] = time.perf_counter() - start
@@ -85,6 +84,29 @@ def fit(cfg: CfgNode, resume: bool = False) -> dict[str, float]:
         with write_atomically(str(Path(cfg.OUTPUT_DIR) / RESULT)) as file:
             json.dump(result, file, indent=2)
     return result
+
+
+def train_teacher(cfg: CfgNode, resume: bool = False) -> None:
+    """Train the teacher that a run asks for, if need be.
+
+    Raises:
+        UserError: as `fit`; also what is wrong with the run itself, as far as that can be told
+            before its teacher has been trained for hours.
+    """
+    teacher = untrained_teacher(cfg)
+    if teacher is not None:
+        _read_data(cfg, training_arguments(cfg))
+        fit(teacher, resume)
+
+
+def _read_data(
+    cfg: CfgNode, args: TrainingArguments
+) -> tuple[list[Instruction], list[Instruction] | None]:
+    """The examples to train on and the held-out ones, made by the first process if need be."""
+    with args.main_process_first(desc="making the data"):
+        examples = read_instructions(path_of(cfg.DATASET.TRAIN))
+        held_out = read_instructions(path_of(cfg.DATASET.VALID)) if cfg.DATASET.VALID else None
+    return examples, held_out
 
 
 def build_tokenizer(cfg: CfgNode, examples: list[Instruction]) -> PreTrainedTokenizerBase:

@@ -50,3 +50,5 @@ if __name__ == "__main__":
         main(parse_arguments())
     except UserError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nStopped. Started again it goes on.")

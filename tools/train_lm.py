@@ -22,7 +22,7 @@ warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torc
 from eakd_det.errors import UserError
 from llm.config import load_config
 from llm.log import show_progress
-from llm.training import fit, untrained_teacher
+from llm.training import fit, train_teacher
 
 
 def parse_arguments():
@@ -41,9 +41,7 @@ def parse_arguments():
 def main(args):
     cfg = load_config(args.config_file, args.opts)
     show_progress()
-    teacher = untrained_teacher(cfg)
-    if teacher is not None:
-        fit(teacher, args.resume)
+    train_teacher(cfg, args.resume)
     if not args.teacher_only:
         result = fit(cfg, args.resume)
         print(f"{cfg.OUTPUT_DIR}: loss {result['train_loss']:.4f}, {result['seconds']:.0f} seconds")
@@ -54,3 +52,5 @@ if __name__ == "__main__":
         main(parse_arguments())
     except UserError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nStopped. With --resume it goes on from the last checkpoint, if there is one.")

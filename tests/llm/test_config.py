@@ -41,6 +41,7 @@ def test_arguments_reach_transformers(tmp_path):
     [
         (["TRAINING.LEARNIN_RATE", "1"], "did you mean TRAINING.LEARNING_RATE"),
         (["DISTILL.METHODS", "('KLD',)"], "DISTILL.METHODS: 'KLD' is unknown; choose from KD"),
+        (["DISTILL.METHODS", "('JSD',)", "DISTILL.JSD.BETA", "1.0"], "DISTILL.JSD: beta must be"),
         (["DATASET.PROMPT", "long"], "choose from dolly, short"),
         (
             ["MODEL.DTYPE", "float33"],
@@ -86,6 +87,9 @@ def test_architecture(tokenizer):
     cfg.MODEL.DTYPE = "bfloat16"
     assert build_student(cfg, tokenizer).dtype == torch.bfloat16
     assert isinstance(model, type(AutoModelForCausalLM.from_config(model.config)))
+    cfg.MODEL.ARCHITECTURE["n_head"] = 3
+    with pytest.raises(ValueError, match="MODEL.ARCHITECTURE: .* divisible by num_heads"):
+        build_student(cfg, tokenizer)
     cfg.MODEL.ARCHITECTURE["n_layers"] = 2
     with pytest.raises(ValueError, match="gpt2 has no n_layers"):
         build_student(cfg, tokenizer)

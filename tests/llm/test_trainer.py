@@ -15,7 +15,7 @@ from eakd_det.losses import entropy_weight, forward_kl, skewed_forward_kl
 from llm.data import PadRight, encode, read_instructions
 from llm.head_states import capture, check_head
 from llm.prompts import short_prompt
-from llm.training import fit
+from llm.training import fit, train_teacher
 from llm.vocabulary import train_tokenizer
 
 from .conftest import LINES, make_gpt2, save, write_jsonl
@@ -217,6 +217,20 @@ def test_evaluation_of_held_out_data(cfg):
 def test_refused(cfg, options, message):
     with pytest.raises(ValueError, match=message):
         step(cfg, **options)
+
+
+def test_a_faulty_run_does_not_train_its_teacher(cfg, tmp_path):
+    teacher = cfg.clone()
+    teacher.DISTILL.METHODS, teacher.OUTPUT_DIR = (), str(tmp_path / "own")
+    (tmp_path / "own.yaml").write_text(teacher.dump())
+    cfg.TEACHER.WEIGHTS, cfg.TEACHER.CONFIG_FILE = "", str(tmp_path / "own.yaml")
+    examples, cfg.DATASET.TRAIN = cfg.DATASET.TRAIN, "nowhere.jsonl"
+    with pytest.raises(ValueError, match="There is no file 'nowhere.jsonl'"):
+        train_teacher(cfg)
+    assert not (tmp_path / "own").exists()
+    cfg.DATASET.TRAIN = examples
+    train_teacher(cfg)
+    assert (tmp_path / "own" / "model.safetensors").exists()
 
 
 def test_a_teacher_with_another_tokenizer_is_refused(cfg, tmp_path):
