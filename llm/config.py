@@ -21,6 +21,8 @@ from .prompts import PROMPTS
 DTYPES = ("auto", "float32", *HALVES)  # of weights in memory; auto is as they are saved
 # Of TrainingArguments: what the root says once, and what the tools' own flags say.
 NOT_IN_TRAINING = ("output_dir", "resume_from_checkpoint", "do_train", "do_eval", "do_predict")
+# Its fields that are tables of options; other such fields may name a JSON file.
+OPEN_IN_TRAINING = ("lr_scheduler_kwargs", "gradient_checkpointing_kwargs")
 
 
 def language_config() -> CfgNode:
@@ -80,6 +82,7 @@ def training_arguments(cfg: CfgNode, **overrides: Any) -> TrainingArguments:
         UserError: two of them do not go together.
     """
     values = {key.lower(): value for key, value in cfg.TRAINING.items()}
+    values |= {name: dict(values[name]) or None for name in OPEN_IN_TRAINING}
     try:
         return TrainingArguments(output_dir=cfg.OUTPUT_DIR, **{**values, **overrides})
     except ValueError as error:
@@ -101,6 +104,8 @@ def _training_node() -> CfgNode:
             default = field.default
             if default is dataclasses.MISSING:
                 default = field.default_factory()
+            if field.name in OPEN_IN_TRAINING:
+                default = CfgNode(new_allowed=True)
             node[field.name.upper()] = default.value if isinstance(default, Enum) else default
     return node
 

@@ -73,7 +73,8 @@ def fit(cfg: CfgNode, resume: bool = False) -> dict[str, float]:
     tokenizer = build_tokenizer(cfg, examples)
     checkpoint = _last_checkpoint(cfg.OUTPUT_DIR) if resume else None
     trainer = build_trainer(cfg, args, tokenizer, examples, held_out)
-    logger.info("Training %s on %s", cfg.OUTPUT_DIR, args.device)
+    if args.process_index == 0:
+        logger.info("Training %s on %s", cfg.OUTPUT_DIR, args.device)
     start = time.perf_counter()
     result = trainer.train(resume_from_checkpoint=checkpoint).metrics
     result["seconds"] = time.perf_counter() - start

@@ -19,6 +19,8 @@ import warnings
 warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
 warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torch)")
 
+from accelerate import PartialState
+
 from eakd_det.errors import UserError
 from llm.config import load_config
 from llm.log import show_progress
@@ -44,7 +46,9 @@ def main(args):
     train_teacher(cfg, args.resume)
     if not args.teacher_only:
         result = fit(cfg, args.resume)
-        print(f"{cfg.OUTPUT_DIR}: loss {result['train_loss']:.4f}, {result['seconds']:.0f} seconds")
+        if PartialState().is_main_process:
+            loss, seconds = result["train_loss"], result["seconds"]
+            print(f"{cfg.OUTPUT_DIR}: loss {loss:.4f}, {seconds:.0f} seconds")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,12 @@ def test_arguments_reach_transformers(tmp_path):
     args = training_arguments(cfg)
     assert (args.learning_rate, args.gradient_accumulation_steps) == (0.5, 3)
     assert args.output_dir == str(tmp_path)
+    assert args.lr_scheduler_kwargs is None
+    (tmp_path / "own.yaml").write_text(
+        "TRAINING: {LR_SCHEDULER_TYPE: cosine_with_min_lr, LR_SCHEDULER_KWARGS: {min_lr: 0.25}}"
+    )
+    args = training_arguments(load_config(str(tmp_path / "own.yaml")))
+    assert args.lr_scheduler_kwargs == {"min_lr": 0.25}
     cfg.TRAINING.EVAL_STRATEGY, cfg.TRAINING.LOAD_BEST_MODEL_AT_END = "no", True
     with pytest.raises(ValueError, match="TRAINING: "):
         training_arguments(cfg)
