@@ -38,7 +38,6 @@ def language_config() -> CfgNode:
     cfg.TOKENIZER.VOCAB_SIZE = 0  # words of a byte-level one to train on the training set
 
     cfg.TEACHER = _model_node("auto")
-    cfg.TEACHER.CONFIG_FILE = ""  # of the teacher's own run, which is trained if need be
 
     cfg.DATASET = CfgNode()
     cfg.DATASET.TRAIN = ""  # JSONL, or a name of llm.instructions.GENERATED
@@ -92,6 +91,7 @@ def training_arguments(cfg: CfgNode, **overrides: Any) -> TrainingArguments:
 def _model_node(dtype: str) -> CfgNode:
     node = CfgNode()
     node.WEIGHTS = ""  # a path or hub name of an AutoModelForCausalLM
+    node.CONFIG_FILE = ""  # in their place: of a run that leaves them, and is trained if need be
     node.DTYPE = dtype  # any of DTYPES
     return node
 

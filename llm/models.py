@@ -47,20 +47,29 @@ def load_tokenizer(name: str, key: str) -> PreTrainedTokenizerBase:
         raise UserError(f"{key}: no tokenizer in {name!r}: {error}") from error
 
 
-def build_student(cfg: CfgNode, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """The network that is trained: MODEL.WEIGHTS, or MODEL.ARCHITECTURE with random weights.
+def build_student(
+    node: CfgNode, weights: str, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedModel:
+    """The network that is trained: from weights, or MODEL.ARCHITECTURE with random ones.
+
+    Args:
+        node: MODEL of a config.
+        weights: a path or hub name, or nothing.
 
     Raises:
         UserError: none or both are given, or a key of the architecture is unknown or does not fit.
     """
-    weights, keys = cfg.MODEL.WEIGHTS, dict(cfg.MODEL.ARCHITECTURE)
+    keys = dict(node.ARCHITECTURE)
     if bool(weights) == bool(keys):
-        raise UserError("Give either MODEL.WEIGHTS or MODEL.ARCHITECTURE, not both or none.")
+        raise UserError(
+            "The model that is trained needs one of MODEL.WEIGHTS, MODEL.CONFIG_FILE and "
+            "MODEL.ARCHITECTURE, the last without the others."
+        )
     if weights:
-        return load_model(weights, cfg.MODEL.DTYPE, "MODEL.WEIGHTS")
+        return load_model(weights, node.DTYPE, "MODEL.WEIGHTS")
     config = _architecture(keys, tokenizer)
     try:
-        return AutoModelForCausalLM.from_config(config, dtype=cfg.MODEL.DTYPE)
+        return AutoModelForCausalLM.from_config(config, dtype=node.DTYPE)
     except ValueError as error:
         raise UserError(f"MODEL.ARCHITECTURE: {error}") from error
 

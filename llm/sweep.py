@@ -11,15 +11,16 @@ from eakd_det.errors import UserError
 
 from .config import load_config
 from .evaluation import SCORES, evaluate
-from .training import fit, has_ended, train_teacher
+from .training import fit, has_ended, needed_runs, prepare
 
 
 def sweep(
     paths: Sequence[str], seeds: Sequence[int], options: Sequence[str] = ()
 ) -> dict[str, list[dict[str, Any]]]:
-    """Train and evaluate each config with each seed, teachers first where they are missing.
+    """Train and evaluate each config with each seed, and first what they need and is missing.
 
-    A run lies in seed<N> of its config's OUTPUT_DIR. The first row is of the teachers themselves.
+    A run lies in seed<N> of its config's OUTPUT_DIR. The first rows are of their teachers and of
+    what their students start from: a run each.
 
     Returns:
         The name of each config -> what `evaluate` gave for each seed.
@@ -30,11 +31,10 @@ def sweep(
     rows = {}
     configs = [(Path(path).stem, load_config(path, list(options))) for path in paths]
     for _, cfg in configs:
-        train_teacher(cfg, resume=True)
-        if cfg.DISTILL.METHODS and cfg.TEACHER.CONFIG_FILE:
-            own = load_config(cfg.TEACHER.CONFIG_FILE)
-            own.TEST = cfg.TEST  # on the same sets, in the same way
-            rows.setdefault(Path(cfg.TEACHER.CONFIG_FILE).stem, [_scores(own)])
+        prepare(cfg, resume=True)
+        for name, run in needed_runs(cfg).items():
+            run.TEST = cfg.TEST  # on the same sets, in the same way
+            rows.setdefault(name, [_scores(run)])
     for name, cfg in configs:
         rows[name] = [_run(_with_seed(cfg, seed)) for seed in seeds]
     return rows

@@ -37,21 +37,26 @@ def has_ended(cfg: CfgNode) -> bool:
     return (Path(cfg.OUTPUT_DIR) / RESULT).exists()
 
 
-def untrained_teacher(cfg: CfgNode) -> CfgNode | None:
-    """The config of a teacher that must be trained first, or None.
+def needed_runs(cfg: CfgNode) -> dict[str, CfgNode]:
+    """Configs of the runs whose models this one takes: teacher, and what the student starts from.
+
+    Returns:
+        Name of each -> config.
 
     Raises:
-        UserError: a method needs a teacher and none is named.
+        UserError: a method needs a teacher and none is named, or a config is wrong.
     """
-    if not cfg.DISTILL.METHODS or cfg.TEACHER.WEIGHTS:
-        return None
-    if not cfg.TEACHER.CONFIG_FILE:
-        raise UserError(
-            f"DISTILL.METHODS {tuple(cfg.DISTILL.METHODS)} needs a teacher: name TEACHER.WEIGHTS "
-            "(a path or hub name), or TEACHER.CONFIG_FILE of its own run."
-        )
-    teacher = load_config(cfg.TEACHER.CONFIG_FILE)
-    return None if has_ended(teacher) else teacher
+    files = []
+    if cfg.DISTILL.METHODS and not cfg.TEACHER.WEIGHTS:
+        if not cfg.TEACHER.CONFIG_FILE:
+            raise UserError(
+                f"DISTILL.METHODS {tuple(cfg.DISTILL.METHODS)} needs a teacher: name "
+                "TEACHER.WEIGHTS (a path or hub name), or TEACHER.CONFIG_FILE of its own run."
+            )
+        files.append(cfg.TEACHER.CONFIG_FILE)
+    if cfg.MODEL.CONFIG_FILE and not cfg.MODEL.WEIGHTS:
+        files.append(cfg.MODEL.CONFIG_FILE)
+    return {Path(file).stem: load_config(file) for file in files}
 
 
 def fit(cfg: CfgNode, resume: bool = False) -> dict[str, float]:
@@ -87,17 +92,19 @@ def fit(cfg: CfgNode, resume: bool = False) -> dict[str, float]:
     return result
 
 
-def train_teacher(cfg: CfgNode, resume: bool = False) -> None:
-    """Train the teacher that a run asks for, if need be.
+def prepare(cfg: CfgNode, resume: bool = False) -> None:
+    """Train those of `needed_runs` that have not ended.
 
     Raises:
         UserError: as `fit`; also what is wrong with the run itself, as far as that can be told
             before its teacher has been trained for hours.
     """
-    teacher = untrained_teacher(cfg)
-    if teacher is not None:
+    missing = [run for run in needed_runs(cfg).values() if not has_ended(run)]
+    if missing:
         _read_data(cfg, training_arguments(cfg))
-        fit(teacher, resume)
+    for run in missing:
+        prepare(run, resume)
+        fit(run, resume)
 
 
 def _read_data(
@@ -123,15 +130,17 @@ def build_tokenizer(cfg: CfgNode, examples: list[Instruction]) -> PreTrainedToke
         prompt = PROMPTS[cfg.DATASET.PROMPT]
         texts = (prompt(e.instruction, e.context) + e.answers[0] for e in examples)
         return train_tokenizer(texts, size)
-    name = name or cfg.MODEL.WEIGHTS or (cfg.DISTILL.METHODS and teacher_weights(cfg))
+    name = name or weights_of(cfg.MODEL) or (cfg.DISTILL.METHODS and weights_of(cfg.TEACHER))
     if not name:
         raise UserError("No tokenizer: set TOKENIZER.NAME, or TOKENIZER.VOCAB_SIZE to train one.")
     return load_tokenizer(name, "TOKENIZER.NAME")
 
 
-def teacher_weights(cfg: CfgNode) -> str:
-    """TEACHER.WEIGHTS, or the OUTPUT_DIR of the teacher's own run."""
-    return cfg.TEACHER.WEIGHTS or load_config(cfg.TEACHER.CONFIG_FILE).OUTPUT_DIR
+def weights_of(node: CfgNode) -> str:
+    """WEIGHTS of MODEL or TEACHER, or what the run of its CONFIG_FILE has left, or nothing."""
+    if node.WEIGHTS or not node.CONFIG_FILE:
+        return node.WEIGHTS
+    return load_config(node.CONFIG_FILE).OUTPUT_DIR
 
 
 def build_trainer(
@@ -146,7 +155,7 @@ def build_trainer(
     if cfg.DATASET.TRAIN_SIZE:
         examples = examples[: cfg.DATASET.TRAIN_SIZE]
     options = {
-        "model": build_student(cfg, tokenizer),
+        "model": build_student(cfg.MODEL, weights_of(cfg.MODEL), tokenizer),
         "args": args,
         "train_dataset": encode(examples, tokenizer, prompt, length),
         "eval_dataset": held_out and encode(held_out, tokenizer, prompt, length),
@@ -154,7 +163,7 @@ def build_trainer(
     }
     if not cfg.DISTILL.METHODS:
         return Trainer(**options)
-    name = teacher_weights(cfg)
+    name = weights_of(cfg.TEACHER)
     teacher = load_model(name, cfg.TEACHER.DTYPE, "TEACHER.WEIGHTS")
     heads = [model.get_output_embeddings().weight for model in (options["model"], teacher)]
     uses_liger = cfg.DISTILL.CHUNK_SIZE and is_available(args.device)

@@ -7,8 +7,9 @@ torchrun --nproc-per-node 4 tools/train_lm.py --config-file ...
 accelerate launch tools/train_lm.py --config-file ...
 tools/train_lm.py --config-file ... --resume
 
-A teacher that TEACHER.CONFIG_FILE names and that has not been trained yet is trained first; with
---resume that goes on where it was, too. --teacher-only ends there.
+What TEACHER.CONFIG_FILE and MODEL.CONFIG_FILE name, a teacher and what the student starts from, is
+trained first where it has not been yet; with --resume that goes on where it was, too. KEY VALUE
+pairs are for the run alone.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from accelerate import PartialState
 from eakd_det.errors import UserError
 from llm.config import load_config
 from llm.log import show_progress
-from llm.training import fit, train_teacher
+from llm.training import fit, prepare
 
 
 def parse_arguments():
@@ -33,9 +34,6 @@ def parse_arguments():
     )
     parser.add_argument("--config-file", required=True, metavar="FILE")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    parser.add_argument(
-        "--teacher-only", action="store_true", help="train the teacher, if need be, and stop"
-    )
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     return parser.parse_args()
 
@@ -43,12 +41,11 @@ def parse_arguments():
 def main(args):
     cfg = load_config(args.config_file, args.opts)
     show_progress()
-    train_teacher(cfg, args.resume)
-    if not args.teacher_only:
-        result = fit(cfg, args.resume)
-        if PartialState().is_main_process:
-            loss, seconds = result["train_loss"], result["seconds"]
-            print(f"{cfg.OUTPUT_DIR}: loss {loss:.4f}, {seconds:.0f} seconds")
+    prepare(cfg, args.resume)
+    result = fit(cfg, args.resume)
+    if PartialState().is_main_process:
+        loss, seconds = result["train_loss"], result["seconds"]
+        print(f"{cfg.OUTPUT_DIR}: loss {loss:.4f}, {seconds:.0f} seconds")
 
 
 if __name__ == "__main__":

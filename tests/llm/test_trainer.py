@@ -15,7 +15,7 @@ from eakd_det.losses import entropy_weight, forward_kl, skewed_forward_kl
 from llm.data import PadRight, encode, read_instructions
 from llm.head_states import capture, check_head
 from llm.prompts import short_prompt
-from llm.training import fit, train_teacher
+from llm.training import fit, prepare
 from llm.vocabulary import train_tokenizer
 
 from .conftest import LINES, make_gpt2, save, write_jsonl
@@ -210,7 +210,7 @@ def test_evaluation_of_held_out_data(cfg):
     [
         ({"TRAINING__LABEL_SMOOTHING_FACTOR": 0.1}, "LABEL_SMOOTHING_FACTOR does not go with"),
         ({"TEACHER__WEIGHTS": "/nowhere"}, "TEACHER.WEIGHTS: '/nowhere' cannot be loaded"),
-        ({"MODEL__WEIGHTS": ""}, "Give either MODEL.WEIGHTS or MODEL.ARCHITECTURE"),
+        ({"MODEL__WEIGHTS": ""}, "needs one of MODEL.WEIGHTS, MODEL.CONFIG_FILE and"),
         ({"TOKENIZER__VOCAB_SIZE": 300, "TOKENIZER__NAME": "x"}, "not both"),
     ],
 )
@@ -219,18 +219,41 @@ def test_refused(cfg, options, message):
         step(cfg, **options)
 
 
-def test_a_faulty_run_does_not_train_its_teacher(cfg, tmp_path):
-    teacher = cfg.clone()
-    teacher.DISTILL.METHODS, teacher.OUTPUT_DIR = (), str(tmp_path / "own")
-    (tmp_path / "own.yaml").write_text(teacher.dump())
-    cfg.TEACHER.WEIGHTS, cfg.TEACHER.CONFIG_FILE = "", str(tmp_path / "own.yaml")
-    examples, cfg.DATASET.TRAIN = cfg.DATASET.TRAIN, "nowhere.jsonl"
+@pytest.fixture
+def own_runs(cfg, tmp_path):
+    """Teacher and student come from runs of their own, of different networks."""
+    for name, node in [("teacher", cfg.TEACHER), ("start", cfg.MODEL)]:
+        own = cfg.clone()
+        own.MODEL.WEIGHTS, own.DISTILL.METHODS = node.WEIGHTS, ()
+        own.OUTPUT_DIR = str(tmp_path / f"own-{name}")
+        (tmp_path / f"{name}.yaml").write_text(own.dump())
+        node.WEIGHTS, node.CONFIG_FILE = "", str(tmp_path / f"{name}.yaml")
+    return cfg
+
+
+def test_what_a_run_needs_is_trained_first(own_runs, tmp_path):
+    prepare(own_runs)
+    folders = {name: tmp_path / f"own-{name}" for name in ("teacher", "start")}
+    before = {name: (f / "model.safetensors").stat().st_mtime_ns for name, f in folders.items()}
+    prepare(own_runs)  # again: nothing is left to do
+    for name, folder in folders.items():
+        assert (folder / "model.safetensors").stat().st_mtime_ns == before[name]
+    by_path = own_runs.clone()
+    for name, node in [("teacher", by_path.TEACHER), ("start", by_path.MODEL)]:
+        node.WEIGHTS, node.CONFIG_FILE = str(folders[name]), ""
+    by_path.OUTPUT_DIR += "-by-path"
+    fit(own_runs)
+    fit(by_path)
+    start = AutoModelForCausalLM.from_pretrained(folders["start"]).state_dict()
+    expected = gradients(by_path.OUTPUT_DIR, start)
+    assert_same(gradients(own_runs.OUTPUT_DIR, start), expected, 0)
+
+
+def test_a_faulty_run_does_not_train_what_it_needs(own_runs, tmp_path):
+    own_runs.DATASET.TRAIN = "nowhere.jsonl"
     with pytest.raises(ValueError, match="There is no file 'nowhere.jsonl'"):
-        train_teacher(cfg)
-    assert not (tmp_path / "own").exists()
-    cfg.DATASET.TRAIN = examples
-    train_teacher(cfg)
-    assert (tmp_path / "own" / "model.safetensors").exists()
+        prepare(own_runs)
+    assert not list(tmp_path.glob("own-*"))
 
 
 def test_a_teacher_with_another_tokenizer_is_refused(cfg, tmp_path):
