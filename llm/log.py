@@ -10,3 +10,4 @@ def show_progress() -> None:
     logger = logging.getLogger(__package__)
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    logger.propagate = False  # to handlers of the root, which packages that are imported may set
