@@ -68,7 +68,7 @@ def _columns(runs: Runs, sets: Sequence[str], metric: str) -> list[list[float]]:
 
 def _cell(values: Sequence[float], deviation: str, sign: str = "") -> str:
     figures = spread(values)
-    text = f"{figures['mean']:{sign}.2f}"
+    text = f"{round(figures['mean'], 2) + 0.0:{sign}.2f}"  # + 0.0: no -0.00
     return text if figures[deviation] is None else f"{text} ± {figures[deviation]:.2f}"
 
 
