@@ -24,6 +24,7 @@ setup(
     package_data={
         "classification": ["published.yaml"],
         "eakd_det": ["published.yaml", "report/page.css", "report/page.html.j2"],
+        "llm": ["published.yaml"],
     },
     python_requires=">=3.10",
     # Detectron2 is not listed: the package index does not have it under its own name, many users

@@ -10,16 +10,15 @@ from typing import Any
 
 import numpy as np
 import yaml
-from scipy import stats
 
 from eakd_det.checkpoint import write_atomically
 from eakd_det.errors import UserError
+from eakd_det.spread import spread
 
 from .formats import as_latex, as_markdown
 
 logger = logging.getLogger(__name__)
 
-CONFIDENCE = 0.95  # of the intervals
 COLUMNS = (
     *("dataset", "models", "method", "minus", "runs", "mean", "std", "interval"),
     *("teacher_top1", "published_mean", "published_std", "difference", "source"),
@@ -94,19 +93,6 @@ def _by_config(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str, str], lis
     return groups
 
 
-def _spread(values: list[float]) -> dict[str, Any]:
-    """Number, mean, sample standard deviation and half width of the mean's interval (Student's t).
-
-    The latter two are None for a single value.
-    """
-    n = len(values)
-    if n < 2:
-        return {"runs": n, "mean": values[0], "std": None, "interval": None}
-    std = float(np.std(values, ddof=1))
-    interval = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * std / n**0.5
-    return {"runs": n, "mean": float(np.mean(values)), "std": std, "interval": interval}
-
-
 def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Top-1 of each config over its seeds: COLUMNS but "minus", in percent.
 
@@ -116,7 +102,7 @@ def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     figures, summary = published(), []
     for (dataset, models, method), group in _by_config(rows).items():
         entry = {"dataset": dataset, "models": models, "method": method}
-        entry |= _spread([row["top1"] for row in group])
+        entry |= spread([row["top1"] for row in group])
         teachers = [row["teacher_top1"] for row in group if row["teacher_top1"] is not None]
         entry["teacher_top1"] = float(np.mean(teachers)) if teachers else None
         figure = figures.get((dataset, method.lower(), models))
@@ -157,7 +143,7 @@ def compare(
             if seeds:
                 found_seeds = True
                 entry = {"dataset": dataset, "models": models, "method": method, "minus": other}
-                entry |= _spread([ours[seed] - theirs[seed] for seed in seeds])
+                entry |= spread([ours[seed] - theirs[seed] for seed in seeds])
                 differences.append({**entry, "seeds": seeds})
         if (method, other) in pairs and not found_seeds:
             logger.warning("--pairs %s:%s: no models have finished seeds of both", method, other)

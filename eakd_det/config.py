@@ -1,6 +1,7 @@
 """The configuration keys of distillation, and the way back to a plain Detectron2 config."""
 
 import difflib
+import re
 from collections.abc import Iterator
 from functools import reduce
 from typing import Any
@@ -23,6 +24,10 @@ OUR_KEYS = (
     "SOLVER.AMP.DTYPE",
     "TEST.BEST_METRIC",
 )
+
+
+# NODE.KEY, the keys in lower case of an open node, and a key without a node that many want.
+_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z][A-Z0-9_]*)+(\.\w+)?|OUTPUT_DIR")
 
 
 def add_distill_config(cfg: CfgNode) -> None:
@@ -114,6 +119,15 @@ def merge_config(cfg: CfgNode, path: str, options: list[str] = ()) -> None:
 def merge_options(cfg: CfgNode, options: list[str]) -> None:
     """Merge KEY VALUE pairs of a command line, where 4 will do for 4.0; raises what yacs raises."""
     cfg.merge_from_list(_with_decimals(options, cfg))
+
+
+def split_options(words: list[str]) -> tuple[list[str], list[str]]:
+    """A command line's words up to the first KEY, and KEY VALUE ... from there on.
+
+    For tools one of whose arguments is a list, which would swallow the pairs that follow it.
+    """
+    first = next((i for i, word in enumerate(words) if _KEY.fullmatch(word)), len(words))
+    return words[:first], words[first:]
 
 
 def _with_decimals(options: list[str], cfg: CfgNode) -> list[str]:

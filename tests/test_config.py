@@ -4,7 +4,7 @@ import pytest
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
-from eakd_det.config import add_distill_config, load_config, stock_config
+from eakd_det.config import add_distill_config, load_config, split_options, stock_config
 from eakd_det.errors import UserError
 from eakd_det.losses import dkd_loss, entropy_weight, kd_loss
 
@@ -69,6 +69,15 @@ def test_whole_numbers_on_the_command_line(tmp_path):
     assert cfg.SOLVER.BASE_LR == 1.0
     assert cfg.SOLVER.MAX_ITER == 7
     assert isinstance(cfg.SOLVER.MAX_ITER, int)
+
+
+@pytest.mark.parametrize(
+    "key", ["SOLVER.EPOCHS", "DISTILL.EA.ENABLED", "MODEL.ARCHITECTURE.n_layer", "OUTPUT_DIR"]
+)
+def test_options_begin_at_the_first_key(key):
+    words = ["--configs", "configs/KD/a_b.yaml", "EA-KD.yaml", "KD.yaml", "--seeds", "1", "2"]
+    assert split_options([*words, key, "3", "--x"]) == (words, [key, "3", "--x"])
+    assert split_options(words) == (words, [])
 
 
 def test_stock_config_is_plain_detectron2(distill_cfg, tmp_path):

@@ -13,7 +13,6 @@ table.csv and table.tex of the output folder; results.json has the figures of ea
 
 import argparse
 import logging
-import re
 import shlex
 import signal
 import sys
@@ -27,10 +26,10 @@ warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torc
 from classification.grid import plan
 from classification.sweep import run_sweep
 from classification.tables import write_tables
+from eakd_det.config import split_options
 from eakd_det.errors import UserError
 
 SCRIPT = Path(__file__).resolve().with_name("train_classifier.py")
-KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z][A-Z0-9_]*)+")  # of the options
 
 
 def pair(text):
@@ -62,11 +61,9 @@ def parse_arguments():
         "--table-only", action="store_true", help="of what is finished; no training"
     )
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs for every run")
-    words = sys.argv[1:]
-    # A list such as --seeds would swallow the options that follow it.
-    first = next((i for i, word in enumerate(words) if KEY.fullmatch(word)), len(words))
-    args = parser.parse_args(words[:first])
-    args.opts += words[first:]
+    words, options = split_options(sys.argv[1:])
+    args = parser.parse_args(words)
+    args.opts += options
     if not args.table_only and not (args.configs and args.seeds):
         parser.error("name --configs and --seeds, or --table-only")
     return args

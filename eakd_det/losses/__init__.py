@@ -4,7 +4,16 @@ The EA form of each is `weight=entropy_weight(student_logits, teacher_logits)`.
 """
 
 from .bernoulli import bernoulli_entropy, bernoulli_kd_loss
+from .chunked import LanguageHead, chunked_loss
 from .ctkd import CurriculumTemperature, curriculum_strength
+from .divergence import (
+    forward_kl,
+    jensen_shannon,
+    reverse_kl,
+    skewed_forward_kl,
+    skewed_reverse_kl,
+    symmetric_kl,
+)
 from .dkd import dkd_loss
 from .entropy import combine_entropies, entropy, entropy_weight
 from .fcfd import fcfd_loss, feature_rampup
@@ -21,11 +30,13 @@ from .ttm import ttm_loss, wttm_loss
 __all__ = [
     "CurriculumTemperature",
     "FeatureBridges",
+    "LanguageHead",
     "PathOutputs",
     "PrimeAwareHead",
     "ReviewFusion",
     "bernoulli_entropy",
     "bernoulli_kd_loss",
+    "chunked_loss",
     "combine_entropies",
     "curriculum_strength",
     "dkd_loss",
@@ -34,13 +45,19 @@ __all__ = [
     "entropy_weight",
     "fcfd_loss",
     "feature_rampup",
+    "forward_kl",
     "hcl_loss",
+    "jensen_shannon",
     "kd_loss",
     "multi_level_loss",
     "pad_loss",
+    "reverse_kl",
     "run_paths",
     "shared_softmax",
+    "skewed_forward_kl",
+    "skewed_reverse_kl",
     "standardize",
+    "symmetric_kl",
     "ttm_loss",
     "wttm_loss",
 ]

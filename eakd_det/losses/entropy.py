@@ -19,10 +19,12 @@ def entropy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
         temperature: divides the logits; above 1 it flattens the distribution.
 
     Returns:
-        (N,), between 0 and log C; exact, not offset by an epsilon. Empty input gives (0,).
+        (N,), between 0 and log C; exact, not offset by an epsilon. Empty input gives (0,). A class
+        of logit -inf has no part in it.
     """
     log_p = log_softmax(logits, temperature)
-    return (log_p.exp() * -log_p).sum(dim=-1)
+    finite = log_p.clamp(min=torch.finfo(log_p.dtype).min)  # 0 * -inf would be NaN
+    return (log_p.exp() * -finite).sum(dim=-1)
 
 
 def combine_entropies(

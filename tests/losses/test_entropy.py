@@ -189,3 +189,12 @@ def test_released_code(case, dtype):
 
 def test_no_released_figure_is_forgotten():
     EA_WEIGHT.assert_complete()
+
+
+def test_classes_of_minus_infinity_have_no_part():
+    logits = make_logits((3, 7), 1).requires_grad_()
+    padded = torch.cat([logits, torch.full((3, 2), -torch.inf, dtype=torch.float64)], dim=1)
+    assert_close(entropy(padded), entropy(logits))
+    (gradient,) = torch.autograd.grad(entropy(padded).sum(), logits)
+    (expected,) = torch.autograd.grad(entropy(logits).sum(), logits)
+    assert_close(gradient, expected)

@@ -1,0 +1,216 @@
+"""Divergences between the next-word distributions of two language models, token by token.
+
+p is the teacher's softmax and q the student's, over the V words of the vocabulary; B counts the
+sequences of a batch, L their tokens. The skewed divergences are DistiLLM's (Ko et al., arXiv
+2402.03898), the generalised Jensen-Shannon divergence is GKD's (Agarwal et al., arXiv 2306.13649).
+
+All of them share:
+
+- `student_logits`, `teacher_logits`, (B, L, V): any leading shape will do, (N, V) too. They and
+  `labels` are of the same tokens: whoever predicts the next word has shifted them. The teacher's
+  side gets no gradient.
+- `labels`, (B, L): a token counts unless its label is -100. What stands in the logits of the others
+  is never read.
+- a word whose logit is -inf on either side (a padded vocabulary) is left out of the sum.
+- `weight`, (B, L) or None: a constant factor of each token; `entropy_weight(student_logits,
+  teacher_logits)` for EA-KD.
+- `num_tokens`: what the sum over tokens is divided by; None is the number that count here. Give the
+  number of the whole step where a batch is a part of it (micro-batches, processes), so that the
+  parts add up to the mean over all its tokens.
+- `reduction`: "mean", or "none" for (B, L), 0 where a token does not count.
+- the value: at least float32, 0 for equal logits; a batch without any token gives a zero joined to
+  the graph. ValueError: shapes do not fit, an option is out of its range, or unknown.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .reduction import at_least_float32, reduce_samples
+
+IGNORED = -100  # the label of a token that does not count, as in torch's cross-entropy
+
+
+def forward_kl(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    weight: Tensor | None = None,
+    num_tokens: float | Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """KL(p || q): plain distillation at temperature 1 (arXiv 2402.03898, section 2.1)."""
+    logits = student_logits, teacher_logits
+    return _over_tokens(_forward, *logits, labels, weight, num_tokens, reduction)
+
+
+def reverse_kl(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    weight: Tensor | None = None,
+    num_tokens: float | Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """KL(q || p), which seeks the teacher's modes (arXiv 2402.03898, section 2.1)."""
+    logits = student_logits, teacher_logits
+    return _over_tokens(_reverse, *logits, labels, weight, num_tokens, reduction)
+
+
+def skewed_forward_kl(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    alpha: float = 0.1,
+    weight: Tensor | None = None,
+    num_tokens: float | Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """SKLD, KL(p || alpha p + (1 - alpha) q); alpha in [0, 1) (arXiv 2402.03898, equation 4)."""
+    _check_share(alpha, "alpha", below_one=True)
+    logits = student_logits, teacher_logits
+
+    def terms(p: Tensor, q: Tensor, log_ratio: Tensor) -> Tensor:
+        return -p * _log_mixture(log_ratio, alpha)
+
+    return _over_tokens(terms, *logits, labels, weight, num_tokens, reduction)
+
+
+def skewed_reverse_kl(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    alpha: float = 0.1,
+    weight: Tensor | None = None,
+    num_tokens: float | Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """SRKLD, KL(q || (1 - alpha) p + alpha q); alpha in [0, 1) (arXiv 2402.03898, section 3.1)."""
+    _check_share(alpha, "alpha", below_one=True)
+    logits = student_logits, teacher_logits
+
+    def terms(p: Tensor, q: Tensor, log_ratio: Tensor) -> Tensor:
+        return -q * _log_mixture(-log_ratio, alpha)
+
+    return _over_tokens(terms, *logits, labels, weight, num_tokens, reduction)
+
+
+def symmetric_kl(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    alpha: float = 0.5,
+    weight: Tensor | None = None,
+    num_tokens: float | Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """(1 - alpha) KL(p || q) + alpha KL(q || p), alpha in [0, 1] (Jeffreys' divergence, halved)."""
+    _check_share(alpha, "alpha", below_one=False)
+    logits = student_logits, teacher_logits
+
+    def terms(p: Tensor, q: Tensor, log_ratio: Tensor) -> Tensor:
+        return torch.lerp(_forward(p, q, log_ratio), _reverse(p, q, log_ratio), alpha)
+
+    return _over_tokens(terms, *logits, labels, weight, num_tokens, reduction)
+
+
+def jensen_shannon(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    *,
+    beta: float = 0.5,
+    weight: Tensor | None = None,
+    num_tokens: float | Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q (arXiv 2306.13649, eq. 1).
+
+    beta in (0, 1): with its limits both terms vanish.
+    """
+    if not 0 < beta < 1:
+        raise ValueError(f"beta must be above 0 and below 1, got {beta}")
+    logits = student_logits, teacher_logits
+
+    def terms(p: Tensor, q: Tensor, log_ratio: Tensor) -> Tensor:
+        to_p = -p * _log_mixture(log_ratio, beta)
+        return beta * to_p - (1 - beta) * q * _log_mixture(-log_ratio, 1 - beta)
+
+    return _over_tokens(terms, *logits, labels, weight, num_tokens, reduction)
+
+
+def _forward(p: Tensor, q: Tensor, log_ratio: Tensor) -> Tensor:
+    return -p * log_ratio
+
+
+def _reverse(p: Tensor, q: Tensor, log_ratio: Tensor) -> Tensor:
+    return q * log_ratio
+
+
+def _check_share(value: float, name: str, *, below_one: bool) -> None:
+    if not 0 <= value <= 1 or (below_one and value == 1):
+        end = "below 1" if below_one else "at most 1"
+        raise ValueError(f"{name} must be at least 0 and {end}, got {value}")
+
+
+def _log_mixture(log_ratio: Tensor, share: float) -> Tensor:
+    """log(share + (1 - share) e^x), which is 0 at 0 and overflows for no x."""
+    if share == 0:
+        return log_ratio
+    below = torch.log1p((1 - share) * torch.expm1(log_ratio.clamp(max=0)))
+    above = log_ratio + torch.log1p(share * torch.expm1(-log_ratio.clamp(min=0)))
+    return torch.where(log_ratio > 0, above, below)
+
+
+def _over_tokens(
+    terms: Callable[[Tensor, Tensor, Tensor], Tensor],
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    weight: Tensor | None,
+    num_tokens: float | Tensor | None,
+    reduction: str,
+) -> Tensor:
+    """Sum `terms(p, q, log q - log p)` over the words, then reduce over the tokens that count."""
+    _check_shapes(student_logits, teacher_logits, labels, weight)
+    counts = labels != IGNORED
+    student = F.log_softmax(at_least_float32(student_logits[counts]), dim=-1)
+    teacher = F.log_softmax(at_least_float32(teacher_logits.detach()[counts]), dim=-1)
+    is_left_out = (student == -torch.inf) | (teacher == -torch.inf)
+    log_ratio = (student - teacher).masked_fill(is_left_out, 0)
+    per_token = terms(teacher.exp(), student.exp(), log_ratio).sum(dim=-1)
+    loss = reduce_samples(per_token, None if weight is None else weight[counts], reduction)
+    if reduction == "none":
+        return loss.new_zeros(labels.shape).masked_scatter(counts, loss)
+    return loss if num_tokens is None else loss * share_of(len(per_token), num_tokens)
+
+
+def share_of(here: int, num_tokens: float | Tensor) -> Tensor:
+    """Factor from a mean over `here` tokens to their part of a mean over `num_tokens`.
+
+    A step without any token has the factor 1.
+    """
+    return max(here, 1) / torch.as_tensor(num_tokens).clamp(min=1)
+
+
+def _check_shapes(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, weight: Tensor | None
+) -> None:
+    if student_logits.shape != teacher_logits.shape:
+        raise ValueError(
+            f"the student's logits have shape {tuple(student_logits.shape)} and the teacher's "
+            f"{tuple(teacher_logits.shape)}: they must be of the same tokens and words"
+        )
+    for name, value in [("labels", labels), ("weight", weight)]:
+        if value is not None and value.shape != student_logits.shape[:-1]:
+            raise ValueError(
+                f"{name} must have one value for each token of {tuple(student_logits.shape[:-1])}, "
+                f"got shape {tuple(value.shape)}"
+            )

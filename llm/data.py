@@ -1,0 +1,134 @@
+"""Instruction data: JSONL of instruction, input and output; tokens whose labels are the answer."""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from eakd_det.errors import UserError
+from eakd_det.losses.divergence import IGNORED
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """A task.
+
+    Attributes:
+        instruction: what is to be done.
+        context: the "input" of the file, or empty.
+        answers: at least one; the first is trained on, an evaluation takes the best match.
+    """
+
+    instruction: str
+    context: str
+    answers: tuple[str, ...]
+
+
+def read_instructions(path: str | Path) -> list[Instruction]:
+    """Read a JSONL file: a line has "instruction", "output" (a text or a list) and maybe "input".
+
+    Raises:
+        UserError: there is no such file, or a line is not as above; its number is told.
+    """
+    if not Path(path).is_file():
+        raise UserError(
+            f"There is no file {str(path)!r} of instructions (JSONL; docs/datasets.md says where "
+            "they are from)."
+        )
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    examples = [
+        _read_line(line, f"{path}, line {number}")
+        for number, line in enumerate(lines, 1)
+        if line.strip()
+    ]
+    if not examples:
+        raise UserError(f"{path} has no line.")
+    return examples
+
+
+def _read_line(line: str, place: str) -> Instruction:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{place} is no JSON: {error}.") from error
+    if not isinstance(record, dict) or not {"instruction", "output"} <= record.keys():
+        raise UserError(f'{place} must have "instruction" and "output" (and may have "input").')
+    output = record["output"]
+    answers = tuple(output) if isinstance(output, list) else (output,)
+    texts = (record["instruction"], record.get("input") or "", *answers)
+    if not answers or not all(isinstance(text, str) for text in texts):
+        raise UserError(f"{place}: instruction and input must be texts, output a text or texts.")
+    return Instruction(texts[0], texts[1], answers)
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+    """The tokens of a prompt, the same for training and generation."""
+    return tokenizer(prompt)["input_ids"]
+
+
+def encode(
+    examples: Sequence[Instruction],
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Callable[..., str],
+    max_length: int,
+) -> list[dict[str, list[int]]]:
+    """Tokens of prompt, answer and end; labels are IGNORED on the prompt, and the end has one.
+
+    An answer that is too long is cut, and then has no end; an example whose prompt leaves no room
+    for any of it is left out. Both are counted in the log.
+
+    Returns:
+        One dict an example, "input_ids" and "labels" of equal length, at most `max_length`.
+
+    Raises:
+        UserError: no example is left, or the tokenizer has no token for the end.
+    """
+    if tokenizer.eos_token_id is None:
+        raise UserError("The tokenizer has no token for the end of a text (eos_token).")
+    rows, num_cut = [], 0
+    for example in examples:
+        before = encode_prompt(tokenizer, prompt(example.instruction, example.context))
+        answer = tokenizer(example.answers[0], add_special_tokens=False)["input_ids"]
+        answer = [*answer, tokenizer.eos_token_id]
+        if not before or len(before) >= max_length:
+            continue
+        kept = answer[: max_length - len(before)]
+        num_cut += len(kept) < len(answer)
+        rows.append({"input_ids": before + kept, "labels": [IGNORED] * len(before) + kept})
+    num_left_out = len(examples) - len(rows)
+    if num_cut or num_left_out:
+        logger.warning(
+            "Of %d examples %d have an answer that was cut to MAX_LENGTH %d tokens, and %d were "
+            "left out, for their prompt alone has as many.",
+            *(len(examples), num_cut, max_length, num_left_out),
+        )
+    if not rows:
+        raise UserError(f"Every prompt has {max_length} tokens or more: raise MAX_LENGTH.")
+    return rows
+
+
+class PadRight:
+    """Makes a batch of rows of different lengths; what pads has no label and no attention."""
+
+    def __init__(self, pad_id: int):
+        self.pad_id = pad_id
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """ "input_ids", "attention_mask" and "labels", (B, L), L of the longest row."""
+        length = max(len(row["input_ids"]) for row in rows)
+        batch = {"input_ids": [], "attention_mask": [], "labels": []}
+        for row in rows:
+            ids, labels = row["input_ids"], row["labels"]
+            missing = length - len(ids)
+            batch["input_ids"].append(ids + [self.pad_id] * missing)
+            batch["attention_mask"].append([1] * len(ids) + [0] * missing)
+            batch["labels"].append(labels + [IGNORED] * missing)
+        return {key: torch.tensor(values) for key, values in batch.items()}

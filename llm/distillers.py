@@ -1,0 +1,82 @@
+"""From what student and teacher say of tokens to the loss of each: the methods of language models.
+
+N counts tokens of answers, V words. The EA weight of a token is made once, for all methods.
+"""
+
+from collections.abc import Callable
+
+from detectron2.config import CfgNode
+from torch import Tensor
+from torch.nn import functional as F
+
+from eakd_det.distillers import EA_MODES
+from eakd_det.losses import (
+    entropy,
+    forward_kl,
+    jensen_shannon,
+    reverse_kl,
+    skewed_forward_kl,
+    skewed_reverse_kl,
+    symmetric_kl,
+)
+from eakd_det.losses.reduction import at_least_float32
+from eakd_det.method_settings import method_settings
+
+# DISTILL.METHODS -> divergence.
+DISTILLERS: dict[str, Callable[..., Tensor]] = {
+    "KD": forward_kl,
+    "RKL": reverse_kl,
+    "SKLD": skewed_forward_kl,
+    "SRKLD": skewed_reverse_kl,
+    "SYMMETRIC": symmetric_kl,
+    "JSD": jensen_shannon,
+}
+
+
+class TokenObjective:
+    """The loss of each token: the cross-entropy and the methods, weighted as DISTILL says."""
+
+    def __init__(self, node: CfgNode):
+        """
+        Args:
+            node: DISTILL of a config, with a method.
+
+        Raises:
+            UserError: there is no such method or EA mode.
+        """
+        settings = method_settings(node, DISTILLERS)
+        self.ce_weight, self.ea = node.CE_WEIGHT, settings["ea"]
+        self.methods = [
+            (DISTILLERS[name], options.pop("weight"), options)
+            for name, options in settings["methods"].items()
+        ]
+
+    def __call__(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+        """Loss of each token.
+
+        Args:
+            student_logits, teacher_logits: (N, V).
+            labels: (N,) the words of the answers, none of them ignored.
+
+        Returns:
+            (N,), at least float32.
+        """
+        is_weighted = self.ea["enabled"]
+        weight = self._ea_weight(student_logits, teacher_logits) if is_weighted else None
+        logits = student_logits, teacher_logits
+        terms = [
+            factor * divergence(*logits, labels, weight=weight, reduction="none", **options)
+            for divergence, factor, options in self.methods
+        ]
+        if self.ce_weight:
+            words = at_least_float32(student_logits)
+            terms.append(self.ce_weight * F.cross_entropy(words, labels, reduction="none"))
+        return sum(terms)
+
+    def _ea_weight(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        """(N,) EA weight, detached."""
+        temperature = self.ea["temperature"]
+        student_entropy = entropy(student_logits.detach(), temperature=temperature)
+        teacher_entropy = entropy(teacher_logits.detach(), temperature=temperature)
+        weigh, num_words = EA_MODES[self.ea["mode"]], teacher_logits.shape[-1]
+        return weigh(student_entropy, teacher_entropy, num_words, self.ea["bound"] or None)

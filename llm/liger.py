@@ -1,0 +1,79 @@
+"""The chunked loss by Liger-Kernel, where that has the same function.
+
+Its chunked distillation loss (`liger_kernel.chunked_loss`, compiled for the GPU) is the divergence
+of GKD (arXiv 2306.13649) beside the cross-entropy: beta 0 stands for the forward KL and 1 for the
+reverse one. It has neither weights of tokens nor skewed divergences, and takes softmaxes in the
+precision of the logits: float32 for weights in float32, also under autocast.
+"""
+
+import importlib.util
+import logging
+from collections.abc import Callable
+
+import torch
+from detectron2.config import CfgNode
+from torch import Tensor
+
+from eakd_det.losses import LanguageHead
+from eakd_det.losses.divergence import IGNORED, share_of
+
+logger = logging.getLogger(__name__)
+
+# (student, teacher, labels (B, L), tokens of the step or None) -> scalar; heads as in chunked_loss
+FusedLoss = Callable[[LanguageHead, LanguageHead, Tensor, Tensor | int | None], Tensor]
+
+# DISTILL.METHODS -> Liger-Kernel's beta, from the options of the method.
+BETAS: dict[str, Callable[[CfgNode], float]] = {
+    "KD": lambda options: 0.0,
+    "RKL": lambda options: 1.0,
+    "JSD": lambda options: options.BETA,
+}
+
+
+def is_available(device: torch.device) -> bool:
+    """Whether Liger-Kernel is installed, and the device a GPU, for which it is made."""
+    return device.type == "cuda" and importlib.util.find_spec("liger_kernel") is not None
+
+
+def liger_loss(node: CfgNode, dtypes: set[torch.dtype]) -> FusedLoss | None:
+    """The loss that DISTILL asks for, or None where Liger-Kernel has no such.
+
+    Args:
+        node: DISTILL of a config, with CHUNK_SIZE above 0.
+        dtypes: of the weights of both output heads.
+    """
+    is_one = len(node.METHODS) == 1 and node.METHODS[0] in BETAS
+    if not is_one or node.EA.ENABLED or dtypes != {torch.float32}:
+        return None
+    from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss  # optional
+
+    name = node.METHODS[0]
+    mean_over_tokens = LigerFusedLinearJSDLoss(
+        weight_hard_loss=node.CE_WEIGHT,
+        weight_soft_loss=node[name].WEIGHT,
+        beta=BETAS[name](node[name]),
+        ignore_index=IGNORED,
+        chunk_size=node.CHUNK_SIZE,
+    )
+    logger.info("Liger-Kernel computes the loss of %s.", name)
+
+    def loss(
+        student: LanguageHead,
+        teacher: LanguageHead,
+        labels: Tensor,
+        num_tokens: Tensor | int | None,
+    ) -> Tensor:
+        counts = labels != IGNORED
+        chosen = labels[counts]
+        mean = mean_over_tokens(
+            student.states[counts],
+            student.weight,
+            teacher.states[counts],
+            teacher.weight,
+            chosen,
+            student.bias,
+            teacher.bias,
+        )
+        return mean if num_tokens is None else mean * share_of(len(chosen), num_tokens)
+
+    return loss

@@ -1,0 +1,190 @@
+"""A run: the teacher, the student, its training, and what is left in OUTPUT_DIR."""
+
+import json
+import logging
+import time
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from transformers import (
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from eakd_det.checkpoint import write_atomically
+from eakd_det.errors import UserError
+
+from .config import load_config, training_arguments
+from .data import Instruction, PadRight, encode, read_instructions
+from .distillers import TokenObjective
+from .instructions import path_of
+from .liger import is_available, liger_loss
+from .models import build_student, load_model, load_tokenizer
+from .prompts import PROMPTS
+from .trainer import DistillationTrainer
+from .vocabulary import common_width, pad_id, train_tokenizer
+
+logger = logging.getLogger(__name__)
+
+RESULT = "train_result.json"  # the last file that a run writes
+
+
+def has_ended(cfg: CfgNode) -> bool:
+    """Whether a run has left its model in OUTPUT_DIR."""
+    return (Path(cfg.OUTPUT_DIR) / RESULT).exists()
+
+
+def needed_runs(cfg: CfgNode) -> dict[str, CfgNode]:
+    """Configs of the runs whose models this one takes: teacher, and what the student starts from.
+
+    Returns:
+        Name of each -> config.
+
+    Raises:
+        UserError: a method needs a teacher and none is named, or a config is wrong.
+    """
+    files = []
+    if cfg.DISTILL.METHODS and not cfg.TEACHER.WEIGHTS:
+        if not cfg.TEACHER.CONFIG_FILE:
+            raise UserError(
+                f"DISTILL.METHODS {tuple(cfg.DISTILL.METHODS)} needs a teacher: name "
+                "TEACHER.WEIGHTS (a path or hub name), or TEACHER.CONFIG_FILE of its own run."
+            )
+        files.append(cfg.TEACHER.CONFIG_FILE)
+    if cfg.MODEL.CONFIG_FILE and not cfg.MODEL.WEIGHTS:
+        files.append(cfg.MODEL.CONFIG_FILE)
+    return {Path(file).stem: load_config(file) for file in files}
+
+
+def fit(cfg: CfgNode, resume: bool = False) -> dict[str, float]:
+    """Train a student, or without methods a model on the answers alone; stock Trainer does that.
+
+    Args:
+        resume: go on from the newest checkpoint in OUTPUT_DIR.
+
+    Returns:
+        What transformers says of the training; it is also in RESULT beside the model, the tokenizer
+        and config.yaml.
+
+    Raises:
+        UserError: the config, the data or the networks do not fit.
+    """
+    args = training_arguments(cfg)
+    set_seed(args.seed)
+    examples, held_out = _read_data(cfg, args)
+    tokenizer = build_tokenizer(cfg, examples)
+    checkpoint = _last_checkpoint(cfg.OUTPUT_DIR) if resume else None
+    trainer = build_trainer(cfg, args, tokenizer, examples, held_out)
+    if args.process_index == 0:
+        logger.info("Training %s on %s", cfg.OUTPUT_DIR, args.device)
+    start = time.perf_counter()
+    result = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    result["seconds"] = time.perf_counter() - start
+    trainer.save_model(cfg.OUTPUT_DIR)
+    if trainer.is_world_process_zero():
+        tokenizer.save_pretrained(cfg.OUTPUT_DIR)
+        (Path(cfg.OUTPUT_DIR) / "config.yaml").write_text(cfg.dump())
+        with write_atomically(str(Path(cfg.OUTPUT_DIR) / RESULT)) as file:
+            json.dump(result, file, indent=2)
+    return result
+
+
+def prepare(cfg: CfgNode, resume: bool = False) -> None:
+    """Train those of `needed_runs` that have not ended.
+
+    Raises:
+        UserError: as `fit`; also what is wrong with the run itself, as far as that can be told
+            before its teacher has been trained for hours.
+    """
+    missing = [run for run in needed_runs(cfg).values() if not has_ended(run)]
+    if missing:
+        _read_data(cfg, training_arguments(cfg))
+    for run in missing:
+        prepare(run, resume)
+        fit(run, resume)
+
+
+def _read_data(
+    cfg: CfgNode, args: TrainingArguments
+) -> tuple[list[Instruction], list[Instruction] | None]:
+    """The examples to train on and the held-out ones, made by the first process if need be."""
+    with args.main_process_first(desc="making the data"):
+        examples = read_instructions(path_of(cfg.DATASET.TRAIN))
+        held_out = read_instructions(path_of(cfg.DATASET.VALID)) if cfg.DATASET.VALID else None
+    return examples, held_out
+
+
+def build_tokenizer(cfg: CfgNode, examples: list[Instruction]) -> PreTrainedTokenizerBase:
+    """The student's: one that is named or trained, or that of the weights, or the teacher's.
+
+    Raises:
+        UserError: there is none, or two are asked for.
+    """
+    name, size = cfg.TOKENIZER.NAME, cfg.TOKENIZER.VOCAB_SIZE
+    if name and size:
+        raise UserError("Give TOKENIZER.NAME or TOKENIZER.VOCAB_SIZE, not both.")
+    if size:
+        prompt = PROMPTS[cfg.DATASET.PROMPT]
+        texts = (prompt(e.instruction, e.context) + e.answers[0] for e in examples)
+        return train_tokenizer(texts, size)
+    name = name or weights_of(cfg.MODEL) or (cfg.DISTILL.METHODS and weights_of(cfg.TEACHER))
+    if not name:
+        raise UserError("No tokenizer: set TOKENIZER.NAME, or TOKENIZER.VOCAB_SIZE to train one.")
+    return load_tokenizer(name, "TOKENIZER.NAME")
+
+
+def weights_of(node: CfgNode) -> str:
+    """WEIGHTS of MODEL or TEACHER, or what the run of its CONFIG_FILE has left, or nothing."""
+    if node.WEIGHTS or not node.CONFIG_FILE:
+        return node.WEIGHTS
+    return load_config(node.CONFIG_FILE).OUTPUT_DIR
+
+
+def build_trainer(
+    cfg: CfgNode,
+    args: TrainingArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: list[Instruction],
+    held_out: list[Instruction] | None = None,
+) -> Trainer:
+    """Trainer, or DistillationTrainer where there are methods, over the encoded examples."""
+    prompt, length = PROMPTS[cfg.DATASET.PROMPT], cfg.DATASET.MAX_LENGTH
+    if cfg.DATASET.TRAIN_SIZE:
+        examples = examples[: cfg.DATASET.TRAIN_SIZE]
+    options = {
+        "model": build_student(cfg.MODEL, weights_of(cfg.MODEL), tokenizer),
+        "args": args,
+        "train_dataset": encode(examples, tokenizer, prompt, length),
+        "eval_dataset": held_out and encode(held_out, tokenizer, prompt, length),
+        "data_collator": PadRight(pad_id(tokenizer)),
+    }
+    if not cfg.DISTILL.METHODS:
+        return Trainer(**options)
+    name = weights_of(cfg.TEACHER)
+    teacher = load_model(name, cfg.TEACHER.DTYPE, "TEACHER.WEIGHTS")
+    heads = [model.get_output_embeddings().weight for model in (options["model"], teacher)]
+    uses_liger = cfg.DISTILL.CHUNK_SIZE and is_available(args.device)
+    return DistillationTrainer(
+        teacher=teacher,
+        objective=TokenObjective(cfg.DISTILL),
+        num_words=_common_width(tokenizer, name, [len(weight) for weight in heads]),
+        chunk_size=cfg.DISTILL.CHUNK_SIZE,
+        fused_loss=liger_loss(cfg.DISTILL, {w.dtype for w in heads}) if uses_liger else None,
+        **options,
+    )
+
+
+def _common_width(tokenizer: PreTrainedTokenizerBase, teacher_name: str, widths: list[int]) -> int:
+    """Words that are compared; `widths` are those of the heads of student and teacher."""
+    width = common_width(tokenizer, load_tokenizer(teacher_name, "TEACHER.WEIGHTS"), *widths)
+    if len(set(widths)) > 1:
+        logger.info("Heads of %d and %d words are compared on the first %d.", *widths, width)
+    return width
+
+
+def _last_checkpoint(folder: str) -> str | None:
+    """The newest one, or None where the run has not come to its first."""
+    return get_last_checkpoint(folder) if Path(folder).is_dir() else None

@@ -1,0 +1,100 @@
+"""Liger-Kernel's loss equals ours; skipped where it is not installed."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from eakd_det.losses import LanguageHead, chunked_loss
+from llm.config import language_config
+from llm.distillers import TokenObjective
+from llm.liger import is_available, liger_loss
+from llm.training import fit
+
+FLOAT32 = {torch.float32}
+
+
+@pytest.fixture(autouse=True)
+def installed():
+    """What it compiles for a GPU runs as it is."""
+    pytest.importorskip("liger_kernel")
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def distill_node(*methods, **options):
+    node = language_config().DISTILL
+    node.METHODS, node.CHUNK_SIZE = methods, 4
+    for key, value in options.items():
+        node[key] = value
+    return node
+
+
+def make_heads(bias):
+    torch.manual_seed(0)
+    student = LanguageHead(torch.randn(3, 7, 5), torch.randn(37, 5), torch.randn(37))
+    teacher = LanguageHead(torch.randn(3, 7, 9), torch.randn(37, 9), torch.randn(37))
+    if not bias:
+        student, teacher = student._replace(bias=None), teacher._replace(bias=None)
+    for tensor in student:
+        if tensor is not None:
+            tensor.requires_grad_()
+    labels = torch.randint(37, (3, 7))
+    labels[torch.rand(3, 7) < 0.3] = -100
+    return student, teacher, labels
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("num_tokens", [None, 31])
+@pytest.mark.parametrize("method", ["KD", "RKL", "JSD"])
+def test_equals_ours(method, num_tokens, bias):
+    node = distill_node(method, CE_WEIGHT=0.3)
+    node[method].WEIGHT, node.JSD.BETA = 0.7, 0.2
+    student, teacher, labels = make_heads(bias)
+    expected = chunked_loss(
+        TokenObjective(node), student, teacher, labels, chunk_size=4, num_tokens=num_tokens
+    )
+    actual = liger_loss(node, FLOAT32)(student, teacher, labels, num_tokens)
+    assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+    wanted = [x for x in student if x is not None]
+    pairs = zip(
+        torch.autograd.grad(2 * actual, wanted),
+        torch.autograd.grad(2 * expected, wanted),
+        strict=True,
+    )
+    for a, e in pairs:
+        assert_close(a, e, atol=1e-5, rtol=1e-4)
+
+
+def test_no_token_gives_a_zero():
+    student, teacher, labels = make_heads(bias=False)
+    labels.fill_(-100)
+    value = liger_loss(distill_node("KD"), FLOAT32)(student, teacher, labels, 0)
+    value.backward()
+    assert value == 0 and not student.weight.grad.any()
+
+
+def test_other_functions_are_ours():
+    assert liger_loss(distill_node("SKLD"), FLOAT32) is None
+    assert liger_loss(distill_node("KD", "JSD"), FLOAT32) is None
+    assert liger_loss(distill_node("KD"), {torch.float32, torch.bfloat16}) is None
+    node = distill_node("KD")
+    node.EA.ENABLED = True
+    assert liger_loss(node, FLOAT32) is None
+    assert not is_available(torch.device("cpu")) and is_available(torch.device("cuda"))
+
+
+def test_training_with_it_is_the_same(cfg, monkeypatch):
+    """A whole run, whose device passes for a GPU, once with each."""
+    cfg.DISTILL.EA.ENABLED, cfg.DISTILL.CHUNK_SIZE = False, 3
+    expected = fit(cfg)["train_loss"]
+    monkeypatch.setattr("llm.training.is_available", lambda device: True)
+    calls = []
+
+    def counted(*arguments):
+        loss = liger_loss(*arguments)
+        return lambda *inputs: calls.append(1) or loss(*inputs)
+
+    monkeypatch.setattr("llm.training.liger_loss", counted)
+    cfg.OUTPUT_DIR += "-liger"
+    assert fit(cfg)["train_loss"] == pytest.approx(expected, rel=1e-5)
+    assert calls == [1]

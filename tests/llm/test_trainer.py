@@ -1,0 +1,275 @@
+"""DistillationTrainer: one step of plain gradient descent, whose change is the gradient."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+from transformers import AutoModelForCausalLM
+
+from eakd_det.losses import entropy_weight, forward_kl, skewed_forward_kl
+from llm.data import PadRight, encode, read_instructions
+from llm.head_states import capture, check_head
+from llm.prompts import short_prompt
+from llm.training import fit, prepare
+from llm.vocabulary import train_tokenizer
+
+from .conftest import LINES, make_gpt2, save, write_jsonl
+
+ROOT = Path(__file__).parents[2]
+
+
+def gradients(folder, before):
+    """What a step at a learning rate of 1 took away, by parameter."""
+    after = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    return {name: start - after[name] for name, start in before.items()}
+
+
+def start_of(cfg):
+    return AutoModelForCausalLM.from_pretrained(cfg.MODEL.WEIGHTS).state_dict()
+
+
+def step(cfg, **options):
+    """The gradients of a run with other options."""
+    cfg = cfg.clone()
+    cfg.OUTPUT_DIR += "-" + "-".join(map(str, options.values())).replace("/", "")
+    for key, value in options.items():
+        node, _, leaf = key.rpartition("__")
+        target = cfg
+        for name in node.split("__") if node else ():
+            target = target[name]
+        target[leaf] = value
+    fit(cfg)
+    return gradients(cfg.OUTPUT_DIR, start_of(cfg))
+
+
+def assert_same(actual, expected, tolerance=1e-5):
+    assert max(x.abs().max() for x in expected.values()) > 1e-2
+    for name, gradient in expected.items():
+        assert_close(actual[name], gradient, atol=tolerance, rtol=tolerance)
+
+
+def by_hand(cfg, tokenizer, divergence, ce_weight, is_weighted):
+    """The gradients of the loss, from the logits of all rows at once."""
+    student = AutoModelForCausalLM.from_pretrained(cfg.MODEL.WEIGHTS)
+    teacher = AutoModelForCausalLM.from_pretrained(cfg.TEACHER.WEIGHTS).eval()
+    rows = encode(read_instructions(cfg.DATASET.TRAIN), tokenizer, short_prompt, 64)
+    batch = PadRight(tokenizer.pad_token_id)(rows)
+    labels = batch.pop("labels")[:, 1:]
+    words = len(tokenizer)
+    logits = student(**batch).logits[:, :-1, :words]
+    with torch.no_grad():
+        teacher_logits = teacher(**batch).logits[:, :-1, :words]
+    weight = entropy_weight(logits, teacher_logits) if is_weighted else None
+    loss = divergence(logits, teacher_logits, labels, weight=weight)
+    loss = loss + ce_weight * nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+    loss.backward()
+    result = {name: p.grad for name, p in student.named_parameters()}
+    return {**result, "lm_head.weight": student.lm_head.weight.grad}
+
+
+@pytest.mark.parametrize("chunk_size", [0, 3])
+@pytest.mark.parametrize(
+    ("method", "divergence", "ce_weight", "is_weighted"),
+    [("KD", forward_kl, 1.0, True), ("SKLD", skewed_forward_kl, 0.0, False)],
+)
+def test_gradients(cfg, tokenizer, chunk_size, method, divergence, ce_weight, is_weighted):
+    got = step(
+        cfg,
+        DISTILL__METHODS=(method,),
+        DISTILL__CE_WEIGHT=ce_weight,
+        DISTILL__EA__ENABLED=is_weighted,
+        DISTILL__CHUNK_SIZE=chunk_size,
+    )
+    expected = by_hand(cfg, tokenizer, divergence, ce_weight, is_weighted)
+    assert_same(got, expected, 1e-4 if chunk_size else 1e-5)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"DISTILL__EA__ENABLED": False},
+        {"DISTILL__EA__TEMPERATURE": 1.0},
+        {"DISTILL__EA__BOUND": 100.0},
+        {"DISTILL__EA__MODE": "teacher"},
+        {"DISTILL__EA__MODE": "matched"},
+        {"DISTILL__CE_WEIGHT": 0.5},
+        {"DISTILL__KD__WEIGHT": 0.5},
+        {"DISTILL__METHODS": ("RKL",)},
+        {"DISTILL__METHODS": ("KD", "JSD")},
+        {"DATASET__TRAIN_SIZE": 2},
+    ],
+    ids=str,
+)
+def test_every_option_changes_the_gradients(cfg, option):
+    plain, other = step(cfg), step(cfg, **option)
+    assert any((plain[name] - other[name]).abs().max() > 1e-4 for name in plain)
+
+
+@pytest.fixture
+def two_rows(cfg, tmp_path):
+    """Rows of different lengths, and so of different numbers of tokens that count."""
+    cfg.DATASET.TRAIN = write_jsonl(tmp_path / "two.jsonl", LINES[1:3])
+    cfg.TRAINING.PER_DEVICE_TRAIN_BATCH_SIZE = 2
+    return cfg
+
+
+@pytest.mark.parametrize("chunk_size", [0, 3])
+def test_a_batch_equals_micro_batches(two_rows, chunk_size):
+    two_rows.DISTILL.CHUNK_SIZE = chunk_size
+    parts = step(
+        two_rows,
+        TRAINING__PER_DEVICE_TRAIN_BATCH_SIZE=1,
+        TRAINING__GRADIENT_ACCUMULATION_STEPS=2,
+    )
+    assert_same(parts, step(two_rows))
+
+
+FITS = """
+import sys
+from llm.config import load_config
+from llm.training import fit
+for path in sys.argv[1:]:
+    fit(load_config(path))
+"""
+
+
+def test_a_batch_equals_two_processes(two_rows, tmp_path):
+    """Plain and in chunks, one after the other, as a teacher and its student are trained."""
+    expected = step(two_rows)
+    two_rows.TRAINING.PER_DEVICE_TRAIN_BATCH_SIZE = 1
+    (tmp_path / "fits.py").write_text(FITS)
+    paths, folders = [], []
+    for chunk_size in (0, 3):
+        cfg = two_rows.clone()
+        cfg.DISTILL.CHUNK_SIZE = chunk_size
+        cfg.OUTPUT_DIR = str(tmp_path / f"chunks{chunk_size}")
+        paths.append(tmp_path / f"chunks{chunk_size}.yaml")
+        paths[-1].write_text(cfg.dump())
+        folders.append(cfg.OUTPUT_DIR)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", tmp_path / "fits.py", *paths]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    for folder in folders:
+        assert_same(gradients(folder, start_of(two_rows)), expected)
+
+
+def test_mixed_precision(cfg):
+    """Both forms agree to bfloat16's precision, and differ from float32 by as much."""
+    exact = step(cfg)
+    plain = step(cfg, TRAINING__BF16=True)
+    chunked = step(cfg, TRAINING__BF16=True, DISTILL__CHUNK_SIZE=3)
+    for name, gradient in exact.items():
+        scale = gradient.abs().max()
+        assert 0 < (plain[name] - gradient).abs().max() < 0.1 * scale
+        assert (chunked[name] - plain[name]).abs().max() < 0.1 * scale
+
+
+def test_resume_equals_one_run(cfg):
+    """A step after a checkpoint and a restart gives the model of a run without."""
+    cfg.TRAINING.LEARNING_RATE, cfg.TRAINING.OPTIM = 1e-2, "adamw_torch"
+    whole = step(cfg, TRAINING__MAX_STEPS=3)
+    cfg.TRAINING.SAVE_STRATEGY, cfg.TRAINING.SAVE_STEPS = "steps", 2
+    cfg.TRAINING.MAX_STEPS = 2
+    fit(cfg)
+    cfg.TRAINING.MAX_STEPS = 3
+    fit(cfg, resume=True)
+    assert_same(gradients(cfg.OUTPUT_DIR, start_of(cfg)), whole, 1e-6)
+
+
+def test_teacher_stays_out_of_the_checkpoint(cfg, teacher_path):
+    before = AutoModelForCausalLM.from_pretrained(teacher_path).state_dict()
+    fit(cfg)
+    after = AutoModelForCausalLM.from_pretrained(teacher_path).state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    student = AutoModelForCausalLM.from_pretrained(cfg.OUTPUT_DIR)
+    assert student.config.n_embd == 16
+    assert student.state_dict().keys() == start_of(cfg).keys()
+
+
+def test_without_methods_it_is_stock_training(cfg, tokenizer):
+    got = step(cfg, DISTILL__METHODS=(), DISTILL__EA__ENABLED=False)
+    zero = by_hand(cfg, tokenizer, lambda student, *_, weight: 0 * student.sum(), 1.0, False)
+    assert_same(got, zero)
+
+
+def test_evaluation_of_held_out_data(cfg):
+    cfg.DATASET.VALID, cfg.TRAINING.EVAL_STRATEGY = cfg.DATASET.TRAIN, "steps"
+    cfg.TRAINING.EVAL_STEPS, cfg.DISTILL.CHUNK_SIZE = 1, 3
+    assert "train_loss" in fit(cfg)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"TRAINING__LABEL_SMOOTHING_FACTOR": 0.1}, "LABEL_SMOOTHING_FACTOR does not go with"),
+        ({"TEACHER__WEIGHTS": "/nowhere"}, "TEACHER.WEIGHTS: '/nowhere' cannot be loaded"),
+        ({"MODEL__WEIGHTS": ""}, "needs one of MODEL.WEIGHTS, MODEL.CONFIG_FILE and"),
+        ({"TOKENIZER__VOCAB_SIZE": 300, "TOKENIZER__NAME": "x"}, "not both"),
+    ],
+)
+def test_refused(cfg, options, message):
+    with pytest.raises(ValueError, match=message):
+        step(cfg, **options)
+
+
+@pytest.fixture
+def own_runs(cfg, tmp_path):
+    """Teacher and student come from runs of their own, of different networks."""
+    for name, node in [("teacher", cfg.TEACHER), ("start", cfg.MODEL)]:
+        own = cfg.clone()
+        own.MODEL.WEIGHTS, own.DISTILL.METHODS = node.WEIGHTS, ()
+        own.OUTPUT_DIR = str(tmp_path / f"own-{name}")
+        (tmp_path / f"{name}.yaml").write_text(own.dump())
+        node.WEIGHTS, node.CONFIG_FILE = "", str(tmp_path / f"{name}.yaml")
+    return cfg
+
+
+def test_what_a_run_needs_is_trained_first(own_runs, tmp_path):
+    prepare(own_runs)
+    folders = {name: tmp_path / f"own-{name}" for name in ("teacher", "start")}
+    before = {name: (f / "model.safetensors").stat().st_mtime_ns for name, f in folders.items()}
+    prepare(own_runs)  # again: nothing is left to do
+    for name, folder in folders.items():
+        assert (folder / "model.safetensors").stat().st_mtime_ns == before[name]
+    by_path = own_runs.clone()
+    for name, node in [("teacher", by_path.TEACHER), ("start", by_path.MODEL)]:
+        node.WEIGHTS, node.CONFIG_FILE = str(folders[name]), ""
+    by_path.OUTPUT_DIR += "-by-path"
+    fit(own_runs)
+    fit(by_path)
+    start = AutoModelForCausalLM.from_pretrained(folders["start"]).state_dict()
+    expected = gradients(by_path.OUTPUT_DIR, start)
+    assert_same(gradients(own_runs.OUTPUT_DIR, start), expected, 0)
+
+
+def test_a_faulty_run_does_not_train_what_it_needs(own_runs, tmp_path):
+    own_runs.DATASET.TRAIN = "nowhere.jsonl"
+    with pytest.raises(ValueError, match="There is no file 'nowhere.jsonl'"):
+        prepare(own_runs)
+    assert not list(tmp_path.glob("own-*"))
+
+
+def test_a_teacher_with_another_tokenizer_is_refused(cfg, tmp_path):
+    other = train_tokenizer(["quite other words of quite another text"] * 3, 270)
+    cfg.TEACHER.WEIGHTS = save(make_gpt2(other, 3), other, tmp_path / "other")
+    with pytest.raises(ValueError, match="different tokenizers"):
+        fit(cfg)
+
+
+def test_a_head_that_is_not_all_is_refused():
+    head, states = nn.Linear(4, 6), torch.randn(2, 5, 4)
+    with capture(head) as captured:
+        logits = head(states)
+    assert captured.states is states
+    assert logits.shape == (2, 1, 6)
+    check_head(head, states, logits, "student")
+    with pytest.raises(ValueError, match="logits of the student are not"):
+        check_head(head, states, 30 * torch.tanh(logits / 30), "student")
+    assert head(states).shape == (2, 5, 6)

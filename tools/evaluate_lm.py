@@ -1,0 +1,60 @@
+#!/usr/bin/env python
+"""ROUGE-L of language models' answers on sets of instructions.
+
+tools/evaluate_lm.py --config-file configs/LLM/tiny/EA-KD.yaml configs/LLM/tiny/Student.yaml
+tools/evaluate_lm.py --config-file configs/LLM/EA-KD.yaml TEST.SEEDS "(10, 20, 30, 40, 50)"
+tools/evaluate_lm.py --config-file configs/LLM/EA-KD.yaml --model gpt2
+
+A row is the model in a config's OUTPUT_DIR, or --model. TEST.SETS names the sets, TEST.SEEDS the
+seeds of sampling (none: greedy); published figures of the same sets stand below.
+"""
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+# Detectron2's imports announce deprecations of torch and setuptools, not of anything of the user's.
+warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torch)")
+
+from eakd_det.config import split_options
+from eakd_det.errors import UserError
+from llm.config import load_config
+from llm.evaluation import METRICS, evaluate
+from llm.log import show_progress
+from llm.tables import table
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, nargs="+", metavar="FILE")
+    parser.add_argument("--model", default="", help="a path or hub name, in place of OUTPUT_DIR's")
+    parser.add_argument("--metric", choices=METRICS, default="rougeL")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
+    words, options = split_options(sys.argv[1:])
+    args = parser.parse_args(words)
+    args.opts += options
+    return args
+
+
+def main(args):
+    show_progress()
+    rows = {}
+    if args.model and len(args.config_file) > 1:
+        raise UserError("--model goes with one --config-file, which names the sets.")
+    for path in args.config_file:
+        cfg = load_config(path, args.opts)
+        rows[args.model or Path(path).stem] = [evaluate(cfg, args.model)]
+    print(table(rows, args.metric))
+
+
+if __name__ == "__main__":
+    try:
+        main(parse_arguments())
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nStopped.")

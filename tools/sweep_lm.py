@@ -1,0 +1,54 @@
+#!/usr/bin/env python
+"""Train and evaluate language models of several configs over several seeds; tables at the end.
+
+tools/sweep_lm.py --configs configs/LLM/tiny/{Student,KD,EA-KD}.yaml --seeds 1 2 3
+tools/sweep_lm.py --configs ... --seeds 1 2 3 TRAINING.MAX_STEPS 200
+
+Started again it goes on: what has ended is not run again. Teachers are trained first. Below the
+means stand the differences of each EA-X and X, paired by seed.
+"""
+
+import argparse
+import sys
+import warnings
+
+# Detectron2's imports announce deprecations of torch and setuptools, not of anything of the user's.
+warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torch)")
+
+from eakd_det.config import split_options
+from eakd_det.errors import UserError
+from llm.evaluation import METRICS
+from llm.log import show_progress
+from llm.sweep import sweep
+from llm.tables import differences, table
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--configs", required=True, nargs="+", metavar="FILE")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], metavar="N")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
+    words, options = split_options(sys.argv[1:])
+    args = parser.parse_args(words)
+    args.opts += options
+    return args
+
+
+def main(args):
+    show_progress()
+    rows = sweep(args.configs, args.seeds, args.opts)
+    for metric in METRICS:
+        parts = [f"{metric}, percent", table(rows, metric), differences(rows, metric)]
+        print("\n\n".join(part for part in parts if part) + "\n")
+
+
+if __name__ == "__main__":
+    try:
+        main(parse_arguments())
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nStopped. Started again it goes on.")

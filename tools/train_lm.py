@@ -1,0 +1,57 @@
+#!/usr/bin/env python
+"""Train a language model, alone or with a teacher, on instructions.
+
+tools/train_lm.py --config-file configs/LLM/tiny/EA-KD.yaml
+tools/train_lm.py --config-file configs/LLM/EA-KD.yaml TEACHER.WEIGHTS ... TRAINING.BF16 True
+torchrun --nproc-per-node 4 tools/train_lm.py --config-file ...
+accelerate launch tools/train_lm.py --config-file ...
+tools/train_lm.py --config-file ... --resume
+
+What TEACHER.CONFIG_FILE and MODEL.CONFIG_FILE name, a teacher and what the student starts from, is
+trained first where it has not been yet; with --resume that goes on where it was, too. KEY VALUE
+pairs are for the run alone.
+"""
+
+import argparse
+import sys
+import warnings
+
+# Detectron2's imports announce deprecations of torch and setuptools, not of anything of the user's.
+warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torch)")
+
+from accelerate import PartialState
+
+from eakd_det.errors import UserError
+from llm.config import load_config
+from llm.log import show_progress
+from llm.training import fit, prepare
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
+    return parser.parse_args()
+
+
+def main(args):
+    cfg = load_config(args.config_file, args.opts)
+    show_progress()
+    prepare(cfg, args.resume)
+    result = fit(cfg, args.resume)
+    if PartialState().is_main_process:
+        loss, seconds = result["train_loss"], result["seconds"]
+        print(f"{cfg.OUTPUT_DIR}: loss {loss:.4f}, {seconds:.0f} seconds")
+
+
+if __name__ == "__main__":
+    try:
+        main(parse_arguments())
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nStopped. With --resume it goes on from the last checkpoint, if there is one.")
