@@ -16,8 +16,8 @@ from eakd_det.errors import UserError
 
 @pytest.mark.parametrize("key", ["TRAIN", "TEST"])
 def test_unknown_datasets(stock_cfg, key):
-    stock_cfg.DATASETS[key] = ("coco_2017_val", "unregistered_val")
-    with pytest.raises(UserError, match=rf"DATASETS\.{key}: there is no dataset 'unregistered_val'"):
+    stock_cfg.DATASETS[key] = ("coco_2017_val", "nowhere_val")
+    with pytest.raises(UserError, match=rf"DATASETS\.{key}: there is no dataset 'nowhere_val'"):
         check_datasets(stock_cfg)
     stock_cfg.DATASETS[key] = ("coco_2017_val",)
     assert "coco_2017_val" in DatasetCatalog
