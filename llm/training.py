@@ -86,7 +86,8 @@ def fit(cfg: CfgNode, resume: bool = False) -> dict[str, float]:
     trainer.save_model(cfg.OUTPUT_DIR)
     if trainer.is_world_process_zero():
         tokenizer.save_pretrained(cfg.OUTPUT_DIR)
-        (Path(cfg.OUTPUT_DIR) / "config.yaml").write_text(cfg.dump())
+        with write_atomically(str(Path(cfg.OUTPUT_DIR) / "config.yaml")) as file:
+            file.write(cfg.dump())
         with write_atomically(str(Path(cfg.OUTPUT_DIR) / RESULT)) as file:
             json.dump(result, file, indent=2)
     return result
