@@ -109,8 +109,9 @@ def draw_contours(
     steps = np.geomspace(norm.vmin, norm.vmax, 25)
     for name, axes in panels.items():
         landscape = landscapes[name]
-        losses = landscape.losses.clip(norm.vmin)
-        grid = (landscape.coordinates, landscape.coordinates, losses)
+        smooth = landscape.smooth()
+        losses = smooth.losses.clip(norm.vmin)
+        grid = (smooth.coordinates, smooth.coordinates, losses)
         axes.contourf(*grid, levels=steps, norm=norm, cmap="viridis", extend="both")
         if losses.min() < level < losses.max():
             line = axes.contour(*grid, levels=[level], colors="white", linewidths=1.5)
