@@ -13,7 +13,9 @@ from eakd_det.analysis.reports import (
     report_segments,
     report_separation,
 )
+from eakd_det.analysis.samples import Samples
 from eakd_det.analysis.separation import separate
+from eakd_det.analysis.weights import report_weights
 
 from .analysis import (
     Networks,
@@ -31,14 +33,31 @@ def segments_of(networks: Networks) -> Report:
     Raises:
         UserError: there is no teacher, or there are too few images.
     """
+    teacher, students = _all_samples(networks)
+    return report_segments(teacher, students, temperature=networks.cfg.DISTILL.EA.TEMPERATURE)
+
+
+def weights_of(networks: Networks) -> Report:
+    """What moves the weights of all test images.
+
+    Raises:
+        UserError: there is no teacher.
+    """
+    teacher, students = _all_samples(networks)
+    return report_weights(
+        teacher,
+        students,
+        _rows(networks),
+        temperature=networks.cfg.DISTILL.EA.TEMPERATURE,
+    )
+
+
+def _all_samples(networks: Networks) -> tuple[Samples, dict[str, Samples]]:
+    """Of all test images, what the teacher says and what each student does, by its label."""
     networks.needed_teacher()
     *students, teacher = collect_samples(networks.all, read_batches(networks.cfg))
     names = [network.label for network in networks.students]
-    return report_segments(
-        teacher,
-        dict(zip(names, students, strict=True)),
-        temperature=networks.cfg.DISTILL.EA.TEMPERATURE,
-    )
+    return teacher, dict(zip(names, students, strict=True))
 
 
 def separation_of(networks: Networks, *, num_images: int, seed: int) -> Report:

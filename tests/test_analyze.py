@@ -84,6 +84,12 @@ def test_every_command_on_a_real_run(runs, analyze):
     # The teacher beside itself has no gap.
     assert all(s["gap"][0] == 0 for s in numbers["by_teacher_entropy"]["alone"])
 
+    out = analyze("weights", "out/EA-KD", "out/alone", "--output-dir", "pictures/weights")
+    (numbers,) = check_figures(runs / "pictures" / "weights", "weights")
+    alone = numbers["students"]["alone"]
+    assert numbers["samples"] == 500 and f"{numbers['students']['EA-KD']['mean']:.4g}" in out
+    assert alone["entropies"] == pytest.approx(1)  # the teacher beside itself
+
     options = ("--num-images", "120", "--output-dir", "pictures/tsne")
     out = analyze("tsne", "out/EA-KD", "--teacher", "out/alone", *options)
     (numbers,) = check_figures(runs / "pictures" / "tsne", "tsne")
@@ -128,7 +134,7 @@ def test_detection(run_cfg, scenes, analyze):
 
     out = analyze("detection", f"KD={run}", "--num-objects", "12")
     assert re.search(r"teacher +\d", out) and re.search(r"KD +\d", out)
-    names = ("ap_segments", "entropy_segments", "tsne", "gallery")
+    names = ("ap_segments", "entropy_segments", "weights", "tsne", "gallery")
     *_, tsne, gallery = check_figures(run / "analysis", *names)
     assert tsne["samples"] == 12 and gallery["student"] == "KD"
 

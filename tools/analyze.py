@@ -2,6 +2,7 @@
 """Draw what teacher and students know: figures as PNG and SVG, their numbers as JSON.
 
 tools/analyze.py entropy-segments output/Digits/EA-KD output/Digits/KD
+tools/analyze.py weights output/Digits/EA-KD
 tools/analyze.py tsne KD=output/Digits/KD EA-KD=output/Digits/EA-KD
 tools/analyze.py landscape output/Digits/EA-KD/model_[0-9]*.pth --grid 41
 tools/analyze.py dynamics output/Digits/EA-KD
@@ -22,7 +23,7 @@ warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
 warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torch)")
 
 from classification.analysis import load_networks
-from classification.reports import landscape_of, segments_of, separation_of
+from classification.reports import landscape_of, segments_of, separation_of, weights_of
 from eakd_det.analysis.detector_runs import analyze_detectors
 from eakd_det.analysis.landscape import SIZES
 from eakd_det.analysis.reports import report_dynamics
@@ -32,6 +33,10 @@ from eakd_det.errors import UserError
 
 def entropy_segments(args, runs):
     yield segments_of(networks_of(args, runs))
+
+
+def weights(args, runs):
+    yield weights_of(networks_of(args, runs))
 
 
 def tsne(args, runs):
@@ -81,6 +86,9 @@ def parse_arguments():
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_segments_parser(commands)
+    add_command(
+        commands, "weights", weights, "how far w_EA adapts, to the teacher and to the student"
+    )
     add_tsne_parser(commands)
     add_landscape_parser(commands)
     add_dynamics_parser(commands)

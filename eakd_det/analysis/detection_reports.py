@@ -16,6 +16,7 @@ from .objects import Answers, Objects
 from .reports import Report, report_segments, report_separation
 from .samples import Samples
 from .separation import separate
+from .weights import report_weights
 
 NUM_AP_SEGMENTS = 5  # each needs objects of every class
 NUM_PICTURES = 18
@@ -47,6 +48,9 @@ def report_detectors(
     ap = report_ap(objects, teacher, students, temperature=temperature)
     rois = {name: answers.samples for name, answers in students.items()}
     segments = report_segments(teacher.samples, rois, temperature=temperature, what="objects")
+    weights = report_weights(
+        teacher.samples, rois, rows, temperature=temperature, what="objects' ROIs"
+    )
     separation = _separation(
         {**rois, "teacher": teacher.samples},
         rows,
@@ -56,7 +60,10 @@ def report_detectors(
         seed=seed,
     )
     gallery = _gallery(objects, teacher.samples, rois, names, temperature=temperature)
-    figures = {**ap.figures, **segments.figures, **separation.figures, **gallery}
+    figures = {
+        **{**ap.figures, **segments.figures, **weights.figures},
+        **{**separation.figures, **gallery},
+    }
     others = {name: of for name, *of in separation.rows}
     table = [[name, *of, *others[name]] for name, *of in ap.rows]
     return Report(figures, [*ap.headers, *separation.headers[1:]], table)

@@ -15,6 +15,7 @@ QUALITY = 85  # of JPEG
 MOST_PICTURES = 4  # of a run
 TITLES = {  # of analyses; another is called as its file
     "entropy_segments": "accuracy of teacher and students, by entropy",
+    "weights": "both entropies, and lines of equal weight",
     "tsne": "t-SNE of the penultimate features",
     "landscape_contours": "loss landscape",
     "landscape_surfaces": "loss landscape as a surface",

@@ -79,7 +79,7 @@ def test_all_figures_and_one_table(objects, pair, tmp_path):
     )
     report.write(str(tmp_path))
     names = {path.name for path in tmp_path.iterdir()}
-    figures = ("ap_segments", "entropy_segments", "tsne", "gallery_1", "gallery_2")
+    figures = ("ap_segments", "entropy_segments", "weights", "tsne", "gallery_1", "gallery_2")
     assert names == {f"{name}.{ending}" for name in figures for ending in ("png", "svg", "json")}
     assert [row[0] for row in report.rows] == ["teacher", "KD", "EA"]
     assert {len(row) for row in report.rows} == {len(report.headers)}

@@ -5,7 +5,7 @@ import torch
 
 from classification.analysis import Network, Networks
 from classification.models import build_classifier
-from classification.reports import landscape_of, segments_of, separation_of
+from classification.reports import landscape_of, segments_of, separation_of, weights_of
 from eakd_det.analysis.runs import Run
 from eakd_det.errors import UserError
 
@@ -41,6 +41,14 @@ def test_segments_need_one_answer_to_each_test_image(networks, seen):
     assert [row[:2] for row in report.rows][::2] == [["early", "teacher"], ["early", "student"]]
     with pytest.raises(UserError, match="--teacher"):
         segments_of(Networks(networks.cfg, None, networks.students))
+
+
+def test_weights_need_one_answer_to_each_test_image(networks, seen):
+    report = weights_of(networks)
+    assert seen == {"early": 500, "late": 500, "teacher": 500}
+    assert [row[0] for row in report.rows] == ["early", "late"]
+    with pytest.raises(UserError, match="--teacher"):
+        weights_of(Networks(networks.cfg, None, networks.students))
 
 
 def test_separation_needs_one_answer_to_each_chosen_image(networks, seen):

@@ -1,0 +1,114 @@
+"""What moves w_EA from sample to sample: the teacher's entropy, or the student's factor.
+
+w_EA = (H_T / 2) (1 + H_S / H_ub) (EA-KD, arXiv 2311.13621) is a product, whose factors can be told
+apart.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from .reports import Report
+from .samples import Samples
+from .weight_figures import draw_weights
+
+
+@dataclass(frozen=True)
+class Weights:
+    """w_EA of some samples; variations are standard deviations over means.
+
+    Attributes:
+        mean: of w_EA, the scale of the loss.
+        variation: of w_EA.
+        of_teacher: variation of H_T, the weight by the teacher's entropy alone.
+        of_student: variation of the student's factor, 1 + H_S / H_ub.
+        order: Spearman's correlation of w_EA and H_T; at 1 the student's factor leaves the order.
+        entropies: Spearman's correlation of H_T and H_S; None where all are equal, as above.
+        effective: share of the samples, of equal weight, that would average as well (Kish).
+        on_errors: mean w_EA where the student is wrong, over the mean of all; None without errors.
+    """
+
+    mean: float
+    variation: float
+    of_teacher: float
+    of_student: float
+    order: float | None
+    entropies: float | None
+    effective: float
+    on_errors: float | None
+
+
+def measure_weights(student: Samples, teacher: Samples, *, temperature: float) -> Weights:
+    """How far the weight adapts, and to whom.
+
+    Args:
+        student, teacher: of the same samples, two at least.
+        temperature: of the entropies.
+    """
+    weight = student.weight(teacher, temperature).double()
+    h_t, h_s = (of.entropy(temperature).double() for of in (teacher, student))
+    mean, wrong = weight.mean(), ~student.is_correct
+    return Weights(
+        mean=mean.item(),
+        variation=_variation(weight),
+        of_teacher=_variation(h_t),
+        of_student=_variation(weight / h_t.clamp(min=torch.finfo(h_t.dtype).tiny)),
+        order=_rank_correlation(weight, h_t),
+        entropies=_rank_correlation(h_s, h_t),
+        effective=(weight.sum() ** 2 / (len(weight) * weight.square().sum())).item(),
+        on_errors=(weight[wrong].mean() / mean).item() if wrong.any() else None,
+    )
+
+
+def _variation(x: Tensor) -> float:
+    return (x.std() / x.mean()).item()
+
+
+def _rank_correlation(x: Tensor, y: Tensor) -> float | None:
+    if x.min() == x.max() or y.min() == y.max():
+        return None
+    return float(stats.spearmanr(x, y).statistic)
+
+
+def report_weights(
+    teacher: Samples,
+    students: Mapping[str, Samples],
+    rows: list[list[str]],
+    *,
+    temperature: float,
+    what: str = "test images",
+) -> Report:
+    """Where the samples lie in the plane of both entropies, and what that makes of w_EA.
+
+    Args:
+        rows: of `eakd_det.analysis.figures.panel_rows`; the teacher gets no panel.
+        temperature: of the entropies.
+        what: the samples are called.
+    """
+    found = {
+        name: measure_weights(student, teacher, temperature=temperature)
+        for name, student in students.items()
+    }
+    summaries = {
+        name: f"w varies by {of.variation:.0%}: $H_T$ {of.of_teacher:.0%}, student's factor "
+        f"{of.of_student:.0%}"
+        for name, of in found.items()
+    }
+    rows = [kept for row in rows if (kept := [name for name in row if name in students])]
+    figure = draw_weights(teacher, students, summaries, rows, temperature=temperature, what=what)
+    numbers = {
+        "temperature": temperature,
+        "samples": len(teacher.labels),
+        "students": {name: asdict(of) for name, of in found.items()},
+    }
+    headers = ["student", "mean w_EA", "varies by", "H_T by", "student's factor by"]
+    headers += ["order: w_EA, H_T", "H_S, H_T", "effective samples", "w_EA on errors / mean"]
+    table = []
+    for name, of in found.items():
+        variations = map("{:.1%}".format, (of.variation, of.of_teacher, of.of_student))
+        rest = of.order, of.entropies, f"{of.effective:.1%}", of.on_errors
+        table.append([name, of.mean, *variations, *rest])
+    return Report({"weights": (figure, numbers)}, headers, table)
