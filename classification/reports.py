@@ -77,7 +77,8 @@ def separation_of(networks: Networks, *, num_images: int, seed: int) -> Report:
             temperature=networks.cfg.DISTILL.EA.TEMPERATURE,
             seed=seed,
         )
-    names = [str(i) for i in range(source_of(networks.cfg.DATASET.NAME).num_classes)]
+    source = source_of(networks.cfg.DATASET.NAME)
+    names = source.names or [str(i) for i in range(source.num_classes)]
     return report_separation(separations, _rows(networks), names=names, seed=seed)
 
 

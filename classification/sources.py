@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
-from eakd_det.data.fashion_mnist import FETCH_FASHION_MNIST, read_fashion_mnist
+from eakd_det.data.fashion_mnist import FETCH_FASHION_MNIST, NAMES, read_fashion_mnist
 from eakd_det.errors import UserError
 
 from .augment import CROP_PADDING
@@ -32,6 +32,7 @@ class Source:
         is_resized: of image files, whether they come in all sizes, and parts of them are scaled to
             `image_size` in place of `crop_and_flip`.
         fetch: the command that brings missing files.
+        names: of the classes, where they are known; else they go by their numbers.
     """
 
     read: Callable[[str, bool], Any]
@@ -43,6 +44,7 @@ class Source:
     flip: bool = True
     is_resized: bool = True
     fetch: str = ""
+    names: tuple[str, ...] = ()
 
 
 def _cifar(dataset: type, root: str, is_train: bool) -> tuple[Tensor, Tensor]:
@@ -112,6 +114,7 @@ DATASETS: dict[str, Source] = {
         image_size=28,
         crop_padding=2,
         fetch=FETCH_FASHION_MNIST,
+        names=tuple(NAMES),
     ),
     "digits": Source(
         _digits,

@@ -11,14 +11,10 @@ from scipy import ndimage
 
 from eakd_det.errors import UserError
 
-from .fashion_mnist import FETCH_FASHION_MNIST, read_fashion_mnist
+from .fashion_mnist import FETCH_FASHION_MNIST, NAMES, read_fashion_mnist
 from .generated import register_generated
 from .scenes import Glyphs, write_dataset
 
-NAMES = [
-    *("T-shirt", "trousers", "pullover", "dress", "coat"),
-    *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
-]
 NUM_SCENES = {"train": 2000, "val": 400}
 NUM_GARMENTS = 10000  # at most, of a split; the scenes show about as many
 GARMENT = 12  # grey level, of 255, above which a pixel is part of the garment

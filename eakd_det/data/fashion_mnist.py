@@ -6,6 +6,10 @@ import shutil
 from torch import Tensor
 from torchvision import datasets
 
+NAMES = [
+    *("T-shirt", "trousers", "pullover", "dress", "coat"),
+    *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
+]
 DEBIAN_FASHION_MNIST = "/usr/share/datasets/fashion-mnist"  # of its package dataset-fashion-mnist
 # The command that brings missing files into the folder {root}.
 FETCH_FASHION_MNIST = (

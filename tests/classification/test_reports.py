@@ -6,6 +6,7 @@ import torch
 from classification.analysis import Network, Networks
 from classification.models import build_classifier
 from classification.reports import landscape_of, segments_of, separation_of, weights_of
+from classification.sources import source_of
 from eakd_det.analysis.runs import Run
 from eakd_det.errors import UserError
 
@@ -57,6 +58,13 @@ def test_separation_needs_one_answer_to_each_chosen_image(networks, seen):
     assert [row[0] for row in report.rows] == ["early", "late", "teacher"]
     alone = separation_of(Networks(networks.cfg, None, networks.students), num_images=60, seed=0)
     assert [row[1] for row in alone.rows] == [row[1] for row in report.rows[:2]]
+
+
+def test_classes_go_by_their_names_where_these_are_known(networks, monkeypatch):
+    monkeypatch.setattr(source_of(networks.cfg.DATASET.NAME), "names", tuple("abcdefghij"))
+    report = separation_of(networks, num_images=60, seed=0)
+    figure, _ = report.figures["tsne"]
+    assert sorted(text.get_text() for text in figure.axes[0].texts) == list("abcdefghij")
 
 
 def test_landscapes_come_coarse_first_and_compute_each_point_once(networks, monkeypatch):
