@@ -15,7 +15,7 @@ from eakd_det.errors import UserError
 from .data import read_instructions
 from .generation import generate
 from .instructions import path_of
-from .models import load_model, load_tokenizer
+from .models import load_model, load_tokenizer, num_positions
 from .prompts import PROMPTS
 from .rouge import exact_match, rouge_l
 
@@ -53,7 +53,7 @@ def evaluate(cfg: CfgNode, weights: str = "") -> dict[str, Any]:
         "scores": set -> metric -> one figure in percent for each seed; "settings", TEST as YAML.
 
     Raises:
-        UserError: there is no model, or no set.
+        UserError: there is no model, or no set, or answers are to be longer than the model can.
     """
     if not weights and not (Path(cfg.OUTPUT_DIR) / "config.json").exists():
         raise UserError(f"{cfg.OUTPUT_DIR} has no model; train it first (tools/train_lm.py).")
@@ -63,7 +63,7 @@ def evaluate(cfg: CfgNode, weights: str = "") -> dict[str, Any]:
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = load_tokenizer(name, "--model")
     options = {key: cfg.TEST[key.upper()] for key in scalar_defaults(generate)}
-    limit = max(cfg.DATASET.MAX_LENGTH - cfg.TEST.MAX_NEW_TOKENS, 1)
+    limit = _longest_prompt(cfg, num_positions(model))
     prompt, scores, answers = PROMPTS[cfg.DATASET.PROMPT], {}, {}
     for key, examples in sets.items():
         prompts = [prompt(example.instruction, example.context) for example in examples]
@@ -80,6 +80,17 @@ def evaluate(cfg: CfgNode, weights: str = "") -> dict[str, Any]:
         with write_atomically(str(Path(cfg.OUTPUT_DIR) / SCORES)) as file:
             json.dump({**result, "answers": answers}, file, indent=1)
     return result
+
+
+def _longest_prompt(cfg: CfgNode, positions: int | None) -> int:
+    """Tokens that leave room for the answer."""
+    new = cfg.TEST.MAX_NEW_TOKENS
+    if positions is not None and new >= positions:
+        raise UserError(
+            f"TEST.MAX_NEW_TOKENS {new} leaves no room for a prompt: the model has {positions} "
+            "positions."
+        )
+    return max(min(cfg.DATASET.MAX_LENGTH, positions or cfg.DATASET.MAX_LENGTH) - new, 1)
 
 
 def mean(values: list[float]) -> float:

@@ -35,6 +35,11 @@ def load_model(name: str, dtype: str, key: str) -> PreTrainedModel:
     return model
 
 
+def num_positions(model: PreTrainedModel) -> int | None:
+    """The longest text in tokens that a model takes; None where its architecture does not say."""
+    return getattr(model.config, "max_position_embeddings", None)
+
+
 def load_tokenizer(name: str, key: str) -> PreTrainedTokenizerBase:
     """A tokenizer from a path or hub name.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 from transformers import (
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
     TrainingArguments,
@@ -22,7 +23,7 @@ from .data import Instruction, PadRight, encode, read_instructions
 from .distillers import TokenObjective
 from .instructions import path_of
 from .liger import is_available, liger_loss
-from .models import build_student, load_model, load_tokenizer
+from .models import build_student, load_model, load_tokenizer, num_positions
 from .prompts import PROMPTS
 from .trainer import DistillationTrainer
 from .vocabulary import common_width, pad_id, train_tokenizer
@@ -162,10 +163,13 @@ def build_trainer(
         "eval_dataset": held_out and encode(held_out, tokenizer, prompt, length),
         "data_collator": PadRight(pad_id(tokenizer)),
     }
+    rows = options["train_dataset"] + (options["eval_dataset"] or [])
+    _check_length(rows, options["model"], "MODEL")
     if not cfg.DISTILL.METHODS:
         return Trainer(**options)
     name = weights_of(cfg.TEACHER)
     teacher = load_model(name, cfg.TEACHER.DTYPE, "TEACHER.WEIGHTS")
+    _check_length(rows, teacher, "TEACHER")
     heads = [model.get_output_embeddings().weight for model in (options["model"], teacher)]
     uses_liger = cfg.DISTILL.CHUNK_SIZE and is_available(args.device)
     return DistillationTrainer(
@@ -176,6 +180,15 @@ def build_trainer(
         fused_loss=liger_loss(cfg.DISTILL, {w.dtype for w in heads}) if uses_liger else None,
         **options,
     )
+
+
+def _check_length(rows: list[dict[str, list[int]]], model: PreTrainedModel, key: str) -> None:
+    longest, most = max(len(row["input_ids"]) for row in rows), num_positions(model)
+    if most is not None and longest > most:
+        raise UserError(
+            f"{key} has {most} positions, and an example has {longest} tokens: set "
+            f"DATASET.MAX_LENGTH to {most} or less."
+        )
 
 
 def _common_width(tokenizer: PreTrainedTokenizerBase, teacher_name: str, widths: list[int]) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from eakd_det.errors import UserError
 from llm.evaluation import evaluate, named_sets
 from llm.generation import generate
 from llm.rouge import exact_match, rouge_l
@@ -100,6 +101,16 @@ def test_refused(run):
         named_sets(run)
     run.OUTPUT_DIR += "/elsewhere"
     with pytest.raises(ValueError, match="has no model; train it first"):
+        evaluate(run)
+
+
+def test_answers_fit_into_the_positions_of_the_model(run, caplog):
+    run.TEST.SETS = run.TEST.SETS[:1]
+    run.DATASET.MAX_LENGTH, run.TEST.MAX_NEW_TOKENS = 512, 60  # of 64
+    evaluate(run)
+    assert "prompts were cut to 4 tokens" in caplog.text
+    run.TEST.MAX_NEW_TOKENS = 64
+    with pytest.raises(UserError, match="leaves no room for a prompt: the model has 64 positions"):
         evaluate(run)
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.config import CfgNode
 from torch import nn
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 
+from eakd_det.errors import UserError
 from eakd_det.losses import entropy_weight, forward_kl, skewed_forward_kl
 from llm.data import PadRight, encode, read_instructions
 from llm.head_states import capture, check_head
@@ -273,3 +275,18 @@ def test_a_head_that_is_not_all_is_refused():
     with pytest.raises(ValueError, match="logits of the student are not"):
         check_head(head, states, 30 * torch.tanh(logits / 30), "student")
     assert head(states).shape == (2, 5, 6)
+
+
+def test_texts_longer_than_the_positions_of_a_model_are_refused(cfg, tokenizer, tmp_path):
+    line = {"instruction": "Say it.", "output": "sun " * 80}
+    cfg.DATASET.TRAIN = write_jsonl(tmp_path / "long.jsonl", [*LINES, line])
+    with pytest.raises(UserError, match=r"MODEL has 64 positions.*DATASET.MAX_LENGTH to 64 or"):
+        fit(cfg)
+    cfg.DATASET.MAX_LENGTH = 64
+    fit(cfg)
+    cfg.DATASET.MAX_LENGTH = 65
+    cfg.MODEL.WEIGHTS = ""
+    cfg.MODEL.ARCHITECTURE = CfgNode({"model_type": "gpt2", "n_positions": 128, "n_embd": 24})
+    cfg.MODEL.ARCHITECTURE.n_layer, cfg.MODEL.ARCHITECTURE.n_head = 1, 2
+    with pytest.raises(UserError, match="TEACHER has 64 positions, and an example has 65 tokens"):
+        fit(cfg)
