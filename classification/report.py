@@ -4,17 +4,18 @@ from pathlib import Path
 from typing import Any
 
 from eakd_det.analysis.metrics import Series
-from eakd_det.report.kinds import Kind, Published, Sweep
+from eakd_det.published import Published
+from eakd_det.report.kinds import Kind
 from eakd_det.report.runs import RunFiles
 
 from .config import load_config
-from .formats import NOTES, dataset_tables
-from .tables import collect, compare, published, summarize
+from .sweeps import ClassifierSweeps, published
 
 
 class Classifiers(Kind):
     title = "classifiers"
     columns = ("top-1", "top-5", "best top-1")
+    sweep = ClassifierSweeps()
 
     def is_kind_of(self, config: dict[str, Any]) -> bool:
         return "DATASET" in config and "NAME" in config["DATASET"]
@@ -64,16 +65,6 @@ class Classifiers(Kind):
             teacher and teacher["mean"],
             found["source"],
         )
-
-    def sweeps(self, folder: str) -> list[Sweep]:
-        rows = collect(folder)
-        summary, differences = summarize(rows), compare(rows)
-        sources = dict.fromkeys(entry["source"] for entry in summary if "source" in entry)
-        notes = [*NOTES, *(f"Published: {source}." for source in sources)]
-        return [
-            Sweep(folder, dataset, dataset_tables(dataset, summary, differences), notes)
-            for dataset in dict.fromkeys(entry["dataset"] for entry in summary)
-        ]
 
 
 def teacher_name(config: dict[str, Any]) -> str:

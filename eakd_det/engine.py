@@ -23,6 +23,7 @@ from .distilled import Distilled, helper_modules
 from .errors import UserError
 from .evaluation import BestCheckpoint, Evaluator, explain_no_detections
 from .precision import precision
+from .results import write_result
 from .resume import ProcessStates, preserved_random_state
 from .roi_pooling import pool_as_configured
 from .run_record import record_parameters
@@ -69,12 +70,18 @@ class DistillTrainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def train(self) -> OrderedDict | None:
-        """Train, and return the results of the last evaluation (None if there was none)."""
+        """Train, and return the results of the last evaluation (None if there was none).
+
+        They are also in result.json; see `write_result`.
+        """
         if comm.is_main_process():
             write_student_config(self.cfg)
             record_parameters(self.cfg.OUTPUT_DIR, self.checkpointer.model)
         super().train()
-        return self.__dict__.get("_last_eval_results")
+        results = self.__dict__.get("_last_eval_results")
+        if results and comm.is_main_process():
+            write_result(self.cfg, results)
+        return results
 
     def build_hooks(self) -> list:
         """Detectron2's hooks, with what an exact resume needs and model_best.pth."""

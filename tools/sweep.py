@@ -3,12 +3,14 @@
 
 tools/sweep.py --configs configs/CIFAR100/{KD,EA-KD}/resnet32x4_resnet8x4.yaml --seeds 1 2 3 4 5
 tools/sweep.py --configs ... --seeds 1 2 3 --output-dir output/sweep/short --jobs 2 SOLVER.EPOCHS 60
+tools/sweep.py --configs configs/Fashion-Detection/{DKD,EA-DKD}-R18-R101.yaml --seeds 1 2 3
 tools/sweep.py --output-dir output/sweep/short --table-only
 
-Ctrl-C stops it; the same command goes on where it was. What is finished is not trained again; a
-run whose config or options have changed since starts over. Missing teachers are trained first. The
-means stand beside published figures, with the paired differences of each EA-X and X, in table.md,
-table.csv and table.tex of the output folder; results.json has the figures of each run.
+The runs are classifiers or detectors, as their configs say: measured are top-1, or AP, AP50 and
+AP75. Ctrl-C stops it; the same command goes on where it was. What is finished is not trained again;
+a run whose config or options have changed since starts over. Missing teachers are trained first.
+The means stand beside published figures, with the paired differences of each EA-X and X, in
+table.md, table.csv and table.tex of the output folder; results.json has the figures of each run.
 """
 
 import argparse
@@ -23,13 +25,17 @@ from pathlib import Path
 warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
 warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torch)")
 
-from classification.grid import plan
-from classification.sweep import run_sweep
-from classification.tables import write_tables
+from classification.sweeps import ClassifierSweeps
 from eakd_det.config import split_options
 from eakd_det.errors import UserError
+from eakd_det.sweep.detectors import DetectorSweeps
+from eakd_det.sweep.grid import plan
+from eakd_det.sweep.kinds import kind_of_configs, kind_of_folder
+from eakd_det.sweep.runner import run_sweep
+from eakd_det.sweep.tables import write_tables
 
-SCRIPT = Path(__file__).resolve().with_name("train_classifier.py")
+TOOLS = Path(__file__).resolve().parent
+KINDS = (ClassifierSweeps(), DetectorSweeps())
 
 
 def pair(text):
@@ -60,6 +66,9 @@ def parse_arguments():
     parser.add_argument(
         "--table-only", action="store_true", help="of what is finished; no training"
     )
+    for flag in DetectorSweeps.flags:
+        kind = "FILE" if flag.endswith("json") else "FOLDER"
+        parser.add_argument(flag, metavar=kind, help="of detectors: your data, as for train_net.py")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs for every run")
     words, options = split_options(sys.argv[1:])
     args = parser.parse_args(words)
@@ -69,20 +78,29 @@ def parse_arguments():
     return args
 
 
+def data_of(args):
+    """The flags that name data, with their values."""
+    values = {flag: getattr(args, flag[2:].replace("-", "_")) for flag in DetectorSweeps.flags}
+    return {flag: value for flag, value in values.items() if value is not None}
+
+
 def main():
     args = parse_arguments()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
-    logging.getLogger("classification").setLevel(logging.INFO)
+    logging.getLogger("eakd_det.sweep").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the processes end, too
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup sets
         signal.signal(signal.SIGHUP, signal.default_int_handler)
     errors = []
     try:
-        if not args.table_only:
-            runs = plan(args.configs, args.seeds, args.output_dir, args.opts)
-            failures = run_sweep(runs, str(SCRIPT), args.output_dir, args.jobs)
+        if args.table_only:
+            kind = kind_of_folder(args.output_dir, KINDS)
+        else:
+            kind = kind_of_configs(args.configs, KINDS)
+            runs = plan(kind, args.configs, args.seeds, args.output_dir, args.opts, data_of(args))
+            failures = run_sweep(runs, str(TOOLS / kind.script), args.output_dir, args.jobs)
             errors += [f"{title}: {why}" for title, why in failures.items()]
-        print(f"\n{write_tables(args.output_dir, args.pairs)}")
+        print(f"\n{write_tables(kind, args.output_dir, args.pairs)}")
     except UserError as error:
         errors.append(f"error: {error}")
     except KeyboardInterrupt:

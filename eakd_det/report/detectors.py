@@ -1,26 +1,23 @@
 """Reports of detectors: where their configs and results say what."""
 
 import json
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..analysis.metrics import Series
-from ..analysis.runs import FINAL
-from ..config import STOCK_ARCHITECTURES
-from .kinds import Kind, Published
+from ..published import Published, published_for
+from ..results import METRICS, known_ap
+from ..sweep.detectors import DetectorSweeps
+from .kinds import Kind
 from .runs import RunFiles
 
-PUBLISHED = Path(__file__).parent.parent / "published.yaml"
 TASKS = {"bbox": "", "segm": "mask "}  # Detectron2's names; what a column's title begins with
-NAMES = ("AP", "AP50", "AP75")
 
 
 class Detectors(Kind):
     title = "detectors"
-    columns = tuple(prefix + name for prefix in TASKS.values() for name in NAMES)
+    columns = tuple(prefix + name for prefix in TASKS.values() for name in METRICS)
+    sweep = DetectorSweeps()
 
     def is_kind_of(self, config: dict[str, Any]) -> bool:
         return "DATASETS" in config or _is_lazy(config)
@@ -57,7 +54,7 @@ class Detectors(Kind):
     def figures(self, files: RunFiles) -> dict[str, float]:
         found = {}
         for task, prefix in TASKS.items():
-            for name in NAMES:
+            for name in METRICS:
                 value = files.last(_key(files, f"{task}/{name}"))
                 value = files.result.get(name) if value is None and not prefix else value
                 if value is not None:
@@ -73,50 +70,13 @@ class Detectors(Kind):
             results = json.loads(evaluated.read_text())
             results = results if "bbox" in results else next(iter(results.values()))
             return results["bbox"]["AP"]
-        weights = Path("" if _is_lazy(files.config) else files.config["TEACHER"]["WEIGHTS"])
-        own = weights.parent / "result.json"  # of the teacher's run, as the demo has it
-        if weights.name != FINAL or not own.exists():
-            return None
-        return json.loads(own.read_text()).get("AP")
+        # Of the teacher's own run, as a sweep and the demo have it.
+        return None if _is_lazy(files.config) else known_ap(files.config["TEACHER"]["WEIGHTS"])
 
     def published(self, files: RunFiles) -> Published | None:
         if _is_lazy(files.config):
             return None
         return published_for(files.config, self.method(files.config))
-
-
-def published_for(config: dict[str, Any], method: str) -> Published | None:
-    """What a paper reports for a run with this config.
-
-    Args:
-        config: of the run.
-        method: of `method_name`.
-    """
-    known = yaml.safe_load(PUBLISHED.read_text())
-    if not _says(config, known["recipe"]):
-        return None
-    for table in known["tables"]:
-        for pair in table["pairs"]:
-            teacher, student = pair["teacher"], pair["student"]
-            if not _says(config, known["students"][student["name"]]):
-                continue
-            teachers = known["teachers"][teacher["name"]]
-            if not method and "AP" in student:
-                figures = {"AP": student["AP"]}
-                return Published("not distilled", figures, {}, None, table["source"])
-            if method in pair["methods"] and _says(config, teachers):
-                figures = pair["methods"][method]
-                return Published(method, figures, {}, teacher.get("AP"), table["source"])
-    return None
-
-
-def _says(config: dict[str, Any], conditions: dict[str, Any]) -> bool:
-    return all(_value(config, key) == value for key, value in conditions.items())
-
-
-def _value(config: dict[str, Any], key: str) -> Any:
-    value = reduce(lambda node, name: node[name], key.split("."), config)
-    return STOCK_ARCHITECTURES.get(value, value) if isinstance(value, str) else value
 
 
 def _key(files: RunFiles, name: str) -> str:

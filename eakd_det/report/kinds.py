@@ -6,26 +6,11 @@ from typing import Any
 
 from ..analysis.metrics import Series
 from ..errors import UserError
+from ..published import Published, method_name
+from ..sweep.formats import dataset_tables, notes
+from ..sweep.kinds import SweepKind
+from ..sweep.tables import collect, compare, summarize
 from .runs import RunFiles
-
-
-@dataclass(frozen=True)
-class Published:
-    """What a paper reports for the pair and the method of a run.
-
-    Attributes:
-        method: as the paper's table calls it.
-        figures: column -> mean, percent.
-        deviations: column -> standard deviation, where it is given.
-        teacher: its main figure, None if it is not given.
-        source: paper and table.
-    """
-
-    method: str
-    figures: dict[str, float]
-    deviations: dict[str, float]
-    teacher: float | None
-    source: str
 
 
 @dataclass(frozen=True)
@@ -51,10 +36,12 @@ class Kind(ABC):
     Attributes:
         title: of several, in the middle of a sentence.
         columns: of the table of metrics, percent; the first is the main one.
+        sweep: how runs of this kind are swept.
     """
 
     title: str
     columns: tuple[str, ...]
+    sweep: SweepKind
 
     @abstractmethod
     def is_kind_of(self, config: dict[str, Any]) -> bool:
@@ -90,25 +77,21 @@ class Kind(ABC):
 
     def sweeps(self, folder: str) -> list[Sweep]:
         """The tables of a folder that holds a sweep of such runs; of another one, nothing."""
-        return []
+        rows = collect(self.sweep, folder)
+        summary, differences = summarize(self.sweep, rows), compare(self.sweep, rows)
+        return [
+            Sweep(
+                folder,
+                dataset,
+                dataset_tables(self.sweep, dataset, summary, differences),
+                notes(self.sweep, summary),
+            )
+            for dataset in dict.fromkeys(entry["dataset"] for entry in summary)
+        ]
 
     def method(self, config: dict[str, Any]) -> str:
         """As tables call it: "EA-DKD+LS"; empty without distillation."""
         return method_name(self.distillation(config))
-
-
-def method_name(distill: dict[str, Any]) -> str:
-    """The name of what a node DISTILL says: "KD", "EA-DKD+LS", "EA-KD-matched"; empty for none."""
-    methods = distill["METHODS"]
-    if not methods:
-        return ""
-    name = "+".join(methods)
-    if any(distill[method].get("STANDARDIZE", False) for method in methods):
-        name += "+LS"
-    if distill["EA"]["ENABLED"]:
-        mode = distill["EA"]["MODE"]
-        name = f"EA-{name}" + (f"-{mode}" if mode != "full" else "")
-    return name
 
 
 def kind_of(runs: list[RunFiles], sweeps: dict[Kind, list[Sweep]], kinds: list[Kind]) -> Kind:

@@ -7,8 +7,8 @@ from detectron2.config import LazyConfig
 
 from eakd_det.config import load_config
 from eakd_det.lazy import load_lazy_config
-from eakd_det.report.detectors import Detectors, published_for
-from eakd_det.report.kinds import method_name
+from eakd_det.published import method_name, published_for
+from eakd_det.report.detectors import Detectors
 from eakd_det.report.runs import read_runs
 
 COCO = Path(__file__).parent.parent.parent / "configs" / "COCO-Detection"

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from eakd_det.errors import UserError
-
+from ..errors import UserError
 from . import processes
 from .grid import Run
-from .teacher import needs_training
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +25,8 @@ def run_sweep(runs: list[Run], script: str, output_dir: str, jobs: int = 1) -> d
     A KeyboardInterrupt stops the processes; the same call goes on from their checkpoints.
 
     Args:
-        runs: of `classification.grid.plan`.
-        script: tools/train_classifier.py.
+        runs: of `eakd_det.sweep.grid.plan`.
+        script: path of the one of their kind.
         output_dir: gets the output of the teachers' training, teachers/*.txt.
         jobs: processes at once. They share the CPU's cores, unless OMP_NUM_THREADS is set, and
             take turns on the GPUs.
@@ -41,7 +39,7 @@ def run_sweep(runs: list[Run], script: str, output_dir: str, jobs: int = 1) -> d
     failures = {f"teacher {teacher}": text for teacher, text in failed.items()}
     ready = []
     for run in todo:
-        if run.cfg.TEACHER.CONFIG_FILE in failed and needs_training(run.cfg) is not None:
+        if run.kind.missing_teacher(run.cfg) in failed:
             failures[run.title] = "not started without its teacher"
         else:
             ready.append(run)
@@ -51,13 +49,13 @@ def run_sweep(runs: list[Run], script: str, output_dir: str, jobs: int = 1) -> d
 def _is_done(run: Run) -> bool:
     result = run.result()
     if result is not None:
-        logger.info("%s: top-1 %.2f, done before", run.title, result["top1"])
+        logger.info("%s: %s, done before", run.title, run.kind.describe(result))
     return result is not None
 
 
 def _train_teachers(runs: list[Run], script: str, log_dir: Path) -> dict[str, str]:
     """Train each teacher that is missing; the config files of those that failed, and why."""
-    missing = {r.cfg.TEACHER.CONFIG_FILE: r for r in runs if needs_training(r.cfg) is not None}
+    missing = {name: run for run in runs if (name := run.kind.missing_teacher(run.cfg))}
     failures = {}
     for teacher, run in missing.items():
         log_dir.mkdir(parents=True, exist_ok=True)
@@ -65,7 +63,7 @@ def _train_teachers(runs: list[Run], script: str, log_dir: Path) -> dict[str, st
         with open(log_dir / f"{name}.txt", "a") as log:
             logger.info("Teacher %s: training", teacher)
             start = time.monotonic()
-            command = [script, "--teacher-only", *run.arguments]
+            command = [script, *run.kind.teacher_arguments(teacher, run.arguments)]
             process = processes.start(command, log, dict(os.environ))
             try:
                 code = process.wait()
@@ -135,7 +133,7 @@ class _Grid:
         self.slots.append(started.slot)
         if code == 0 and result is not None:
             self.times.append(started.seconds)
-            outcome = f"top-1 {result['top1']:.2f}"
+            outcome = run.kind.describe(result)
         else:
             end = processes.describe_end(code) if code else "no result.json"
             self.failures[run.title] = f"{end}; {processes.tail(str(run.folder / 'stdout.txt'))}"

@@ -2,8 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from classification.grid import plan
+from classification.sweeps import ClassifierSweeps
 from eakd_det.errors import UserError
+from eakd_det.sweep.grid import plan
+
+KIND = ClassifierSweeps()
 
 
 @pytest.fixture
@@ -21,7 +24,7 @@ def config(tmp_path):
 
 def test_the_runs_of_a_grid(config, monkeypatch, tmp_path):
     files = [config("KD"), config("EA-KD+LS")]
-    runs = plan(files, [3, 1], "out", ["SOLVER.EPOCHS", "7"])
+    runs = plan(KIND, files, [3, 1], "out", ["SOLVER.EPOCHS", "7"])
     assert [run.title for run in runs] == [
         "[1/4] KD/resnet20_resnet8 seed 3",
         "[2/4] EA-KD+LS/resnet20_resnet8 seed 3",
@@ -34,7 +37,7 @@ def test_the_runs_of_a_grid(config, monkeypatch, tmp_path):
     assert runs[3].arguments == ["--config-file", files[1], *own, "SOLVER.EPOCHS", "7"]
     assert runs[3].cfg.SOLVER.EPOCHS == 7
     monkeypatch.chdir(Path(files[0]).parent)
-    (run,) = plan(["resnet20_resnet8.yaml"], [1], "out", [])
+    (run,) = plan(KIND, ["resnet20_resnet8.yaml"], [1], "out", [])
     assert run.folder == Path("out/KD/resnet20_resnet8/seed1")
 
 
@@ -42,7 +45,7 @@ def test_what_makes_two_runs_the_same(config):
     file = config("KD")
 
     def fingerprint(*options, seed=1, path=file):
-        return plan([path], [seed], "out", list(options))[0].record["fingerprint"]
+        return plan(KIND, [path], [seed], "out", list(options))[0].record["fingerprint"]
 
     plain, short = fingerprint(), fingerprint("SOLVER.EPOCHS", "7")
     assert plain != short
@@ -64,11 +67,11 @@ def test_what_makes_two_runs_the_same(config):
 )
 def test_mistakes_show_before_anything_is_trained(config, options, seeds, message):
     with pytest.raises(UserError, match=message):
-        plan([config("KD")], seeds, "out", options)
+        plan(KIND, [config("KD")], seeds, "out", options)
 
 
 def test_two_configs_of_one_name_are_refused(config):
     first, second = config("KD"), config("KD", "other")
     with pytest.raises(UserError, match="would both be KD/resnet20_resnet8"):
-        plan([first, second], [1], "out", [])
-    assert len(plan([first, first], [1, 1], "out", [])) == 1
+        plan(KIND, [first, second], [1], "out", [])
+    assert len(plan(KIND, [first, first], [1, 1], "out", [])) == 1

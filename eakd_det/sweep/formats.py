@@ -5,11 +5,9 @@ from typing import Any
 
 from tabulate import tabulate
 
+from .kinds import SweepKind
+
 DASH = "—"  # where there is no figure
-NOTES = (
-    "Top-1 in percent after the last epoch: mean ± sample standard deviation over the seeds.",
-    "Differences are paired by seed, with the half width of their 95 % interval (Student's t).",
-)
 _LATEX = {char: "\\" + char for char in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -23,6 +21,7 @@ Table = tuple[list[str], list[list[str]]]  # header, rows
 
 
 def as_markdown(
+    kind: SweepKind,
     summary: list[dict[str, Any]],
     differences: list[dict[str, Any]],
     options: dict[str, list[str]],
@@ -30,33 +29,42 @@ def as_markdown(
     """Both tables for each dataset, and where their figures come from.
 
     Args:
-        summary: of `classification.tables.summarize`.
-        differences: of `classification.tables.compare`.
+        summary: of `eakd_det.sweep.tables.summarize`.
+        differences: of `eakd_det.sweep.tables.compare`.
         options: config -> KEY VALUE pairs of its runs.
     """
     parts = []
     for dataset in dict.fromkeys(entry["dataset"] for entry in summary):
         parts.append(f"## {dataset}")
-        for header, rows in dataset_tables(dataset, summary, differences):
+        for header, rows in dataset_tables(kind, dataset, summary, differences):
             align = ["left", "left", *["right"] * (len(header) - 2)]
             text = tabulate(rows, header, "pipe", disable_numparse=True, colalign=align)
             parts.append(text)
-    notes = [*NOTES]
-    sources = dict.fromkeys(entry["source"] for entry in summary if "source" in entry)
-    if sources:
-        notes.append(f"Published: {'; '.join(sources)}.")
+    lines = notes(kind, summary)
     for given in dict.fromkeys(tuple(pairs) for pairs in options.values() if pairs):
         names = [name for name, pairs in options.items() if tuple(pairs) == given]
         which = "all runs" if len(names) == len(options) else ", ".join(names)
-        notes.append(f"Options of {which}: `{' '.join(given)}`.")
-    return "\n\n".join([*parts, "\n".join(notes)]) + "\n"
+        lines.append(f"Options of {which}: `{' '.join(given)}`.")
+    return "\n\n".join([*parts, "\n".join(lines)]) + "\n"
 
 
-def as_latex(summary: list[dict[str, Any]], differences: list[dict[str, Any]]) -> str:
+def notes(kind: SweepKind, summary: list[dict[str, Any]]) -> list[str]:
+    """What the figures are, and where published ones come from."""
+    lines = [
+        f"{kind.note}: mean ± sample standard deviation over the seeds.",
+        "Differences are paired by seed, with the half width of their 95 % interval (Student's t).",
+    ]
+    sources = dict.fromkeys(entry["source"] for entry in summary if "source" in entry)
+    return [*lines, f"Published: {'; '.join(sources)}."] if sources else lines
+
+
+def as_latex(
+    kind: SweepKind, summary: list[dict[str, Any]], differences: list[dict[str, Any]]
+) -> str:
     r"""The same tables as tabulars, for \usepackage{booktabs}."""
     lines = [r"% \usepackage{booktabs}"]
     for dataset in dict.fromkeys(entry["dataset"] for entry in summary):
-        for header, rows in dataset_tables(dataset, summary, differences):
+        for header, rows in dataset_tables(kind, dataset, summary, differences):
             cells = [" & ".join(_latex(cell) for cell in row) + r" \\" for row in [header, *rows]]
             lines += [
                 f"% {dataset}",
@@ -73,16 +81,24 @@ def _latex(cell: str) -> str:
 
 
 def dataset_tables(
-    dataset: str, summary: list[dict[str, Any]], differences: list[dict[str, Any]]
+    kind: SweepKind,
+    dataset: str,
+    summary: list[dict[str, Any]],
+    differences: list[dict[str, Any]],
 ) -> list[Table]:
     """The means of a dataset's configs, and, if there are any, the paired differences."""
-    header = ["Models", "Method", "Top-1", "Runs", "Teacher", "Published", "Difference"]
-    tables = [(header, [_mean_row(e) for e in summary if e["dataset"] == dataset])]
-    paired = [_paired_row(e) for e in differences if e["dataset"] == dataset]
-    return [*tables, (["Models", "Methods", "Difference", "Runs"], paired)] if paired else tables
+    names = list(kind.metrics.values())
+    titles = [name[0].upper() + name[1:] for name in names]
+    header = ["Models", "Method", *titles, "Runs", "Teacher", "Published", "Difference"]
+    tables = [(header, [_mean_row(kind, e) for e in summary if e["dataset"] == dataset])]
+    paired = [_paired_row(kind, e) for e in differences if e["dataset"] == dataset]
+    if not paired:
+        return tables
+    several = [f"Difference in {name}" for name in names] if len(names) > 1 else ["Difference"]
+    return [*tables, (["Models", "Methods", *several, "Runs"], paired)]
 
 
-def _mean_row(entry: dict[str, Any]) -> list[str]:
+def _mean_row(kind: SweepKind, entry: dict[str, Any]) -> list[str]:
     published = DASH
     if "published_mean" in entry:
         published = _number(entry["published_mean"])
@@ -91,21 +107,29 @@ def _mean_row(entry: dict[str, Any]) -> list[str]:
     return [
         entry["models"],
         entry["method"],
-        f"{_number(entry['mean'])} ± {_number(entry['std'])}",
+        *(f"{_number(entry[x + 'mean'])} ± {_number(entry[x + 'std'])}" for x in _prefixes(kind)),
         str(entry["runs"]),
-        _number(entry["teacher_top1"]),
+        _number(entry[f"teacher_{kind.main}"]),
         published,
         _number(entry.get("difference"), sign="+"),
     ]
 
 
-def _paired_row(entry: dict[str, Any]) -> list[str]:
+def _paired_row(kind: SweepKind, entry: dict[str, Any]) -> list[str]:
     return [
         entry["models"],
         f"{entry['method']} minus {entry['minus']}",
-        f"{_number(entry['mean'], sign='+')} ± {_number(entry['interval'])}",
+        *(
+            f"{_number(entry[x + 'mean'], sign='+')} ± {_number(entry[x + 'interval'])}"
+            for x in _prefixes(kind)
+        ),
         str(entry["runs"]),
     ]
+
+
+def _prefixes(kind: SweepKind) -> list[str]:
+    """Of the keys of each metric in an entry; those of the main one have none."""
+    return ["", *(f"{key}_" for key in [*kind.metrics][1:])]
 
 
 def _number(value: float | None, sign: str = "") -> str:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from classification import processes
+from eakd_det.sweep import processes
 
 
 @pytest.mark.parametrize(

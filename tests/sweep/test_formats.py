@@ -1,5 +1,7 @@
-from classification.formats import as_latex, as_markdown
+from classification.sweeps import ClassifierSweeps
+from eakd_det.sweep.formats import as_latex, as_markdown
 
+KIND = ClassifierSweeps()
 MEAN = {"dataset": "cifar100", "runs": 5, "teacher_top1": 79.42, "interval": 0.1}
 SUMMARY = [
     {**MEAN, "models": "wrn_40_2_wrn_40_1", "method": "KD", "mean": 73.456, "std": 0.123},
@@ -26,7 +28,7 @@ def cells(line):
 
 
 def test_markdown():
-    text = as_markdown(SUMMARY, DIFFERENCES, {"KD/a_b": [], "EA-KD/a_b": ["A.B", "1"]})
+    text = as_markdown(KIND, SUMMARY, DIFFERENCES, {"KD/a_b": [], "EA-KD/a_b": ["A.B", "1"]})
     lines = text.splitlines()
     rows = [cells(line) for line in lines if line.startswith("| ")]
     assert rows == [
@@ -46,7 +48,7 @@ def test_markdown():
 
 
 def test_markdown_is_aligned():
-    blocks = as_markdown(SUMMARY, DIFFERENCES, {}).split("\n\n")
+    blocks = as_markdown(KIND, SUMMARY, DIFFERENCES, {}).split("\n\n")
     tables = [block.splitlines() for block in blocks if block.startswith("|")]
     assert len(tables) == 3
     for lines in tables:
@@ -55,12 +57,12 @@ def test_markdown_is_aligned():
 
 
 def test_options_of_all_runs_are_told_once():
-    text = as_markdown(SUMMARY, [], {"KD/a": ["A.B", "1"], "EA-KD/a": ["A.B", "1"]})
+    text = as_markdown(KIND, SUMMARY, [], {"KD/a": ["A.B", "1"], "EA-KD/a": ["A.B", "1"]})
     assert "Options of all runs: `A.B 1`." in text
 
 
 def test_latex():
-    lines = as_latex(SUMMARY, DIFFERENCES).splitlines()
+    lines = as_latex(KIND, SUMMARY, DIFFERENCES).splitlines()
     assert lines.count(r"\begin{tabular}{llrrrrr}") == 2
     assert lines.count(r"\begin{tabular}{llrr}") == 1
     for row in (
@@ -75,6 +77,6 @@ def test_latex():
 
 def test_latex_escapes():
     entry = {**SUMMARY[3], "models": r"a&b%c$d#e_f{g}h~i^j\k", "method": "KD+LS"}
-    row = as_latex([entry], []).splitlines()[6]
+    row = as_latex(KIND, [entry], []).splitlines()[6]
     escaped = r"a\&b\%c\$d\#e\_f\{g\}h\textasciitilde{}i\textasciicircum{}j\textbackslash{}k"
     assert row.startswith(f"{escaped} & KD+LS & ")

@@ -11,14 +11,11 @@ from typing import Any, TextIO
 
 from detectron2.config import CfgNode
 
-from eakd_det.checkpoint import write_atomically
-from eakd_det.errors import UserError
-
-from .config import load_config
+from ..checkpoint import write_atomically
+from ..errors import UserError
+from .kinds import SweepKind
 
 logger = logging.getLogger(__name__)
-
-NO_MATTER = ("DATASET.ROOT", "DATASET.NUM_WORKERS")  # to what a run gives
 
 
 @dataclass
@@ -26,13 +23,15 @@ class Run:
     """One config with one seed.
 
     Attributes:
+        kind: of run.
         title: "[3/15] EA-KD/resnet20_resnet8 seed 2".
         cfg: what the run will see, but for seed and folder.
         folder: gets what it leaves.
-        arguments: of tools/train_classifier.py.
+        arguments: of the script that trains it.
         record: what sweep.json notes of it.
     """
 
+    kind: SweepKind
     title: str
     cfg: CfgNode
     folder: Path
@@ -91,28 +90,39 @@ class Run:
 
 
 def plan(
-    config_files: list[str], seeds: list[int], output_dir: str, options: list[str]
+    kind: SweepKind,
+    config_files: list[str],
+    seeds: list[int],
+    output_dir: str,
+    options: list[str],
+    data: dict[str, str] | None = None,
 ) -> list[Run]:
     """The runs of a grid, seed after seed, so that what there is of a sweep can be compared.
 
     Args:
-        config_files: <method>/<teacher>_<student>.yaml; the last two parts name a config.
+        kind: of the runs.
+        config_files: their paths name method and models.
         seeds: of each config.
-        output_dir: gets <method>/<teacher>_<student>/seed<s>.
+        output_dir: gets <method>/<models>/seed<s>.
         options: KEY VALUE pairs for every run.
+        data: flags that name data for every run, with their values.
 
     Raises:
-        UserError: a config or an option is wrong, or two configs have one name.
+        UserError: a config, an option or a flag is wrong, or two configs have one name.
     """
+    data = data or {}
+    if wrong := data.keys() - set(kind.flags):
+        raise UserError(f"{', '.join(sorted(wrong))}: not for {kind.title}.")
+    flags = [word for pair in data.items() for word in pair]
     configs = {}
     for file in dict.fromkeys(config_files):
-        name = "/".join(Path(file).absolute().with_suffix("").parts[-2:])
+        name = "/".join(kind.split(Path(file).absolute()))
         if name in configs:
             raise UserError(
                 f"{configs[name][0]} and {file} would both be {name}: sweep them apart."
             )
-        cfg = load_config(file, [*options, "SEED", str(min(seeds))])
-        configs[name] = file, cfg, _fingerprint(file, options)
+        cfg = kind.load(file, [*options, "SEED", str(min(seeds))])
+        configs[name] = file, cfg, _fingerprint(kind, file, options, flags)
     if taken := {"SEED", "OUTPUT_DIR"} & set(options[::2]):
         raise UserError(f"{' and '.join(sorted(taken))}: --seeds and --output-dir say that.")
     grid = [(name, seed) for seed in dict.fromkeys(seeds) for name in configs]
@@ -121,17 +131,18 @@ def plan(
         file, cfg, fingerprint = configs[name]
         folder = Path(output_dir, name, f"seed{seed}")
         own = ["SEED", str(seed), "OUTPUT_DIR", str(folder)]
-        arguments = ["--config-file", file, "--resume", *own, *options]
-        record = {"dataset": cfg.DATASET.NAME, "seed": seed, "options": options}
-        record |= {"fingerprint": fingerprint, "arguments": arguments}
+        arguments = ["--config-file", file, "--resume", *flags, *own, *options]
+        dataset = Path(data["--val-json"]).stem if "--val-json" in data else kind.dataset(cfg)
+        record = {"kind": kind.title, "dataset": dataset, "seed": seed}
+        record |= {"options": options, "fingerprint": fingerprint, "arguments": arguments}
         title = f"[{number}/{len(grid)}] {name} seed {seed}"
-        runs.append(Run(title, cfg, folder, arguments, record))
+        runs.append(Run(kind, title, cfg, folder, arguments, record))
     return runs
 
 
-def _fingerprint(config_file: str, options: list[str]) -> str:
+def _fingerprint(kind: SweepKind, config_file: str, options: list[str], flags: list[str]) -> str:
     """Hash of what a config says, with its _BASE_ files and the options; comments do not count."""
     pairs = dict(zip(options[::2], options[1::2], strict=True))
-    pairs = {key: value for key, value in pairs.items() if key not in NO_MATTER}
-    content = [CfgNode.load_yaml_with_base(config_file), pairs]
+    pairs = {key: value for key, value in pairs.items() if key not in kind.no_matter}
+    content = [CfgNode.load_yaml_with_base(config_file), pairs, *([flags] if flags else [])]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -9,51 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from eakd_det.checkpoint import write_atomically
-from eakd_det.errors import UserError
-from eakd_det.spread import spread
-
+from ..checkpoint import write_atomically
+from ..errors import UserError
+from ..spread import spread
 from .formats import as_latex, as_markdown
+from .kinds import SweepKind
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = (
-    *("dataset", "models", "method", "minus", "runs", "mean", "std", "interval"),
-    *("teacher_top1", "published_mean", "published_std", "difference", "source"),
-)  # of table.csv
 
-
-def published() -> dict[tuple[str, str, str], dict[str, Any]]:
-    """Figures of papers: (dataset, method in lower case, models) -> mean, std, runs and source.
-
-    Models are "<teacher>_<student>"; the student and the teacher alone, methods "student" and
-    "teacher", are also found by their own name. What a paper does not give is None.
-    """
-    figures = {}
-    for table in yaml.safe_load(Path(__file__).with_name("published.yaml").read_text()):
-        dataset, source = table["dataset"], table["source"]
-        for pair in table["pairs"]:
-            models = f"{pair['teacher']['name']}_{pair['student']['name']}"
-            for method, figure in pair["methods"].items():
-                runs = table["runs"] if "std" in figure else None
-                figure = {"std": None, "runs": runs, "source": source, **figure}
-                figures[dataset, method.lower(), models] = figure
-            for method in ("teacher", "student"):
-                if "top1" in pair[method]:
-                    figure = {"mean": pair[method]["top1"], "std": None, "runs": None}
-                    for name in (models, pair[method]["name"]):
-                        figures[dataset, method, name] = {**figure, "source": source}
-    return figures
-
-
-def collect(output_dir: str) -> list[dict[str, Any]]:
-    """The finished runs of a sweep, one dict each, by config and seed.
+def collect(kind: SweepKind, output_dir: str) -> list[dict[str, Any]]:
+    """The finished runs of a sweep that are of a kind, one dict each, by config and seed.
 
     Returns:
-        "method" and "models", the parts of the config's path; what sweep.json says ("dataset",
-        "seed", "options", "fingerprint"), and what result.json does ("top1" ...).
+        "method", "models" and "folder"; what sweep.json says ("dataset", "seed", "options",
+        "fingerprint"), and what result.json does, the metrics of the kind among it.
     """
     rows = []
     for path in Path(output_dir).glob("*/*/seed*/sweep.json"):
@@ -61,8 +32,11 @@ def collect(output_dir: str) -> list[dict[str, Any]]:
         if not result.exists():
             continue
         record, (method, models) = json.loads(path.read_text()), path.parts[-4:-2]
+        if record.get("kind", "classifiers") != kind.title:  # all were, before there was a word
+            continue
         kept = {key: record[key] for key in ("dataset", "seed", "options", "fingerprint")}
-        rows.append({"method": method, "models": models, **kept, **json.loads(result.read_text())})
+        row = {"method": method, "models": models, "folder": str(path.parent), **kept}
+        rows.append({**row, **json.loads(result.read_text())})
     return sorted(rows, key=lambda row: (*_order(row), row["seed"]))
 
 
@@ -93,19 +67,19 @@ def _by_config(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str, str], lis
     return groups
 
 
-def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Top-1 of each config over its seeds: COLUMNS but "minus", in percent.
+def summarize(kind: SweepKind, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The metrics of each config over its seeds, in percent: `columns` but "minus".
 
     Raises:
         UserError: the runs of a config are not alike.
     """
-    figures, summary = published(), []
+    summary, teacher = [], f"teacher_{kind.main}"
     for (dataset, models, method), group in _by_config(rows).items():
         entry = {"dataset": dataset, "models": models, "method": method}
-        entry |= spread([row["top1"] for row in group])
-        teachers = [row["teacher_top1"] for row in group if row["teacher_top1"] is not None]
-        entry["teacher_top1"] = float(np.mean(teachers)) if teachers else None
-        figure = figures.get((dataset, method.lower(), models))
+        entry |= _spreads(kind, [{key: row[key] for key in kind.metrics} for row in group])
+        teachers = [row[teacher] for row in group if row.get(teacher) is not None]
+        entry[teacher] = float(np.mean(teachers)) if teachers else None
+        figure = kind.published(group[0])
         if figure is not None:
             entry |= {"published_mean": figure["mean"], "published_std": figure["std"]}
             entry |= {"difference": entry["mean"] - figure["mean"], "source": figure["source"]}
@@ -113,10 +87,29 @@ def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return summary
 
 
+def _spreads(kind: SweepKind, values: list[dict[str, float]]) -> dict[str, Any]:
+    """`spread` of the main metric, and of each other one, with its key before the names."""
+    main, *others = kind.metrics
+    found = spread([value[main] for value in values])
+    for key in others:
+        of = spread([value[key] for value in values])
+        found |= {f"{key}_{name}": of[name] for name in ("mean", "std", "interval")}
+    return found
+
+
+def columns(kind: SweepKind) -> list[str]:
+    """Of table.csv."""
+    others = [f"{k}_{name}" for k in [*kind.metrics][1:] for name in ("mean", "std", "interval")]
+    return [
+        *("dataset", "models", "method", "minus", "runs", "mean", "std", "interval", *others),
+        *(f"teacher_{kind.main}", "published_mean", "published_std", "difference", "source"),
+    ]
+
+
 def compare(
-    rows: list[dict[str, Any]], pairs: Sequence[tuple[str, str]] = ()
+    kind: SweepKind, rows: list[dict[str, Any]], pairs: Sequence[tuple[str, str]] = ()
 ) -> list[dict[str, Any]]:
-    """Differences in top-1 between two methods, seed by seed, for the same models.
+    """Differences between two methods, seed by seed, for the same models.
 
     Args:
         rows: of `collect`.
@@ -136,21 +129,25 @@ def compare(
         found_seeds = False
         for dataset, models in dict.fromkeys(key[:2] for key in groups):
             ours, theirs = (
-                {row["seed"]: row["top1"] for row in groups.get((dataset, models, name), [])}
+                {row["seed"]: row for row in groups.get((dataset, models, name), [])}
                 for name in (method, other)
             )
             seeds = sorted(ours.keys() & theirs.keys())
             if seeds:
                 found_seeds = True
                 entry = {"dataset": dataset, "models": models, "method": method, "minus": other}
-                entry |= spread([ours[seed] - theirs[seed] for seed in seeds])
+                differ = [
+                    {key: ours[seed][key] - theirs[seed][key] for key in kind.metrics}
+                    for seed in seeds
+                ]
+                entry |= _spreads(kind, differ)
                 differences.append({**entry, "seeds": seeds})
         if (method, other) in pairs and not found_seeds:
             logger.warning("--pairs %s:%s: no models have finished seeds of both", method, other)
     return differences
 
 
-def write_tables(output_dir: str, pairs: Sequence[tuple[str, str]] = ()) -> str:
+def write_tables(kind: SweepKind, output_dir: str, pairs: Sequence[tuple[str, str]] = ()) -> str:
     """Write table.md, table.csv, table.tex and results.json of the finished runs.
 
     Returns:
@@ -159,14 +156,14 @@ def write_tables(output_dir: str, pairs: Sequence[tuple[str, str]] = ()) -> str:
     Raises:
         UserError: there is no finished run, or the runs of a config are not alike.
     """
-    rows = collect(output_dir)
+    rows = collect(kind, output_dir)
     if not rows:
         raise UserError(f"{output_dir} holds no finished run.")
-    summary, differences = summarize(rows), compare(rows, pairs)
+    summary, differences = summarize(kind, rows), compare(kind, rows, pairs)
     options = {f"{row['method']}/{row['models']}": row["options"] for row in rows}
     texts = {
-        "table.md": as_markdown(summary, differences, options),
-        "table.tex": as_latex(summary, differences),
+        "table.md": as_markdown(kind, summary, differences, options),
+        "table.tex": as_latex(kind, summary, differences),
         "results.json": json.dumps(
             {"runs": rows, "summary": summary, "differences": differences}, indent=2
         ),
@@ -175,7 +172,7 @@ def write_tables(output_dir: str, pairs: Sequence[tuple[str, str]] = ()) -> str:
         with write_atomically(os.path.join(output_dir, name)) as f:
             f.write(text)
     with write_atomically(os.path.join(output_dir, "table.csv")) as f:
-        writer = csv.DictWriter(f, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer = csv.DictWriter(f, columns(kind), extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(summary + differences)
     return texts["table.md"]

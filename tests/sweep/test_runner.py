@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from classification.grid import plan
-from classification.sweep import run_sweep
+from classification.sweeps import ClassifierSweeps
+from eakd_det.sweep.grid import plan
+from eakd_det.sweep.runner import run_sweep
 
+KIND = ClassifierSweeps()
 ROOT = Path(__file__).parents[2]
 # What every script below begins with: the arguments, and how a run is finished.
 PRELUDE = """
@@ -56,7 +58,8 @@ def script(tmp_path):
     """Writes the script that is run; its path."""
 
     def write(body):
-        path = tmp_path / "train.py"
+        path = tmp_path / "scripts" / "train_classifier.py"
+        path.parent.mkdir(exist_ok=True)
         path.write_text(PRELUDE + body)
         return str(path)
 
@@ -81,7 +84,7 @@ def sweep(script, out):
     """Sweeps over configs with a script; the failures."""
 
     def call(configs, seeds, options=(), *, body=COUNT, jobs=1):
-        runs = plan(configs, seeds, str(out), list(options))
+        runs = plan(KIND, configs, seeds, str(out), list(options))
         return run_sweep(runs, script(body), str(out), jobs)
 
     return call
@@ -89,14 +92,14 @@ def sweep(script, out):
 
 def test_finished_runs_are_not_trained_again(sweep, config, out, caplog):
     configs = [config("KD"), config("EA-KD")]
-    with caplog.at_level("INFO", "classification"):
+    with caplog.at_level("INFO", "eakd_det.sweep"):
         assert sweep(configs, [1, 2]) == {}
     assert calls(out) == ["KD 1", "EA-KD 1", "KD 2", "EA-KD 2"]
     assert "[3/4] KD/resnet20_resnet8 seed 2: started" in caplog.messages
     (line,) = [m for m in caplog.messages if m.startswith("[3/4]") and "top-1" in m]
     assert line.startswith("[3/4] KD/resnet20_resnet8 seed 2: top-1 82.00 (")
     assert " s), left about 0:00:0" in line
-    with caplog.at_level("INFO", "classification"):
+    with caplog.at_level("INFO", "eakd_det.sweep"):
         assert sweep(configs, [1, 2, 3]) == {}
     assert calls(out) == ["KD 3", "EA-KD 3"]
     assert "[1/6] KD/resnet20_resnet8 seed 1: top-1 81.00, done before" in caplog.messages
@@ -115,7 +118,7 @@ def test_a_changed_option_or_config_starts_over(sweep, config, out, caplog):
     ):
         sweep(files, [1], options)
         assert calls(out) == [] and (folder / "model_final.pth").exists()
-    with caplog.at_level("INFO", "classification"):
+    with caplog.at_level("INFO", "eakd_det.sweep"):
         sweep(files, [1], ["SOLVER.EPOCHS", "4"])
     assert "its config or options have changed, it starts over" in caplog.text
     assert calls(out) == ["KD 1"]
@@ -166,7 +169,7 @@ if seed == "4":
 
 def test_jobs_overlap_and_share_the_cores(sweep, config, out, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("classification.processes.joblib.cpu_count", lambda: 7)
+    monkeypatch.setattr("eakd_det.sweep.processes.joblib.cpu_count", lambda: 7)
     body = """
 (folder / "here").touch()
 others = [folder.parent / f"seed{s}" / "here" for s in "123"]
@@ -252,7 +255,8 @@ def tool(script, out):
         # A test suite in the background of a shell is deaf to SIGINT, and so are its processes.
         code = (
             "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-            "import sys, sweep; sweep.SCRIPT = sys.argv.pop(1); sweep.main()"
+            "import sys, pathlib, sweep; "
+            "sweep.TOOLS = pathlib.Path(sys.argv.pop(1)).parent; sweep.main()"
         )
         path = os.pathsep.join([str(ROOT), str(ROOT / "tools")])
         return subprocess.Popen(

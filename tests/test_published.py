@@ -1,6 +1,6 @@
 import pytest
 
-from eakd_det.report.kinds import method_name
+from eakd_det.published import method_name
 
 
 def node(*methods, ea=False, mode="full", **options):

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from classification.tables import collect, compare, published, summarize, write_tables
+from classification.sweeps import ClassifierSweeps, published
 from eakd_det.errors import UserError
+from eakd_det.sweep.tables import collect, compare, summarize, write_tables
 
+KIND = ClassifierSweeps()
 KD = {1: 75.1, 2: 74.2, 3: 75.9}
 EA_KD = {1: 75.6, 2: 74.4, 3: 76.7, 4: 70.0}
 
@@ -89,7 +91,7 @@ def test_collect_reads_what_is_finished(both, tmp_path):
     unfinished.mkdir()
     (unfinished / "sweep.json").write_text("{}")
     (tmp_path / "teachers").mkdir()
-    rows = collect(both)
+    rows = collect(KIND, both)
     assert [(row["method"], row["seed"]) for row in rows] == [
         *(("KD", seed) for seed in KD),
         *(("EA-KD", seed) for seed in EA_KD),
@@ -102,13 +104,13 @@ def test_the_order_is_that_of_reading(finished):
     names = ("EA-MLD", "MLD", "Student", "EA-MLD+LS", "DKD", "MLD+LS", "EA-DKD", "Teacher")
     for name in names:
         folder = finished(f"{name}/a_b", {1: 1.0})
-    assert [row["method"] for row in collect(folder)] == [
+    assert [row["method"] for row in collect(KIND, folder)] == [
         *("Teacher", "Student", "DKD", "EA-DKD", "MLD", "EA-MLD", "MLD+LS", "EA-MLD+LS")
     ]
 
 
 def test_means_and_deviations(both):
-    kd, ea_kd = summarize(collect(both))
+    kd, ea_kd = summarize(KIND, collect(KIND, both))
     for entry, values in ((kd, KD), (ea_kd, EA_KD)):
         values = list(values.values())
         assert entry["runs"] == len(values)
@@ -125,7 +127,7 @@ def test_means_and_deviations(both):
 
 
 def test_paired_differences(both):
-    (entry,) = compare(collect(both))
+    (entry,) = compare(KIND, collect(KIND, both))
     assert (entry["method"], entry["minus"], entry["runs"]) == ("EA-KD", "KD", 3)
     assert entry["seeds"] == [1, 2, 3]  # seed 4 is of one of them alone
     test = stats.ttest_rel([EA_KD[s] for s in KD], list(KD.values()))
@@ -141,10 +143,10 @@ def test_pairs_are_of_one_set_and_the_same_models(finished, caplog):
     finished("EA-KD/d_e", {1: 5.0, 2: 6.0}, dataset="digits")
     finished("KD/d_e", {3: 2.0}, dataset="digits")
     finished("DKD/d_e", {2: 2.5}, dataset="digits")
-    rows = collect(finished("EA-DKD/d_e", {2: 3.0}, dataset="digits"))
-    (entry,) = compare(rows)
+    rows = collect(KIND, finished("EA-DKD/d_e", {2: 3.0}, dataset="digits"))
+    (entry,) = compare(KIND, rows)
     assert (entry["dataset"], entry["method"], entry["mean"]) == ("digits", "EA-DKD", 0.5)
-    extra = compare(rows, [("EA-KD", "EA-DKD"), ("EA-DKD", "DKD"), ("KD", "DKD")])
+    extra = compare(KIND, rows, [("EA-KD", "EA-DKD"), ("EA-DKD", "DKD"), ("KD", "DKD")])
     assert [(e["method"], e["minus"]) for e in extra] == [("EA-DKD", "DKD"), ("EA-KD", "EA-DKD")]
     assert extra[1]["mean"] == 3.0 and extra[1]["interval"] is None
     assert caplog.messages == ["--pairs KD:DKD: no models have finished seeds of both"]
@@ -155,12 +157,12 @@ def test_a_config_with_unlike_runs_is_refused(finished):
     folder = finished("KD/a_b", {2: 1.0}, fingerprint="b")
     for function in (summarize, compare):
         with pytest.raises(UserError, match=r"KD/a_b .* seeds 1 \(a\) and 2 \(b\)"):
-            function(collect(folder))
+            function(KIND, collect(KIND, folder))
 
 
 def test_files(both, tmp_path, finished):
     finished("Student/resnet32x4_resnet8x4", {1: 72.0}, teacher=None)
-    text = write_tables(both)
+    text = write_tables(KIND, both)
     assert text == (tmp_path / "table.md").read_text()
     results = json.loads((tmp_path / "results.json").read_text())
     assert len(results["runs"]) == 8 and len(results["summary"]) == 3
@@ -176,4 +178,4 @@ def test_files(both, tmp_path, finished):
 
 def test_no_finished_run(tmp_path):
     with pytest.raises(UserError, match="holds no finished run"):
-        write_tables(str(tmp_path))
+        write_tables(KIND, str(tmp_path))

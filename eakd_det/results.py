@@ -1,0 +1,38 @@
+"""result.json of an output folder: what a detector has reached in the end."""
+
+import json
+import os
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from .checkpoint import write_atomically
+
+NAME = "result.json"
+METRICS = ("AP", "AP50", "AP75")
+
+
+def write_result(cfg: CfgNode, results: dict[str, Any]) -> None:
+    """Write AP, AP50 and AP75 of boxes on the first of DATASETS.TEST, in percent.
+
+    Beside them stands "teacher_AP", where the teacher's own run has left one, else null.
+
+    Args:
+        cfg: of the run.
+        results: of its evaluation, as Detectron2 gives them.
+    """
+    boxes = (results if "bbox" in results else results[cfg.DATASETS.TEST[0]])["bbox"]
+    result = {name: boxes[name] for name in METRICS}
+    result["teacher_AP"] = known_ap(cfg.TEACHER.WEIGHTS)
+    with write_atomically(os.path.join(cfg.OUTPUT_DIR, NAME)) as f:
+        json.dump(result, f, indent=2)
+
+
+def known_ap(weights: str) -> float | None:
+    """The AP of a run, by its last checkpoint; None for another one, or where nothing tells it."""
+    folder, name = os.path.split(weights)
+    path = os.path.join(folder, NAME)
+    if name != "model_final.pth" or not os.path.exists(path):
+        return None
+    with open(path) as f:
+        return json.load(f).get("AP")

@@ -1,0 +1,141 @@
+"""Sweeps of detectors: real trainings of a few steps, by tools/sweep.py."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from detectron2.data import MetadataCatalog
+
+from classification.sweeps import ClassifierSweeps
+from eakd_det.errors import UserError
+from eakd_det.report.detectors import Detectors
+from eakd_det.sweep.detectors import DetectorSweeps
+from eakd_det.sweep.grid import plan
+from eakd_det.sweep.kinds import kind_of_configs, kind_of_folder
+from eakd_det.sweep.tables import write_tables
+
+ROOT = Path(__file__).parents[2]
+KIND = DetectorSweeps()
+KINDS = (ClassifierSweeps(), KIND)
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "models"),
+    [
+        ("COCO-Detection/EA-DKD-R18-R101", "EA-DKD", "R18-R101"),
+        ("COCO-Detection/EA-DKD-R18-R101-fast", "EA-DKD", "R18-R101-fast"),
+        ("COCO-Detection/EA-REVIEWKD-Mask-R18-R101", "EA-REVIEWKD-Mask", "R18-R101"),
+        ("COCO-Detection/DKD-REVIEWKD-MV2-R50", "DKD-REVIEWKD", "MV2-R50"),
+        ("Fashion-Detection/EA-DKD-matched-R18-R101", "EA-DKD-matched", "R18-R101"),
+        ("Fashion-Detection/Student-R18", "Student", "R18"),
+        ("mine/gears", "gears", "mine"),
+    ],
+)
+def test_paths_name_method_and_models(name, method, models):
+    assert KIND.split(Path(f"/configs/{name}.yaml")) == (method, models)
+
+
+@pytest.fixture
+def configs(distill_cfg, teacher_cfg, scenes, tmp_path):
+    """Config files of a student alone and of two distilled ones, whose teacher is not trained."""
+    teacher, folder = teacher_cfg.clone(), tmp_path / "teacher"
+    teacher.OUTPUT_DIR = str(folder)
+    teacher.DATASETS.TRAIN, teacher.DATASETS.TEST = ((name,) for name in scenes)
+    short(teacher)
+    (tmp_path / "Teacher.yaml").write_text(teacher.dump())
+    cfg = distill_cfg
+    cfg.TEACHER.CONFIG_FILE = str(tmp_path / "Teacher.yaml")
+    cfg.TEACHER.WEIGHTS = str(folder / "model_final.pth")
+    short(cfg)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ((name,) for name in scenes)
+    files = [tmp_path / f"{name}-R18-R50.yaml" for name in ("EA-DKD", "DKD")]
+    files[0].write_text(cfg.dump())
+    cfg.DISTILL.EA.ENABLED = False
+    files[1].write_text(cfg.dump())
+    return [str(file) for file in files]
+
+
+def short(cfg):
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR = 2, 2, 0.001
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 10
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0  # else nothing is found, and AP is nan
+    cfg.INPUT.MIN_SIZE_TRAIN = (96,)
+    cfg.INPUT.MIN_SIZE_TEST = 96
+    cfg.DATALOADER.NUM_WORKERS = 0
+
+
+@pytest.fixture
+def sweep(scenes, tmp_path):
+    """Calls tools/sweep.py on the scenes; its exit code and all that it prints."""
+    files = [MetadataCatalog.get(name).json_file for name in scenes]
+    data = ["--train-json", files[0], "--train-images", str(Path(files[0]).parents[1] / "train")]
+    data += ["--val-json", files[1], "--val-images", str(Path(files[1]).parents[1] / "val")]
+
+    def call(*arguments):
+        command = [sys.executable, ROOT / "tools" / "sweep.py", *arguments]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        out = ["--output-dir", str(tmp_path / "out"), *data]
+        found = subprocess.run([*command, *out], env=environment, capture_output=True, text=True)
+        return found.returncode, found.stdout + found.stderr
+
+    return call
+
+
+def test_the_teacher_is_trained_and_then_the_grid(configs, sweep, tmp_path):
+    arguments = ["--configs", *configs, "--seeds", "1", "--jobs", "2"]
+    code, text = sweep(*arguments)
+    assert code == 0, text
+    assert text.index("Teacher.yaml: done") < text.index("[1/2] EA-DKD/R18-R50 seed 1: started")
+    folders = [tmp_path / "out" / method / "R18-R50" / "seed1" for method in ("DKD", "EA-DKD")]
+    results = [json.loads((folder / "result.json").read_text()) for folder in folders]
+    teacher = json.loads((tmp_path / "teacher" / "result.json").read_text())
+    for folder, result in zip(folders, results, strict=True):
+        last = json.loads((folder / "metrics.json").read_text().splitlines()[-1])
+        assert [result[key] for key in KIND.metrics] == [last[f"bbox/{x}"] for x in KIND.metrics]
+        assert result["teacher_AP"] == teacher["AP"]
+    summary = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [entry["mean"] for entry in summary["summary"]] == [x["AP"] for x in results]
+    (paired,) = summary["differences"]
+    assert paired["AP75_mean"] == pytest.approx(results[1]["AP75"] - results[0]["AP75"])
+    cells = f"| {results[0]['AP']:.2f} ± — |"
+    assert cells in " ".join(text.split()) and "AP50" in text and "Difference in AP75" in text
+    code, again = sweep(*arguments)
+    assert code == 0 and again.count("done before") == 2 and "started" not in again
+    out = str(tmp_path / "out")
+    assert kind_of_folder(out, KINDS) is KIND
+    assert write_tables(KIND, out) == (tmp_path / "out" / "table.md").read_text()
+    (of_report,) = Detectors().sweeps(out)
+    assert "AP50" in of_report.tables[0][0] and len(of_report.tables[0][1]) == 2
+
+
+def test_mistakes_are_sentences(configs, sweep, tmp_path):
+    classifier = str(ROOT / "configs" / "Digits" / "KD.yaml")
+    code, text = sweep("--configs", configs[0], classifier, "--seeds", "1")
+    assert code == 1 and "Traceback" not in text
+    assert text.startswith("error: A sweep is of runs of one kind, and here are:\n")
+    for file, message in [
+        (str(tmp_path / "none.yaml"), "there is no file"),
+        (str(ROOT / "setup.py"), "setup.py is no YAML config"),
+    ]:
+        with pytest.raises(UserError, match=f"--configs: .*{message}"):
+            kind_of_configs([file], KINDS)
+    assert kind_of_configs([classifier], KINDS) is KINDS[0]
+    with pytest.raises(UserError, match="--val-json: not for classifiers"):
+        plan(KINDS[0], [classifier], [1], "out", [], {"--val-json": "x"})
+    with pytest.raises(UserError, match="names no DATASETS.TEST"):
+        plan(KIND, configs, [1], "out", ["DATASETS.TEST", "()"])
+    with pytest.raises(UserError, match="holds no run"):
+        kind_of_folder(str(tmp_path), KINDS)
+
+
+def test_published_figures_of_a_row(tmp_path):
+    def row(name):
+        cfg = KIND.load(str(ROOT / "configs" / "COCO-Detection" / f"{name}.yaml"), [])
+        (tmp_path / "config.yaml").write_text(cfg.dump())
+        return {"folder": str(tmp_path)}
+
+    assert KIND.published(row("EA-DKD-R18-R101"))["mean"] == 35.16
+    assert KIND.published(row("DKD-Mask-R18-R101")) is None
