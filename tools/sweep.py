@@ -9,8 +9,9 @@ tools/sweep.py --output-dir output/sweep/short --table-only
 The runs are classifiers or detectors, as their configs say: measured are top-1, or AP, AP50 and
 AP75. Ctrl-C stops it; the same command goes on where it was. What is finished is not trained again;
 a run whose config or options have changed since starts over. Missing teachers are trained first.
-The means stand beside published figures, with the paired differences of each EA-X and X, in
-table.md, table.csv and table.tex of the output folder; results.json has the figures of each run.
+The means stand beside published figures, with the paired differences of each EA-X and X, and of
+EA-X and its controls, in table.md, table.csv and table.tex of the output folder; results.json has
+the figures of each run.
 """
 
 import argparse

@@ -18,6 +18,8 @@ from .kinds import SweepKind
 
 logger = logging.getLogger(__name__)
 
+CONTROLS = ("matched", "teacher")  # methods that end so have that DISTILL.EA.MODE
+
 
 def collect(kind: SweepKind, output_dir: str) -> list[dict[str, Any]]:
     """The finished runs of a sweep that are of a kind, one dict each, by config and seed.
@@ -113,7 +115,8 @@ def compare(
 
     Args:
         rows: of `collect`.
-        pairs: (method, other method) beside EA-X and X, which are found by their names.
+        pairs: (method, other method) beside EA-X and X, and EA-X and its controls EA-X-matched and
+            EA-X-teacher, which are found by their names.
 
     Returns:
         Entries as `summarize` gives them, of method minus "minus", where seeds are common.
@@ -123,7 +126,11 @@ def compare(
     """
     groups = _by_config(rows)
     methods = dict.fromkeys(row["method"] for row in rows)
-    found = [(f"EA-{method}", method) for method in methods]
+    found = [
+        pair
+        for method in methods
+        for pair in [(f"EA-{method}", method), *((method, f"{method}-{x}") for x in CONTROLS)]
+    ]
     differences = []
     for method, other in dict.fromkeys([*found, *pairs]):
         found_seeds = False

@@ -152,6 +152,17 @@ def test_pairs_are_of_one_set_and_the_same_models(finished, caplog):
     assert caplog.messages == ["--pairs KD:DKD: no models have finished seeds of both"]
 
 
+def test_controls_are_compared_with_what_they_control(finished):
+    for i, name in enumerate(["KD", "EA-KD", "EA-KD-matched", "EA-KD-teacher", "DKD"]):
+        folder = finished(f"{name}/a_b", {1: float(i), 2: float(i)})
+    found = {(e["method"], e["minus"]): e["mean"] for e in compare(KIND, collect(KIND, folder))}
+    assert found == {
+        ("EA-KD", "KD"): 1.0,
+        ("EA-KD", "EA-KD-matched"): -1.0,
+        ("EA-KD", "EA-KD-teacher"): -2.0,
+    }
+
+
 def test_a_config_with_unlike_runs_is_refused(finished):
     finished("KD/a_b", {1: 1.0})
     folder = finished("KD/a_b", {2: 1.0}, fingerprint="b")
