@@ -76,8 +76,13 @@ def _assert_equal(got, expected, way):
 
 
 @pytest.fixture
-def exact_cfg(cli_cfg):
-    """One step whose losses are means over equally many ROIs of each image: all proposals."""
+def exact_cfg(cli_cfg, monkeypatch):
+    """One step whose losses are means over equally many ROIs of each image: all proposals.
+
+    On processors with AMX oneDNN rounds one image unlike four. Of proposals that are nearly equal
+    another one is then taken, which is no matter of how a step is shared out.
+    """
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     cfg = cli_cfg
     cfg.DISTILL.METHODS = ("KD", "DKD")
     cfg.SOLVER.MAX_ITER = 1
