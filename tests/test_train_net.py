@@ -79,8 +79,8 @@ def _assert_equal(got, expected, way):
 def exact_cfg(cli_cfg, monkeypatch):
     """One step whose losses are means over equally many ROIs of each image: all proposals.
 
-    On processors with AMX oneDNN rounds one image unlike four. Of proposals that are nearly equal
-    another one is then taken, which is no matter of how a step is shared out.
+    On some processors oneDNN rounds a convolution of one image unlike one of four. What that turns
+    over (a ReLU, the order of two proposals) is no matter of how a step is shared out.
     """
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     cfg = cli_cfg
