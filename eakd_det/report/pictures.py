@@ -14,6 +14,7 @@ WIDTH = 1200  # pixels at most
 QUALITY = 85  # of JPEG
 MOST_PICTURES = 4  # of a run
 TITLES = {  # of analyses; another is called as its file
+    "ap_segments": "AP over fifths of the objects, by entropy",
     "entropy_segments": "accuracy of teacher and students, by entropy",
     "weights": "both entropies, and lines of equal weight",
     "tsne": "t-SNE of the penultimate features",
