@@ -15,13 +15,17 @@ METRICS = ("AP", "AP50", "AP75")
 def write_result(cfg: CfgNode, results: dict[str, Any]) -> None:
     """Write AP, AP50 and AP75 of boxes on the first of DATASETS.TEST, in percent.
 
-    Beside them stands "teacher_AP", where the teacher's own run has left one, else null.
+    Beside them stands "teacher_AP", where the teacher's own run has left one, else null. Where no
+    boxes were evaluated nothing is written.
 
     Args:
         cfg: of the run.
         results: of its evaluation, as Detectron2 gives them.
     """
-    boxes = (results if "bbox" in results else results[cfg.DATASETS.TEST[0]])["bbox"]
+    of_first = results if "bbox" in results else results.get(cfg.DATASETS.TEST[0], {})
+    boxes = of_first.get("bbox")
+    if boxes is None:
+        return
     result = {name: boxes[name] for name in METRICS}
     result["teacher_AP"] = known_ap(cfg.TEACHER.WEIGHTS)
     with write_atomically(os.path.join(cfg.OUTPUT_DIR, NAME)) as f:

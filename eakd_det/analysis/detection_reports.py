@@ -60,10 +60,7 @@ def report_detectors(
         seed=seed,
     )
     gallery = _gallery(objects, teacher.samples, rois, names, temperature=temperature)
-    figures = {
-        **{**ap.figures, **segments.figures, **weights.figures},
-        **{**separation.figures, **gallery},
-    }
+    figures = ap.figures | segments.figures | weights.figures | separation.figures | gallery
     others = {name: of for name, *of in separation.rows}
     table = [[name, *of, *others[name]] for name, *of in ap.rows]
     return Report(figures, [*ap.headers, *separation.headers[1:]], table)

@@ -3,12 +3,10 @@
 import math
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from eakd_det.losses.entropy import combine_entropies
 
@@ -58,13 +56,11 @@ def _draw_plane(axes: Axes, teacher: Samples, student: Samples, temperature: flo
     axes.hexbin(h_t, h_s, cmap="Blues", norm=LogNorm(), **options)
     axes.scatter(h_t[wrong], h_s[wrong], **ERROR)
     mean = combine_entropies(h_s, h_t, number).mean()
-    x, y = np.meshgrid(np.linspace(0, most, 101), np.linspace(0, most, 101))
-    relative = combine_entropies(_tensor(y), _tensor(x), number) / mean
-    lines = axes.contour(x, y, relative, levels=LEVELS, colors="black", linewidths=0.9)
+    ends = torch.linspace(0, most, 101)
+    x, y = torch.meshgrid(ends, ends, indexing="xy")
+    lines = axes.contour(
+        x, y, combine_entropies(y, x, number) / mean, levels=LEVELS, colors="black", linewidths=0.9
+    )
     axes.clabel(lines, fmt=lambda level: f"{level:g} x", fontsize=8)
     axes.set(xlim=(0, most), ylim=(0, most), aspect="equal")
     axes.set(xlabel="teacher entropy $H_T$ (nats)", ylabel="student entropy $H_S$ (nats)")
-
-
-def _tensor(x: np.ndarray) -> Tensor:
-    return torch.from_numpy(x)

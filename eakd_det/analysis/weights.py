@@ -11,6 +11,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from eakd_det.losses.entropy import combine_entropies
+
 from .reports import Report
 from .samples import Samples
 from .weight_figures import draw_weights
@@ -55,7 +57,9 @@ def measure_weights(student: Samples, teacher: Samples, *, temperature: float) -
         mean=mean.item(),
         variation=_variation(weight),
         of_teacher=_variation(h_t),
-        of_student=_variation(weight / h_t.clamp(min=torch.finfo(h_t.dtype).tiny)),
+        of_student=_variation(
+            combine_entropies(h_s, torch.ones_like(h_t), student.logits.shape[1])
+        ),
         order=_rank_correlation(weight, h_t),
         entropies=_rank_correlation(h_s, h_t),
         effective=(weight.sum() ** 2 / (len(weight) * weight.square().sum())).item(),

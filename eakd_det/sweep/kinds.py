@@ -10,6 +10,8 @@ from detectron2.config import CfgNode
 
 from ..errors import UserError
 
+FIRST = "classifiers"  # what a sweep.json is of that says nothing: for long there was no other kind
+
 
 class SweepKind(ABC):
     """One kind of runs.
@@ -96,8 +98,7 @@ def kind_of_folder(output_dir: str, kinds: Sequence[SweepKind]) -> SweepKind:
         UserError: there is none, or they are of several kinds.
     """
     records = Path(output_dir).glob("*/*/seed*/sweep.json")
-    # The first sweeps were of classifiers, and said nothing of it.
-    titles = {json.loads(path.read_text()).get("kind", kinds[0].title) for path in records}
+    titles = {json.loads(path.read_text()).get("kind", FIRST) for path in records}
     if len(titles) != 1:
         what = f"runs of several kinds: {', '.join(sorted(titles))}" if titles else "no run"
         raise UserError(f"{output_dir} holds {what}.")

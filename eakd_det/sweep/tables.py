@@ -14,7 +14,7 @@ from ..checkpoint import write_atomically
 from ..errors import UserError
 from ..spread import spread
 from .formats import as_latex, as_markdown
-from .kinds import SweepKind
+from .kinds import FIRST, SweepKind
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def collect(kind: SweepKind, output_dir: str) -> list[dict[str, Any]]:
         if not result.exists():
             continue
         record, (method, models) = json.loads(path.read_text()), path.parts[-4:-2]
-        if record.get("kind", "classifiers") != kind.title:  # all were, before there was a word
+        if record.get("kind", FIRST) != kind.title:
             continue
         kept = {key: record[key] for key in ("dataset", "seed", "options", "fingerprint")}
         row = {"method": method, "models": models, "folder": str(path.parent), **kept}

@@ -40,7 +40,7 @@ def test_paths_name_method_and_models(name, method, models):
 
 @pytest.fixture
 def configs(distill_cfg, teacher_cfg, scenes, tmp_path):
-    """Config files of a student alone and of two distilled ones, whose teacher is not trained."""
+    """Config files of two distilled students, whose teacher is yet to be trained."""
     teacher, folder = teacher_cfg.clone(), tmp_path / "teacher"
     teacher.OUTPUT_DIR = str(folder)
     teacher.DATASETS.TRAIN, teacher.DATASETS.TEST = ((name,) for name in scenes)
