@@ -105,7 +105,10 @@ def load_networks(
 
 
 def _config_of(run: Run, config_file: str) -> CfgNode:
-    cfg = load_config(run.config_file(config_file))
+    path = run.config_file(config_file)
+    if "DATASET" not in CfgNode.load_yaml_with_base(path):
+        raise UserError(f"{path} is not that of a classifier. Of detectors: analyze.py detection.")
+    cfg = load_config(path)
     use_available_device(cfg)
     return cfg
 

@@ -145,3 +145,10 @@ def test_detection(run_cfg, scenes, analyze):
     images = ["--val-images", str(Path(json_file).parents[1] / "train")]
     again = analyze("detection", f"KD={run}", "--num-objects", "12", *files, *images)
     assert again.splitlines()[:4] == out.splitlines()[:4]
+
+
+def test_a_detector_is_sent_to_its_command(run_cfg, analyze):
+    (Path(run_cfg.OUTPUT_DIR) / "config.yaml").write_text(run_cfg.dump())
+    (Path(run_cfg.OUTPUT_DIR) / "model_final.pth").touch()
+    with pytest.raises(UserError, match="not that of a classifier. Of detectors: analyze.py det"):
+        analyze("weights", run_cfg.OUTPUT_DIR)

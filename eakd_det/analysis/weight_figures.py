@@ -40,8 +40,8 @@ def draw_weights(
         _draw_plane(axes, teacher, students[name], temperature)
         axes.set_title(f"{name}\n{summaries[name]}", fontsize=9)
     figure.suptitle(
-        f"{len(teacher.labels)} {what} by both entropies (temperature {temperature:g}); lines: "
-        "$w_{EA}$ over its mean; red: the student errs\n"
+        f"{len(teacher.labels)} {what} by both entropies (temperature {temperature:g})\n"
+        "lines: $w_{EA}$ over its mean; red: the student errs\n"
         "The steeper the lines, the less the student's factor does",
         fontsize=10,
     )
