@@ -56,8 +56,9 @@ def draw_separations(
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     figure.suptitle(
-        f"t-SNE of the penultimate features of {number} {what}, coloured by class\n"
-        "CH: Calinski-Harabasz index of the classes in those features, higher is more distinct",
+        f"t-SNE of the penultimate features of {number} {what},\n"
+        "coloured by class; CH: Calinski-Harabasz index of the classes\n"
+        "in those features, higher is more distinct",
         fontsize=10,
     )
     return figure
@@ -124,7 +125,7 @@ def draw_contours(
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     bar.set_label("cross-entropy (nats, log scale)")
     figure.suptitle(
-        f"Loss around each network (+); Area@{level:g} is the share inside the white line",
+        f"Loss around each network (+);\nArea@{level:g} is the share inside the white line",
         fontsize=10,
     )
     return figure
