@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from .figures import panel_figure, spread
@@ -50,9 +51,12 @@ def draw_separations(
             f"{name}\nCH {separations[name].index:.1f}, top-1 {separations[name].top1:.1f} %"
         )
     share, number = f"{100 * MARKED_SHARE:g} %", len(next(iter(separations.values())).labels)
+    first, marks = panels[rows[0][0]], {"entropy": ENTROPY_MARK}
+    if any(separation.highest_weight is not None for separation in separations.values()):
+        marks["$w_{EA}$"] = WEIGHT_MARK
     handles = [
-        panels[rows[0][0]].scatter([], [], **ENTROPY_MARK, label=f"{share} of highest entropy"),
-        panels[rows[0][0]].scatter([], [], **WEIGHT_MARK, label=f"{share} of highest $w_{{EA}}$"),
+        first.scatter([], [], **mark, label=f"{share} of highest {name}")
+        for name, mark in marks.items()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     figure.suptitle(
@@ -89,10 +93,10 @@ def _draw_separation(
 
 def _write_apart(axes: Axes, places: list[tuple[float, float, str]], distance: float) -> None:
     """Write names at (x, y), rising in y, which is moved so that no two are nearer in it."""
-    box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1}
+    outline = [withStroke(linewidth=2.5, foreground="white")]  # a box would hide the dots
     heights = spread([y for _, y, _ in places], distance)
     for (x, _, name), y in zip(places, heights, strict=True):
-        axes.annotate(name, (x, y), ha="center", va="center", fontsize=8, bbox=box)
+        axes.annotate(name, (x, y), ha="center", va="center", fontsize=8, path_effects=outline)
 
 
 def draw_contours(

@@ -116,7 +116,7 @@ def compare(
     Args:
         rows: of `collect`.
         pairs: (method, other method) beside EA-X and X, and EA-X and its controls EA-X-matched and
-            EA-X-teacher, which are found by their names.
+            EA-X-teacher, which are found by their names. The student alone may be one of them.
 
     Returns:
         Entries as `summarize` gives them, of method minus "minus", where seeds are common.
@@ -136,7 +136,7 @@ def compare(
         found_seeds = False
         for dataset, models in dict.fromkeys(key[:2] for key in groups):
             ours, theirs = (
-                {row["seed"]: row for row in groups.get((dataset, models, name), [])}
+                {row["seed"]: row for row in _runs_of(groups, dataset, models, name)}
                 for name in (method, other)
             )
             seeds = sorted(ours.keys() & theirs.keys())
@@ -152,6 +152,19 @@ def compare(
         if (method, other) in pairs and not found_seeds:
             logger.warning("--pairs %s:%s: no models have finished seeds of both", method, other)
     return differences
+
+
+def _runs_of(
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]], dataset: str, models: str, method: str
+) -> list[dict[str, Any]]:
+    """The runs of a method for a pair of models, or of a method for one of the two alone."""
+    if (dataset, models, method) in groups:
+        return groups[dataset, models, method]
+    for (of, alone, name), group in groups.items():
+        ends = models.startswith((f"{alone}-", f"{alone}_")), models.endswith(f"_{alone}")
+        if (of, name) == (dataset, method) and any(ends):
+            return group
+    return []
 
 
 def write_tables(kind: SweepKind, output_dir: str, pairs: Sequence[tuple[str, str]] = ()) -> str:

@@ -38,6 +38,10 @@ def separation(num_classes, *, is_teacher=False):
     )
 
 
+def legend(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
 def test_contours_have_one_scale_and_the_line_of_the_level(landscapes):
     figure = draw_contours(landscapes, [["low", "high"]], level=1.6)
     low, high, bar = figure.axes
@@ -78,6 +82,9 @@ def test_separations_mark_what_counts_and_name_the_classes():
     np.testing.assert_allclose(entropy, points[networks["student"].highest_entropy])
     np.testing.assert_allclose(weight, points[networks["student"].highest_weight])
     assert len(teacher.collections) == 2
+    assert legend(student.figure) == ["5 % of highest entropy", "5 % of highest $w_{EA}$"]
+    alone = draw_separations({"x": networks["teacher"]}, [["x"]], names=NAMES)
+    assert legend(alone) == ["5 % of highest entropy"]
     assert sorted(t.get_text() for t in student.texts) == sorted(NAMES)
     assert "60 test images" in student.figure.get_suptitle()
     width, height = (np.ptp(limits) for limits in (student.get_xlim(), student.get_ylim()))

@@ -152,6 +152,23 @@ def test_pairs_are_of_one_set_and_the_same_models(finished, caplog):
     assert caplog.messages == ["--pairs KD:DKD: no models have finished seeds of both"]
 
 
+@pytest.mark.parametrize(
+    ("pair", "student", "other"),
+    [
+        ("wrn_40_2_wrn_40_1", "wrn_40_1", "wrn_16_2"),
+        ("R18-R101", "R18", "R1"),
+        ("R18-R101-fast", "R18", "R101-fast"),
+    ],
+)
+def test_a_method_is_compared_with_the_student_alone(finished, pair, student, other):
+    finished(f"Student/{other}", {1: 7.0, 2: 7.0})
+    finished(f"Student/{student}", {1: 1.0, 2: 2.0, 3: 9.0})
+    rows = collect(KIND, finished(f"KD/{pair}", {1: 3.0, 2: 5.0}))
+    (entry,) = compare(KIND, rows, [("KD", "Student")])
+    assert (entry["models"], entry["minus"]) == (pair, "Student")
+    assert (entry["mean"], entry["seeds"]) == (2.5, [1, 2])
+
+
 def test_controls_are_compared_with_what_they_control(finished):
     for i, name in enumerate(["KD", "EA-KD", "EA-KD-matched", "EA-KD-teacher", "DKD"]):
         folder = finished(f"{name}/a_b", {1: float(i), 2: float(i)})
