@@ -87,16 +87,18 @@ def _train(cfg, output_dir, stops, *, resume=False):
     return trainer
 
 
-@pytest.mark.parametrize(("half", "amp"), [(5, False), (2, True)])
+@pytest.mark.parametrize(("half", "amp"), [(5, False), (1, True)])
 def test_resumed_run_equals_a_straight_one(run_cfg, tmp_path, half, amp):
-    """With the fusion modules, an evaluation on the way, accumulation, and the AMP scaler."""
+    """With the fusion modules, accumulation, and an evaluation on the way or the AMP scaler."""
     cfg = run_cfg
     cfg.DISTILL.METHODS = ("DKD", "REVIEWKD")
     cfg.SOLVER.MAX_ITER = 2 * half
-    cfg.SOLVER.STEPS = (half + 1,)
+    cfg.SOLVER.STEPS = (2 * half - 1,)
     cfg.SOLVER.CHECKPOINT_PERIOD = cfg.TEST.EVAL_PERIOD = half
     cfg.SOLVER.AMP.ENABLED = amp
     cfg.SOLVER.ACCUMULATE = 2
+    if amp:
+        cfg.DATASETS.TEST, cfg.INPUT.MIN_SIZE_TRAIN = (), (48,)  # float16 is slow on a CPU
     straight = _train(cfg, tmp_path / "straight", [2 * half])
     resumed = _train(cfg, tmp_path / "resumed", [half, 2 * half])
     assert resumed.start_iter == half

@@ -133,7 +133,9 @@ def install(keep):
         with tempfile.TemporaryDirectory() as folder:
             constraints = Path(folder) / "kept.txt"
             constraints.write_text("\n".join(kept_versions(met)))
-            pip_install("-c", constraints, *missing)
+            # Compiling it all takes a minute; in .venv each module is compiled when it is first used.
+            lazily = [] if keep else ["--no-compile"]
+            pip_install("-c", constraints, *lazily, *missing)
     if not has("detectron2"):
         install_detectron2()
     if not keep or not has("eakd_det"):
