@@ -133,7 +133,7 @@ def install(keep):
         with tempfile.TemporaryDirectory() as folder:
             constraints = Path(folder) / "kept.txt"
             constraints.write_text("\n".join(kept_versions(met)))
-            # Compiling it all takes a minute; in .venv each module is compiled when it is first used.
+            # Compiling all takes a minute; in .venv each module is compiled at its first use.
             lazily = [] if keep else ["--no-compile"]
             pip_install("-c", constraints, *lazily, *missing)
     if not has("detectron2"):
