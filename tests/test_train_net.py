@@ -186,7 +186,7 @@ def test_own_data(cli_cfg, call, call_tool, tmp_path):
     out = _succeed(call(cfg, *train, *val, *processes, "DISTILL.EA.BOUND", "100"))
     assert "copypaste: AP,AP50,AP75" in out
     config = str(Path(cfg.OUTPUT_DIR) / "config.yaml")
-    out = _succeed(call_tool_with(config, *val, "--eval-only", "--resume"))
+    out = _succeed(call_tool_with(config, *val, *processes, "--eval-only", "--resume"))
     assert "copypaste: AP,AP50,AP75" in out
     code, _, err = call_tool_with(config, "--resume")
     assert code == 1

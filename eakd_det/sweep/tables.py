@@ -157,12 +157,15 @@ def compare(
 def _runs_of(
     groups: dict[tuple[str, str, str], list[dict[str, Any]]], dataset: str, models: str, method: str
 ) -> list[dict[str, Any]]:
-    """The runs of a method for a pair of models, or of a method for one of the two alone."""
-    if (dataset, models, method) in groups:
-        return groups[dataset, models, method]
-    for (of, alone, name), group in groups.items():
-        ends = models.startswith((f"{alone}-", f"{alone}_")), models.endswith(f"_{alone}")
-        if (of, name) == (dataset, method) and any(ends):
+    """The runs of a method; those of a student alone have its name for models, without a teacher's.
+
+    Classifiers are named <teacher>_<student>, detectors <student>-<teacher>.
+    """
+    if (dataset, models, method) in groups or not method.startswith("Student"):
+        return groups.get((dataset, models, method), [])
+    for (of, student, name), group in groups.items():
+        is_student = models.startswith(f"{student}-") or models.endswith(f"_{student}")
+        if (of, name) == (dataset, method) and is_student:
             return group
     return []
 

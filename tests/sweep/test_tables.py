@@ -169,6 +169,12 @@ def test_a_method_is_compared_with_the_student_alone(finished, pair, student, ot
     assert (entry["mean"], entry["seeds"]) == (2.5, [1, 2])
 
 
+def test_methods_are_not_compared_across_models(finished):
+    finished("DKD/R18-R101", {1: 1.0})
+    rows = collect(KIND, finished("EA-DKD/R18-R101-fast", {1: 2.0}))
+    assert compare(KIND, rows) == []
+
+
 def test_controls_are_compared_with_what_they_control(finished):
     for i, name in enumerate(["KD", "EA-KD", "EA-KD-matched", "EA-KD-teacher", "DKD"]):
         folder = finished(f"{name}/a_b", {1: float(i), 2: float(i)})
