@@ -133,9 +133,7 @@ def install(keep):
         with tempfile.TemporaryDirectory() as folder:
             constraints = Path(folder) / "kept.txt"
             constraints.write_text("\n".join(kept_versions(met)))
-            # Compiling all takes a minute; in .venv each module is compiled at its first use.
-            lazily = [] if keep else ["--no-compile"]
-            pip_install("-c", constraints, *lazily, *missing)
+            pip_install("-c", constraints, *missing)
     if not has("detectron2"):
         install_detectron2()
     if not keep or not has("eakd_det"):
