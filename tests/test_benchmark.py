@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from eakd_det.benchmark import timing
 
 
@@ -11,6 +13,7 @@ def test_variants_are_called_in_turn():
     assert list(medians) == ["a", "b", "c"] and all(x >= 0 for x in medians.values())
 
 
+@pytest.mark.slow
 def test_the_tool(cli_cfg, call_tool, tmp_path):
     """Every part but the classifiers', which take long; the smallest of models and images."""
     (tmp_path / "run.yaml").write_text(cli_cfg.dump())
