@@ -1,8 +1,8 @@
 """The tools as a user calls them, in processes that cost no imports of other packages.
 
-Starting an interpreter and importing torch, Detectron2 and Transformers takes seconds. A server that
-has imported them once forks a process for each call: its arguments, folder, environment, output and
-exit code are its own, and what a tool needs of this repository it imports itself.
+Starting an interpreter and importing torch, Detectron2 and Transformers takes seconds. A server
+that has imported them once forks a process for each call: its arguments, folder, environment,
+output and exit code are its own, and what a tool needs of this repository it imports itself.
 """
 
 import functools
@@ -58,9 +58,9 @@ def call(path, arguments, *, folder, environment, streams, timeout=300):
 
 
 def _run(path, arguments, folder, environment, streams):
-    for number, stream in enumerate(streams, 1):
-        os.dup2(os.open(stream, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-    sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    sys.stdout, sys.stderr = (open(stream, "a", buffering=1) for stream in streams)  # noqa: SIM115
+    for number, stream in enumerate((sys.stdout, sys.stderr), 1):
+        os.dup2(stream.fileno(), number)  # for the processes that it starts
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
