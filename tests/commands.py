@@ -10,10 +10,10 @@ import multiprocessing
 import os
 import runpy
 import sys
+import tempfile
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
 IMPORTED = [
     "detectron2.engine",
     "detectron2.evaluation",
@@ -39,25 +39,27 @@ def _server():
     return context
 
 
-def call(path, arguments, *, folder, environment, streams, timeout=300):
-    """Run a script to its end; its return code, negative where a signal ended it.
+def call(script, arguments, *, folder, environment, timeout=300):
+    """Run a script to its end; its return code (negative: a signal's), stdout and stderr.
 
     Args:
+        script: its path.
         folder: in which it runs.
         environment: all of its variables.
-        streams: paths of the two files that get stdout and stderr.
     """
-    options = (str(path), list(arguments), str(folder), environment, list(map(str, streams)))
-    process = _server().Process(target=_run, args=options)
-    process.start()
-    process.join(timeout)
-    if process.exitcode is None:
-        process.kill()
-        raise TimeoutError(f"{path} {' '.join(arguments)}: more than {timeout} s")
-    return process.exitcode
+    with tempfile.TemporaryDirectory() as temporary:
+        streams = [os.path.join(temporary, name) for name in ("stdout", "stderr")]
+        options = [os.path.abspath(script), [str(x) for x in arguments], str(folder), environment]
+        process = _server().Process(target=_run, args=(*options, streams))
+        process.start()
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            raise TimeoutError(f"{script}: more than {timeout} s")
+        return process.exitcode, *(Path(stream).read_text() for stream in streams)
 
 
-def _run(path, arguments, folder, environment, streams):
+def _run(script, arguments, folder, environment, streams):
     sys.stdout, sys.stderr = (open(stream, "a", buffering=1) for stream in streams)  # noqa: SIM115
     for number, stream in enumerate((sys.stdout, sys.stderr), 1):
         os.dup2(stream.fileno(), number)  # for the processes that it starts
@@ -65,9 +67,9 @@ def _run(path, arguments, folder, environment, streams):
     os.environ.update(environment)
     os.chdir(folder)
     _fork_processes()
-    sys.argv = [path, *arguments]
-    sys.path[0] = os.path.dirname(path)
-    runpy.run_path(path, run_name="__main__")
+    sys.argv = [script, *arguments]
+    sys.path[0] = os.path.dirname(script)
+    runpy.run_path(script, run_name="__main__")
 
 
 def _fork_processes():

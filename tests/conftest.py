@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -254,15 +253,19 @@ def call_tool(start_tool, tool_environment, tmp_path):
             process = start_tool(name, *arguments, launcher=launcher)
             out, err = process.communicate(timeout=300)
             return process.returncode, out, err
-        with tempfile.TemporaryDirectory() as folder:
-            streams = [Path(folder, stream) for stream in ("stdout", "stderr")]
-            code = commands.call(
-                ROOT / "tools" / name,
-                arguments,
-                folder=tmp_path,
-                environment=tool_environment(),
-                streams=streams,
-            )
-            return code, *(stream.read_text() for stream in streams)
+        options = {"folder": tmp_path, "environment": tool_environment()}
+        return commands.call(ROOT / "tools" / name, arguments, **options)
+
+    return call
+
+
+@pytest.fixture
+def call_code(tmp_path):
+    """Calls Python code to its end in a forked process; its return code, stdout and stderr."""
+
+    def call(code, *arguments, environment=os.environ):
+        (tmp_path / "code.py").write_text(code)
+        options = {"folder": tmp_path, "environment": dict(environment)}
+        return commands.call(tmp_path / "code.py", arguments, **options)
 
     return call
