@@ -55,12 +55,12 @@ def _first_gradients(folder):
 
 DIST_URL = ("--dist-url", "auto")  # a free port
 WAYS = {
-    "accumulation": (["SOLVER.ACCUMULATE", "2"], (sys.executable,)),
+    "accumulation": (["SOLVER.ACCUMULATE", "2"], None),
     "torchrun": (
         [],
         (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
     ),
-    "both": (["--num-gpus", "2", *DIST_URL, "SOLVER.ACCUMULATE", "2"], (sys.executable,)),
+    "both": (["--num-gpus", "2", *DIST_URL, "SOLVER.ACCUMULATE", "2"], None),
 }
 
 
