@@ -26,6 +26,14 @@ NUM_CLASSES = 5
 torch.set_num_threads(1)  # tiny models lose more to threads that wait for each other
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_cache_of_the_user_s(tmp_path_factory):
+    """What is known of images goes into a temporary folder, for started tools too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 def _small_fpn(cfg, depth):
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.WEIGHTS = ""
