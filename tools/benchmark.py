@@ -24,7 +24,6 @@ from eakd_det.benchmark import detection, growth, losses, pooling, timing
 from eakd_det.checkpoint import write_atomically
 from eakd_det.config import load_config
 from eakd_det.detectors import use_available_device
-from tests.losses.multi_level_terms import one_by_one
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CONFIG = os.path.join(ROOT, "configs", "COCO-Detection", "EA-DKD-R18-R101.yaml")
@@ -101,9 +100,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             size = detection.Size(*DIGITS_SIZE)
             results["digits"] = time_steps(cfg, size, args.rounds, "digits")
     if "losses" in args.only:
-        results["losses"] = timing.interleave(
-            losses.losses_to_time(one_by_one), 100 * args.rounds, warmup=9
-        )
+        results["losses"] = timing.interleave(losses.losses_to_time(), 100 * args.rounds, warmup=9)
         show("losses, forward and backward", results["losses"], "dkd")
     if "classification" in args.only:
         variants = build_steps(device="cuda" if torch.cuda.is_available() else "cpu")
