@@ -16,7 +16,7 @@ def write_result(cfg: CfgNode, results: dict[str, Any]) -> None:
     """Write AP, AP50 and AP75 of boxes on the first of DATASETS.TEST, in percent.
 
     Beside them stands "teacher_AP", where the teacher's own run has left one, else null. Where no
-    boxes were evaluated nothing is written.
+    boxes were evaluated nothing is written, nor a figure that an evaluator does not give.
 
     Args:
         cfg: of the run.
@@ -26,7 +26,7 @@ def write_result(cfg: CfgNode, results: dict[str, Any]) -> None:
     boxes = of_first.get("bbox")
     if boxes is None:
         return
-    result = {name: boxes[name] for name in METRICS}
+    result = {name: boxes[name] for name in METRICS if name in boxes}
     result["teacher_AP"] = known_ap(cfg.TEACHER.WEIGHTS)
     with write_atomically(os.path.join(cfg.OUTPUT_DIR, NAME)) as f:
         json.dump(result, f, indent=2)
