@@ -21,7 +21,7 @@ from .config import stock_config
 from .detectors import check_datasets, load_student, load_teacher, num_classes
 from .distilled import Distilled, helper_modules
 from .errors import UserError
-from .evaluation import BestCheckpoint, CountedEvaluators, Evaluator, explain_no_detections
+from .evaluation import BestCheckpoint, CountedEvaluators, Evaluator, warn_of_no_detections
 from .precision import precision
 from .results import write_result
 from .resume import ProcessStates, preserved_random_state
@@ -137,8 +137,7 @@ class DistillTrainer(DefaultTrainer):
             for name, evaluator in ours.items():
                 if comm.is_main_process() and evaluator.num_detections == 0:
                     inputs = next(iter(cls.build_test_loader(cfg, name)))
-                    cause = explain_no_detections(model, inputs)
-                    logging.getLogger(__name__).warning(f"Nothing was found in {name}: {cause}.")
+                    warn_of_no_detections(name, model, inputs)
         return results
 
     def build_writers(self) -> list:

@@ -115,13 +115,19 @@ class BestCheckpoint(BestCheckpointer):
         if self._val_metric not in self.trainer.storage.latest():
             logging.getLogger(__name__).warning(
                 f"TEST.BEST_METRIC: the evaluation gives no {self._val_metric}; there will be no "
-                "model_best.pth."
+                "model_best.pth. (In a Python config the key is train.best_metric.)"
             )
             return
         value, iteration = self.trainer.storage.latest()[self._val_metric]
         is_better = self.best_metric is None or value > self.best_metric
         if is_better and self._update_best(value, iteration):  # a NaN is no update
             self._checkpointer.save(self._file_prefix, iteration=iteration, metric=value)
+
+
+def warn_of_no_detections(name: str, model: nn.Module, inputs: list[dict[str, Any]]) -> None:
+    """Warn that nothing was found in the dataset `name`, with `explain_no_detections`."""
+    cause = explain_no_detections(model, inputs)
+    logging.getLogger(__name__).warning(f"Nothing was found in {name}: {cause}.")
 
 
 def explain_no_detections(model: nn.Module, inputs: list[dict[str, Any]]) -> str:

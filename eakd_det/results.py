@@ -23,12 +23,23 @@ def write_result(cfg: CfgNode, results: dict[str, Any]) -> None:
         results: of its evaluation, as Detectron2 gives them.
     """
     of_first = results if "bbox" in results else results.get(cfg.DATASETS.TEST[0], {})
-    boxes = of_first.get("bbox")
+    write_boxes(cfg.OUTPUT_DIR, of_first, teacher=cfg.TEACHER.WEIGHTS)
+
+
+def write_boxes(output_dir: str, results: dict[str, Any], *, teacher: str) -> None:
+    """`write_result` of a single test set.
+
+    Args:
+        output_dir: of the run.
+        results: task -> metric -> value.
+        teacher: its weights; empty if the run has none.
+    """
+    boxes = results.get("bbox")
     if boxes is None:
         return
     result = {name: boxes[name] for name in METRICS if name in boxes}
-    result["teacher_AP"] = known_ap(cfg.TEACHER.WEIGHTS)
-    with write_atomically(os.path.join(cfg.OUTPUT_DIR, NAME)) as f:
+    result["teacher_AP"] = known_ap(teacher)
+    with write_atomically(os.path.join(output_dir, NAME)) as f:
         json.dump(result, f, indent=2)
 
 
