@@ -17,6 +17,8 @@ from .losses import entropy_weight
 # Our meta-architectures and the stock ones that their students are.
 STOCK_ARCHITECTURES = {"DistillRCNN": "GeneralizedRCNN", "DistillRetinaNet": "RetinaNet"}
 
+BEST_METRIC = "bbox/AP"  # of model_best.pth, by default
+
 # What we add to Detectron2's own nodes.
 OUR_KEYS = (
     "MODEL.ROI_HEADS.POOLER_BACKEND",
@@ -46,7 +48,7 @@ def add_distill_config(cfg: CfgNode) -> None:
     cfg.MODEL.ROI_HEADS.POOLER_BACKEND = "torchvision"  # or "sparse": faster on a CPU
     cfg.SOLVER.ACCUMULATE = 1  # parts that a step's IMS_PER_BATCH images are computed in
     cfg.SOLVER.AMP.DTYPE = "float16"  # of SOLVER.AMP.ENABLED; or "bfloat16"
-    cfg.TEST.BEST_METRIC = "bbox/AP"  # model_best.pth has the highest at any TEST.EVAL_PERIOD
+    cfg.TEST.BEST_METRIC = BEST_METRIC  # model_best.pth has the highest at any TEST.EVAL_PERIOD
 
     cfg.DISTILL = distill_node({name: d.defaults for name, d in DISTILLERS.items()})
 

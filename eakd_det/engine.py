@@ -26,7 +26,7 @@ from .data.mapper import CheckingMapper
 from .detectors import check_datasets, load_student, load_teacher, num_classes
 from .distilled import Distilled, helper_modules
 from .errors import UserError
-from .evaluation import BestCheckpoint, Evaluator, explain_no_detections
+from .evaluation import BestCheckpoint, CountedEvaluators, Evaluator, warn_of_no_detections
 from .precision import precision
 from .results import write_result
 from .resume import ProcessStates, preserved_random_state
@@ -51,10 +51,12 @@ class DistillTrainer(DefaultTrainer):
         solver = cfg.SOLVER
         log_step(solver.IMS_PER_BATCH, solver.ACCUMULATE, solver.BASE_LR, solver.MAX_ITER)
         model = student = self.build_model(cfg)
+        _pool_as_configured(cfg, model)  # a subclass may build it without
         optimizer = self.build_optimizer(cfg, model)
-        data_loader = self.build_train_loader(cfg)
+        data_loader = self.build_train_loader(part_of_step(cfg))
         _check_dataset_classes(cfg)
-        device_ids = [comm.get_local_rank()] if model.device.type == "cuda" else None
+        is_on_gpu = next(model.parameters()).device.type == "cuda"
+        device_ids = [comm.get_local_rank()] if is_on_gpu else None
         model = create_ddp_model(model, broadcast_buffers=False, device_ids=device_ids)
         self._trainer = DistillStep(
             model,
@@ -90,7 +92,11 @@ class DistillTrainer(DefaultTrainer):
 
     def build_hooks(self) -> list:
         """Detectron2's hooks, with what an exact resume needs and model_best.pth."""
-        ours = super().build_hooks()
+        whole, self.cfg = self.cfg, part_of_step(self.cfg)  # PreciseBN's loader is built by it
+        try:
+            ours = super().build_hooks()
+        finally:
+            self.cfg = whole
         savers = [i for i, h in enumerate(ours) if type(h) in (PeriodicCheckpointer, EvalHook)]
         solver, test, names = self.cfg.SOLVER, self.cfg.TEST, self.cfg.DATASETS.TEST
         student, loader = self.checkpointer.model, self._trainer.data_loader
@@ -107,27 +113,16 @@ class DistillTrainer(DefaultTrainer):
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         """The stock model; it and its teacher pool ROIs as MODEL.ROI_HEADS.POOLER_BACKEND says."""
         model = super().build_model(cfg)
-        has_teacher = isinstance(model, Distilled) and model.teacher is not None
-        pool_as_configured(cfg, model, *([model.teacher.model] if has_teacher else []))
+        _pool_as_configured(cfg, model)
         return model
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
-        """The stock loader; a batch is one part of a step (SOLVER.ACCUMULATE).
+        """The stock loader; a batch is one part of a step.
 
-        Raises:
-            UserError: the images of a step cannot be shared out evenly.
+        The trainer calls it, or a subclass's, with `part_of_step` of its config.
         """
-        processes, parts = comm.get_world_size(), cfg.SOLVER.ACCUMULATE
-        if cfg.SOLVER.IMS_PER_BATCH % (processes * parts):
-            raise UserError(
-                f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} cannot be shared out evenly "
-                f"among {processes} processes with SOLVER.ACCUMULATE {parts}: make it a multiple "
-                f"of {processes * parts}."
-            )
-        cfg = cfg.clone()
-        cfg.defrost()
-        cfg.SOLVER.IMS_PER_BATCH //= parts
+        cfg = part_of_step(cfg)
         return build_detection_train_loader(cfg, mapper=CheckingMapper(cfg, is_train=True))
 
     @classmethod
@@ -145,13 +140,16 @@ class DistillTrainer(DefaultTrainer):
         with preserved_random_state():
             if evaluators is not None:
                 return super().test(cfg, model, evaluators)
-            ours = {name: cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST}
+            names = cfg.DATASETS.TEST
+            try:
+                ours = {name: CountedEvaluators(cls.build_evaluator(cfg, name)) for name in names}
+            except NotImplementedError:  # a subclass evaluates nothing: the stock method warns
+                return super().test(cfg, model)
             results = super().test(cfg, model, list(ours.values()))
             for name, evaluator in ours.items():
-                if comm.is_main_process() and not evaluator.num_detections:
+                if comm.is_main_process() and evaluator.num_detections == 0:
                     inputs = next(iter(cls.build_test_loader(cfg, name)))
-                    cause = explain_no_detections(model, inputs)
-                    logging.getLogger(__name__).warning(f"Nothing was found in {name}: {cause}.")
+                    warn_of_no_detections(name, model, inputs)
         return results
 
     def build_writers(self) -> list:
@@ -174,6 +172,34 @@ class DistillTrainer(DefaultTrainer):
         if len(cfg.DATASETS.TEST) > 1:
             folder = os.path.join(folder, dataset_name)
         return Evaluator(dataset_name, output_dir=folder)
+
+
+def part_of_step(cfg: CfgNode) -> CfgNode:
+    """The config of a run whose IMS_PER_BATCH is one part of a step, and ACCUMULATE 1.
+
+    Raises:
+        UserError: the images of a step cannot be shared out evenly.
+    """
+    processes, parts = comm.get_world_size(), cfg.SOLVER.ACCUMULATE
+    if cfg.SOLVER.IMS_PER_BATCH % (processes * parts):
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} cannot be shared out evenly "
+            f"among {processes} processes with SOLVER.ACCUMULATE {parts}: make it a multiple "
+            f"of {processes * parts}."
+        )
+    if parts == 1:
+        return cfg
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.SOLVER.IMS_PER_BATCH //= parts
+    cfg.SOLVER.ACCUMULATE = 1
+    return cfg
+
+
+def _pool_as_configured(cfg: CfgNode, model: nn.Module) -> None:
+    """`pool_as_configured` of a detector and of its teacher, if it has one."""
+    has_teacher = isinstance(model, Distilled) and model.teacher is not None
+    pool_as_configured(cfg, model, *([model.teacher.model] if has_teacher else []))
 
 
 def _check_dataset_classes(cfg: CfgNode) -> None:

@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
@@ -14,8 +14,16 @@ from typing import Any
 import torch
 from detectron2.data import Metadata, MetadataCatalog
 from detectron2.engine.hooks import BestCheckpointer
-from detectron2.evaluation import COCOEvaluator, coco_evaluation, inference_context
-from detectron2.modeling import RetinaNet
+from detectron2.evaluation import (
+    COCOEvaluator,
+    DatasetEvaluator,
+    DatasetEvaluators,
+    coco_evaluation,
+    inference_context,
+)
+from detectron2.modeling import GeneralizedRCNN, RetinaNet
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers, Res5ROIHeads, StandardROIHeads
+from detectron2.utils import comm
 from pycocotools.cocoeval import COCOeval
 from tabulate import tabulate
 from torch import nn
@@ -35,9 +43,6 @@ class Evaluator(COCOEvaluator):
 
     It is right for any ids of images, categories and annotations, which the stock one is not (see
     `number_ids`); coco_instances_results.json has those of the user's file.
-
-    Attributes:
-        num_detections: of all images of the last evaluation, in the main process.
     """
 
     def __init__(self, dataset_name: str, *args: Any, **kwargs: Any):
@@ -61,12 +66,7 @@ class Evaluator(COCOEvaluator):
         with contextlib.redirect_stdout(io.StringIO()):
             self._coco_api.createIndex()
 
-    def reset(self) -> None:
-        super().reset()
-        self.num_detections = 0
-
     def _eval_predictions(self, predictions, img_ids=None) -> None:
-        self.num_detections = sum(len(x["instances"]) for x in predictions)
         self._use_numbers(predictions)
         with _engine(self):
             super()._eval_predictions(predictions, img_ids)
@@ -95,6 +95,42 @@ def _restore_ids(path: str, originals: dict[str, dict[int, Any]]) -> None:
             result[field] = ids.get(result[field], result[field])
     with write_atomically(path) as f:
         json.dump(results, f)
+
+
+class CountedEvaluators(DatasetEvaluators):
+    """DatasetEvaluators that also count the detections that they are given.
+
+    Attributes:
+        num_detections: of the last evaluation, of all processes in the main one; None where the
+            model gives no "instances".
+    """
+
+    def __init__(self, evaluators: DatasetEvaluator | list[DatasetEvaluator] | None):
+        """
+        Args:
+            evaluators: what `inference_on_dataset` takes.
+        """
+        several = [evaluators] if isinstance(evaluators, DatasetEvaluator) else evaluators or []
+        super().__init__(several)
+
+    def reset(self) -> None:
+        super().reset()
+        self.num_detections = None
+
+    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
+        super().process(inputs, outputs)
+        self._count(len(x["instances"]) for x in outputs if "instances" in x)
+
+    def evaluate(self) -> dict[str, Any]:
+        results = super().evaluate()
+        gathered = comm.gather(self.num_detections)
+        self.num_detections = None
+        self._count(number for number in gathered if number is not None)
+        return results
+
+    def _count(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self.num_detections = (self.num_detections or 0) + number
 
 
 def coco_engine() -> type:
@@ -137,13 +173,19 @@ class BestCheckpoint(BestCheckpointer):
         if self._val_metric not in self.trainer.storage.latest():
             logging.getLogger(__name__).warning(
                 f"TEST.BEST_METRIC: the evaluation gives no {self._val_metric}; there will be no "
-                "model_best.pth."
+                "model_best.pth. (In a Python config the key is train.best_metric.)"
             )
             return
         value, iteration = self.trainer.storage.latest()[self._val_metric]
         is_better = self.best_metric is None or value > self.best_metric
         if is_better and self._update_best(value, iteration):  # a NaN is no update
             self._checkpointer.save(self._file_prefix, iteration=iteration, metric=value)
+
+
+def warn_of_no_detections(name: str, model: nn.Module, inputs: list[dict[str, Any]]) -> None:
+    """Warn that nothing was found in the dataset `name`, with `explain_no_detections`."""
+    cause = explain_no_detections(model, inputs)
+    logging.getLogger(__name__).warning(f"Nothing was found in {name}: {cause}.")
 
 
 def explain_no_detections(model: nn.Module, inputs: list[dict[str, Any]]) -> str:
@@ -159,7 +201,9 @@ def explain_no_detections(model: nn.Module, inputs: list[dict[str, Any]]) -> str
     broken = [name for name, tensor in tensors if not torch.isfinite(tensor).all()]
     if broken:
         return f"{len(broken)} of its weights are not finite, {broken[0]} among them"
-    owners = [model] if isinstance(model, RetinaNet) else box_predictors(model)
+    owners = _threshold_owners(model)
+    if not owners:
+        return f"the score threshold of a {type(model).__name__} is not known here"
     key = "RETINANET" if isinstance(model, RetinaNet) else "ROI_HEADS"
     threshold = owners[0].test_score_thresh
     with inference_context(model), _thresholds(owners, -1.0):
@@ -172,6 +216,17 @@ def explain_no_detections(model: nn.Module, inputs: list[dict[str, Any]]) -> str
         f"MODEL.{key}.SCORE_THRESH_TEST {threshold}: the model has hardly learnt yet, or it reads "
         "other images than it was trained on (INPUT.FORMAT, MODEL.PIXEL_MEAN)"
     )
+
+
+def _threshold_owners(model: nn.Module) -> list[nn.Module]:
+    """The modules that leave out detections of low score; none of an unknown architecture."""
+    if isinstance(model, RetinaNet):
+        return [model]
+    is_known = isinstance(model, GeneralizedRCNN) and isinstance(
+        model.roi_heads, (StandardROIHeads, Res5ROIHeads)
+    )
+    predictors = box_predictors(model) if is_known else []
+    return [p for p in predictors if isinstance(p, FastRCNNOutputLayers)]
 
 
 @contextmanager

@@ -1,11 +1,13 @@
 """Starting the processes of a run: Detectron2's launch, or torchrun's."""
 
 import argparse
+import contextlib
 import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -24,27 +26,26 @@ from .run_record import record_start
 OURS = ("eakd_det", "classification")  # packages that log
 
 
-def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
+def launch(
+    main: Callable[[argparse.Namespace], object],
+    args: argparse.Namespace,
+    device_of: Callable[[argparse.Namespace], str],
+) -> None:
     """Call `main(args)` in every process of the run; a mistake of the user ends it in words.
 
     Args:
         main: of an importable module, or of the script that is run.
         args: of Detectron2's argument parser. Under torchrun its processes are taken.
+        device_of: gives the device of the config that args name. Processes on the CPU leave the
+            GPUs of their machine alone.
     """
     try:
         if "LOCAL_RANK" in os.environ:
-            _join_torchrun()
+            _guarded(_join_torchrun, args, device_of)
             _guarded(main, args)
             distributed.destroy_process_group()
         else:
-            launch_processes(
-                _guarded,
-                args.num_gpus,
-                num_machines=args.num_machines,
-                machine_rank=args.machine_rank,
-                dist_url=args.dist_url,
-                args=(main, args),
-            )
+            _guarded(_start_processes, args, main, device_of)
     except ProcessExitedException as error:
         if error.signal_name:
             raise  # killed from outside, for example for its memory: torch says by which signal
@@ -90,16 +91,69 @@ class _WithoutTraceback(logging.Filter):
 _WITHOUT_TRACEBACK = _WithoutTraceback()
 
 
-def _join_torchrun() -> None:
-    has_gpu = torch.cuda.is_available()
-    distributed.init_process_group("nccl" if has_gpu else "gloo", timeout=DEFAULT_TIMEOUT)
-    comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
-    if has_gpu:
+def _join_torchrun(
+    args: argparse.Namespace, device_of: Callable[[argparse.Namespace], str]
+) -> None:
+    processes = int(os.environ["LOCAL_WORLD_SIZE"])
+    is_on_gpu = _is_on_gpu(device_of(args), processes)
+    distributed.init_process_group("nccl" if is_on_gpu else "gloo", timeout=DEFAULT_TIMEOUT)
+    comm.create_local_process_group(processes)
+    if is_on_gpu:
         torch.cuda.set_device(comm.get_local_rank())
 
 
-def _guarded(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
+def _start_processes(
+    args: argparse.Namespace,
+    main: Callable[[argparse.Namespace], object],
+    device_of: Callable[[argparse.Namespace], str],
+) -> None:
+    """Detectron2's launch, whose processes take the GPUs that they see."""
+    several = args.num_gpus * args.num_machines > 1
+    hides_gpus = several and not _is_on_gpu(device_of(args), args.num_gpus)
+    with _without_gpus() if hides_gpus else contextlib.nullcontext():
+        launch_processes(
+            _guarded,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(main, args),
+        )
+
+
+def _is_on_gpu(device: str, processes: int) -> bool:
+    """Whether the processes of this machine take a GPU each.
+
+    Raises:
+        UserError: there are too few.
+    """
+    if not (device.startswith("cuda") and torch.cuda.is_available()):
+        return False
+    if processes > torch.cuda.device_count():
+        raise UserError(
+            f"{processes} processes take a GPU each and this machine has "
+            f"{torch.cuda.device_count()}: start fewer, or set MODEL.DEVICE cpu (in a Python "
+            "config train.device=cpu)."
+        )
+    return True
+
+
+@contextlib.contextmanager
+def _without_gpus() -> Iterator[None]:
+    """Processes that start in the with-block see no GPU."""
+    name = "CUDA_VISIBLE_DEVICES"
+    before = os.environ.get(name)
+    os.environ[name] = ""
     try:
-        main(args)
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
+
+
+def _guarded(function: Callable[..., object], *args: Any) -> None:
+    try:
+        function(*args)
     except UserError as error:
         sys.exit(f"error: {error}")

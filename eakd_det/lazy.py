@@ -15,13 +15,16 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig
 from torch import nn
 
-from .checkpoint import SafeCheckpointer, load_strictly
+from .checkpoint import SafeCheckpointer, StudentWriter, load_strictly
+from .config import BEST_METRIC
 from .distilled import helper_modules
 from .distillers import DISTILLERS, scalar_defaults
 from .errors import UserError
+from .evaluation import BestCheckpoint, CountedEvaluators, warn_of_no_detections
 from .launch import set_up
 from .losses import entropy_weight
 from .precision import precision
+from .results import write_boxes
 from .resume import ProcessStates, preserved_random_state
 from .run_record import record_parameters
 from .statistics import show_statistics
@@ -78,7 +81,7 @@ def _settings(**settings: Any) -> dict[str, Any]:
 def load_lazy_config(path: str, overrides: Sequence[str]) -> DictConfig:
     """A Python config with "key=value" overrides; "cuda" becomes "cpu" where no GPU is there."""
     cfg = LazyConfig.apply_overrides(LazyConfig.load(path), list(overrides))
-    if cfg.train.device == "cuda" and not torch.cuda.is_available():
+    if cfg.train.device.startswith("cuda") and not torch.cuda.is_available():
         cfg.train.device = "cpu"
     return cfg
 
@@ -86,16 +89,18 @@ def load_lazy_config(path: str, overrides: Sequence[str]) -> DictConfig:
 def run_lazy(args: argparse.Namespace) -> None:
     """Train or evaluate a Python config as Detectron2's lazyconfig_train_net.py does.
 
-    An evaluation goes through the stock architecture. Beside Detectron2's keys, train.amp.dtype and
-    train.accumulate (parts of a step, each of dataloader.train.total_batch_size images) are read
-    where they are.
+    An evaluation goes through the stock architecture. A training leaves what that of a YAML config
+    leaves, but student.yaml. Beside Detectron2's keys, train.amp.dtype, train.accumulate (parts of
+    a step, each of dataloader.train.total_batch_size images) and train.best_metric are read where
+    they are.
 
     Args:
         args: of Detectron2's argument parser.
     """
     cfg = load_lazy_config(args.config_file, args.opts)
     set_up(cfg, args, cfg.train.output_dir)
-    methods = cfg.model.get("distillation", {}).get("methods", {})
+    settings = cfg.model.get("distillation", {"methods": {}, "teacher": {"weights": ""}})
+    methods, teacher = settings["methods"], settings["teacher"]["weights"]
     if args.eval_only and cfg.model.pop("distillation", None) is not None:
         cfg.model._target_ = _class(cfg.model._target_).stock
     model = student = instantiate(cfg.model).to(cfg.train.device)
@@ -127,19 +132,38 @@ def run_lazy(args: argparse.Namespace) -> None:
         model, cfg.train.output_dir, trainer=trainer, **helper_modules(student)
     )
     states = ProcessStates(student, loader, accumulate, cfg.train.checkpointer.period)
-    trainer.register_hooks(_hooks(cfg, model, states, checkpointer))
+    test = _LastTest(cfg, model)
+    trainer.register_hooks(_hooks(cfg, test, states, checkpointer))
     record_parameters(cfg.train.output_dir, student)
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
     start = trainer.iter + 1 if args.resume and checkpointer.has_checkpoint() else 0
     trainer.train(start, cfg.train.max_iter)
+    if comm.is_main_process():
+        write_boxes(cfg.train.output_dir, test.latest, teacher=teacher)
 
 
 def _class(target: type | str) -> type:
     return locate(target) if isinstance(target, str) else target
 
 
+class _LastTest(hooks.EvalHook):
+    """EvalHook of a Python config.
+
+    Attributes:
+        latest: the results of the last evaluation, in the main process.
+    """
+
+    def __init__(self, cfg: DictConfig, model: nn.Module):
+        super().__init__(cfg.train.eval_period, self._test)
+        self.cfg, self.model, self.latest = cfg, model, {}
+
+    def _test(self) -> dict[str, Any]:
+        self.latest = _test(self.cfg, self.model)
+        return self.latest
+
+
 def _hooks(
-    cfg: DictConfig, model: nn.Module, states: ProcessStates, checkpointer: SafeCheckpointer
+    cfg: DictConfig, test: _LastTest, states: ProcessStates, checkpointer: SafeCheckpointer
 ) -> list[hooks.HookBase | None]:
     is_main = comm.is_main_process()
     writers = default_writers(cfg.train.output_dir, cfg.train.max_iter) if is_main else []
@@ -148,7 +172,8 @@ def _hooks(
         hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
         states,
         hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if is_main else None,
-        hooks.EvalHook(cfg.train.eval_period, lambda: _test(cfg, model)),
+        test,
+        _best(cfg, test.model) if is_main else None,
         hooks.PeriodicWriter(
             show_statistics(writers, cfg.train.max_iter), period=cfg.train.log_period
         )
@@ -157,11 +182,22 @@ def _hooks(
     ]
 
 
+def _best(cfg: DictConfig, model: nn.Module) -> BestCheckpoint | None:
+    """What writes model_best.pth, if there is an evaluation on the way."""
+    if not cfg.train.eval_period or "evaluator" not in cfg.dataloader:
+        return None
+    metric = cfg.train.get("best_metric", BEST_METRIC)
+    return BestCheckpoint(cfg.train.eval_period, StudentWriter(model, cfg.train.output_dir), metric)
+
+
 def _test(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
     if "evaluator" not in cfg.dataloader:
         return {}
     with preserved_random_state():
-        loader, evaluator = instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
+        loader = instantiate(cfg.dataloader.test)
+        evaluator = CountedEvaluators(instantiate(cfg.dataloader.evaluator))
         results = inference_on_dataset(model, loader, evaluator)
+        if comm.is_main_process() and evaluator.num_detections == 0:
+            warn_of_no_detections("dataloader.test", model, next(iter(loader)))
     print_csv_format(results)
     return results

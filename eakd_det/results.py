@@ -16,19 +16,30 @@ def write_result(cfg: CfgNode, results: dict[str, Any]) -> None:
     """Write AP, AP50 and AP75 of boxes on the first of DATASETS.TEST, in percent.
 
     Beside them stands "teacher_AP", where the teacher's own run has left one, else null. Where no
-    boxes were evaluated nothing is written.
+    boxes were evaluated nothing is written, nor a figure that an evaluator does not give.
 
     Args:
         cfg: of the run.
         results: of its evaluation, as Detectron2 gives them.
     """
     of_first = results if "bbox" in results else results.get(cfg.DATASETS.TEST[0], {})
-    boxes = of_first.get("bbox")
+    write_boxes(cfg.OUTPUT_DIR, of_first, teacher=cfg.TEACHER.WEIGHTS)
+
+
+def write_boxes(output_dir: str, results: dict[str, Any], *, teacher: str) -> None:
+    """`write_result` of a single test set.
+
+    Args:
+        output_dir: of the run.
+        results: task -> metric -> value.
+        teacher: its weights; empty if the run has none.
+    """
+    boxes = results.get("bbox")
     if boxes is None:
         return
-    result = {name: boxes[name] for name in METRICS}
-    result["teacher_AP"] = known_ap(cfg.TEACHER.WEIGHTS)
-    with write_atomically(os.path.join(cfg.OUTPUT_DIR, NAME)) as f:
+    result = {name: boxes[name] for name in METRICS if name in boxes}
+    result["teacher_AP"] = known_ap(teacher)
+    with write_atomically(os.path.join(output_dir, NAME)) as f:
         json.dump(result, f, indent=2)
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data.common import AspectRatioGroupedDataset, ToIterableDataset
+from detectron2.data.common import AspectRatioGroupedDataset, MapDataset, ToIterableDataset
 from detectron2.engine import HookBase
 from detectron2.modeling import RetinaNet
 from detectron2.utils import comm
 from torch import nn
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from .errors import UserError
 
@@ -154,15 +154,19 @@ class ProcessStates(RandomStates):
         }
 
 
-def _samples(loader: Iterable) -> Dataset:
-    """What a training loader of Detectron2 batches: images, in the order of a sampler if it can."""
+def _samples(loader: Iterable) -> ToIterableDataset | None:
+    """What a training loader of Detectron2 batches: images, in the order of a sampler.
+
+    None of a stream, and of a loader that is not Detectron2's.
+    """
     inner = loader.dataset if isinstance(loader, AspectRatioGroupedDataset) else loader
-    return inner.dataset
+    is_known = isinstance(inner, DataLoader) and isinstance(inner.dataset, ToIterableDataset)
+    return inner.dataset if is_known else None
 
 
-def _seed(samples: Dataset) -> int | None:
+def _seed(samples: ToIterableDataset | None) -> int | None:
     """What the sampler shuffles by; None where there is no sampler, or no such seed."""
-    return vars(samples.sampler).get("_seed") if isinstance(samples, ToIterableDataset) else None
+    return None if samples is None else vars(samples.sampler).get("_seed")
 
 
 def skip_batches(loader: Iterable, num_batches: int, *, seed: int | None = None) -> None:
@@ -180,9 +184,10 @@ def skip_batches(loader: Iterable, num_batches: int, *, seed: int | None = None)
         UserError: images are grouped by aspect ratio, and the dataset does not give their sizes.
     """
     samples, is_grouped = _samples(loader), isinstance(loader, AspectRatioGroupedDataset)
-    if not isinstance(samples, ToIterableDataset):
+    if samples is None:
         logging.getLogger(__name__).warning(
-            "--resume: the training data are a stream, which starts over from its beginning."
+            "--resume: the training data are a stream, or come from a loader that is not "
+            "Detectron2's: they start over from their beginning."
         )
         return
     if seed is not None:
@@ -202,13 +207,15 @@ def _replay(samples: ToIterableDataset, batch_size: int, num_batches: int) -> tu
     """Number of samples that grouping by aspect ratio takes for the batches, and those it keeps."""
     is_wide: dict[int, bool] = {}
     waiting = {True: [], False: []}
+    images = samples.dataset
+    records = images._dataset if isinstance(images, MapDataset) else images
     consumed = 0
     indices = iter(samples.sampler)
     while num_batches:
         index = next(indices)
         consumed += 1
         if index not in is_wide:
-            record = samples.dataset._dataset[index]
+            record = records[index]
             if not {"width", "height"} <= record.keys():
                 raise UserError(
                     f"--resume: the record of {record.get('file_name')} has no width and height, "

@@ -97,7 +97,6 @@ def test_without_the_faster_engine(masks, tmp_path, monkeypatch):
     reference = COCOEvaluator(masks, output_dir=str(tmp_path), use_fast_impl=False)
     numbers, _ = _numbers(slow, dicts)
     np.testing.assert_allclose(numbers, _numbers(reference, dicts)[0], rtol=0, atol=1e-12)
-    assert slow.num_detections > 0
 
 
 IDS = {

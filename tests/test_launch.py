@@ -1,13 +1,21 @@
 import argparse
 import json
+import os
+import runpy
+import socket
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from detectron2.engine import TrainerBase
+from detectron2.utils import comm
+from torch import distributed
 
 from eakd_det import launch
 from eakd_det.errors import UserError
+
+ROOT = Path(__file__).parent.parent
 
 STAND_IN = """
 import json, os
@@ -20,6 +28,89 @@ def init(**options):
 @pytest.fixture
 def arguments():
     return argparse.Namespace(config_file="", wandb="project", eval_only=False, resume=False)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+@pytest.mark.parametrize(("device", "hidden"), [("cpu", True), ("cuda", False)])
+def test_processes_on_the_cpu_see_no_gpu(monkeypatch, two_gpus, device, hidden):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    seen = []
+    note = lambda *_, **__: seen.append(os.environ["CUDA_VISIBLE_DEVICES"])  # noqa: E731
+    monkeypatch.setattr(launch, "launch_processes", note)
+    args = argparse.Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto")
+    launch.launch(print, args, lambda args: device)
+    assert seen == ["" if hidden else "0,1"]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
+
+
+@pytest.fixture
+def torchrun(monkeypatch, tmp_path):
+    """The environment of a process of torchrun, the only one."""
+    numbers = {"LOCAL_RANK": 0, "RANK": 0, "LOCAL_WORLD_SIZE": 1, "WORLD_SIZE": 1}
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        numbers["MASTER_PORT"] = free.getsockname()[1]
+    for name, value in {**numbers, "MASTER_ADDR": "localhost"}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(comm, "_LOCAL_PROCESS_GROUP", None)
+    yield
+    comm.create_local_process_group.cache_clear()
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def test_torchrun_on_the_cpu_of_a_machine_with_gpus(monkeypatch, two_gpus, torchrun):
+    monkeypatch.setattr(torch.cuda, "set_device", lambda rank: pytest.fail("a GPU is taken"))
+    seen = []
+    launch.launch(lambda args: seen.append(distributed.get_backend()), None, lambda args: "cpu")
+    assert seen == ["gloo"]
+
+
+def test_torchrun_on_gpus(monkeypatch, two_gpus, torchrun):
+    seen = []
+    monkeypatch.setattr(torch.cuda, "set_device", seen.append)
+    init = distributed.init_process_group
+
+    def note_backend(backend, **options):
+        seen.append(backend)
+        init("gloo", **options)  # there is no GPU here
+
+    monkeypatch.setattr(launch.distributed, "init_process_group", note_backend)
+    launch.launch(lambda args: None, None, lambda args: "cuda")
+    assert seen == ["nccl", 0]
+
+
+def test_too_few_gpus_are_told(two_gpus):
+    args = argparse.Namespace(num_gpus=4, num_machines=1, machine_rank=0, dist_url="auto")
+    with pytest.raises(SystemExit, match="error: 4 processes take a GPU each and this machine has"):
+        launch.launch(print, args, lambda args: "cuda")
+
+
+def test_the_device_is_that_of_the_config(cli_cfg, tmp_path, two_gpus):
+    """Of a YAML and of a Python config, and of what the command line says."""
+    path = tmp_path / "run.yaml"
+    path.write_text(cli_cfg.dump())
+    lazy = ROOT / "configs" / "COCO-Detection" / "lazy" / "student_r18.py"
+    digits = ROOT / "configs" / "Digits" / "KD.yaml"
+    detectors, classifiers = (
+        runpy.run_path(str(ROOT / "tools" / name))["device_of"]
+        for name in ("train_net.py", "train_classifier.py")
+    )
+    for device_of, config, options, device in [
+        (detectors, path, [], "cpu"),
+        (detectors, path, ["MODEL.DEVICE", "cuda"], "cuda"),
+        (detectors, lazy, ["train.device=cpu"], "cpu"),
+        (detectors, lazy, [], "cuda"),
+        (classifiers, digits, ["MODEL.DEVICE", "cpu"], "cpu"),
+        (classifiers, digits, [], "cuda"),
+    ]:
+        args = argparse.Namespace(config_file=str(config), opts=options)
+        assert device_of(args) == device
 
 
 def test_wandb_gets_what_tensorboard_gets(stock_cfg, arguments, tmp_path, monkeypatch):

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -120,7 +121,8 @@ dataloader.train.total_batch_size = 2
 dataloader.train.num_workers = dataloader.test.num_workers = 0
 train.init_checkpoint = ""
 train.output_dir = {str(tmp_path / "lazy")!r}
-train.max_iter = 2
+train.max_iter = train.eval_period = 2
+model.roi_heads.box_predictor.test_score_thresh = 0.0  # an untrained student is sure of nothing
 """
     path = tmp_path / "lazy.py"
     path.write_text(config)
@@ -134,7 +136,12 @@ train.max_iter = 2
     saved = torch.load(tmp_path / "lazy" / "model_final.pth", weights_only=True)
     assert "helpers" in saved
     assert not [key for key in saved["model"] if key.startswith("helpers")]
-    code, out, err = call("--resume", "train.max_iter=4")
+    result = json.loads((tmp_path / "lazy" / "result.json").read_text())
+    assert result.keys() == {"AP", "AP50", "AP75", "teacher_AP"}
+    best = torch.load(tmp_path / "lazy" / "model_best.pth", weights_only=True)
+    assert best["model"].keys() == saved["model"].keys()
+    assert best["metric"] == result["AP"]
+    code, out, err = call("--resume", "train.max_iter=4", "train.eval_period=0")
     assert code == 0, out + err
     assert "Starting training from iteration 2" in out
     code, out, err = call("--resume", "--eval-only")

@@ -25,3 +25,10 @@ def test_the_first_test_set_counts_and_a_teacher_is_known_by_its_last_weights(
     cfg.TEACHER.WEIGHTS = str(tmp_path / "model_final.pth")
     write_result(cfg, boxes(20.0) if len(names) == 1 else several)
     assert json.loads((tmp_path / "result.json").read_text())["teacher_AP"] == 30.0
+
+
+def test_an_evaluator_may_give_fewer_figures(distill_cfg, tmp_path):
+    distill_cfg.OUTPUT_DIR = str(tmp_path)
+    write_result(distill_cfg, {"bbox": {"AP": 12.0, "recall": 40.0}})
+    written = json.loads((tmp_path / "result.json").read_text())
+    assert written == {"AP": 12.0, "teacher_AP": None}

@@ -42,10 +42,10 @@ DICTS = [
 ]
 
 
-def _loader(grouped, workers=0, seed=3):
+def _loader(grouped, workers=0, seed=3, images=DICTS, mapper=dict):
     return build_detection_train_loader(
-        DICTS,
-        mapper=dict,
+        images,
+        mapper=mapper,
         sampler=TrainingSampler(len(DICTS), seed=seed),
         total_batch_size=4,
         aspect_ratio_grouping=grouped,
@@ -131,6 +131,23 @@ def test_a_stream_starts_over(caplog):
     skip_batches(loader, 3)
     assert "the training data are a stream" in caplog.text
     assert next(iter(loader)).tolist() == [0, 1]
+
+
+class _Images(torch.utils.data.Dataset):
+    """A dataset of the user's that maps its images itself."""
+
+    def __len__(self):
+        return len(DICTS)
+
+    def __getitem__(self, index):
+        return dict(DICTS[index])
+
+
+def test_skipped_batches_of_a_dataset_without_a_mapper():
+    expected = _ids(_loader(True), 5, 8)
+    loader = _loader(True, images=_Images(), mapper=None)
+    skip_batches(loader, 5)
+    assert _ids(loader, 0, 3) == expected
 
 
 class _Stream(torch.utils.data.IterableDataset):

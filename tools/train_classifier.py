@@ -46,6 +46,10 @@ def fit(cfg, args):
     return ClassifierTrainer(cfg).fit(resume=args.resume)
 
 
+def device_of(args):
+    return load_config(args.config_file, args.opts).MODEL.DEVICE
+
+
 def main(args):
     cfg = load_config(args.config_file, args.opts)
     use_available_device(cfg)
@@ -73,4 +77,4 @@ def describe(result):
 
 
 if __name__ == "__main__":
-    launch(main, parse_arguments())
+    launch(main, parse_arguments(), device_of)

@@ -28,7 +28,7 @@ from eakd_det.engine import DistillTrainer, evaluate, evaluate_teacher
 from eakd_det.errors import UserError
 from eakd_det.evaluation import compare_results
 from eakd_det.launch import launch, set_up
-from eakd_det.lazy import run_lazy
+from eakd_det.lazy import load_lazy_config, run_lazy
 
 
 def parse_arguments():
@@ -76,6 +76,12 @@ def refuse_what_python_configs_lack(args):
         )
 
 
+def device_of(args):
+    if args.config_file.endswith(".py"):
+        return load_lazy_config(args.config_file, args.opts).train.device
+    return load_config(args.config_file, args.opts).MODEL.DEVICE
+
+
 def main(args):
     if args.config_file.endswith(".py"):
         refuse_what_python_configs_lack(args)
@@ -116,4 +122,4 @@ def main(args):
 
 if __name__ == "__main__":
     arguments = parse_arguments()
-    launch(main, arguments)
+    launch(main, arguments, device_of)
