@@ -23,7 +23,7 @@ from eakd_det.errors import UserError
 from eakd_det.evaluation import BestCheckpoint
 from eakd_det.method_settings import method_settings
 from eakd_det.precision import precision
-from eakd_det.resume import RandomStates, Stopwatch
+from eakd_det.resume import OptimizerSettings, RandomStates, Stopwatch
 from eakd_det.run_record import record_parameters
 from eakd_det.statistics import LOG_PERIOD, show_statistics
 from eakd_det.step import DistillStep, log_step
@@ -207,12 +207,14 @@ class ClassifierTrainer(DistillStep):
         cfg, is_main = self.cfg, comm.is_main_process()
         max_iter = cfg.SOLVER.EPOCHS * self.steps_per_epoch
         save_period = cfg.SOLVER.CHECKPOINT_PERIOD * self.steps_per_epoch
+        scheduler = self._build_scheduler()
         log_period = min(LOG_PERIOD, self.steps_per_epoch)  # or tests would be overwritten unread
         writers = default_writers(cfg.OUTPUT_DIR, max_iter) if is_main else []
         return [
             hooks.IterationTimer(),
             stopwatch,
-            hooks.LRScheduler(scheduler=self._build_scheduler()),
+            OptimizerSettings(self.optimizer, scheduler),
+            hooks.LRScheduler(scheduler=scheduler),
             AverageBuffers(self.distilled, self.steps_per_epoch),
             RandomStates(save_period),
             self._build_saver(save_period) if is_main else None,

@@ -24,7 +24,7 @@ from .errors import UserError
 from .evaluation import BestCheckpoint, Evaluator, explain_no_detections
 from .precision import precision
 from .results import write_result
-from .resume import ProcessStates, preserved_random_state
+from .resume import OptimizerSettings, ProcessStates, preserved_random_state
 from .roi_pooling import pool_as_configured
 from .run_record import record_parameters
 from .statistics import show_statistics
@@ -91,6 +91,7 @@ class DistillTrainer(DefaultTrainer):
         student, loader = self.checkpointer.model, self._trainer.data_loader
         states = ProcessStates(student, loader, solver.ACCUMULATE, solver.CHECKPOINT_PERIOD)
         ours.insert(savers[0], states)
+        ours.insert(0, OptimizerSettings(self._trainer.optimizer, self.scheduler))
         if comm.is_main_process() and test.EVAL_PERIOD and names:
             metric = test.BEST_METRIC if len(names) == 1 else f"{names[0]}/{test.BEST_METRIC}"
             writer = StudentWriter(self.model, self.cfg.OUTPUT_DIR)

@@ -22,7 +22,7 @@ from .errors import UserError
 from .launch import set_up
 from .losses import entropy_weight
 from .precision import precision
-from .resume import ProcessStates, preserved_random_state
+from .resume import OptimizerSettings, ProcessStates, preserved_random_state
 from .run_record import record_parameters
 from .statistics import show_statistics
 from .step import DistillStep, log_step
@@ -127,6 +127,7 @@ def run_lazy(args: argparse.Namespace) -> None:
         model, cfg.train.output_dir, trainer=trainer, **helper_modules(student)
     )
     states = ProcessStates(student, loader, accumulate, cfg.train.checkpointer.period)
+    trainer.register_hooks([OptimizerSettings(optimizer)])
     trainer.register_hooks(_hooks(cfg, model, states, checkpointer))
     record_parameters(cfg.train.output_dir, student)
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)

@@ -13,8 +13,11 @@ import torch
 from detectron2.data.common import AspectRatioGroupedDataset, ToIterableDataset
 from detectron2.engine import HookBase
 from detectron2.modeling import RetinaNet
+from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset, Sampler
 
 from .errors import UserError
@@ -93,6 +96,55 @@ class RandomStates(HookBase):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.loaded = state["processes"]
+
+
+class OptimizerSettings(HookBase):
+    """Lets the config's learning rate and optimizer settings count in a resumed run.
+
+    Detectron2 takes those of the checkpoint; of it only the momenta count here. What has changed is
+    logged. The hook comes before LRScheduler.
+    """
+
+    def __init__(self, optimizer: Optimizer, scheduler: LRScheduler | None = None):
+        """
+        Args:
+            optimizer: as configured; no checkpoint has been loaded into it.
+            scheduler: of the learning rate; None if it is yet to be made for the optimizer.
+        """
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.configured = [_settings(group) for group in optimizer.param_groups]
+
+    def before_train(self) -> None:
+        if not 0 < self.trainer.start_iter < self.trainer.max_iter:
+            return
+        groups, changes = self.optimizer.param_groups, []
+        for group, configured in zip(groups, self.configured, strict=True):
+            for key, value in configured.items():
+                if key in group and group[key] != value:
+                    name = "BASE_LR" if key == "initial_lr" else key.upper()
+                    changes.append(f"{name} {group[key]} -> {value}")
+            if not isinstance(self.scheduler, LRMultiplier):
+                old = group.get("initial_lr", configured["initial_lr"])
+                group["lr"] *= configured["initial_lr"] / old
+            group.update(configured)
+        if self.scheduler is not None:
+            self.scheduler.base_lrs = [configured["initial_lr"] for configured in self.configured]
+        if isinstance(self.scheduler, LRMultiplier):
+            for group, rate in zip(groups, self.scheduler.get_lr(), strict=True):
+                group["lr"] = rate
+        log_changes(changes, self.trainer.start_iter, logging.getLogger(__name__))
+
+
+def _settings(group: dict[str, Any]) -> dict[str, Any]:
+    settings = {"initial_lr": group["lr"], **group}  # which it has if a scheduler was made for it
+    return {key: value for key, value in settings.items() if key not in ("params", "lr")}
+
+
+def log_changes(changes: list[str], iteration: int, logger: logging.Logger) -> None:
+    """Say which settings differ from the checkpoint's, each once."""
+    if changes:
+        text = ", ".join(dict.fromkeys(changes))
+        logger.info(f"--resume: {text} from iteration {iteration} on")
 
 
 class Stopwatch(HookBase):

@@ -25,6 +25,7 @@ from .instructions import path_of
 from .liger import is_available, liger_loss
 from .models import build_student, load_model, load_tokenizer, num_positions
 from .prompts import PROMPTS
+from .stopping import OptimizerSettings
 from .trainer import DistillationTrainer
 from .vocabulary import common_width, pad_id, train_tokenizer
 
@@ -81,6 +82,7 @@ def fit(cfg: CfgNode, resume: bool = False) -> dict[str, float]:
     trainer = build_trainer(cfg, args, tokenizer, examples, held_out)
     if args.process_index == 0:
         logger.info("Training %s on %s", cfg.OUTPUT_DIR, args.device)
+    trainer.add_callback(OptimizerSettings())
     start = time.perf_counter()
     result = trainer.train(resume_from_checkpoint=checkpoint).metrics
     result["seconds"] = time.perf_counter() - start

@@ -134,9 +134,12 @@ train.max_iter = 2
     saved = torch.load(tmp_path / "lazy" / "model_final.pth", weights_only=True)
     assert "helpers" in saved
     assert not [key for key in saved["model"] if key.startswith("helpers")]
-    code, out, err = call("--resume", "train.max_iter=4")
+    code, out, err = call("--resume", "train.max_iter=4", "optimizer.lr=0.004")
     assert code == 0, out + err
     assert "Starting training from iteration 2" in out
+    assert "--resume: BASE_LR 0.01 -> 0.004 from iteration 2 on" in out
+    saved = torch.load(tmp_path / "lazy" / "model_final.pth", weights_only=True)
+    assert saved["trainer"]["optimizer"]["param_groups"][0]["initial_lr"] == 0.004
     code, out, err = call("--resume", "--eval-only")
     assert code == 0, out + err
     assert "copypaste: AP,AP50,AP75" in out

@@ -1,4 +1,5 @@
 import itertools
+import logging
 import random
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 import torch
 from detectron2.data import build_detection_train_loader
 from detectron2.data.samplers import TrainingSampler
+from detectron2.engine import HookBase
 
 from eakd_det.engine import DistillTrainer
 from eakd_det.errors import UserError
@@ -70,7 +72,15 @@ def test_skipped_batches(grouped, workers, skipped):
     assert _draw() == before, "the run's own random numbers are where they were"
 
 
-def _train(cfg, output_dir, stops, *, resume=False):
+@pytest.fixture
+def log(caplog, monkeypatch):
+    """caplog with this package's messages, also after a test that has set up its logging."""
+    monkeypatch.setattr(logging.getLogger("eakd_det"), "propagate", True)
+    caplog.set_level(logging.INFO, "eakd_det")
+    return caplog
+
+
+def _train(cfg, output_dir, stops, *, resume=False, hook=None):
     """Train to each of the iterations, in a new trainer each; the last one's student."""
     cfg.OUTPUT_DIR = str(output_dir)
     output_dir.mkdir(exist_ok=True)
@@ -82,6 +92,7 @@ def _train(cfg, output_dir, stops, *, resume=False):
         trainer = DistillTrainer(cfg)
         trainer.resume_or_load(resume=resume)
         trainer.max_iter = stop
+        trainer.register_hooks([hook])
         trainer.train()
         resume = True
     return trainer
@@ -109,6 +120,39 @@ def test_resumed_run_equals_a_straight_one(run_cfg, tmp_path, half, amp):
         torch.testing.assert_close(
             *(t._trainer.state_dict()[name] for t in (straight, resumed)), rtol=0, atol=0
         )
+
+
+class _Rates(HookBase):
+    """Learning rate of each iteration."""
+
+    def before_train(self):
+        self.rates = []
+
+    def before_step(self):
+        self.rates.append(self.trainer._trainer.optimizer.param_groups[0]["lr"])
+
+
+def test_the_optimizer_s_settings_of_a_resumed_run_are_its_config_s(run_cfg, tmp_path, log):
+    cfg = run_cfg
+    cfg.DATASETS.TEST, cfg.SOLVER.CHECKPOINT_PERIOD = (), 2
+    cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.BASE_LR = 0, 0.01
+    _train(cfg, tmp_path / "run", [2])
+    _train(cfg, tmp_path / "run", [3], resume=True)
+    assert "->" not in log.text
+    cfg.SOLVER.BASE_LR, cfg.SOLVER.WEIGHT_DECAY, cfg.SOLVER.MOMENTUM = 0.004, 0.001, 0.8
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS = 6, (4,)
+    watch = _Rates()
+    trainer = _train(cfg, tmp_path / "run", [6], resume=True, hook=watch)
+    assert watch.rates == pytest.approx([0.004, 0.0004, 0.0004])
+    group = trainer._trainer.optimizer.param_groups[0]
+    assert (group["weight_decay"], group["momentum"]) == (0.001, 0.8)
+    [line] = [r.getMessage() for r in log.records if "->" in r.getMessage()]
+    words = line.removeprefix("--resume: ").removesuffix(" from iteration 3 on").split(", ")
+    assert sorted(words) == [
+        "BASE_LR 0.01 -> 0.004",
+        "MOMENTUM 0.9 -> 0.8",
+        "WEIGHT_DECAY 0.0001 -> 0.001",
+    ]
 
 
 def test_the_seed_of_the_data_outlives_every_resume(run_cfg, tmp_path):

@@ -65,6 +65,16 @@ def test_a_resumed_run_equals_a_straight_one_bit_for_bit(cfg, tmp_path, methods,
     assert all(straight.result[key] == resumed.result[key] for key in same)
 
 
+def test_a_resumed_run_has_the_settings_of_its_config(cfg, tmp_path):
+    fit(cfg, tmp_path / "run", stop=5)
+    cfg.SOLVER.BASE_LR, cfg.SOLVER.MOMENTUM, cfg.SOLVER.WEIGHT_DECAY = 0.02, 0.5, 1e-3
+    group = fit(cfg, tmp_path / "run", resume=True).optimizer.param_groups[0]
+    given = [group[key] for key in ("initial_lr", "momentum", "weight_decay")]
+    assert given == [0.02, 0.5, 1e-3]
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.json").open()]
+    assert [row["lr"] for row in rows if "lr" in row][-1] == pytest.approx(0.002)
+
+
 def test_what_a_run_leaves(cfg, tmp_path):
     cfg.DISTILL.METHODS = ("CTKD",)
     trainer = fit(cfg, tmp_path / "run")

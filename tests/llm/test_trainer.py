@@ -185,6 +185,24 @@ def test_resume_equals_one_run(cfg):
     assert_same(gradients(cfg.OUTPUT_DIR, start_of(cfg)), whole, 1e-6)
 
 
+def test_a_resumed_run_has_the_settings_of_its_config(cfg, caplog):
+    cfg.TRAINING.LEARNING_RATE, cfg.TRAINING.OPTIM = 1e-2, "adamw_torch"
+    cfg.TRAINING.LR_SCHEDULER_TYPE = "linear"
+    cfg.TRAINING.SAVE_STRATEGY, cfg.TRAINING.SAVE_STEPS = "steps", 2
+    cfg.TRAINING.MAX_STEPS = 2
+    fit(cfg)
+    cfg.TRAINING.MAX_STEPS = 4
+    cfg.TRAINING.LEARNING_RATE, cfg.TRAINING.WEIGHT_DECAY = 4e-3, 0.1
+    caplog.set_level("INFO", "llm")
+    fit(cfg, resume=True)
+    changes = "LEARNING_RATE 0.01 -> 0.004, WEIGHT_DECAY 0.0 -> 0.1 from iteration 2 on"
+    assert f"--resume: {changes}" in caplog.text
+    state = torch.load(Path(cfg.OUTPUT_DIR) / "checkpoint-4" / "optimizer.pt", weights_only=True)
+    decay, other = state["param_groups"]
+    assert [g["initial_lr"] for g in (decay, other)] == [4e-3, 4e-3]
+    assert (decay["weight_decay"], other["weight_decay"]) == (0.1, 0.0)
+
+
 def test_teacher_stays_out_of_the_checkpoint(cfg, teacher_path):
     before = AutoModelForCausalLM.from_pretrained(teacher_path).state_dict()
     fit(cfg)
