@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from detectron2.config import CfgNode
@@ -19,6 +20,7 @@ from torch import distributed
 from torch.multiprocessing import ProcessExitedException
 
 from .errors import UserError
+from .preemption import signals_for_children
 from .run_record import record_start
 
 OURS = ("eakd_det", "classification")  # packages that log
@@ -36,7 +38,8 @@ def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespac
             _join_torchrun()
             _guarded(main, args)
             distributed.destroy_process_group()
-        else:
+            return
+        with signals_for_children() if args.num_gpus * args.num_machines > 1 else nullcontext():
             launch_processes(
                 _guarded,
                 args.num_gpus,

@@ -22,6 +22,7 @@ from .errors import UserError
 from .launch import set_up
 from .losses import entropy_weight
 from .precision import precision
+from .preemption import Preemption
 from .resume import OptimizerSettings, ProcessStates, preserved_random_state
 from .run_record import record_parameters
 from .statistics import show_statistics
@@ -149,6 +150,7 @@ def _hooks(
         hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
         states,
         hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if is_main else None,
+        Preemption(states, checkpointer),
         hooks.EvalHook(cfg.train.eval_period, lambda: _test(cfg, model)),
         hooks.PeriodicWriter(
             show_statistics(writers, cfg.train.max_iter), period=cfg.train.log_period

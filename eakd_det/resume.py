@@ -59,23 +59,33 @@ class RandomStates(HookBase):
     They are kept with each checkpoint. The hook comes before the one that saves.
     """
 
-    def __init__(self, period: int):
+    def __init__(self, period: int, model: nn.Module | None = None):
         """
         Args:
             period: of the checkpoints, in iterations.
+            model: the buffers of which each process keeps its own, if there are several.
         """
         self.period = period
+        self.model = model
         self.saved = self.loaded = None
 
     def after_step(self) -> None:
         next_iter = self.trainer.iter + 1
         if next_iter % self.period == 0 or next_iter >= self.trainer.max_iter:
-            self.saved = comm.gather(self._state())
+            self.gather()
+
+    def gather(self) -> None:
+        """Take the states as they are, for the next checkpoint; called in every process."""
+        self.saved = comm.gather(self._state())
 
     def before_train(self) -> None:
         state = self._own_state()
-        if state is not None:
-            set_random_state(state["random"])
+        if state is None:
+            return
+        if state.get("buffers"):  # as of this process, where the student's are those of the first
+            for buffer, value in zip(self.model.buffers(), state["buffers"], strict=True):
+                buffer.copy_(value)
+        set_random_state(state["random"])
 
     def _own_state(self) -> dict[str, Any] | None:
         if self.loaded is None:
@@ -89,7 +99,8 @@ class RandomStates(HookBase):
         return self.loaded[comm.get_rank()]
 
     def _state(self) -> dict[str, Any]:
-        return {"random": random_state()}
+        buffers = self.model.buffers() if self.model and comm.get_world_size() > 1 else ()
+        return {"random": random_state(), "buffers": [buffer.cpu() for buffer in buffers]}
 
     def state_dict(self) -> dict[str, Any]:
         return {"processes": self.saved} if self.saved else {}

@@ -1,15 +1,44 @@
-"""Resume of transformers' Trainer, by the rules of the other families."""
+"""Interruption and resume of transformers' Trainer, by the rules of the other families."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from eakd_det.preemption import Notice, leave
 from eakd_det.resume import log_changes
 
 logger = logging.getLogger(__name__)
+
+
+class Preemption(TrainerCallback):
+    """Ends a run that is told to stop: a checkpoint, then SystemExit(128 + signal) everywhere."""
+
+    def __init__(self, notice: Notice):
+        """
+        Args:
+            notice: it listens.
+        """
+        self.notice = notice
+        self.number = 0
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.number = self.notice.agreed()
+        if self.number and state.global_step < state.max_steps:
+            control.should_save, control.should_evaluate = True, False
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.number and state.global_step < state.max_steps:
+            leave(self.number, state.global_step, logger)
 
 
 class OptimizerSettings(TrainerCallback):
@@ -51,3 +80,14 @@ class OptimizerSettings(TrainerCallback):
         lr_scheduler.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
         if state.is_world_process_zero:
             log_changes(changes, state.global_step, logger)
+
+
+def newest_checkpoint(folder: str) -> str | None:
+    """The newest one that is complete, or None where the run has not come to its first.
+
+    Trainer writes the file of its own state last.
+    """
+    states = Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{TRAINER_STATE_NAME}")
+    folders = [path.parent for path in states if path.parent.name.rpartition("-")[2].isdigit()]
+    newest = max(folders, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return None if newest is None else str(newest)

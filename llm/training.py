@@ -13,10 +13,10 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from eakd_det.checkpoint import write_atomically
 from eakd_det.errors import UserError
+from eakd_det.preemption import leave, listening
 
 from .config import load_config, training_arguments
 from .data import Instruction, PadRight, encode, read_instructions
@@ -25,7 +25,7 @@ from .instructions import path_of
 from .liger import is_available, liger_loss
 from .models import build_student, load_model, load_tokenizer, num_positions
 from .prompts import PROMPTS
-from .stopping import OptimizerSettings
+from .stopping import OptimizerSettings, Preemption, newest_checkpoint
 from .trainer import DistillationTrainer
 from .vocabulary import common_width, pad_id, train_tokenizer
 
@@ -73,18 +73,22 @@ def fit(cfg: CfgNode, resume: bool = False) -> dict[str, float]:
 
     Raises:
         UserError: the config, the data or the networks do not fit.
+        SystemExit: the run was told to stop; see `Preemption`.
     """
     args = training_arguments(cfg)
     set_seed(args.seed)
     examples, held_out = _read_data(cfg, args)
     tokenizer = build_tokenizer(cfg, examples)
-    checkpoint = _last_checkpoint(cfg.OUTPUT_DIR) if resume else None
+    checkpoint = newest_checkpoint(cfg.OUTPUT_DIR) if resume else None
     trainer = build_trainer(cfg, args, tokenizer, examples, held_out)
     if args.process_index == 0:
         logger.info("Training %s on %s", cfg.OUTPUT_DIR, args.device)
-    trainer.add_callback(OptimizerSettings())
     start = time.perf_counter()
-    result = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    with listening() as notice:
+        trainer.add_callback(OptimizerSettings())
+        trainer.add_callback(Preemption(notice))
+        result = trainer.train(resume_from_checkpoint=checkpoint).metrics
+        number = notice.agreed_at_last()
     result["seconds"] = time.perf_counter() - start
     trainer.save_model(cfg.OUTPUT_DIR)
     if trainer.is_world_process_zero():
@@ -93,6 +97,8 @@ def fit(cfg: CfgNode, resume: bool = False) -> dict[str, float]:
             file.write(cfg.dump())
         with write_atomically(str(Path(cfg.OUTPUT_DIR) / RESULT)) as file:
             json.dump(result, file, indent=2)
+    if number:
+        leave(number, trainer.state.global_step, logger)
     return result
 
 
@@ -199,8 +205,3 @@ def _common_width(tokenizer: PreTrainedTokenizerBase, teacher_name: str, widths:
     if len(set(widths)) > 1:
         logger.info("Heads of %d and %d words are compared on the first %d.", *widths, width)
     return width
-
-
-def _last_checkpoint(folder: str) -> str | None:
-    """The newest one, or None where the run has not come to its first."""
-    return get_last_checkpoint(folder) if Path(folder).is_dir() else None

@@ -203,6 +203,43 @@ def test_own_data(cli_cfg, call, call_tool, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("way", ["launch", "torchrun"])
+def test_told_to_stop_two_processes_leave_together_and_go_on(cli_cfg, start, call, way):
+    """SIGTERM to the parent alone, or by torchrun to all, loaders' workers too: nothing is lost."""
+    cfg = cli_cfg
+    cfg.DISTILL.METHODS = ("DKD", "REVIEWKD")
+    cfg.SOLVER.MAX_ITER = 30
+    cfg.SOLVER.CHECKPOINT_PERIOD = 1000
+    cfg.DATALOADER.NUM_WORKERS, cfg.INPUT.RANDOM_FLIP = 1, "none"  # workers draw anew
+    arguments, launcher = ["--resume"], WAYS["torchrun"][1]
+    if way == "launch":
+        arguments, launcher = ["--resume", "--num-gpus", "2", *DIST_URL], (sys.executable,)
+    _succeed(call(cfg, *arguments, "OUTPUT_DIR", f"{cfg.OUTPUT_DIR}-straight", launcher=launcher))
+    process = start(cfg, *arguments, launcher=launcher)
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if "Starting training from iteration 0" in line:
+            break
+    time.sleep(random.uniform(1, 4))
+    process.send_signal(signal.SIGTERM)
+    rest, err = process.communicate(timeout=120)
+    out = "".join(said) + rest
+    assert process.returncode == (143 if way == "launch" else 1), out + err  # torchrun has its own
+    assert "Stopped by SIGTERM at iteration" in out, out + err
+    tag = (Path(cfg.OUTPUT_DIR) / "last_checkpoint").read_text()
+    stopped = int(tag.removeprefix("model_").removesuffix(".pth"))
+    assert stopped + 1 < cfg.SOLVER.MAX_ITER
+    out = _succeed(call(cfg, *arguments, launcher=launcher))
+    assert f"Starting training from iteration {stopped + 1}" in out
+    ours, theirs = (
+        torch.load(Path(folder) / "model_final.pth", weights_only=True)["model"]
+        for folder in (cfg.OUTPUT_DIR, f"{cfg.OUTPUT_DIR}-straight")
+    )
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+@pytest.mark.slow
 def test_killed_saves_cost_nothing(cli_cfg, start, call, call_tool, tmp_path):
     """SIGKILL at 20 random moments of a run that saves all the time; each next run resumes it."""
     cfg = cli_cfg

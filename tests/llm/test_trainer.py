@@ -1,6 +1,7 @@
 """DistillationTrainer: one step of plain gradient descent, whose change is the gradient."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,12 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 from torch.testing import assert_close
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, TrainerCallback
 
 from eakd_det.errors import UserError
 from eakd_det.losses import entropy_weight, forward_kl, skewed_forward_kl
+from eakd_det.preemption import SIGNALS
+from llm import training
 from llm.data import PadRight, encode, read_instructions
 from llm.head_states import capture, check_head
 from llm.prompts import short_prompt
@@ -181,6 +184,40 @@ def test_resume_equals_one_run(cfg):
     cfg.TRAINING.MAX_STEPS = 2
     fit(cfg)
     cfg.TRAINING.MAX_STEPS = 3
+    fit(cfg, resume=True)
+    assert_same(gradients(cfg.OUTPUT_DIR, start_of(cfg)), whole, 1e-6)
+
+
+class Told(TrainerCallback):
+    """The run is told to stop in its second step."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_run_that_is_told_to_stop_goes_on(cfg, monkeypatch):
+    """Although it saves nothing on the way; the data of an epoch go on where they were."""
+    cfg.TRAINING.LEARNING_RATE, cfg.TRAINING.OPTIM = 1e-2, "adamw_torch"
+    cfg.TRAINING.PER_DEVICE_TRAIN_BATCH_SIZE = 1
+    whole = step(cfg, TRAINING__MAX_STEPS=3)
+    cfg.TRAINING.MAX_STEPS = 3
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    build = training.build_trainer
+
+    def with_a_signal(*args):
+        trainer = build(*args)
+        trainer.add_callback(Told())
+        return trainer
+
+    with monkeypatch.context() as patched, pytest.raises(SystemExit) as stopped:
+        patched.setattr(training, "build_trainer", with_a_signal)
+        fit(cfg, resume=True)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert not training.has_ended(cfg)
+    (Path(cfg.OUTPUT_DIR) / "checkpoint-9").mkdir()  # of a process that was killed while it saved
     fit(cfg, resume=True)
     assert_same(gradients(cfg.OUTPUT_DIR, start_of(cfg)), whole, 1e-6)
 
