@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, count
 from typing import Any
 
 import torch
@@ -71,7 +71,7 @@ class BestCheckpoint(BestCheckpointer):
         if not os.path.isfile(path):
             return
         if self.trainer.start_iter == 0:  # of another run in the same folder
-            os.remove(path)
+            os.replace(path, _unused(path))
         else:
             saved = load_pth(path)
             self.best_metric, self.best_iter = saved["metric"], saved["iteration"]
@@ -87,6 +87,13 @@ class BestCheckpoint(BestCheckpointer):
         is_better = self.best_metric is None or value > self.best_metric
         if is_better and self._update_best(value, iteration):  # a NaN is no update
             self._checkpointer.save(self._file_prefix, iteration=iteration, metric=value)
+
+
+def _unused(path: str) -> str:
+    """The path with the first number before its ending that no file has."""
+    stem, ending = os.path.splitext(path)
+    candidates = (f"{stem}_earlier{number}{ending}" for number in count(1))
+    return next(candidate for candidate in candidates if not os.path.exists(candidate))
 
 
 def explain_no_detections(model: nn.Module, inputs: list[dict[str, Any]]) -> str:

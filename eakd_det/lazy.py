@@ -21,6 +21,7 @@ from .distillers import DISTILLERS, scalar_defaults
 from .errors import UserError
 from .launch import set_up
 from .losses import entropy_weight
+from .output_dir import TRAINER_FILES
 from .precision import precision
 from .preemption import Preemption
 from .resume import OptimizerSettings, ProcessStates, preserved_random_state
@@ -95,17 +96,38 @@ def run_lazy(args: argparse.Namespace) -> None:
         args: of Detectron2's argument parser.
     """
     cfg = load_lazy_config(args.config_file, args.opts)
-    set_up(cfg, args, cfg.train.output_dir)
-    methods = cfg.model.get("distillation", {}).get("methods", {})
-    if args.eval_only and cfg.model.pop("distillation", None) is not None:
-        cfg.model._target_ = _class(cfg.model._target_).stock
-    model = student = instantiate(cfg.model).to(cfg.train.device)
     if args.eval_only:
-        checkpointer = SafeCheckpointer(model, cfg.train.output_dir)
-        newest = checkpointer.get_checkpoint_file() if args.resume else cfg.train.init_checkpoint
-        load_strictly(model, newest, key="train.init_checkpoint")
-        _test(cfg, model)
+        _evaluate(cfg, args)
         return
+    output_dir = cfg.train.output_dir
+    inputs = [cfg.train.init_checkpoint]
+    if "distillation" in cfg.model:
+        inputs.append(cfg.model.distillation.teacher.weights)
+    options = {"resume": args.resume, "overwrite": args.overwrite, "inputs": inputs}
+    TRAINER_FILES.check(output_dir, **options)
+    comm.synchronize()  # before the first process writes
+    with TRAINER_FILES.starting(output_dir, overwrite=args.overwrite):
+        set_up(cfg, args, output_dir)
+        trainer, checkpointer = _build(cfg)
+        checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
+    start = trainer.iter + 1 if args.resume and checkpointer.has_checkpoint() else 0
+    trainer.train(start, cfg.train.max_iter)
+
+
+def _evaluate(cfg: DictConfig, args: argparse.Namespace) -> None:
+    set_up(cfg, args, cfg.train.output_dir)
+    if cfg.model.pop("distillation", None) is not None:
+        cfg.model._target_ = _class(cfg.model._target_).stock
+    model = instantiate(cfg.model).to(cfg.train.device)
+    checkpointer = SafeCheckpointer(model, cfg.train.output_dir)
+    newest = checkpointer.get_checkpoint_file() if args.resume else cfg.train.init_checkpoint
+    load_strictly(model, newest, key="train.init_checkpoint")
+    _test(cfg, model)
+
+
+def _build(cfg: DictConfig) -> tuple[DistillStep, SafeCheckpointer]:
+    """What trains a Python config, with its hooks, and what saves it."""
+    model = student = instantiate(cfg.model).to(cfg.train.device)
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
     loader = instantiate(cfg.dataloader.train)
@@ -121,19 +143,22 @@ def run_lazy(args: argparse.Namespace) -> None:
         optimizer,
         accumulate=accumulate,
         precision=precision(amp.get("dtype", "float16")) if amp.enabled else None,
-        watched=tuple(f"loss_{name.lower()}" for name in methods),
+        watched=tuple(f"loss_{name.lower()}" for name in _methods(cfg)),
         output_dir=cfg.train.output_dir,
     )
     checkpointer = SafeCheckpointer(
         model, cfg.train.output_dir, trainer=trainer, **helper_modules(student)
     )
     states = ProcessStates(student, loader, accumulate, cfg.train.checkpointer.period)
-    trainer.register_hooks([OptimizerSettings(optimizer)])
-    trainer.register_hooks(_hooks(cfg, model, states, checkpointer))
+    trainer.register_hooks(
+        [OptimizerSettings(optimizer), *_hooks(cfg, model, states, checkpointer)]
+    )
     record_parameters(cfg.train.output_dir, student)
-    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
-    start = trainer.iter + 1 if args.resume and checkpointer.has_checkpoint() else 0
-    trainer.train(start, cfg.train.max_iter)
+    return trainer, checkpointer
+
+
+def _methods(cfg: DictConfig) -> Iterable[str]:
+    return cfg.model.get("distillation", {}).get("methods", {})
 
 
 def _class(target: type | str) -> type:

@@ -16,6 +16,7 @@ from transformers import (
 
 from eakd_det.checkpoint import write_atomically
 from eakd_det.errors import UserError
+from eakd_det.output_dir import OutputFiles
 from eakd_det.preemption import leave, listening
 
 from .config import load_config, training_arguments
@@ -32,6 +33,18 @@ from .vocabulary import common_width, pad_id, train_tokenizer
 logger = logging.getLogger(__name__)
 
 RESULT = "train_result.json"  # the last file that a run writes
+FILES = OutputFiles(
+    results=(
+        *(f"checkpoint-{n * '[0-9]'}" for n in range(1, 10)),
+        *("model.safetensors", "model-*-of-*.safetensors", "pytorch_model.bin", RESULT),
+    ),
+    others=(
+        *("model.safetensors.index.json", "training_args.bin", "rouge.json"),
+        *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"),
+        *("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
+        *("tokenizer.model", "chat_template.jinja", "runs/*/events.out.tfevents.*"),
+    ),
+)
 
 
 def has_ended(cfg: CfgNode) -> bool:
@@ -61,26 +74,30 @@ def needed_runs(cfg: CfgNode) -> dict[str, CfgNode]:
     return {Path(file).stem: load_config(file) for file in files}
 
 
-def fit(cfg: CfgNode, resume: bool = False) -> dict[str, float]:
+def fit(cfg: CfgNode, resume: bool = False, overwrite: bool = False) -> dict[str, float]:
     """Train a student, or without methods a model on the answers alone; stock Trainer does that.
 
     Args:
         resume: go on from the newest checkpoint in OUTPUT_DIR.
+        overwrite: start anew, and remove the run that OUTPUT_DIR holds.
 
     Returns:
         What transformers says of the training; it is also in RESULT beside the model, the tokenizer
         and config.yaml.
 
     Raises:
-        UserError: the config, the data or the networks do not fit.
+        UserError: the config, the data or the networks do not fit, or OUTPUT_DIR holds a run and
+            nothing says what shall become of it.
         SystemExit: the run was told to stop; see `Preemption`.
     """
+    check_folder(cfg, resume, overwrite)
     args = training_arguments(cfg)
     set_seed(args.seed)
-    examples, held_out = _read_data(cfg, args)
-    tokenizer = build_tokenizer(cfg, examples)
-    checkpoint = newest_checkpoint(cfg.OUTPUT_DIR) if resume else None
-    trainer = build_trainer(cfg, args, tokenizer, examples, held_out)
+    with FILES.starting(cfg.OUTPUT_DIR, overwrite=overwrite):
+        examples, held_out = _read_data(cfg, args)
+        tokenizer = build_tokenizer(cfg, examples)
+        checkpoint = newest_checkpoint(cfg.OUTPUT_DIR) if resume else None
+        trainer = build_trainer(cfg, args, tokenizer, examples, held_out)
     if args.process_index == 0:
         logger.info("Training %s on %s", cfg.OUTPUT_DIR, args.device)
     start = time.perf_counter()
@@ -102,19 +119,30 @@ def fit(cfg: CfgNode, resume: bool = False) -> dict[str, float]:
     return result
 
 
-def prepare(cfg: CfgNode, resume: bool = False) -> None:
+def check_folder(cfg: CfgNode, resume: bool, overwrite: bool) -> None:
+    """Refuse to start where OUTPUT_DIR holds a run, unless a flag says what shall become of it."""
+    inputs = [weights_of(node) for node in (cfg.MODEL, cfg.TEACHER)]
+    FILES.check(cfg.OUTPUT_DIR, resume=resume, overwrite=overwrite, inputs=inputs)
+
+
+def prepare(cfg: CfgNode, resume: bool = False, overwrite: bool = False) -> None:
     """Train those of `needed_runs` that have not ended.
+
+    Args:
+        resume, overwrite: as of `fit`.
 
     Raises:
         UserError: as `fit`; also what is wrong with the run itself, as far as that can be told
             before its teacher has been trained for hours.
     """
     missing = [run for run in needed_runs(cfg).values() if not has_ended(run)]
+    for run in (cfg, *missing):
+        check_folder(run, resume, overwrite)
     if missing:
         _read_data(cfg, training_arguments(cfg))
     for run in missing:
-        prepare(run, resume)
-        fit(run, resume)
+        prepare(run, resume, overwrite)
+        fit(run, resume, overwrite)
 
 
 def _read_data(

@@ -284,8 +284,12 @@ def test_the_best_is_remembered(run_cfg, tmp_path):
     assert best.best_metric == 101.0
     kept = torch.load(folder / "model_best.pth", weights_only=True)
     assert kept["metric"] == 101.0
-    _train(run_cfg, folder, [2])
-    assert torch.load(folder / "model_best.pth", weights_only=True)["metric"] < 101.0
+    for number in (1, 2):  # a new run in its folder
+        _train(run_cfg, folder, [2])
+        assert torch.load(folder / "model_best.pth", weights_only=True)["metric"] < 101.0
+        assert (folder / f"model_best_earlier{number}.pth").exists()
+    earlier = torch.load(folder / "model_best_earlier1.pth", weights_only=True)
+    assert earlier["metric"] == 101.0
 
 
 def test_the_best_on_the_first_of_several_datasets(run_cfg, tmp_path):

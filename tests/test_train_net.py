@@ -141,10 +141,13 @@ def test_two_processes_train_resume_and_evaluate(cli_cfg, call):
     resumed = _succeed(call(cfg, *processes, "--resume", "SOLVER.MAX_ITER", "10"))
     assert "Starting training from iteration 3" in resumed
     assert "copypaste: AP,AP50,AP75" in resumed
-    refused = call(cfg, *processes, "SOLVER.REFERENCE_WORLD_SIZE", "0", "SOLVER.IMS_PER_BATCH", "3")
+    wrong = ["SOLVER.REFERENCE_WORLD_SIZE", "0", "SOLVER.IMS_PER_BATCH", "3"]
+    refused = call(cfg, *processes, "--overwrite", *wrong)
     assert refused[0] != 0
     assert "error: SOLVER.IMS_PER_BATCH 3 cannot be shared out evenly" in refused[2]
     assert "Traceback" not in refused[2]
+    assert (Path(cfg.OUTPUT_DIR) / "last_checkpoint").read_text() == "model_final.pth"
+    assert "IMS_PER_BATCH: 3" not in (Path(cfg.OUTPUT_DIR) / "config.yaml").read_text()
 
 
 def test_mistakes_and_the_teachers_ap(cli_cfg, call):
@@ -192,7 +195,7 @@ def test_own_data(cli_cfg, call, call_tool, tmp_path):
     assert code == 1
     assert "error: DATASETS.TRAIN: there is no dataset 'custom_train'" in err
     assert (Path(cfg.OUTPUT_DIR) / "model_final.pth").exists()
-    code, _, err = call(cfg, "--train-json", path)
+    code, _, err = call(cfg, "--overwrite", "--train-json", path)
     assert (code, "error: --train-json and --train-images belong together." in err) == (1, True)
     data = json.loads(Path(path).read_text())
     data["annotations"][1]["bbox"] = [5, 5, -1, 4]

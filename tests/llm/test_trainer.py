@@ -344,4 +344,5 @@ def test_texts_longer_than_the_positions_of_a_model_are_refused(cfg, tokenizer, 
     cfg.MODEL.ARCHITECTURE = CfgNode({"model_type": "gpt2", "n_positions": 128, "n_embd": 24})
     cfg.MODEL.ARCHITECTURE.n_layer, cfg.MODEL.ARCHITECTURE.n_head = 1, 2
     with pytest.raises(UserError, match="TEACHER has 64 positions, and an example has 65 tokens"):
-        fit(cfg)
+        fit(cfg, overwrite=True)
+    assert training.has_ended(cfg)
