@@ -1,6 +1,7 @@
 """DistillationTrainer: one step of plain gradient descent, whose change is the gradient."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,12 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 from torch.testing import assert_close
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, TrainerCallback
 
 from eakd_det.errors import UserError
 from eakd_det.losses import entropy_weight, forward_kl, skewed_forward_kl
+from eakd_det.preemption import SIGNALS
+from llm import training
 from llm.data import PadRight, encode, read_instructions
 from llm.head_states import capture, check_head
 from llm.prompts import short_prompt
@@ -218,6 +221,58 @@ def test_resume_equals_one_run(cfg):
     assert_same(gradients(cfg.OUTPUT_DIR, start_of(cfg)), whole, 1e-6)
 
 
+class Told(TrainerCallback):
+    """The run is told to stop in its second step."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_run_that_is_told_to_stop_goes_on(cfg, monkeypatch):
+    """Although it saves nothing on the way; the data of an epoch go on where they were."""
+    cfg.TRAINING.LEARNING_RATE, cfg.TRAINING.OPTIM = 1e-2, "adamw_torch"
+    cfg.TRAINING.PER_DEVICE_TRAIN_BATCH_SIZE = 1
+    whole = step(cfg, TRAINING__MAX_STEPS=3)
+    cfg.TRAINING.MAX_STEPS = 3
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    build = training.build_trainer
+
+    def with_a_signal(*args):
+        trainer = build(*args)
+        trainer.add_callback(Told())
+        return trainer
+
+    with monkeypatch.context() as patched, pytest.raises(SystemExit) as stopped:
+        patched.setattr(training, "build_trainer", with_a_signal)
+        fit(cfg, resume=True)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert not training.has_ended(cfg)
+    (Path(cfg.OUTPUT_DIR) / "checkpoint-9").mkdir()  # of a process that was killed while it saved
+    fit(cfg, resume=True)
+    assert_same(gradients(cfg.OUTPUT_DIR, start_of(cfg)), whole, 1e-6)
+
+
+def test_a_resumed_run_has_the_settings_of_its_config(cfg, caplog):
+    cfg.TRAINING.LEARNING_RATE, cfg.TRAINING.OPTIM = 1e-2, "adamw_torch"
+    cfg.TRAINING.LR_SCHEDULER_TYPE = "linear"
+    cfg.TRAINING.SAVE_STRATEGY, cfg.TRAINING.SAVE_STEPS = "steps", 2
+    cfg.TRAINING.MAX_STEPS = 2
+    fit(cfg)
+    cfg.TRAINING.MAX_STEPS = 4
+    cfg.TRAINING.LEARNING_RATE, cfg.TRAINING.WEIGHT_DECAY = 4e-3, 0.1
+    caplog.set_level("INFO", "llm")
+    fit(cfg, resume=True)
+    changes = "LEARNING_RATE 0.01 -> 0.004, WEIGHT_DECAY 0.0 -> 0.1 from iteration 2 on"
+    assert f"--resume: {changes}" in caplog.text
+    state = torch.load(Path(cfg.OUTPUT_DIR) / "checkpoint-4" / "optimizer.pt", weights_only=True)
+    decay, other = state["param_groups"]
+    assert [g["initial_lr"] for g in (decay, other)] == [4e-3, 4e-3]
+    assert (decay["weight_decay"], other["weight_decay"]) == (0.1, 0.0)
+
+
 def test_teacher_stays_out_of_the_checkpoint(cfg, teacher_path):
     before = AutoModelForCausalLM.from_pretrained(teacher_path).state_dict()
     fit(cfg)
@@ -324,4 +379,5 @@ def test_texts_longer_than_the_positions_of_a_model_are_refused(cfg, tokenizer, 
     cfg.MODEL.ARCHITECTURE = CfgNode({"model_type": "gpt2", "n_positions": 128, "n_embd": 24})
     cfg.MODEL.ARCHITECTURE.n_layer, cfg.MODEL.ARCHITECTURE.n_head = 1, 2
     with pytest.raises(UserError, match="TEACHER has 64 positions, and an example has 65 tokens"):
-        fit(cfg)
+        fit(cfg, overwrite=True)
+    assert training.has_ended(cfg)
