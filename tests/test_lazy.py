@@ -121,6 +121,7 @@ dataloader.train.num_workers = dataloader.test.num_workers = 0
 train.init_checkpoint = ""
 train.output_dir = {str(tmp_path / "lazy")!r}
 train.max_iter = 2
+train.seed = 5
 """
     path = tmp_path / "lazy.py"
     path.write_text(config)

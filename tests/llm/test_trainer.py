@@ -1,10 +1,5 @@
 """DistillationTrainer: one step of plain gradient descent, whose change is the gradient."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from detectron2.config import CfgNode
@@ -21,8 +16,6 @@ from llm.training import fit, prepare
 from llm.vocabulary import train_tokenizer
 
 from .conftest import LINES, make_gpt2, save, write_jsonl
-
-ROOT = Path(__file__).parents[2]
 
 
 def gradients(folder, before):
@@ -140,11 +133,10 @@ for path in sys.argv[1:]:
 """
 
 
-def test_a_batch_equals_two_processes(two_rows, tmp_path):
+def test_a_batch_equals_two_processes(two_rows, call_code, tmp_path):
     """Plain and in chunks, one after the other, as a teacher and its student are trained."""
     expected = step(two_rows)
     two_rows.TRAINING.PER_DEVICE_TRAIN_BATCH_SIZE = 1
-    (tmp_path / "fits.py").write_text(FITS)
     paths, folders = [], []
     for chunk_size in (0, 3):
         cfg = two_rows.clone()
@@ -153,11 +145,8 @@ def test_a_batch_equals_two_processes(two_rows, tmp_path):
         paths.append(tmp_path / f"chunks{chunk_size}.yaml")
         paths[-1].write_text(cfg.dump())
         folders.append(cfg.OUTPUT_DIR)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", tmp_path / "fits.py", *paths]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
+    code, out, err = call_code(FITS, *paths, ranks=2)
+    assert code == 0, out + err
     for folder in folders:
         assert_same(gradients(folder, start_of(two_rows)), expected)
 
