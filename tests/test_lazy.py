@@ -122,6 +122,7 @@ dataloader.train.num_workers = dataloader.test.num_workers = 0
 train.init_checkpoint = ""
 train.output_dir = {str(tmp_path / "lazy")!r}
 train.max_iter = train.eval_period = 2
+train.seed = 5
 model.roi_heads.box_predictor.test_score_thresh = 0.0  # an untrained student is sure of nothing
 """
     path = tmp_path / "lazy.py"

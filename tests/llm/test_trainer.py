@@ -2,9 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -25,8 +22,6 @@ from llm.training import fit, prepare
 from llm.vocabulary import train_tokenizer
 
 from .conftest import LINES, make_gpt2, save, write_jsonl
-
-ROOT = Path(__file__).parents[2]
 
 
 def gradients(folder, before):
@@ -175,11 +170,10 @@ for path in sys.argv[1:]:
 """
 
 
-def test_a_batch_equals_two_processes(two_rows, tmp_path):
+def test_a_batch_equals_two_processes(two_rows, call_code, tmp_path):
     """Plain, in chunks and with matched weights, one after the other, as a sweep trains."""
     expected = {mode: step(two_rows, DISTILL__EA__MODE=mode) for mode in ("full", "matched")}
     two_rows.TRAINING.PER_DEVICE_TRAIN_BATCH_SIZE = 1
-    (tmp_path / "fits.py").write_text(FITS)
     paths, folders = [], []
     modes = ["full", "full", "matched"]
     for chunk_size, mode in zip((0, 3, 0), modes, strict=True):
@@ -189,11 +183,8 @@ def test_a_batch_equals_two_processes(two_rows, tmp_path):
         paths.append(tmp_path / f"chunks{chunk_size}-{mode}.yaml")
         paths[-1].write_text(cfg.dump())
         folders.append(cfg.OUTPUT_DIR)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", tmp_path / "fits.py", *paths]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
+    code, out, err = call_code(FITS, *paths, ranks=2)
+    assert code == 0, out + err
     for folder, mode in zip(folders, modes, strict=True):
         assert_same(gradients(folder, start_of(two_rows)), expected[mode])
 
