@@ -24,6 +24,7 @@ from eakd_det.benchmark import detection, growth, losses, pooling, timing
 from eakd_det.checkpoint import write_atomically
 from eakd_det.config import detection_config, load_config, split_options
 from eakd_det.detectors import use_available_device
+from eakd_det.errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CONFIG = os.path.join(ROOT, "configs", "COCO-Detection", "EA-DKD-R18-R101.yaml")
@@ -168,4 +169,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -10,7 +10,7 @@ torchrun --nproc-per-node 4 tools/train_net.py --config-file ...
 
 Where OUTPUT_DIR holds a run, nothing starts without --resume, which goes on, or --overwrite, which
 removes it. --eval-only goes through the stock architecture; with --resume it takes the run's newest
-checkpoint.
+checkpoint. A .yaml config and a checkpoint run no code, whoever made them; a .py config is code.
 """
 
 import logging
@@ -25,7 +25,7 @@ from eakd_det.checkpoint import last_checkpoint
 from eakd_det.config import load_config, merge_options
 from eakd_det.data.coco_check import summarize
 from eakd_det.data.custom import prepare_custom_data, use_custom_data
-from eakd_det.detectors import comparable_teacher_config, use_available_device
+from eakd_det.detectors import check_proposals, comparable_teacher_config, use_available_device
 from eakd_det.engine import DistillTrainer, evaluate, evaluate_teacher
 from eakd_det.errors import UserError
 from eakd_det.evaluation import compare_results
@@ -133,6 +133,7 @@ def main(args):
         use_custom_data(cfg, data)
         data.clear()  # the annotations are read from the checked copies from here on
         merge_options(cfg, args.opts)  # what the command line says comes last
+    check_proposals(cfg)
     use_available_device(cfg)
     cfg.freeze()
     results = (evaluate_run if args.eval_only else train)(cfg, args, notes)
