@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 from torchvision.datasets.folder import pil_loader
 from torchvision.transforms import v2
 
-from eakd_det.errors import UserError
+from eakd_det.data.image_files import look_at_files
+from eakd_det.errors import UserError, listed
 
 from .augment import crop_and_flip, seeded, strong_view
 from .sources import Source, source_of
@@ -140,10 +141,7 @@ class FolderImages(ImageBatches):
         return len(self.paths)
 
     def _read(self, indices: Tensor, draws: Tensor | None) -> dict[str, Any]:
-        pictures = [
-            v2.functional.pil_to_tensor(pil_loader(os.fsdecode(p)))
-            for p in self.paths[indices.numpy()]
-        ]
+        pictures = [_read_picture(os.fsdecode(p)) for p in self.paths[indices.numpy()]]
         views = self._views(pictures, draws)
         if draws is not None and self.num_views == 2:
             views[1] = strong_view(views[1], draws[:, 1, 3])
@@ -212,7 +210,41 @@ def read_images(
             found = [found[i] for i in chosen]
     if isinstance(found, tuple):
         return TensorImages(*found, source, **views)
+    check_pictures([path for path, _ in found], 0 if source.is_resized else source.image_size)
     return FolderImages(found, source, **views)
+
+
+def check_pictures(paths: Sequence[str], size: int = 0) -> None:
+    """Look at image files before they are trained on; see `look_at_files`.
+
+    Args:
+        size: height and width that all must have; 0 is any.
+
+    Raises:
+        UserError: some cannot be read, or are of another size.
+    """
+    faults = []
+    for path, file in zip(paths, look_at_files(paths), strict=True):
+        if file.fault:
+            faults.append(file.fault)
+        elif size and file[:2] != (size, size):
+            faults.append(f"{path} has {file.width} x {file.height} pixels, not {size} x {size}")
+    if faults:
+        raise UserError(f"{len(faults)} of {len(paths)} images cannot be used:\n{listed(faults)}")
+
+
+def _read_picture(path: str) -> Tensor:
+    """(3, H, W) uint8.
+
+    Raises:
+        UserError: the file has been broken since it was checked.
+    """
+    try:
+        return v2.functional.pil_to_tensor(pil_loader(path))
+    except Exception as error:  # of a broken image, almost any
+        raise UserError(
+            f"{path} cannot be read: {error}. Mend or remove it; then --resume goes on."
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 
 from eakd_det.sweep.kinds import SweepKind
 
-from .config import load_config
+from .config import classification_config, load_config
 from .teacher import needs_training
 
 
@@ -21,6 +21,9 @@ class ClassifierSweeps(SweepKind):
 
     def is_kind_of(self, config: dict[str, Any]) -> bool:
         return "DATASET" in config
+
+    def defaults(self) -> CfgNode:
+        return classification_config()
 
     def load(self, file: str, options: list[str]) -> CfgNode:
         return load_config(file, options)

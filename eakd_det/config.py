@@ -28,8 +28,8 @@ OUR_KEYS = (
 )
 
 
-# NODE.KEY, the keys in lower case of an open node, and a key without a node that many want.
-_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z][A-Z0-9_]*)+(\.\w+)?|OUTPUT_DIR")
+# NODE.KEY, and the keys in lower case of an open node.
+_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z][A-Z0-9_]*)+(\.\w+)?")
 
 
 def add_distill_config(cfg: CfgNode) -> None:
@@ -81,14 +81,20 @@ def stock_config(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
+def detection_config() -> CfgNode:
+    """Detectron2's defaults with our keys."""
+    cfg = get_cfg()
+    add_distill_config(cfg)
+    return cfg
+
+
 def load_config(path: str, options: list[str] = ()) -> CfgNode:
-    """Detectron2's defaults with our keys, then a file, then KEY VALUE pairs.
+    """The defaults of `detection_config`, then a file, then KEY VALUE pairs.
 
     Raises:
         UserError: as `merge_config`.
     """
-    cfg = get_cfg()
-    add_distill_config(cfg)
+    cfg = detection_config()
     merge_config(cfg, path, options)
     return cfg
 
@@ -123,12 +129,18 @@ def merge_options(cfg: CfgNode, options: list[str]) -> None:
     cfg.merge_from_list(_with_decimals(options, cfg))
 
 
-def split_options(words: list[str]) -> tuple[list[str], list[str]]:
+def split_options(words: list[str], *configs: CfgNode) -> tuple[list[str], list[str]]:
     """A command line's words up to the first KEY, and KEY VALUE ... from there on.
 
     For tools one of whose arguments is a list, which would swallow the pairs that follow it.
+
+    Args:
+        words: of the command line.
+        configs: with the defaults of all keys that may follow; a KEY without a node is one of them.
     """
-    first = next((i for i, word in enumerate(words) if _KEY.fullmatch(word)), len(words))
+    roots = {key for cfg in configs for key, value in cfg.items() if not isinstance(value, CfgNode)}
+    is_key = (word in roots or _KEY.fullmatch(word) for word in words)
+    first = next((i for i, found in enumerate(is_key) if found), len(words))
     return words[:first], words[first:]
 
 

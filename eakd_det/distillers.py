@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from detectron2.utils import comm
+from torch import Tensor, distributed, nn
 
 from .losses import (
     ReviewFusion,
@@ -215,8 +216,13 @@ def _teacher_weight(student_entropy, teacher_entropy, num_outcomes, bound):
 
 
 def _matched_weight(student_entropy, teacher_entropy, num_outcomes, bound):
+    """The mean over the samples of all processes, each of which must call it."""
     weight = combine_entropies(student_entropy, teacher_entropy, num_outcomes, bound)
-    return weight.mean().expand_as(weight)
+    pair = torch.stack([weight.sum(), torch.ones_like(weight).sum()])
+    if comm.get_world_size() > 1:
+        distributed.all_reduce(pair)
+    total, number = pair
+    return (total / number.clamp(min=1)).expand_as(weight)
 
 
 # DISTILL.EA.MODE -> function of (student_entropy, teacher_entropy, num_outcomes, bound), all (R,).

@@ -8,7 +8,11 @@ from collections import OrderedDict
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog, build_detection_train_loader
+from detectron2.data import (
+    MetadataCatalog,
+    build_detection_test_loader,
+    build_detection_train_loader,
+)
 from detectron2.engine import DefaultTrainer, TrainerBase
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
@@ -18,6 +22,7 @@ from torch import nn
 
 from .checkpoint import SafeCheckpointer, StudentWriter, write_atomically
 from .config import stock_config
+from .data.mapper import CheckingMapper
 from .detectors import check_datasets, load_student, load_teacher, num_classes
 from .distilled import Distilled, helper_modules
 from .errors import UserError
@@ -117,7 +122,14 @@ class DistillTrainer(DefaultTrainer):
 
         The trainer calls it, or a subclass's, with `part_of_step` of its config.
         """
-        return build_detection_train_loader(part_of_step(cfg))
+        cfg = part_of_step(cfg)
+        return build_detection_train_loader(cfg, mapper=CheckingMapper(cfg, is_train=True))
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
+        """The stock loader, which says in words which image cannot be read."""
+        mapper = CheckingMapper(cfg, is_train=False)
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> OrderedDict:

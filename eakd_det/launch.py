@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import default_setup
+from detectron2.engine import TrainerBase, default_setup
 from detectron2.engine import launch as launch_processes
 from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
@@ -64,6 +64,7 @@ def set_up(cfg: CfgNode | DictConfig, args: argparse.Namespace, output_dir: str)
     for name in ("fvcore", "detectron2", *OURS):
         logging.getLogger(name).handlers.clear()
     setup_logger.cache_clear()
+    logging.getLogger(TrainerBase.__module__).addFilter(_WITHOUT_TRACEBACK)
     default_setup(cfg, args)
     for name in OURS:
         setup_logger(output_dir, distributed_rank=comm.get_rank(), name=name)
@@ -76,6 +77,18 @@ def set_up(cfg: CfgNode | DictConfig, args: argparse.Namespace, output_dir: str)
         import wandb
 
         wandb.init(project=args.wandb, dir=output_dir, sync_tensorboard=True)
+
+
+class _WithoutTraceback(logging.Filter):
+    """Lets a trainer's line about a mistake of the user have its sentence alone."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], UserError):
+            record.msg, record.args, record.exc_info = str(record.exc_info[1]), (), None
+        return True
+
+
+_WITHOUT_TRACEBACK = _WithoutTraceback()
 
 
 def _join_torchrun(

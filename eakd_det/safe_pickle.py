@@ -16,7 +16,7 @@ from .errors import UserError
 
 # The command line of a training code, as checkpoints of released classifiers keep it: a container
 # that runs nothing.
-torch.serialization.add_safe_globals([argparse.Namespace])
+_CONTAINERS = [argparse.Namespace]
 
 
 def load_pickle(filename: str) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def load_pickle(filename: str) -> dict[str, Any]:
 
 def load_pth(filename: str) -> dict[str, Any]:
     """Read what torch.save wrote, tensors onto the CPU; raises as `load_pickle`."""
-    with PathManager.open(filename, "rb") as f, _in_words(filename):
+    with PathManager.open(filename, "rb") as f, _in_words(filename), _containers_admitted():
         return _dict(torch.load(f, map_location="cpu", weights_only=True))
 
 
@@ -40,6 +40,22 @@ def _dict(data: Any) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise TypeError(f"{type(data).__name__} in place of a dict")
     return data
+
+
+@contextmanager
+def _containers_admitted() -> Iterator[None]:
+    """Let torch.load read _CONTAINERS; afterwards the process's list is as others have it.
+
+    torch.serialization.safe_globals is not in torch 2.4, and would take away what a user has added.
+    """
+    added = [c for c in _CONTAINERS if c not in torch.serialization.get_safe_globals()]
+    torch.serialization.add_safe_globals(added)
+    try:
+        yield
+    finally:
+        kept = [c for c in torch.serialization.get_safe_globals() if c not in added]
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(kept)
 
 
 @contextmanager

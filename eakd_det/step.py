@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .checkpoint import write_atomically
 from .errors import UserError
+from .idle import IdleLosses
 from .statistics import LOG_PERIOD
 
-PATIENCE = 20  # iterations that a distillation loss may be idle before it is warned about
 MOST_IMAGES = 16  # that a message names
 ADVICE = "A lower SOLVER.BASE_LR, more SOLVER.WARMUP_ITERS or SOLVER.CLIP_GRADIENTS often helps."
 
@@ -104,7 +103,7 @@ class DistillStep(SimpleTrainer):
         self.output_dir = output_dir
         self.describe = describe or _describe
         self.saved, self.advice = saved, advice
-        self.idle = Counter()
+        self.idle = IdleLosses()
 
     def run_step(self) -> None:
         """One step.
@@ -197,17 +196,8 @@ class DistillStep(SimpleTrainer):
 
     def _warn_if_idle(self, step: Taken, losses: dict[str, Tensor]) -> None:
         for name, value in losses.items():
-            if not name.startswith(self.watched):
-                continue
-            is_idle = value == 0 or not step.learns[name]
-            self.idle[name] = self.idle[name] + 1 if is_idle else 0
-            if self.idle[name] == PATIENCE:
-                cause = "0" if value == 0 else "without a gradient"
-                logging.getLogger(__name__).warning(
-                    f"{name} has been {cause} for {PATIENCE} iterations: the student learns "
-                    "nothing from it. Are its WEIGHT and options 0, or is the teacher's output "
-                    "saturated?"
-                )
+            if name.startswith(self.watched):
+                self.idle.update(name, value, learns=step.learns[name])
 
 
 def _describe(data: list[dict[str, Any]]) -> list[str]:

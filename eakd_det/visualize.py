@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper, Metadata, build_detection_test_loader
+from detectron2.data import Metadata, build_detection_test_loader
 from detectron2.data.detection_utils import read_image
 from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils.visualizer import Visualizer
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .checkpoint import write_atomically
+from .data.mapper import CheckingMapper
 
 MIN_WIDTH = 420  # pixels of one panel; smaller images are enlarged
 GAP, TITLE_HEIGHT, LINE_HEIGHT = 6, 34, 24  # pixels
@@ -24,13 +25,24 @@ GOLDEN_RATIO = 0.618034  # steps of hue that keep neighbouring classes apart
 
 
 def read_detections(results_json: str, metadata: Metadata) -> dict[int, Instances]:
-    """Detections that COCOEvaluator stored (inference/coco_instances_results.json), by image id."""
+    """Detections that Evaluator stored (inference/coco_instances_results.json), by image id.
+
+    The ids are those of the registered dataset, as its dicts have them.
+    """
     with open(results_json) as f:
         results = json.load(f)
+    originals = metadata.get("original_ids", {})
+    images, categories = (
+        {original: new for new, original in originals.get(field, {}).items()}
+        for field in ("image_id", "category_id")
+    )
     by_image = defaultdict(list)
     for result in results:
-        by_image[result["image_id"]].append(result)
-    to_index = metadata.thing_dataset_id_to_contiguous_id
+        by_image[images.get(result["image_id"], result["image_id"])].append(result)
+    to_index = {
+        original: metadata.thing_dataset_id_to_contiguous_id[new]
+        for original, new in categories.items()
+    } or metadata.thing_dataset_id_to_contiguous_id
     detections = {}
     for image_id, found in by_image.items():
         boxes = np.array([result["bbox"] for result in found])
@@ -51,7 +63,7 @@ def detect(cfg: CfgNode, model: nn.Module, scenes: list[dict[str, Any]]) -> dict
         model: with its weights.
     """
     model.eval()
-    loader = build_detection_test_loader(scenes, mapper=DatasetMapper(cfg, is_train=False))
+    loader = build_detection_test_loader(scenes, mapper=CheckingMapper(cfg, is_train=False))
     detections = {}
     for inputs in tqdm(loader, "detecting", delay=2, leave=False):
         for x, output in zip(inputs, model(inputs), strict=True):

@@ -5,6 +5,7 @@ N counts tokens of answers, V words. The EA weight of a token is made once, for 
 
 from collections.abc import Callable
 
+import torch
 from detectron2.config import CfgNode
 from torch import Tensor
 from torch.nn import functional as F
@@ -34,7 +35,14 @@ DISTILLERS: dict[str, Callable[..., Tensor]] = {
 
 
 class TokenObjective:
-    """The loss of each token: the cross-entropy and the methods, weighted as DISTILL says."""
+    """The loss of each token: the cross-entropy and the methods, weighted as DISTILL says.
+
+    Attributes:
+        is_matched: whether all tokens of a step share one EA weight, their mean.
+        step_weight: that weight, a scalar; None is the mean of the tokens of each call.
+        sums: sums over the tokens of all calls until they are cleared, detached scalars: of each
+            loss, as "loss_kd", and of the EA weight, "weight"; "tokens", their number.
+    """
 
     def __init__(self, node: CfgNode):
         """
@@ -46,10 +54,12 @@ class TokenObjective:
         """
         settings = method_settings(node, DISTILLERS)
         self.ce_weight, self.ea = node.CE_WEIGHT, settings["ea"]
-        self.methods = [
-            (DISTILLERS[name], options.pop("weight"), options)
-            for name, options in settings["methods"].items()
-        ]
+        self.methods = {
+            name: (options.pop("weight"), options) for name, options in settings["methods"].items()
+        }
+        self.is_matched = self.ea["enabled"] and self.ea["mode"] == "matched"
+        self.step_weight: Tensor | None = None
+        self.sums: dict[str, Tensor] = {}
 
     def __call__(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
         """Loss of each token.
@@ -64,17 +74,26 @@ class TokenObjective:
         is_weighted = self.ea["enabled"]
         weight = self._ea_weight(student_logits, teacher_logits) if is_weighted else None
         logits = student_logits, teacher_logits
-        terms = [
-            factor * divergence(*logits, labels, weight=weight, reduction="none", **options)
-            for divergence, factor, options in self.methods
-        ]
+        terms = {
+            f"loss_{name.lower()}": factor
+            * DISTILLERS[name](*logits, labels, weight=weight, reduction="none", **options)
+            for name, (factor, options) in self.methods.items()
+        }
         if self.ce_weight:
             words = at_least_float32(student_logits)
-            terms.append(self.ce_weight * F.cross_entropy(words, labels, reduction="none"))
-        return sum(terms)
+            terms["loss_ce"] = self.ce_weight * F.cross_entropy(words, labels, reduction="none")
+        loss = sum(terms.values())
+        counted = {**terms, "tokens": torch.ones_like(loss)}
+        if weight is not None:
+            counted["weight"] = weight
+        for name, values in counted.items():
+            self.sums[name] = self.sums.get(name, 0) + values.detach().sum()
+        return loss
 
     def _ea_weight(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         """(N,) EA weight, detached."""
+        if self.step_weight is not None:
+            return self.step_weight.expand(len(student_logits))
         temperature = self.ea["temperature"]
         student_entropy = entropy(student_logits.detach(), temperature=temperature)
         teacher_entropy = entropy(teacher_logits.detach(), temperature=temperature)

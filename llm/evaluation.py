@@ -12,10 +12,10 @@ from eakd_det.checkpoint import write_atomically
 from eakd_det.distillers import scalar_defaults
 from eakd_det.errors import UserError
 
-from .data import read_instructions
+from .data import encode_prompt, read_instructions
 from .generation import generate
 from .instructions import path_of
-from .models import load_model, load_tokenizer, num_positions
+from .models import load_model, load_tokenizer, num_positions, refuse_to_look_ahead
 from .prompts import PROMPTS
 from .rouge import exact_match, rouge_l
 
@@ -65,6 +65,9 @@ def evaluate(cfg: CfgNode, weights: str = "") -> dict[str, Any]:
     options = {key: cfg.TEST[key.upper()] for key in scalar_defaults(generate)}
     limit = _longest_prompt(cfg, num_positions(model))
     prompt, scores, answers = PROMPTS[cfg.DATASET.PROMPT], {}, {}
+    first = next(iter(sets.values()))[0]
+    tokens = encode_prompt(tokenizer, prompt(first.instruction, first.context))
+    refuse_to_look_ahead(model, torch.tensor(tokens, device=model.device), "--model")
     for key, examples in sets.items():
         prompts = [prompt(example.instruction, example.context) for example in examples]
         references = [example.answers for example in examples]

@@ -65,6 +65,8 @@ def liger_loss(node: CfgNode, dtypes: set[torch.dtype]) -> FusedLoss | None:
     ) -> Tensor:
         counts = labels != IGNORED
         chosen = labels[counts]
+        if not len(chosen):  # a mean over nothing is NaN on a GPU, and its gradients are
+            return _zero_of(student._replace(states=student.states[counts]))
         mean = mean_over_tokens(
             student.states[counts],
             student.weight,
@@ -77,3 +79,13 @@ def liger_loss(node: CfgNode, dtypes: set[torch.dtype]) -> FusedLoss | None:
         return mean if num_tokens is None else mean * share_of(len(chosen), num_tokens)
 
     return loss
+
+
+def _zero_of(head: LanguageHead) -> Tensor:
+    """A zero that is joined to the graph, with gradients of 0 whatever the values are.
+
+    Args:
+        head: with states of no token, (0, D).
+    """
+    weights = [x[:0] for x in (head.weight, head.bias) if x is not None]
+    return sum((x.sum() for x in weights), head.states.sum())

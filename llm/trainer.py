@@ -4,20 +4,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
 from eakd_det.errors import UserError
 from eakd_det.losses import LanguageHead, chunked_loss
-from eakd_det.losses.chunked import TokenLoss
 from eakd_det.losses.divergence import IGNORED
 
+from .distillers import TokenObjective
 from .head_states import capture, check_head
 from .liger import FusedLoss
+from .watched import WatchedTrainer
 
 
-class DistillationTrainer(Trainer):
-    """transformers.Trainer whose loss compares the student's next words with a teacher's.
+class DistillationTrainer(WatchedTrainer):
+    """WatchedTrainer whose loss compares the student's next words with a teacher's.
 
     Arguments, callbacks, logging, launch and resume are Trainer's. The loss is the sum over tokens
     divided by `num_items_in_batch`, the tokens of the step over its micro-batches and processes.
@@ -28,7 +29,7 @@ class DistillationTrainer(Trainer):
         self,
         *args: Any,
         teacher: PreTrainedModel,
-        objective: TokenLoss,
+        objective: TokenObjective,
         num_words: int,
         chunk_size: int = 0,
         fused_loss: FusedLoss | None = None,
@@ -38,7 +39,7 @@ class DistillationTrainer(Trainer):
         Args:
             *args, **kwargs: Trainer's, without `compute_loss_func`.
             teacher: of the same words; frozen here, and moved to the student's device.
-            objective: (student_logits (N, V), teacher_logits (N, V), labels (N,)) -> (N,).
+            objective: the loss of each token.
             num_words: V, the words that both have; wider logits (a padded vocabulary) are cut.
             chunk_size: tokens whose logits are there at a time in training; 0 is all.
             fused_loss: computes the mean of `objective` in chunks in its place, in training.
@@ -53,6 +54,21 @@ class DistillationTrainer(Trainer):
         self.teacher = teacher.to(self.args.device).eval().requires_grad_(False)
         self._teacher_output = self._states = None  # of the batch that is being computed
         self._has_checked_heads = False
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Tensor | int | None]:
+        """Trainer's; where the tokens of the step share an EA weight, that of all micro-batches."""
+        batches, num_tokens = super().get_batch_samples(*args, **kwargs)
+        if self.objective.is_matched and len(batches) > 1:
+            self.objective.step_weight = self._mean_weight(batches)
+        return batches, num_tokens
+
+    def begin_step(self) -> None:
+        super().begin_step()
+        self.objective.sums.clear()
+
+    def check_step(self) -> None:
+        super().check_step()
+        self.objective.step_weight = None  # an evaluation may follow
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
@@ -71,6 +87,35 @@ class DistillationTrainer(Trainer):
         with capture(heads[0]) as of_student:
             self._states = list(zip((of_student, of_teacher), heads, strict=True))
             return super().compute_loss(model, inputs, *args, **kwargs)
+
+    @torch.no_grad()
+    def _mean_weight(self, batches: list[dict[str, Any]]) -> Tensor:
+        """Mean EA weight over the tokens of a step's micro-batches, of all processes.
+
+        The first micro-batch's gradient needs it: both networks run once more, without gradients
+        and with the dropout that the step will have.
+        """
+        device, sums = self.args.device, self.objective.sums
+        devices = [] if device.type == "cpu" else [device]
+        self.model_wrapped.train()
+        sums.clear()
+        with torch.random.fork_rng(devices, device_type=device.type):
+            for batch in batches:
+                self.compute_loss(self.model_wrapped, self._prepare_inputs(batch))
+        pair = torch.stack([sums["weight"], sums["tokens"]])
+        weight, number = self.accelerator.reduce(pair, "sum")
+        return weight / number.clamp(min=1)
+
+    def _networks(self, model: nn.Module) -> dict[str, nn.Module]:
+        return {**super()._networks(model), "TEACHER": self.teacher}
+
+    def _step_losses(self) -> dict[str, Tensor]:
+        terms = {name: x for name, x in self.objective.sums.items() if name.startswith("loss_")}
+        return {**super()._step_losses(), **terms}
+
+    def _watched(self, losses: dict[str, Tensor]) -> list[str]:
+        """Each method's, where Liger-Kernel does not compute them together."""
+        return [name for name in losses if name.startswith("loss_")] or super()._watched(losses)
 
     def _loss(
         self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None

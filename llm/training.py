@@ -9,7 +9,6 @@ from detectron2.config import CfgNode
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Trainer,
     TrainingArguments,
     set_seed,
 )
@@ -27,6 +26,7 @@ from .models import build_student, load_model, load_tokenizer, num_positions
 from .prompts import PROMPTS
 from .trainer import DistillationTrainer
 from .vocabulary import common_width, pad_id, train_tokenizer
+from .watched import WatchedTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -132,10 +132,16 @@ def build_tokenizer(cfg: CfgNode, examples: list[Instruction]) -> PreTrainedToke
         prompt = PROMPTS[cfg.DATASET.PROMPT]
         texts = (prompt(e.instruction, e.context) + e.answers[0] for e in examples)
         return train_tokenizer(texts, size)
-    name = name or weights_of(cfg.MODEL) or (cfg.DISTILL.METHODS and weights_of(cfg.TEACHER))
-    if not name:
-        raise UserError("No tokenizer: set TOKENIZER.NAME, or TOKENIZER.VOCAB_SIZE to train one.")
-    return load_tokenizer(name, "TOKENIZER.NAME")
+    teacher = weights_of(cfg.TEACHER) if cfg.DISTILL.METHODS else ""
+    sources = {
+        "TOKENIZER.NAME": name,
+        "MODEL.WEIGHTS": weights_of(cfg.MODEL),
+        "TEACHER.WEIGHTS": teacher,
+    }
+    for key, source in sources.items():
+        if source:
+            return load_tokenizer(source, key)
+    raise UserError("No tokenizer: set TOKENIZER.NAME, or TOKENIZER.VOCAB_SIZE to train one.")
 
 
 def weights_of(node: CfgNode) -> str:
@@ -151,8 +157,8 @@ def build_trainer(
     tokenizer: PreTrainedTokenizerBase,
     examples: list[Instruction],
     held_out: list[Instruction] | None = None,
-) -> Trainer:
-    """Trainer, or DistillationTrainer where there are methods, over the encoded examples."""
+) -> WatchedTrainer:
+    """WatchedTrainer, or DistillationTrainer where there are methods, over the encoded examples."""
     prompt, length = PROMPTS[cfg.DATASET.PROMPT], cfg.DATASET.MAX_LENGTH
     if cfg.DATASET.TRAIN_SIZE:
         examples = examples[: cfg.DATASET.TRAIN_SIZE]
@@ -166,7 +172,7 @@ def build_trainer(
     rows = options["train_dataset"] + (options["eval_dataset"] or [])
     _check_length(rows, options["model"], "MODEL")
     if not cfg.DISTILL.METHODS:
-        return Trainer(**options)
+        return WatchedTrainer(**options)
     name = weights_of(cfg.TEACHER)
     teacher = load_model(name, cfg.TEACHER.DTYPE, "TEACHER.WEIGHTS")
     _check_length(rows, teacher, "TEACHER")

@@ -18,10 +18,20 @@ import eakd_det.meta_arch  # noqa: F401  (registers the meta-architectures)
 from eakd_det.config import add_distill_config
 from eakd_det.data.digits import NAMES, generate_digits
 
+from . import commands
+
 ROOT = Path(__file__).parent.parent
 NUM_CLASSES = 5
 
 torch.set_num_threads(1)  # tiny models lose more to threads that wait for each other
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_cache_of_the_user_s(tmp_path_factory):
+    """What is known of images goes into a temporary folder, for started tools too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def _small_fpn(cfg, depth):
@@ -206,7 +216,18 @@ def cli_cfg(run_cfg, tmp_path):
 
 
 @pytest.fixture
-def start_tool(tmp_path):
+def tool_environment(tmp_path):
+    """The environment variables of a tool, whose datasets are in tmp_path/data."""
+
+    def environment():  # as it is when a tool starts
+        variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        return {**variables, "DETECTRON2_DATASETS": str(tmp_path / "data")}
+
+    return environment
+
+
+@pytest.fixture
+def start_tool(tool_environment, tmp_path):
     """Starts a script of tools/ with arguments, in a folder of its own; a running process."""
 
     def start(
@@ -216,12 +237,10 @@ def start_tool(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ):
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        environment["DETECTRON2_DATASETS"] = str(tmp_path / "data")
         return subprocess.Popen(
             [*launcher, str(ROOT / "tools" / name), *arguments],
             cwd=tmp_path,
-            env=environment,
+            env=tool_environment(),
             text=True,
             stdout=stdout,
             stderr=stderr,
@@ -231,12 +250,30 @@ def start_tool(tmp_path):
 
 
 @pytest.fixture
-def call_tool(start_tool):
-    """Calls a script of tools/ to its end; its return code, stdout and stderr."""
+def call_tool(start_tool, tool_environment, tmp_path):
+    """Calls a script of tools/ to its end; its return code, stdout and stderr.
 
-    def call(name, *arguments, **options):
-        process = start_tool(name, *arguments, **options)
-        out, err = process.communicate(timeout=300)
-        return process.returncode, out, err
+    Its process is forked, which is cheap; with `launcher` that command starts it.
+    """
+
+    def call(name, *arguments, launcher=None):
+        if launcher:
+            process = start_tool(name, *arguments, launcher=launcher)
+            out, err = process.communicate(timeout=300)
+            return process.returncode, out, err
+        options = {"folder": tmp_path, "environment": tool_environment()}
+        return commands.call(ROOT / "tools" / name, arguments, **options)
+
+    return call
+
+
+@pytest.fixture
+def call_code(tmp_path):
+    """Calls Python code to its end in a forked process; its return code, stdout and stderr."""
+
+    def call(code, *arguments, environment=os.environ):
+        (tmp_path / "code.py").write_text(code)
+        options = {"folder": tmp_path, "environment": dict(environment)}
+        return commands.call(tmp_path / "code.py", arguments, **options)
 
     return call

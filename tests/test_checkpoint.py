@@ -16,7 +16,13 @@ from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
 from torch import nn
 
-from eakd_det.checkpoint import SafeCheckpointer, last_checkpoint, load_strictly, write_atomically
+from eakd_det.checkpoint import (
+    ABANDONED_SECONDS,
+    SafeCheckpointer,
+    last_checkpoint,
+    load_strictly,
+    write_atomically,
+)
 from eakd_det.config import stock_config
 from eakd_det.errors import UserError
 
@@ -373,18 +379,34 @@ def test_killed_while_saving(tmp_path, number, file):
         target=_save_and_hang, args=(nn.Linear(300, 300), str(tmp_path), number)
     )
     process.start()
-    aside = tmp_path / f"{file}.incomplete"
-    while not aside.exists() and process.is_alive():
+    while not (left := list(tmp_path.glob(f"{file}.*.incomplete"))) and process.is_alive():
         time.sleep(0.01)
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    assert aside.exists()
+    [aside] = left
     assert last_checkpoint(str(tmp_path)) == str(tmp_path / "good.pth")
     _load(restored, last_checkpoint(str(tmp_path)))
     assert _equal(restored, model.state_dict())
     SafeCheckpointer(model, str(tmp_path)).save("next")
+    assert aside.exists(), "its writer might still be there"
+    os.utime(aside, (0, time.time() - ABANDONED_SECONDS - 1))
+    SafeCheckpointer(model, str(tmp_path)).save("next")
     assert sorted(os.listdir(tmp_path)) == ["good.pth", "last_checkpoint", "next.pth"]
+
+
+def test_two_writers_of_one_path(tmp_path):
+    """Neither sees what the other writes; files of others are left alone."""
+    path, other = tmp_path / "result.json", tmp_path / "download.incomplete"
+    other.touch()
+    os.utime(other, (0, 0))
+    with write_atomically(str(path)) as first:
+        first.write("the first, which is longer")
+        with write_atomically(str(path)) as second:
+            second.write("the second")
+        assert path.read_text() == "the second"
+    assert path.read_text() == "the first, which is longer"
+    assert sorted(os.listdir(tmp_path)) == ["download.incomplete", "result.json"]
 
 
 @pytest.fixture

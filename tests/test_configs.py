@@ -84,9 +84,17 @@ def test_coco_teachers_are_the_model_zoo_s(name, teacher):
     assert f"detectron2://{published}" == cfg.TEACHER.WEIGHTS
 
 
+def narrow(cfg):
+    """Fewer channels and fewer ROIs, where that is no matter of what a config says."""
+    cfg.MODEL.FPN.OUT_CHANNELS = cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 32
+    cfg.MODEL.ROI_MASK_HEAD.CONV_DIM = 32
+    cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 8
+    cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = 50
+
+
 @pytest.fixture(scope="module")
 def teachers(tmp_path_factory):
-    """A teacher of a config with random weights, built once for logits and once for features."""
+    """A narrow teacher of a config, random weights: built once for logits, once for features."""
     folder, built = tmp_path_factory.mktemp("teachers"), {}
 
     def build(cfg):
@@ -95,6 +103,11 @@ def teachers(tmp_path_factory):
             cfg = cfg.clone()
             cfg.TEACHER.WEIGHTS = "random"
             config = teacher_config(cfg)
+            narrow(config)
+            config.MODEL.RESNETS.STEM_OUT_CHANNELS = config.MODEL.RESNETS.WIDTH_PER_GROUP = 8
+            config.MODEL.RESNETS.RES2_OUT_CHANNELS = 32
+            cfg.TEACHER.CONFIG_FILE = str(folder / "teacher.yaml")
+            (folder / "teacher.yaml").write_text(config.dump())
             torch.manual_seed(0)
             model = build_model(config)
             for name, buffer in model.named_buffers():
@@ -110,12 +123,11 @@ def teachers(tmp_path_factory):
 
 @each_file
 def test_every_config_trains(path, teachers, monkeypatch, batch):
-    """Two steps at a tiny image size, with random weights: finite losses that move the student."""
+    """A step at a tiny image size, with random weights: finite losses that move the student."""
     monkeypatch.setattr("eakd_det.distilled.build_teacher", teachers)
     cfg = load_config(str(path))
     cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 8
-    cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = 50
+    narrow(cfg)
     torch.manual_seed(0)
     model = build_model(cfg)
     for name, buffer in model.named_buffers():
@@ -126,17 +138,13 @@ def test_every_config_trains(path, teachers, monkeypatch, batch):
     masks[:, 20:60, 20:60] = True
     batch[0]["instances"].gt_masks = BitMasks(masks)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.SGD(trained.values(), lr=1e-5)
     with EventStorage():
-        for _ in range(2):
-            losses = model(batch)
-            assert all(torch.isfinite(loss) for loss in losses.values()), losses
-            for method in cfg.DISTILL.METHODS:
-                assert any(name.startswith(f"loss_{method.lower()}") for name in losses)
-            optimizer.zero_grad()
-            sum(losses.values()).backward()
-            # Processes wait for a gradient of each, so no parameter may be left without.
-            assert [name for name, p in trained.items() if p.grad is None] == []
-            assert all(torch.isfinite(p.grad).all() for p in trained.values())
-            assert any(p.grad.any() for name, p in trained.items() if "bottom_up" in name)
-            optimizer.step()
+        losses = model(batch)
+    assert all(torch.isfinite(loss) for loss in losses.values()), losses
+    for method in cfg.DISTILL.METHODS:
+        assert any(name.startswith(f"loss_{method.lower()}") for name in losses)
+    sum(losses.values()).backward()
+    # Processes wait for a gradient of each, so no parameter may be left without.
+    assert [name for name, p in trained.items() if p.grad is None] == []
+    assert all(torch.isfinite(p.grad).all() for p in trained.values())
+    assert any(p.grad.any() for name, p in trained.items() if "bottom_up" in name)

@@ -1,7 +1,5 @@
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -75,14 +73,13 @@ torch.save([found.pred_boxes.tensor, found.scores, found.pred_classes], sys.argv
 """
 
 
-def test_stock_process_loads_the_student(run, tmp_path):
+def test_stock_process_loads_the_student(run, call_code, tmp_path):
     cfg, trainer = run
     image = torch.randint(0, 256, (3, 96, 96), dtype=torch.uint8)
     torch.save(image, tmp_path / "image.pt")
     student, output = os.path.join(cfg.OUTPUT_DIR, "student.yaml"), str(tmp_path / "found.pt")
-    script = [sys.executable, "-c", STOCK_PROCESS, student, str(tmp_path / "image.pt"), output]
-    environment = {**os.environ, "PYTHONPATH": ""}
-    subprocess.run(script, check=True, cwd=tmp_path, env=environment)
+    code, _, err = call_code(STOCK_PROCESS, student, tmp_path / "image.pt", output)
+    assert code == 0, err
     trainer.model.eval()
     with torch.no_grad():
         mine = trainer.model([{"image": image}])[0]["instances"]

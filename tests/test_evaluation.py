@@ -13,6 +13,7 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from eakd_det import evaluation
 from eakd_det.config import stock_config
 from eakd_det.engine import DistillTrainer
+from eakd_det.errors import UserError
 from eakd_det.evaluation import Evaluator, compare_results, explain_no_detections
 
 
@@ -96,6 +97,100 @@ def test_without_the_faster_engine(masks, tmp_path, monkeypatch):
     reference = COCOEvaluator(masks, output_dir=str(tmp_path), use_fast_impl=False)
     numbers, _ = _numbers(slow, dicts)
     np.testing.assert_allclose(numbers, _numbers(reference, dicts)[0], rtol=0, atol=1e-12)
+
+
+IDS = {
+    "annotations from 0": {"annotations": lambda i: i},
+    "negative annotations": {"annotations": lambda i: i - 7},
+    "annotations as text": {"annotations": lambda i: f"a{i}"},
+    "images as text": {"images": lambda i: f"image {i}"},
+    "images as decimals and truth values": {"images": lambda i: [True, 2.5, 0.0, 4.0][i]},
+    "large images": {"images": lambda i: 2**64 + i},
+    "categories as text": {"categories": lambda i: "zyx"[i]},
+    "categories from 0": {"categories": lambda i: i},
+}
+
+
+def coco_with(ids, number=4):
+    """Three classes in each of `number` images, and the same dict without its ids."""
+    new = {key: ids.get(key, lambda i: i + 1) for key in ("images", "annotations", "categories")}
+    pairs = [(image, category) for image in range(number) for category in range(3)]
+    return {
+        "images": [
+            {"id": new["images"](i), "file_name": f"{i}.png", "width": 60, "height": 40}
+            for i in range(number)
+        ],
+        "categories": [{"id": new["categories"](i), "name": f"class {i}"} for i in range(3)],
+        "annotations": [
+            {
+                "id": new["annotations"](i),
+                "image_id": new["images"](image),
+                "category_id": new["categories"](category),
+                "bbox": [4 + 15 * category, 5 + image, 12, 10],
+                "area": 120,
+                "iscrowd": 0,
+            }
+            for i, (image, category) in enumerate(pairs)
+        ],
+    }
+
+
+def find_all(evaluator, dicts):
+    """The result of a detector that finds each object where it is."""
+    evaluator.reset()
+    for scene in dicts:
+        x, y, width, height = np.array([a["bbox"] for a in scene["annotations"]]).T
+        found = Instances((40, 60))
+        found.pred_boxes = Boxes(torch.tensor(np.stack([x, y, x + width, y + height], axis=1)))
+        found.scores = torch.full((len(x),), 0.9)
+        found.pred_classes = torch.tensor([a["category_id"] for a in scene["annotations"]])
+        evaluator.process([scene], [{"instances": found}])
+    return evaluator.evaluate()["bbox"]
+
+
+@pytest.fixture(params=["faster-coco-eval", "pycocotools"])
+def engine(request, monkeypatch):
+    if request.param == "pycocotools":
+        monkeypatch.setattr(evaluation, "HAS_FASTER_COCO_EVAL", False)
+    elif not evaluation.HAS_FASTER_COCO_EVAL:
+        pytest.skip("faster-coco-eval is not installed")
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("case", IDS)
+def test_perfect_detections_have_100_whatever_the_ids(tmp_path, case):
+    data = coco_with(IDS[case])
+    (tmp_path / "data.json").write_text(json.dumps(data))
+    name = "any_ids"
+    register_coco_instances(name, {}, str(tmp_path / "data.json"), str(tmp_path))
+    try:
+        evaluator = Evaluator(name, output_dir=str(tmp_path))
+        for _ in range(2):  # an evaluator may be used again
+            result = find_all(evaluator, DatasetCatalog.get(name))
+        metadata = MetadataCatalog.get(name)
+        classes = [metadata.thing_classes[i] for i in range(3)]
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    assert [result["AP"], *(result[f"AP-{c}"] for c in classes)] == pytest.approx([100] * 4)
+    results = json.loads((tmp_path / "coco_instances_results.json").read_text())
+    expected = [(a["image_id"], a["category_id"], a["bbox"]) for a in data["annotations"]]
+    got = [(x["image_id"], x["category_id"], x["bbox"]) for x in results]
+    assert sorted(map(repr, got)) == sorted(
+        map(repr, [(i, c, list(map(float, b))) for i, c, b in expected])
+    )
+
+
+def test_annotations_without_ids_are_refused_by_name(tmp_path):
+    data = coco_with({})
+    del data["annotations"][1]["id"]
+    (tmp_path / "data.json").write_text(json.dumps(data))
+    MetadataCatalog.get("no_ids").set(json_file=str(tmp_path / "data.json"))
+    with pytest.raises(
+        UserError, match=r"no_ids cannot be evaluated.*data.json lacks the key 'id'"
+    ):
+        Evaluator("no_ids", output_dir=str(tmp_path))
+    MetadataCatalog.remove("no_ids")
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 import os
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -63,14 +61,14 @@ def _equal(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_exported_student_is_stock(export, run_dir, tmp_path):
+def test_exported_student_is_stock(export, run_dir, call_code, tmp_path):
     path = export(str(run_dir), str(tmp_path / "out"))
     assert sorted(os.listdir(tmp_path / "out")) == ["student.pth", "student.yaml"]
     assert torch.load(path, weights_only=True).keys() == {"model", "__author__"}
     assert _equal(_weights(path), _weights(run_dir / "model_final.pth"))
     loaded = tmp_path / "loaded.pth"
-    command = [sys.executable, "-c", STOCK_PROCESS, tmp_path / "out" / "student.yaml", loaded]
-    subprocess.run(command, check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": ""})
+    code, _, err = call_code(STOCK_PROCESS, tmp_path / "out" / "student.yaml", loaded)
+    assert code == 0, err
     assert _equal(torch.load(loaded), _weights(run_dir / "model_final.pth"))
 
 
@@ -100,18 +98,12 @@ def test_no_checkpoint(export, run_dir, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_command_line(run_dir, tmp_path):
+def test_command_line(run_dir, call_tool, tmp_path):
     """A folder that is no run is told in a sentence; a run is exported."""
-
-    def call(folder):
-        command = [sys.executable, TOOL, folder, tmp_path / "out"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.run(command, env=environment, text=True, capture_output=True)
-
-    mistaken = call(tmp_path)
-    assert mistaken.returncode == 1
-    message = mistaken.stderr.splitlines()[-1]
-    assert message.startswith(f"error: {tmp_path} has no student.yaml")
-    assert "Traceback" not in mistaken.stderr
-    assert call(run_dir).returncode == 0
+    code, _, err = call_tool("export_student.py", tmp_path, tmp_path / "out")
+    assert code == 1
+    assert err.splitlines()[-1].startswith(f"error: {tmp_path} has no student.yaml")
+    assert "Traceback" not in err
+    code, _, err = call_tool("export_student.py", run_dir, tmp_path / "out")
+    assert code == 0, err
     assert (tmp_path / "out" / "student.pth").exists()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.engine import TrainerBase
 from detectron2.utils import comm
 from torch import distributed
 
@@ -137,3 +138,17 @@ def test_what_trains_notes_its_command_and_an_evaluation_leaves_it(stock_cfg, ar
     arguments.eval_only = True
     launch.set_up(stock_cfg, arguments, str(tmp_path))
     assert (tmp_path / "run.json").read_text() == before
+
+
+def test_a_mistake_of_the_user_s_leaves_no_traceback_in_the_log(stock_cfg, arguments, tmp_path):
+    class Trainer(TrainerBase):
+        def run_step(self):
+            raise UserError("a.png cannot be read.")
+
+    stock_cfg.OUTPUT_DIR, arguments.wandb = str(tmp_path), None
+    launch.set_up(stock_cfg, arguments, str(tmp_path))
+    with pytest.raises(UserError):
+        Trainer().train(0, 1)
+    text = (tmp_path / "log.txt").read_text()
+    assert "a.png cannot be read." in text
+    assert "Traceback" not in text

@@ -115,6 +115,38 @@ def test_the_options_of_a_training_code_are_read(tmp_path):
     assert content["opt"] == options and content["model"]["a"] == 1
 
 
+@pytest.fixture
+def admitted():
+    """Sets what torch.load admits in this process; afterwards it is as before."""
+    before = list(torch.serialization.get_safe_globals())
+
+    def admit(classes):
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(classes)
+
+    yield admit
+    admit(before)
+
+
+@pytest.mark.parametrize("own", [[], [Harmless], [Harmless, argparse.Namespace]])
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_what_the_process_admits_stays_as_it_is(tmp_path, admitted, own, is_broken):
+    admitted(own)
+    path = tmp_path / "ckpt_epoch_240.pth"
+    torch.save({"model": {}, "opt": argparse.Namespace(model="resnet32x4")}, path)
+    if is_broken:
+        path.write_bytes(path.read_bytes()[:100])
+        with pytest.raises(UserError):
+            load_pth(str(path))
+    else:
+        load_pth(str(path))
+    assert set(torch.serialization.get_safe_globals()) == set(own)
+
+
+def test_the_import_admits_nothing():
+    assert argparse.Namespace not in torch.serialization.get_safe_globals()
+
+
 @pytest.mark.parametrize("load", [load_pickle, load_pth])
 def test_objects_are_named(tmp_path, load):
     path = tmp_path / "file"

@@ -79,7 +79,7 @@ def test_refusal_names_the_version(setup, version, with_torch, refused):
 
 def test_requirements_have_no_comments_and_no_detectron2(setup):
     base = setup.requirements("base")
-    assert "torch>=2.4" in base and "iopath<0.1.10" in base
+    assert "torch>=2.6" in base and "iopath<0.1.10" in base
     assert not any("#" in line or "detectron2" in line for line in base)
     assert [setup.name_of(line) for line in setup.requirements("torch")] == ["torch", "torchvision"]
 
@@ -91,7 +91,7 @@ def test_detectron2_is_pinned_by_hash(setup):
 
 @pytest.mark.parametrize(
     ("requirement", "name"),
-    [("torch>=2.4", "torch"), ("setuptools>=70.1,<81", "setuptools"), ("hydra-core", "hydra-core")],
+    [("torch>=2.6", "torch"), ("setuptools>=70.1,<81", "setuptools"), ("hydra-core", "hydra-core")],
 )
 def test_name_of(setup, requirement, name):
     assert setup.name_of(requirement) == name
@@ -135,7 +135,7 @@ def test_only_the_missing_is_installed_and_the_rest_is_held(setup, monkeypatch, 
 def test_missing_torch_is_installed_as_the_pinned_pair(setup, monkeypatch, calls):
     provide_all_but(monkeypatch, setup, "torch", "torchvision")
     setup.install(keep=True)
-    assert calls[0][1] == [*setup.requirements("torch"), "torch>=2.4", "torchvision"]
+    assert calls[0][1] == [*setup.requirements("torch"), "torch>=2.6", "torchvision"]
 
 
 def test_missing_torchvision_follows_the_torch_that_is_here(setup, monkeypatch, calls):

@@ -6,7 +6,8 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from eakd_det.errors import UserError
-from eakd_det.step import PATIENCE, DistillStep
+from eakd_det.idle import PATIENCE
+from eakd_det.step import DistillStep
 
 from .reads import Operators, reads
 

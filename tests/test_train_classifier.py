@@ -70,8 +70,8 @@ def test_shared_out_steps_equal_the_whole(call, tmp_path):
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone")
     torchrun = (*torchrun, "--nproc-per-node", "2")
     for way, arguments, launcher in [
-        ("processes", ("--num-gpus", "2", *DIST_URL), (sys.executable,)),
-        ("parts", ("SOLVER.ACCUMULATE", "2"), (sys.executable,)),
+        ("processes", ("--num-gpus", "2", *DIST_URL), None),
+        ("parts", ("SOLVER.ACCUMULATE", "2"), None),
         ("both", ("SOLVER.ACCUMULATE", "2"), torchrun),
     ]:
         call(PER_IMAGE, *arguments, "OUTPUT_DIR", way, launcher=launcher)

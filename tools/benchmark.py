@@ -22,9 +22,8 @@ import eakd_det.meta_arch  # noqa: F401  (registers the meta-architectures)
 from classification.benchmark import build_steps
 from eakd_det.benchmark import detection, growth, losses, pooling, timing
 from eakd_det.checkpoint import write_atomically
-from eakd_det.config import load_config
+from eakd_det.config import detection_config, load_config, split_options
 from eakd_det.detectors import use_available_device
-from tests.losses.multi_level_terms import one_by_one
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CONFIG = os.path.join(ROOT, "configs", "COCO-Detection", "EA-DKD-R18-R101.yaml")
@@ -101,9 +100,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             size = detection.Size(*DIGITS_SIZE)
             results["digits"] = time_steps(cfg, size, args.rounds, "digits")
     if "losses" in args.only:
-        results["losses"] = timing.interleave(
-            losses.losses_to_time(one_by_one), 100 * args.rounds, warmup=9
-        )
+        results["losses"] = timing.interleave(losses.losses_to_time(), 100 * args.rounds, warmup=9)
         show("losses, forward and backward", results["losses"], "dkd")
     if "classification" in args.only:
         variants = build_steps(device="cuda" if torch.cuda.is_available() else "cpu")
@@ -152,7 +149,9 @@ def main() -> None:
     parser.add_argument("--output", default=os.path.join(ROOT, "output", "benchmark"))
     parser.add_argument("--peak", choices=detection.VARIANTS, help=argparse.SUPPRESS)
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
-    args = parser.parse_args()
+    words, options = split_options(sys.argv[1:], detection_config())
+    args = parser.parse_args(words)
+    args.opts += options
     args.config_file, args.output = map(os.path.abspath, (args.config_file, args.output))
     os.chdir(ROOT)  # the configs' paths start there
     if args.peak:

@@ -20,7 +20,7 @@ warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torc
 
 from eakd_det.config import split_options
 from eakd_det.errors import UserError
-from llm.config import load_config
+from llm.config import language_config, load_config
 from llm.evaluation import METRICS, evaluate
 from llm.log import show_progress
 from llm.tables import table
@@ -34,7 +34,7 @@ def parse_arguments():
     parser.add_argument("--model", default="", help="a path or hub name, in place of OUTPUT_DIR's")
     parser.add_argument("--metric", choices=METRICS, default="rougeL")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
-    words, options = split_options(sys.argv[1:])
+    words, options = split_options(sys.argv[1:], language_config())
     args = parser.parse_args(words)
     args.opts += options
     return args

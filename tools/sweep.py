@@ -71,7 +71,7 @@ def parse_arguments():
         kind = "FILE" if flag.endswith("json") else "FOLDER"
         parser.add_argument(flag, metavar=kind, help="of detectors: your data, as for train_net.py")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs for every run")
-    words, options = split_options(sys.argv[1:])
+    words, options = split_options(sys.argv[1:], *(kind.defaults() for kind in KINDS))
     args = parser.parse_args(words)
     args.opts += options
     if not args.table_only and not (args.configs and args.seeds):

@@ -11,6 +11,7 @@ torchrun --nproc-per-node 4 tools/train_net.py --config-file ...
 --eval-only goes through the stock architecture; with --resume it takes the run's newest checkpoint.
 """
 
+import logging
 import os
 
 from detectron2.engine import default_argument_parser
@@ -60,10 +61,11 @@ def own_data(args, cfg):
     machine = comm.get_rank() // comm.get_local_size()
     if machine:  # its disk may be the same
         folder = os.path.join(folder, f"machine{machine}")
+    masks = cfg.MODEL.MASK_ON
     if comm.get_local_rank() == 0:
-        prepare_custom_data(folder, **sources, again=args.check)
+        prepare_custom_data(folder, **sources, masks=masks, again=args.check)
     comm.synchronize()
-    return prepare_custom_data(folder, **sources)
+    return prepare_custom_data(folder, **sources, masks=masks)
 
 
 def refuse_what_python_configs_lack(args):
@@ -92,7 +94,10 @@ def main(args):
             raise UserError("--check: name the data with --train-json and --train-images.")
         for custom in data.values():
             print(f"{custom.name}: {summarize(custom.data)}")
+            for note in custom.notes:
+                print(note)
         return
+    notes = [note for custom in data.values() for note in custom.notes]
     if data:
         use_custom_data(cfg, data)
         data.clear()  # the annotations are read from the checked copies from here on
@@ -100,6 +105,8 @@ def main(args):
     use_available_device(cfg)
     cfg.freeze()
     set_up(cfg, args, cfg.OUTPUT_DIR)
+    for note in notes:
+        logging.getLogger("eakd_det").warning(note)
     if args.eval_teacher:
         comparable_teacher_config(cfg)  # what is wrong with it shows before the training
     if args.eval_only:

@@ -32,7 +32,8 @@ def main(args):
         raise UserError("--val-json and --val-images belong together.")
     if args.val_json:
         folder = os.path.join(cfg.OUTPUT_DIR, "annotations")
-        use_custom_data(cfg, prepare_custom_data(folder, val=(args.val_json, args.val_images)))
+        val = (args.val_json, args.val_images)
+        use_custom_data(cfg, prepare_custom_data(folder, val=val, masks=cfg.MODEL.MASK_ON))
     use_available_device(cfg)
     name = args.dataset or next(iter(cfg.DATASETS.TEST), "")
     if name not in DatasetCatalog:

@@ -70,7 +70,7 @@ def analyze_detectors(
     cfg = configs[0]
     if val is not None:
         folder = os.path.join(runs[0].folder, "annotations")
-        use_custom_data(cfg, prepare_custom_data(folder, val=val))
+        use_custom_data(cfg, prepare_custom_data(folder, val=val, masks=cfg.MODEL.MASK_ON))
     if not cfg.DATASETS.TEST:
         raise UserError(f"{runs[0].folder} names no DATASETS.TEST: name files with --val-json.")
     check_datasets(cfg, ("TEST",))

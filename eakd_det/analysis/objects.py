@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper, build_detection_test_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Boxes, BoxMode
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..compatibility import box_predictors, describe, roi_remedy
+from ..data.mapper import CheckingMapper
 from ..errors import UserError
 from ..frozen_teacher import Teacher
 from ..record import record
@@ -91,7 +92,7 @@ def ask(cfg: CfgNode, model: nn.Module, objects: Objects) -> Answers:
             f"softmax ({remedy} would)."
         )
     detector = Teacher(model, input_format=cfg.INPUT.FORMAT, fast=False)
-    loader = build_detection_test_loader(objects.scenes, mapper=DatasetMapper(cfg, is_train=False))
+    loader = build_detection_test_loader(objects.scenes, mapper=CheckingMapper(cfg, is_train=False))
     counts = torch.bincount(objects.places, minlength=len(objects.scenes)).tolist()
     logits, features, detections = [], [], []
     progress = tqdm(loader, "asking a detector", delay=2, leave=False)

@@ -1,20 +1,17 @@
 """Checks a COCO-format file and its images before they are trained on, and completes it."""
 
-import json
 import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
-from PIL import ExifTags, Image
-from tqdm import tqdm
+from ..errors import UserError, listed
+from .coco_file import read_coco
+from .ids import number_ids
+from .image_files import ImageFile, look_at_files
+from .masks import drop_useless_masks, mask_fault
 
-from ..errors import UserError
-
-MOST_SHOWN = 20
 SLACK = 1.0  # pixels that a box may reach over the image's edge, as rounding makes it
 
 # EXIF orientations that swap the sides of an image of the raw size (w, h): where (x, y) comes to.
@@ -26,40 +23,39 @@ SIDEWAYS: dict[int, Callable[[float, float, float, float], tuple[float, float]]]
 }
 
 
-@dataclass(frozen=True)
-class _File:
-    """What an image file says of itself: its stored size and EXIF orientation, or a fault."""
-
-    width: int = 0
-    height: int = 0
-    orientation: int = 1
-    fault: str = ""
-
-
-def check_coco(json_file: str, image_root: str) -> dict[str, Any]:
+def check_coco(
+    json_file: str, image_root: str, *, masks: bool = False, again: bool = False
+) -> dict[str, Any]:
     """Read a COCO-format file, check it against its images, and complete it.
 
     Completed are missing iscrowd (0), area (the box's) and image sizes. Where a file is stored
     sideways (EXIF) and the JSON has the stored size, boxes and polygons are turned upright, as
-    Detectron2 reads the image.
+    Detectron2 reads the image. Ids become what every evaluation takes; see `number_ids`.
+
+    Args:
+        masks: whether masks are trained. If not, those that are none are left out, and their boxes
+            stay; else they are faults.
+        again: look also at images that have not changed since.
 
     Returns:
-        The COCO dict.
+        The COCO dict, with "notes", sentences about what is changed or does not train.
 
     Raises:
         UserError: what is wrong, with image and annotation ids, at most 20 of them.
     """
-    data = _read(json_file)
-    files = _look_at_files(data["images"], image_root)
-    problems = [*_problems(data, files)]
+    data = read_coco(json_file)
+    paths = [_find(image, image_root) for image in data["images"]]
+    files = look_at_files(paths, again=again)
+    problems = [*_problems(data, files, masks)]
     if problems:
-        more = len(problems) - MOST_SHOWN
-        shown = problems[:MOST_SHOWN] + ([f"and {more} more"] if more > 0 else [])
-        text = "\n".join(f"  {problem}" for problem in shown)
         raise UserError(
-            f"{json_file} cannot be trained on as it is, {len(problems)} faults:\n{text}"
+            f"{json_file} cannot be trained on as it is, {len(problems)} faults:\n"
+            f"{listed(problems)}"
         )
+    lost = drop_useless_masks(data["annotations"])
     _complete(data, files)
+    number_ids(data)
+    data["notes"] = [*_notes(data, lost)]
     return data
 
 
@@ -78,53 +74,16 @@ def summarize(data: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _read(json_file: str) -> dict[str, Any]:
-    try:
-        with open(json_file, encoding="utf-8") as f:
-            data = json.load(f)
-    except OSError as error:
-        raise UserError(f"{json_file} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise UserError(f"{json_file} is no JSON: {error}.") from error
-    for key, fields in [
-        ("images", ("id", "file_name")),
-        ("annotations", ("id", "image_id", "category_id", "bbox")),
-        ("categories", ("id", "name")),
-    ]:
-        if not isinstance(data, dict) or not isinstance(data.get(key), list):
-            raise UserError(f"{json_file} is no COCO file of objects: it has no list {key!r}.")
-        for item in data[key]:
-            missing = [field for field in fields if field not in item]
-            if missing:
-                raise UserError(f"{json_file}: one of {key} lacks {', '.join(missing)}: {item}")
-    for key in ("images", "categories"):
-        if not data[key]:
-            raise UserError(f"{json_file} has no {key}.")
-    return data
+def _find(image: dict[str, Any], image_root: str) -> str:
+    """Path of an image; back-slashes that Windows wrote into its name become slashes."""
+    path = os.path.join(image_root, image["file_name"])
+    if "\\" in image["file_name"] and not os.path.isfile(path):
+        image["file_name"] = image["file_name"].replace("\\", "/")
+        path = os.path.join(image_root, image["file_name"])
+    return path
 
 
-def _look_at_files(images: list[dict[str, Any]], image_root: str) -> list[_File]:
-    paths = [os.path.join(image_root, image["file_name"]) for image in images]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        looks = pool.map(_look_at_file, paths)
-        return list(tqdm(looks, "checking images", len(paths), delay=2, leave=False))
-
-
-def _look_at_file(path: str) -> _File:
-    if not os.path.isfile(path):
-        return _File(fault=f"no file {path}")
-    try:
-        with Image.open(path) as image:
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            width, height = image.size
-            image.draft("L", (1, 1))  # a JPEG is decoded at an eighth: enough to find it cut off
-            image.load()
-    except Exception as error:  # of a broken image, almost any
-        return _File(fault=f"{path} cannot be read: {error}")
-    return _File(width, height, orientation)
-
-
-def _problems(data: dict[str, Any], files: list[_File]) -> Iterator[str]:
+def _problems(data: dict[str, Any], files: list[ImageFile], masks: bool) -> Iterator[str]:
     for key, kind in [
         ("images", "image"),
         ("annotations", "annotation"),
@@ -149,26 +108,39 @@ def _problems(data: dict[str, Any], files: list[_File]) -> Iterator[str]:
             yield f"{where}: there is no such image"
         if annotation["category_id"] not in categories:
             yield f"{where}: there is no category {annotation['category_id']}"
-        if annotation.get("ignore"):
-            yield f"{where}: 'ignore' is no key of Detectron2's; say iscrowd 1 in place of it"
-        fault = _box_fault(annotation["bbox"], sizes.get(annotation["image_id"]))
-        if fault:
-            yield f"{where}: box {annotation['bbox']} {fault}"
+        size = sizes.get(annotation["image_id"])
+        faults = _annotation_faults(annotation, size)
+        if masks:
+            faults = [*faults, mask_fault(annotation, size)]
+        yield from (f"{where}: {fault}" for fault in faults if fault)
 
 
-def _size_fault(image: dict[str, Any], file: _File) -> str:
+def _annotation_faults(annotation: dict[str, Any], size: tuple[int, int] | None) -> Iterator[str]:
+    if annotation.get("ignore"):
+        yield "'ignore' is no key of Detectron2's; say iscrowd 1 in place of it"
+    crowd, area = annotation.get("iscrowd", 0), annotation.get("area", 0)
+    if crowd not in (0, 1):
+        yield f"iscrowd is {crowd!r}; it must be 0 or 1"
+    if not _is_number(area) or area < 0:
+        yield f"area is {area!r}; it must be a number of pixels, or missing"
+    fault = _box_fault(annotation["bbox"], size)
+    if fault:
+        yield f"box {annotation['bbox']} {fault}"
+
+
+def _size_fault(image: dict[str, Any], file: ImageFile) -> str:
     stored = (file.width, file.height)
     claimed = (image.get("width", file.width), image.get("height", file.height))
     possible = {stored, stored[::-1]} if file.orientation in SIDEWAYS else {stored}
     if claimed in possible:
         return ""
-    return f"{claimed[0]} x {claimed[1]} in the JSON, {stored[0]} x {stored[1]} in the file"
+    return f"{claimed[0]!r} x {claimed[1]!r} in the JSON, {stored[0]} x {stored[1]} in the file"
 
 
 def _box_fault(box: Any, size: tuple[int, int] | None) -> str:
     if not isinstance(box, list) or len(box) != 4:
         return "is no list of x, y, width, height"
-    if not all(isinstance(v, int | float) and math.isfinite(v) for v in box):
+    if not all(map(_is_number, box)):
         return "has a value that is no finite number"
     x, y, width, height = box
     if width < 0 or height < 0:
@@ -182,7 +154,11 @@ def _box_fault(box: Any, size: tuple[int, int] | None) -> str:
     return ""
 
 
-def _complete(data: dict[str, Any], files: list[_File]) -> None:
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _complete(data: dict[str, Any], files: list[ImageFile]) -> None:
     turns = {}
     for image, file in zip(data["images"], files, strict=True):
         sideways = file.orientation in SIDEWAYS
@@ -192,22 +168,22 @@ def _complete(data: dict[str, Any], files: list[_File]) -> None:
             turns[image["id"]] = (SIDEWAYS[file.orientation], file)
         image["width"], image["height"] = upright
     for annotation in data["annotations"]:
-        annotation.setdefault("iscrowd", 0)
+        annotation["iscrowd"] = int(annotation.get("iscrowd", 0))
         annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
         if annotation["image_id"] in turns:
             _turn(annotation, *turns[annotation["image_id"]])
 
 
-def _turn(annotation: dict[str, Any], move: Callable, file: _File) -> None:
+def _turn(annotation: dict[str, Any], move: Callable, file: ImageFile) -> None:
     x, y, width, height = annotation["bbox"]
     corners = [move(*p, file.width, file.height) for p in [(x, y), (x + width, y + height)]]
     (x1, x2), (y1, y2) = map(sorted, zip(*corners, strict=True))
     annotation["bbox"] = [x1, y1, x2 - x1, y2 - y1]
-    if isinstance(annotation.get("segmentation"), list):  # odd lengths Detectron2 leaves out
+    if isinstance(annotation.get("segmentation"), list):
         annotation["segmentation"] = [
             [
                 v
-                for p in zip(polygon[::2], polygon[1::2], strict=False)
+                for p in zip(polygon[::2], polygon[1::2], strict=True)
                 for v in move(*p, file.width, file.height)
             ]
             for polygon in annotation["segmentation"]
@@ -217,4 +193,13 @@ def _turn(annotation: dict[str, Any], move: Callable, file: _File) -> None:
             f"annotation {annotation['id']} of image {annotation['image_id']}: the file is stored "
             "sideways (EXIF), and a mask in RLE or keypoints cannot be turned: save the image "
             "upright."
+        )
+
+
+def _notes(data: dict[str, Any], lost: int) -> Iterator[str]:
+    number = len(data["annotations"])
+    if lost:
+        yield (
+            f"{lost} of {number} objects have a segmentation that is no mask; it is left out, and "
+            "their boxes stay."
         )

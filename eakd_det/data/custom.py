@@ -13,6 +13,9 @@ from detectron2.data.datasets import register_coco_instances
 from ..checkpoint import write_atomically
 from ..errors import UserError
 from .coco_check import check_coco
+from .ids import ORIGINAL, original_ids
+
+FORMAT = 2  # of the checked copies; those of another are made anew
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,15 @@ class CustomData:
     data: dict[str, Any]
 
     @property
-    def classes(self) -> list[tuple[int, str]]:
-        """Ids and names of the categories, in the order of the classes that Detectron2 makes."""
-        return sorted((c["id"], c["name"]) for c in self.data["categories"])
+    def classes(self) -> list[tuple[Any, str]]:
+        """The user's ids and names of the categories, in the order of Detectron2's classes."""
+        by_id = sorted(self.data["categories"], key=lambda c: c["id"])
+        return [(c.get(ORIGINAL, c["id"]), c["name"]) for c in by_id]
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences about what the copy has in another way than the user's file."""
+        return [f"{self.name}: {note}" for note in self.data["notes"]]
 
 
 def prepare_custom_data(
@@ -42,6 +51,7 @@ def prepare_custom_data(
     *,
     train: tuple[str, str] | None = None,
     val: tuple[str, str] | None = None,
+    masks: bool = False,
     again: bool = False,
 ) -> dict[str, CustomData]:
     """Check COCO-format files and write completed copies; what has not changed since is kept.
@@ -49,6 +59,7 @@ def prepare_custom_data(
     Args:
         folder: where the copies go.
         train, val: JSON file and folder of its images, as far as there are.
+        masks: whether masks are trained (MODEL.MASK_ON).
         again: check also what has not changed.
 
     Returns:
@@ -59,7 +70,7 @@ def prepare_custom_data(
     """
     sources = {"train": train, "val": val}
     found = {
-        split: _prepare(split, *source, folder, again)
+        split: _prepare(split, *source, folder, masks=masks, again=again)
         for split, source in sources.items()
         if source is not None
     }
@@ -80,27 +91,32 @@ def use_custom_data(cfg: CfgNode, found: dict[str, CustomData]) -> None:
             DatasetCatalog.remove(custom.name)
             MetadataCatalog.remove(custom.name)
         register_coco_instances(custom.name, {}, custom.json_file, custom.image_root)
-        MetadataCatalog.get(custom.name).set(thing_classes=[name for _, name in custom.classes])
+        MetadataCatalog.get(custom.name).set(
+            thing_classes=[name for _, name in custom.classes],
+            original_ids=original_ids(custom.data),
+        )
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = len(custom.classes)
     cfg.DATASETS.TRAIN = (found["train"].name,) if "train" in found else cfg.DATASETS.TRAIN
     cfg.DATASETS.TEST = (found["val"].name,) if "val" in found else ()
 
 
-def _prepare(split: str, json_file: str, image_root: str, folder: str, again: bool) -> CustomData:
+def _prepare(
+    split: str, json_file: str, image_root: str, folder: str, *, masks: bool, again: bool
+) -> CustomData:
     if not os.path.isfile(json_file):
         raise UserError(f"--{split}-json: there is no file {json_file}.")
     if not os.path.isdir(image_root):
         raise UserError(f"--{split}-images: there is no folder {image_root}.")
     status = os.stat(json_file)
     identity = [os.path.abspath(json_file), os.path.abspath(image_root)]
-    identity += [str(status.st_mtime_ns), str(status.st_size)]
+    identity += [str(x) for x in (status.st_mtime_ns, status.st_size, FORMAT, masks)]
     digest = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:12]
     path = os.path.join(folder, f"{split}-{digest}.json")
     if os.path.isfile(path) and not again:
         with open(path, encoding="utf-8") as f:
             data = json.load(f)
     else:
-        data = check_coco(json_file, image_root)
+        data = check_coco(json_file, image_root, masks=masks, again=again)
         os.makedirs(folder, exist_ok=True)
         with write_atomically(path) as f:
             json.dump(data, f)  # in ASCII, since pycocotools opens it in the locale's encoding

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from uuid import uuid4
 
 from torch import Tensor
 from torchvision import datasets
@@ -36,7 +37,7 @@ def read_fashion_mnist(root: str, is_train: bool) -> tuple[Tensor, Tensor]:
 
 
 def _unpack(packed: str, folder: str) -> None:
-    aside = f"{folder}.{os.getpid()}"  # another process may do the same
+    aside = f"{folder}.{uuid4().hex}"  # another process may do the same
     os.makedirs(aside)
     for name in os.listdir(packed):
         datasets.utils.extract_archive(os.path.join(packed, name), aside)

@@ -89,6 +89,8 @@ class _ChunkedMean(torch.autograd.Function):
         wanted = ctx.needs_input_grad[:3]
         inputs = (states, weight, bias)
         total = torch.zeros((), dtype=_working_dtype(states.dtype), device=states.device)
+        states, weight, bias = _as_autocast(*inputs)
+        teacher = LanguageHead(*_as_autocast(*teacher))
         # Sums over many tokens are kept in the working precision whatever the parameters have.
         gradients = [
             torch.zeros_like(x, dtype=_working_dtype(x.dtype)) if is_wanted else None
@@ -135,6 +137,19 @@ def _add_chunk(
             of_weight += slope.t() @ states.to(slope.dtype)
     if of_bias is not None:
         of_bias += slope.sum(dim=0, dtype=of_bias.dtype)
+
+
+def _as_autocast(*tensors: Tensor | None) -> list[Tensor | None]:
+    """Cast what autocast would cast, once for all chunks.
+
+    Autocast keeps its copy of a parameter for the parameter's next use, older versions of torch
+    also one that was made without gradients: the parameter then lost the gradient of that use.
+    """
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return list(tensors)
+    dtype = torch.get_autocast_dtype(device)
+    return [x if x is None or x.dtype == torch.float64 else x.to(dtype) for x in tensors]
 
 
 def _working_dtype(dtype: torch.dtype) -> torch.dtype:

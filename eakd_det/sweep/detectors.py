@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import yaml
 from detectron2.config import CfgNode
 
-from ..config import load_config
+from ..config import detection_config, load_config
 from ..errors import UserError
 from ..published import method_name, published_for
 from ..results import METRICS
@@ -27,6 +27,9 @@ class DetectorSweeps(SweepKind):
 
     def is_kind_of(self, config: dict[str, Any]) -> bool:
         return "DATASET" not in config
+
+    def defaults(self) -> CfgNode:
+        return detection_config()
 
     def load(self, file: str, options: list[str]) -> CfgNode:
         cfg = load_config(file, options)

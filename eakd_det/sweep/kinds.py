@@ -47,6 +47,10 @@ class SweepKind(ABC):
         """Whether a config file, with its _BASE_ files, says such a run."""
 
     @abstractmethod
+    def defaults(self) -> CfgNode:
+        """Every key with its default."""
+
+    @abstractmethod
     def load(self, file: str, options: list[str]) -> CfgNode:
         """The config of a file and KEY VALUE pairs; a UserError if something is wrong."""
 

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from classification.data import read_images
+from classification.loader import build_test_loader
 from classification.sources import DATASETS
 from eakd_det.data.fashion_mnist import DEBIAN_FASHION_MNIST
 from eakd_det.errors import UserError
@@ -18,6 +19,13 @@ def write_image(path, value, size=(80, 70)):
     pixels = np.full((*size, 3), value, np.uint8)
     pixels[: size[0] // 2] //= 2
     Image.fromarray(pixels).save(path)
+
+
+def write_half(path):
+    """A JPEG whose header is sound, and that ends in the middle."""
+    Image.effect_noise((80, 70), 60).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 2 // 3])
 
 
 @pytest.fixture
@@ -100,6 +108,41 @@ def test_tiny_imagenet_is_cropped_and_tested_as_it_is(tmp_path):
     assert (seen[:, 32:] == 90).all() and (seen[:, :32] == 45).all()
     cropped = pixels(read_images("tiny_imagenet", str(tmp_path), is_train=True))
     assert set(np.unique(cropped)) <= {0, 45, 90} and (cropped != seen).any()
+
+
+def test_unreadable_pictures_are_listed_before_the_first_step(imagenet):
+    folder = imagenet / "imagenet" / "train" / "n1"
+    write_half(folder / "0.jpg")
+    (folder / "1.jpg").write_bytes(b"")
+    Image.fromarray(np.full((8, 8), 999, np.uint16)).save(folder / "3.png")
+    with pytest.raises(UserError) as info:
+        read_images("imagenet", str(imagenet), is_train=True)
+    first, *faults = str(info.value).splitlines()
+    assert first == "3 of 7 images cannot be used:"
+    assert faults[0].startswith(f"  {folder}/0.jpg cannot be read: image file is truncated")
+    assert faults[1].startswith(f"  {folder}/1.jpg cannot be read: cannot identify")
+    assert faults[2].startswith(f"  {folder}/3.png has values from 999 to 999 (mode I;16)")
+    assert len(read_images("imagenet", str(imagenet), is_train=False)) == 6
+
+
+def test_pictures_of_another_size_than_tiny_imagenet_s(tmp_path):
+    root = tmp_path / "tiny-imagenet-200" / "train"
+    write_image(root / "n01" / "a.png", 9, (64, 64))
+    write_image(root / "n01" / "b.png", 9, (64, 60))
+    with pytest.raises(UserError, match="b.png has 60 x 64 pixels, not 64 x 64"):
+        read_images("tiny_imagenet", str(tmp_path), is_train=True)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_picture_that_breaks_during_the_training(imagenet, num_workers):
+    images = read_images("imagenet", str(imagenet), is_train=False)
+    path = imagenet / "imagenet" / "val" / "n0" / "1.jpg"
+    write_half(path)
+    loader = build_test_loader(images, 6, num_workers=num_workers)
+    with pytest.raises(UserError) as info:
+        next(iter(loader))
+    assert str(info.value).startswith(f"{path} cannot be read: image file is truncated")
+    assert len(str(info.value).splitlines()) == 1
 
 
 def test_folders_of_other_classes_are_refused(imagenet):

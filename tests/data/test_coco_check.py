@@ -2,7 +2,9 @@ import copy
 import json
 import math
 
+import numpy as np
 import pytest
+from detectron2.data.datasets import load_coco_json
 from PIL import Image
 
 from eakd_det.data.coco_check import check_coco, summarize
@@ -35,9 +37,9 @@ def data(tmp_path):
     }
 
 
-def check(tmp_path, data):
+def check(tmp_path, data, **options):
     (tmp_path / "data.json").write_text(json.dumps(data))
-    return check_coco(str(tmp_path / "data.json"), str(tmp_path))
+    return check_coco(str(tmp_path / "data.json"), str(tmp_path), **options)
 
 
 def test_sound_data_are_completed(tmp_path, data):
@@ -125,6 +127,62 @@ def test_unreadable_images(tmp_path, data, name):
             check(tmp_path, data)
 
 
+def test_16_bit_images_are_refused_by_name(tmp_path, data):
+    ramp = np.arange(WIDTH * HEIGHT, dtype=np.uint16).reshape(HEIGHT, WIDTH)
+    Image.fromarray(ramp).save(tmp_path / "b.png")
+    with pytest.raises(UserError, match=r"image 12: .*b.png has values from 0 to 2399 \(mode I;16"):
+        check(tmp_path, data)
+    Image.fromarray(ramp // 10).save(tmp_path / "b.png")
+    check(tmp_path, data)
+
+
+USELESS = {
+    "nothing": [[]],
+    "two points": [[5, 6, 20, 10]],
+    "an odd number": [[5, 6, 20, 10, 9, 9, 4]],
+    "a flat list": [5, 6, 20, 10, 9, 9],
+    "no numbers": [["5", "6", "20", "10", "9", "9"]],
+    "not finite": [[5, 6, math.nan, 10, 9, 9]],
+    "text": "5 6 20 10 9 9",
+    "half an RLE": {"counts": [2400]},
+    "an RLE of another length": {"counts": [99], "size": [40, 60]},
+}
+TRIANGLE = [5, 6, 25, 6, 5, 16]
+
+
+@pytest.mark.parametrize("kind", USELESS)
+def test_a_useless_segmentation_costs_no_box(tmp_path, data, kind):
+    data["annotations"][0]["segmentation"] = USELESS[kind]
+    data["annotations"][1]["segmentation"] = [TRIANGLE, [1, 2]]
+    data["annotations"].append({**data["annotations"][0], "id": 3, "segmentation": []})
+    checked = check(tmp_path, data)
+    segmentations = [a.get("segmentation") for a in checked["annotations"]]
+    assert segmentations == [None, [TRIANGLE], None]
+    note = "1 of 3 objects have a segmentation that is no mask; it is left out, and their boxes"
+    assert [x for x in checked["notes"] if x.startswith(note)]
+    assert "3 boxes (1 of crowds)" in summarize(checked)
+    assert count_as_detectron2(tmp_path, checked) == 3
+
+
+@pytest.mark.parametrize("kind", [*USELESS, "empty", "missing", "an RLE of another image"])
+def test_a_useless_segmentation_is_refused_where_masks_are_trained(tmp_path, data, kind):
+    other = {"empty": [], "missing": None, "an RLE of another image": {"size": [2, 2]}}
+    other["an RLE of another image"]["counts"] = [4]
+    segmentation = {**USELESS, **other}[kind]
+    for annotation in data["annotations"]:
+        annotation["segmentation"] = [TRIANGLE]
+    check(tmp_path, data, masks=True)
+    data["annotations"][0]["segmentation"] = segmentation
+    with pytest.raises(UserError, match="annotation 1 of image 11: .*(segmentation|an RLE of the)"):
+        check(tmp_path, data, masks=True)
+
+
+def count_as_detectron2(tmp_path, checked):
+    (tmp_path / "checked.json").write_text(json.dumps(checked))
+    scenes = load_coco_json(str(tmp_path / "checked.json"), str(tmp_path))
+    return sum(len(scene["annotations"]) for scene in scenes)
+
+
 def test_all_faults_in_one_list_of_at_most_20(tmp_path, data):
     template = data["annotations"][0]
     data["annotations"] = [{**template, "id": i, "bbox": [0, 0, 0, 5]} for i in range(30)]
@@ -141,6 +199,19 @@ def test_all_faults_in_one_list_of_at_most_20(tmp_path, data):
     [
         ("{", "data.json is no JSON"),
         ("[]", "it has no list 'images'"),
+        ('{"images": [7], "annotations": [], "categories": []}', "one of images lacks id"),
+        (
+            '{"images": [{"id": [1], "file_name": "a"}], "annotations": [], "categories": []}',
+            "one of images has an id that is neither a number nor text",
+        ),
+        (
+            '{"images": [{"id": NaN, "file_name": "a"}], "annotations": [], "categories": []}',
+            "one of images has an id that is neither a number nor text",
+        ),
+        (
+            '{"images": [{"id": 1, "file_name": 5}], "annotations": [], "categories": []}',
+            "one of images has a file_name that is no text",
+        ),
         ('{"images": [], "annotations": []}', "it has no list 'categories'"),
         ('{"images": [], "annotations": [], "categories": []}', "has no images"),
         (

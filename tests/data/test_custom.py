@@ -3,13 +3,19 @@ import os
 
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
+from detectron2.evaluation import COCOEvaluator
 
+from eakd_det.data.coco_check import summarize
 from eakd_det.data.custom import prepare_custom_data, use_custom_data
 from eakd_det.engine import DistillTrainer
 from eakd_det.errors import UserError
+from eakd_det.evaluation import Evaluator
+from eakd_det.visualize import read_detections
 
 from ..conftest import save_teacher
+from ..test_evaluation import IDS, coco_with, find_all
 from .test_coco_check import HEIGHT, WIDTH, save_image
 
 BOX = [5, 6, 20, 20]
@@ -135,7 +141,7 @@ def test_checked_once_as_long_as_nothing_changes(tmp_path, monkeypatch):
     source = make(tmp_path / "data")
     first = prepare_custom_data(str(tmp_path / "checked"), val=source)
     calls = []
-    monkeypatch.setattr("eakd_det.data.custom.check_coco", lambda *args: calls.append(args))
+    monkeypatch.setattr("eakd_det.data.custom.check_coco", lambda *args, **_: calls.append(args))
     again = prepare_custom_data(str(tmp_path / "checked"), val=source)
     assert (again, calls) == (first, [])
     monkeypatch.undo()
@@ -153,6 +159,59 @@ def test_checked_again_on_request(tmp_path):
     prepare_custom_data(str(tmp_path / "checked"), val=source)
     with pytest.raises(UserError, match=r"image 1: .*a.png cannot be read"):
         prepare_custom_data(str(tmp_path / "checked"), val=source, again=True)
+
+
+@pytest.mark.parametrize("case", ["annotations from 0", "images as text", "categories as text"])
+def test_results_have_the_ids_of_the_user_s_file(tmp_path, case):
+    """A stock evaluation of the checked copy is right, ours gives back the ids, and both agree."""
+    data = coco_with(IDS[case])
+    for image in data["images"]:
+        save_image(tmp_path / image["file_name"])
+    (tmp_path / "data.json").write_text(json.dumps(data))
+    source = str(tmp_path / "data.json"), str(tmp_path)
+    found = prepare_custom_data(str(tmp_path / "checked"), val=source)
+    use_custom_data(get_cfg(), found)
+    assert MetadataCatalog.get("custom_val").thing_classes == [
+        c["name"] for c in sorted(data["categories"], key=lambda c: c["id"])
+    ]
+    dicts = DatasetCatalog.get("custom_val")
+    stock = COCOEvaluator("custom_val", output_dir=str(tmp_path), use_fast_impl=False)
+    assert find_all(stock, dicts)["AP"] == pytest.approx(100)
+    assert find_all(Evaluator("custom_val", output_dir=str(tmp_path)), dicts)["AP"] == (
+        pytest.approx(100)
+    )
+    path = tmp_path / "coco_instances_results.json"
+    ids = {(x["image_id"], x["category_id"]) for x in json.loads(path.read_text())}
+    assert ids == {(a["image_id"], a["category_id"]) for a in data["annotations"]}
+    detections = read_detections(str(path), MetadataCatalog.get("custom_val"))
+    for scene in dicts:
+        classes = detections[scene["image_id"]].pred_classes.tolist()
+        assert sorted(classes) == sorted(a["category_id"] for a in scene["annotations"])
+
+
+def test_what_is_checked_is_what_is_trained(tmp_path):
+    """Objects whose segmentation is none count for boxes, and are refused for masks."""
+    path, folder = make(
+        tmp_path / "data",
+        annotations=[
+            {"image_id": 1, "category_id": 1, "segmentation": [[]]},
+            {"image_id": 2, "category_id": 2, "segmentation": [[5, 6, 25, 26]]},
+        ],
+    )
+    cfg = get_cfg()
+    found = prepare_custom_data(str(tmp_path / "checked"), train=(path, folder))
+    use_custom_data(cfg, found)
+    assert "2 boxes" in summarize(found["train"].data)
+    assert found["train"].notes == [
+        "custom_train: 2 of 2 objects have a segmentation that is no mask; it is left out, and "
+        "their boxes stay."
+    ]
+    scenes = get_detection_dataset_dicts("custom_train", filter_empty=True)
+    assert [len(scene["annotations"]) for scene in scenes] == [1, 1]
+    again = prepare_custom_data(str(tmp_path / "checked"), train=(path, folder))
+    assert again["train"].notes == found["train"].notes
+    with pytest.raises(UserError, match=r"annotation 1 of image 1: segmentation \[\[\]\] has no"):
+        prepare_custom_data(str(tmp_path / "checked"), train=(path, folder), masks=True)
 
 
 def test_other_categories_in_val(tmp_path):

@@ -1,9 +1,7 @@
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
+import pytest
 from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 from sklearn.datasets import load_digits
@@ -22,24 +20,28 @@ print(train[0]["file_name"])
 """
 
 
-def _first_use(folder, **variables):
-    environment = {k: v for k, v in os.environ.items() if k != "DETECTRON2_DATASETS"}
-    environment |= {"PYTHONPATH": str(Path(__file__).parents[2]), **variables}
-    command = [sys.executable, "-c", FIRST_USE % BoxMode.XYWH_ABS]
-    result = subprocess.run(
-        command, cwd=folder, env=environment, check=True, text=True, capture_output=True
-    )
-    return result.stdout.strip().splitlines()[-1]
+@pytest.fixture
+def first_use(call_code):
+    """Calls FIRST_USE with environment variables; the path that it prints."""
+
+    def call(**variables):
+        environment = {k: v for k, v in os.environ.items() if k != "DETECTRON2_DATASETS"}
+        code = FIRST_USE % BoxMode.XYWH_ABS
+        code, out, err = call_code(code, environment={**environment, **variables})
+        assert code == 0, err
+        return out.strip().splitlines()[-1]
+
+    return call
 
 
-def test_generated_on_first_use(tmp_path):
+def test_generated_on_first_use(first_use, tmp_path):
     root = str(tmp_path / "elsewhere")
-    assert _first_use(tmp_path, DETECTRON2_DATASETS=root).startswith(root)
+    assert first_use(DETECTRON2_DATASETS=root).startswith(root)
     assert (tmp_path / "elsewhere" / "digits_det" / "val" / "00002.png").exists()
 
 
-def test_generated_under_datasets(tmp_path):
-    assert _first_use(tmp_path) == os.path.join("datasets", "digits_det", "train", "00001.png")
+def test_generated_under_datasets(first_use):
+    assert first_use() == os.path.join("datasets", "digits_det", "train", "00001.png")
 
 
 def test_metadata():

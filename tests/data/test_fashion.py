@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -39,14 +37,13 @@ def _proportions(root, split):
     return [h / w for _, _, w, h in boxes]
 
 
-def test_generated_on_first_use(tmp_path):
+def test_generated_on_first_use(call_code, tmp_path):
     root = tmp_path / "elsewhere"
     write_fashion_mnist(root / "FashionMNIST" / "raw")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    environment["DETECTRON2_DATASETS"] = str(root)
-    command = [sys.executable, "-c", FIRST_USE]
-    result = subprocess.run(command, env=environment, check=True, text=True, capture_output=True)
-    assert result.stdout.strip().splitlines()[-1].startswith(str(root))
+    environment = {**os.environ, "DETECTRON2_DATASETS": str(root)}
+    code, out, err = call_code(FIRST_USE, environment=environment)
+    assert code == 0, err
+    assert out.strip().splitlines()[-1].startswith(str(root))
     assert (root / "fashion_det" / "val" / "00002.png").exists()
 
 

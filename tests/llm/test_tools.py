@@ -1,6 +1,7 @@
 """The tools as a user calls them, on a shortened tiny experiment."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,9 @@ def test_teacher_student_and_table(shortened, tmp_path, monkeypatch):
 
 
 def test_a_mistake_is_one_line(shortened):
-    code, out, err = shortened("train_lm.py", "--config-file", FILES[0], "TEACHER.CONFIG_FILE", "")
+    """All that stderr holds: an interpreter of its own imports everything without a warning."""
+    arguments = ("train_lm.py", "--config-file", FILES[0], "TEACHER.CONFIG_FILE", "")
+    code, out, err = shortened(*arguments, launcher=(sys.executable,))
     assert code == 1 and not out
     assert err.startswith("error: DISTILL.METHODS ('KD',) needs a teacher: name TEACHER.WEIGHTS")
     assert len(err.splitlines()) == 1

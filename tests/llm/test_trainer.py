@@ -17,6 +17,7 @@ from eakd_det.losses import entropy_weight, forward_kl, skewed_forward_kl
 from llm.data import PadRight, encode, read_instructions
 from llm.head_states import capture, check_head
 from llm.prompts import short_prompt
+from llm.trainer import DistillationTrainer
 from llm.training import fit, prepare
 from llm.vocabulary import train_tokenizer
 
@@ -131,6 +132,37 @@ def test_a_batch_equals_micro_batches(two_rows, chunk_size):
     assert_same(parts, step(two_rows))
 
 
+def test_matched_weights_are_the_mean_of_the_step(cfg):
+    """As micro-batches, too, whose own means differ."""
+    cfg.DISTILL.EA.MODE = "matched"
+    parts = step(
+        cfg,
+        TRAINING__PER_DEVICE_TRAIN_BATCH_SIZE=1,
+        TRAINING__GRADIENT_ACCUMULATION_STEPS=4,
+    )
+    assert_same(parts, step(cfg))
+
+
+def test_matched_weights_are_of_the_dropout_of_the_step(cfg, tokenizer, tmp_path, monkeypatch):
+    """They are made before the step, and their mean is that of the weights that it would have."""
+    student = make_gpt2(tokenizer, 2)
+    student.config.resid_pdrop = 0.5
+    cfg.MODEL.WEIGHTS = save(student, tokenizer, tmp_path / "dropout")
+    cfg.TRAINING.PER_DEVICE_TRAIN_BATCH_SIZE, cfg.TRAINING.GRADIENT_ACCUMULATION_STEPS = 1, 2
+    cfg.TRAINING.MAX_STEPS, cfg.TRAINING.LEARNING_RATE = 2, 0.0
+    means, check = [], DistillationTrainer.check_step
+
+    def recorded(self):
+        means.append(self.objective.sums["weight"] / self.objective.sums["tokens"])
+        check(self)
+
+    monkeypatch.setattr(DistillationTrainer, "check_step", recorded)
+    step(cfg, DISTILL__EA__MODE="full")
+    step(cfg, DISTILL__EA__MODE="matched")
+    assert_close(means[2:], means[:2])
+    assert means[0] != means[1]
+
+
 FITS = """
 import sys
 from llm.config import load_config
@@ -141,16 +173,17 @@ for path in sys.argv[1:]:
 
 
 def test_a_batch_equals_two_processes(two_rows, tmp_path):
-    """Plain and in chunks, one after the other, as a teacher and its student are trained."""
-    expected = step(two_rows)
+    """Plain, in chunks and with matched weights, one after the other, as a sweep trains."""
+    expected = {mode: step(two_rows, DISTILL__EA__MODE=mode) for mode in ("full", "matched")}
     two_rows.TRAINING.PER_DEVICE_TRAIN_BATCH_SIZE = 1
     (tmp_path / "fits.py").write_text(FITS)
     paths, folders = [], []
-    for chunk_size in (0, 3):
+    modes = ["full", "full", "matched"]
+    for chunk_size, mode in zip((0, 3, 0), modes, strict=True):
         cfg = two_rows.clone()
-        cfg.DISTILL.CHUNK_SIZE = chunk_size
-        cfg.OUTPUT_DIR = str(tmp_path / f"chunks{chunk_size}")
-        paths.append(tmp_path / f"chunks{chunk_size}.yaml")
+        cfg.DISTILL.CHUNK_SIZE, cfg.DISTILL.EA.MODE = chunk_size, mode
+        cfg.OUTPUT_DIR = str(tmp_path / f"chunks{chunk_size}-{mode}")
+        paths.append(tmp_path / f"chunks{chunk_size}-{mode}.yaml")
         paths[-1].write_text(cfg.dump())
         folders.append(cfg.OUTPUT_DIR)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -158,8 +191,8 @@ def test_a_batch_equals_two_processes(two_rows, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
-    for folder in folders:
-        assert_same(gradients(folder, start_of(two_rows)), expected)
+    for folder, mode in zip(folders, modes, strict=True):
+        assert_same(gradients(folder, start_of(two_rows)), expected[mode])
 
 
 def test_mixed_precision(cfg):
@@ -275,6 +308,8 @@ def test_a_head_that_is_not_all_is_refused():
     with pytest.raises(ValueError, match="logits of the student are not"):
         check_head(head, states, 30 * torch.tanh(logits / 30), "student")
     assert head(states).shape == (2, 5, 6)
+    logits = head(states.fill_(torch.nan))[:, :1]
+    check_head(head, states, logits, "student")  # which is not to blame for it
 
 
 def test_texts_longer_than_the_positions_of_a_model_are_refused(cfg, tokenizer, tmp_path):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from eakd_det.benchmark.multi_level_terms import kl, masks, one_by_one
 from eakd_det.losses import entropy_weight, multi_level_loss
 from tests.losses.contract import (
     HALVES,
@@ -14,7 +15,6 @@ from tests.losses.contract import (
     make_logits,
     one_hot_logits,
 )
-from tests.losses.multi_level_terms import kl, masks, one_by_one
 
 
 def make_views(shape, dtype=torch.float64, scale=3.0):

@@ -3,10 +3,7 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from eakd_det.losses import entropy_weight, multi_level_loss
-from eakd_det.losses import standardize as standardize_logits
-from tests.golden import PRECISIONS, golden
-from tests.losses.multi_level_terms import (
+from eakd_det.benchmark.multi_level_terms import (
     batch_errors,
     class_errors,
     confidences,
@@ -14,6 +11,9 @@ from tests.losses.multi_level_terms import (
     masks,
     released_parts,
 )
+from eakd_det.losses import entropy_weight, multi_level_loss
+from eakd_det.losses import standardize as standardize_logits
+from tests.golden import PRECISIONS, golden
 
 CASES = ["a", "b"]
 VARIANTS = ["mld", "mld_ls", "ea_mld", "ea_mld_ls"]

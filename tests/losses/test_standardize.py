@@ -1,8 +1,9 @@
 import pytest
 import torch
+from torch.nn import functional as F
 from torch.testing import assert_close
 
-from eakd_det.losses import standardize
+from eakd_det.losses import kd_loss, standardize
 from tests.losses.contract import (
     HALVES,
     assert_matches,
@@ -17,7 +18,7 @@ from tests.losses.contract import (
 def _slow_row(row):
     mean = sum(row) / len(row)
     variance = sum((z - mean) ** 2 for z in row) / (len(row) - 1)
-    return (row - mean) / (variance.sqrt() + 1e-7)
+    return (row - mean) / (max(variance.sqrt(), 0.1) + 1e-7)
 
 
 @each_shape_and_dtype
@@ -49,13 +50,56 @@ def test_permuting_the_batch_permutes():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, *HALVES])
-def test_constant_logits_give_zeros(dtype):
-    logits = torch.full((2, 8), 3.0, dtype=dtype, requires_grad=True)
+@pytest.mark.parametrize("offset", [0.0, 3.0])
+@pytest.mark.parametrize("spread", [0.0, 1e-8, 1e-6, 1e-4, 1e-3])
+def test_nearly_constant_logits_are_magnified_tenfold_at_most(spread, offset, dtype):
+    """Value and gradient are those of a division by 0.1, not by next to nothing."""
+    logits = (offset + spread * make_logits((4, 10), 1, scale=1.0)).to(dtype).requires_grad_()
     result = standardize(logits)
-    assert not result.any()
-    if dtype != torch.float16:  # which has no room for a gradient of 1 / epsilon
-        (result * torch.arange(8)).sum().backward()
-        assert logits.grad.isfinite().all()
+    exact = logits.detach().double()
+    exact = 10 * (exact - exact.mean(dim=1, keepdim=True))
+    assert_close(result.double(), exact, atol=1e-5, rtol=1e-4)
+    direction = make_logits((4, 10), 2).to(result.dtype)
+    (gradient,) = torch.autograd.grad((result * direction).sum(), logits)
+    exact = 10 * (direction - direction.mean(dim=1, keepdim=True))
+    assert_close(gradient.double(), exact.double(), atol=1e-3, rtol=2**-7)
+
+
+def test_the_gradient_is_bounded_at_every_spread():
+    direction = make_logits((4, 10), 2)
+    for spread in torch.logspace(-9, 3, 49, dtype=torch.float64):
+        logits = (spread * make_logits((4, 10), 1, scale=1.0)).requires_grad_()
+        (gradient,) = torch.autograd.grad((standardize(logits) * direction).sum(), logits)
+        assert (gradient.norm(dim=1) <= 10 * direction.norm(dim=1)).all()
+
+
+def test_gradcheck_below_the_floor():
+    logits = make_logits((4, 5), 1, scale=1e-2).requires_grad_()
+    assert torch.autograd.gradcheck(standardize, logits)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-4])
+def test_a_zeroed_head_trains(scale):
+    """By SGD at LS's own weight of 9, which threw its weights away in one step."""
+    torch.manual_seed(0)
+    head, features = torch.nn.Linear(64, 10), torch.randn(128, 64).relu()
+    with torch.no_grad():
+        head.weight.mul_(scale)
+        head.bias.mul_(scale)
+    labels = torch.arange(128) % 10
+    teacher_logits = 3 * torch.randn(128, 10) + 4 * F.one_hot(labels, 10)
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.05, momentum=0.9)
+    values = []
+    for _ in range(40):
+        logits = head(features)
+        pair = standardize(logits), standardize(teacher_logits)
+        loss = F.cross_entropy(logits, labels) + 9 * kd_loss(*pair, temperature=2.0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        values.append(loss.item())
+    assert max(values) < 2 * values[0]
+    assert values[-1] < 0.7 * values[0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES])

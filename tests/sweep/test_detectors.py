@@ -1,9 +1,6 @@
 """Sweeps of detectors: real trainings of a few steps, by tools/sweep.py."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -68,18 +65,16 @@ def short(cfg):
 
 
 @pytest.fixture
-def sweep(scenes, tmp_path):
+def sweep(scenes, call_tool, tmp_path):
     """Calls tools/sweep.py on the scenes; its exit code and all that it prints."""
     files = [MetadataCatalog.get(name).json_file for name in scenes]
     data = ["--train-json", files[0], "--train-images", str(Path(files[0]).parents[1] / "train")]
     data += ["--val-json", files[1], "--val-images", str(Path(files[1]).parents[1] / "val")]
 
     def call(*arguments):
-        command = [sys.executable, ROOT / "tools" / "sweep.py", *arguments]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         out = ["--output-dir", str(tmp_path / "out"), *data]
-        found = subprocess.run([*command, *out], env=environment, capture_output=True, text=True)
-        return found.returncode, found.stdout + found.stderr
+        code, out, err = call_tool("sweep.py", *arguments, *out)
+        return code, out + err
 
     return call
 

@@ -1,8 +1,8 @@
-"""The terms of MLD one by one, plainly: what its tests compare the loss with."""
+"""The terms of MLD one by one, plainly: `multi_level_loss` is tested and timed against them."""
 
 from torch.nn import functional as F
 
-from eakd_det.losses import standardize as standardize_logits
+from ..losses import standardize as standardize_logits
 
 
 def kl(student, teacher, tau):

@@ -1,0 +1,78 @@
+"""Segmentations of COCO objects: which are masks, and which are none."""
+
+import math
+from typing import Any
+
+MIN_NUMBERS = 6  # of a polygon: three points
+
+
+def drop_useless_masks(annotations: list[dict[str, Any]]) -> int:
+    """Take away segmentations that are no masks, with which Detectron2 leaves the object out.
+
+    Polygons of less than three points go from among others, too.
+
+    Returns:
+        Number of objects that have lost their segmentation.
+    """
+    lost = 0
+    for annotation in annotations:
+        segmentation = annotation.pop("segmentation", None)
+        if isinstance(segmentation, list):
+            mask = [polygon for polygon in segmentation if _is_polygon(polygon)]
+        else:
+            mask = segmentation if _is_rle(segmentation) else None
+        if mask:
+            annotation["segmentation"] = mask
+        lost += bool(segmentation) and not mask
+    return lost
+
+
+def mask_fault(annotation: dict[str, Any], size: tuple[int, int] | None) -> str:
+    """Why an object cannot train a mask head, or nothing.
+
+    Args:
+        size: width and height of its image, where they are known.
+    """
+    segmentation = annotation.get("segmentation")
+    if not segmentation:
+        return "has no segmentation, and MODEL.MASK_ON trains masks"
+    if isinstance(segmentation, list):
+        if not any(map(_is_polygon, segmentation)):
+            return f"segmentation {_shortened(segmentation)} has no polygon of three points"
+    elif not _is_rle(segmentation):
+        return f"segmentation {_shortened(segmentation)} is neither polygons nor RLE"
+    elif size is not None and segmentation["size"] != [size[1], size[0]]:
+        return f"has an RLE of the size {segmentation['size']} in an image of {size[0]} x {size[1]}"
+    return ""
+
+
+def has_rle(annotations: list[dict[str, Any]]) -> bool:
+    """Whether an object that trains has a mask that is no polygon."""
+    return any(isinstance(a.get("segmentation"), dict) and not a["iscrowd"] for a in annotations)
+
+
+def _is_polygon(polygon: Any) -> bool:
+    return (
+        isinstance(polygon, list)
+        and len(polygon) >= MIN_NUMBERS
+        and len(polygon) % 2 == 0
+        and all(isinstance(v, int | float) and math.isfinite(v) for v in polygon)
+    )
+
+
+def _is_rle(segmentation: Any) -> bool:
+    if not isinstance(segmentation, dict) or not isinstance(segmentation.get("size"), list):
+        return False
+    counts, size = segmentation.get("counts"), segmentation["size"]
+    if len(size) != 2 or not all(type(side) is int for side in size):
+        return False
+    if isinstance(counts, list):
+        return all(type(run) is int and run >= 0 for run in counts) and (
+            sum(counts) == size[0] * size[1]
+        )
+    return isinstance(counts, str) and bool(counts)
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,120 @@
+"""Training that stops at what is not finite, before it is applied or saved."""
+
+import math
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback
+
+from eakd_det.errors import UserError
+from eakd_det.idle import IdleLosses
+
+from .models import non_finite_weights, refuse_to_look_ahead
+
+ADVICE = (
+    "A lower TRAINING.LEARNING_RATE, more TRAINING.WARMUP_STEPS, or BF16 in place of FP16 often "
+    "helps."
+)
+
+
+class WatchedTrainer(Trainer):
+    """transformers.Trainer with an end at the first loss, gradient or weight that is not finite.
+
+    Losses and the gradient's norm are read once a step, before it is applied. That takes the place
+    of `logging_nan_inf_filter`, which reads the loss of each micro-batch and hides such a one.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.args.logging_nan_inf_filter = False
+        self.add_callback(_EachStep(weakref.proxy(self)))
+        self._idle, self._losses, self._has_looked = IdleLosses(), [], False
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """Trainer's.
+
+        Raises:
+            UserError: a network sees the words that it is to predict.
+        """
+        if not self._has_looked:
+            self._has_looked = True
+            tokens = inputs["input_ids"][0][inputs["attention_mask"][0].bool()]
+            with self.accelerator.autocast():
+                for key, network in self._networks(model).items():
+                    refuse_to_look_ahead(network, tokens.to(self.args.device), key)
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        self._losses.append(loss)
+        return loss
+
+    def save_model(self, *args: Any, **kwargs: Any) -> None:
+        """Trainer's.
+
+        Raises:
+            UserError: a weight is not finite; nothing is written.
+        """
+        bad = non_finite_weights(self.model)
+        if bad:
+            raise UserError(
+                f"After step {self.state.global_step} the weights of {bad[0]} are not finite: they "
+                f"are not saved, and what {self.args.output_dir} has is as before. {ADVICE}"
+            )
+        super().save_model(*args, **kwargs)
+
+    def begin_step(self) -> None:
+        """Forget the losses of the last one."""
+        self._losses.clear()
+
+    def check_step(self) -> None:
+        """Read the losses and the gradient of a step that is to be applied.
+
+        Raises:
+            UserError: one is not finite.
+        """
+        losses = self._step_losses()
+        figures = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
+        figures |= self._gradient()
+        bad = [f"{name} is {value}" for name, value in figures.items() if not math.isfinite(value)]
+        if bad:
+            raise UserError(
+                f"At step {self.state.global_step + 1} {', '.join(bad)}: the step is not applied, "
+                f"and what {self.args.output_dir} has is as before. {ADVICE}"
+            )
+        for name in self._watched(losses):
+            self._idle.update(name, figures[name])
+
+    def _networks(self, model: nn.Module) -> dict[str, nn.Module]:
+        """Those that must not look ahead, by the node of the config."""
+        return {"MODEL": model}
+
+    def _step_losses(self) -> dict[str, Tensor]:
+        """Scalars by name."""
+        return {"the loss": torch.stack(self._losses).sum()}
+
+    def _watched(self, losses: dict[str, Tensor]) -> list[str]:
+        """Names of those that are warned about where they stay 0."""
+        return list(losses)
+
+    def _gradient(self) -> dict[str, float]:
+        """Its norm; nothing in float16, where the loss's scaler itself leaves out such a step."""
+        if self.accelerator.scaler is not None:
+            return {}
+        # Norms of shards are those of the whole; no clipping.
+        norm = self.accelerator.clip_grad_norm_(self.model_wrapped.parameters(), math.inf)
+        return {} if norm is None else {"the norm of the gradient": float(norm)}
+
+
+class _EachStep(TrainerCallback):
+    """Calls a WatchedTrainer's checks."""
+
+    def __init__(self, trainer: WatchedTrainer):
+        self.trainer = trainer
+
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.trainer.begin_step()
+
+    def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        self.trainer.check_step()

@@ -1,0 +1,85 @@
+"""The tools as a user calls them, in processes that cost no imports of other packages.
+
+Starting an interpreter and importing torch, Detectron2 and Transformers takes seconds. A server
+that has imported them once forks a process for each call: its arguments, folder, environment,
+output and exit code are its own, and what a tool needs of this repository it imports itself.
+"""
+
+import functools
+import multiprocessing
+import os
+import runpy
+import sys
+import tempfile
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+
+IMPORTED = [
+    "detectron2.engine",
+    "detectron2.evaluation",
+    "detectron2.export",
+    "detectron2.model_zoo",
+    "detectron2.utils.visualizer",
+    "faster_coco_eval",
+    "matplotlib.pyplot",
+    "sklearn.datasets",
+    "sklearn.manifold",
+    "timm",
+    "torchvision",
+    "transformers.trainer",
+    "transformers.models.auto.modeling_auto",
+]
+
+
+@functools.cache
+def _server():
+    """The context whose server forks; it starts with the first call."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
+    return context
+
+
+def call(script, arguments, *, folder, environment, timeout=300):
+    """Run a script to its end; its return code (negative: a signal's), stdout and stderr.
+
+    Args:
+        script: its path.
+        folder: in which it runs.
+        environment: all of its variables.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        streams = [os.path.join(temporary, name) for name in ("stdout", "stderr")]
+        options = [os.path.abspath(script), [str(x) for x in arguments], str(folder), environment]
+        process = _server().Process(target=_run, args=(*options, streams))
+        process.start()
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            raise TimeoutError(f"{script}: more than {timeout} s")
+        return process.exitcode, *(Path(stream).read_text() for stream in streams)
+
+
+def _run(script, arguments, folder, environment, streams):
+    sys.stdout, sys.stderr = (open(stream, "a", buffering=1) for stream in streams)  # noqa: SIM115
+    for number, stream in enumerate((sys.stdout, sys.stderr), 1):
+        os.dup2(stream.fileno(), number)  # for the processes that it starts
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    _fork_processes()
+    sys.argv = [script, *arguments]
+    sys.path[0] = os.path.dirname(script)
+    runpy.run_path(script, run_name="__main__")
+
+
+def _fork_processes():
+    """Let the processes of a launch be forked; what they get must survive a spawn all the same."""
+    import torch.multiprocessing  # here, for the server alone has it at hand
+
+    start = torch.multiprocessing.start_processes
+
+    def start_forked(fn, args=(), **options):
+        ForkingPickler.dumps((fn, args))
+        return start(fn, args, **options, start_method="fork")
+
+    torch.multiprocessing.start_processes = start_forked
