@@ -35,6 +35,7 @@ from .distilled import DistilledClassifier
 from .distillers import DISTILLERS
 from .evaluation import EpochTest, evaluate, read_test_set
 from .loader import build_train_loader
+from .models import warn_of_large_stem
 from .sources import source_of
 from .teacher import build_model, build_teacher, known_top1
 
@@ -50,6 +51,7 @@ def build_distilled(cfg: CfgNode, steps_per_epoch: int = 1) -> DistilledClassifi
     settings = method_settings(cfg.DISTILL, DISTILLERS)
     source = source_of(cfg.DATASET.NAME)
     student = build_model(cfg.MODEL.NAME, cfg.MODEL.WEIGHTS, source, key="MODEL")
+    warn_of_large_stem(student, cfg.MODEL.NAME, source.image_size, key="MODEL")
     distilled = DistilledClassifier(
         student,
         build_teacher(cfg) if settings["methods"] else None,

@@ -12,11 +12,12 @@ from eakd_det.errors import UserError
 from eakd_det.precision import Precision
 
 from .config import load_config
-from .models import build_classifier, published_normalisation
+from .models import build_classifier, published_normalisation, warn_of_large_stem
 from .preparation import Teacher
 from .sources import Source, source_of
 
 PRETRAINED = "pretrained"
+SIDES = {"MODEL": "student", "TEACHER": "teacher"}  # of a file that holds both
 
 
 def build_model(name: str, weights: str, source: Source, *, key: str) -> nn.Module:
@@ -36,7 +37,7 @@ def build_model(name: str, weights: str, source: Source, *, key: str) -> nn.Modu
         raise UserError(f"{key}.NAME is empty: name a model.")
     model = build_classifier(name, source.num_classes, pretrained=weights == PRETRAINED)
     if weights and weights != PRETRAINED:
-        load_strictly(model, weights, key=f"{key}.WEIGHTS")
+        load_strictly(model, weights, key=f"{key}.WEIGHTS", side=SIDES[key])
     _try_one_image(model, name, source.image_size)
     return model
 
@@ -142,6 +143,7 @@ def build_teacher(cfg: CfgNode) -> Teacher:
     source = source_of(cfg.DATASET.NAME)
     with torch.random.fork_rng(devices=[]):
         model = build_model(name, weights, source, key="TEACHER")
+    warn_of_large_stem(model, name, source.image_size, key="TEACHER")
     if weights == PRETRAINED:
         _renormalise(model, source)
     layers = cfg.TEACHER.LAYERS or (own.MODEL.LAYERS if own is not None else ())

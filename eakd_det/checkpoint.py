@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import uuid4
@@ -18,8 +18,13 @@ from .torchvision_weights import check_suits, convert_torchvision, is_torchvisio
 
 # Of a model's state: what trains beside the student and is no part of it.
 HELPERS = "helpers."
-# In the files of ReviewKD and mdistiller: the teacher, and fusion modules.
-MERGED_TEACHER, MERGED_HELPERS = "teacher.", "kd_trans."
+# In the files of ReviewKD and mdistiller: both networks (a student's keys may have no prefix), and
+# fusion modules.
+MERGED_STUDENT, MERGED_TEACHER, MERGED_HELPERS = "student.", "teacher.", "kd_trans."
+# Where training codes keep the weights in a file; and what wraps the model puts before all keys:
+# DataParallel, torch.compile, Lightning.
+CONTAINERS = ("model", "state_dict", "net", "model_state_dict", "model_state")
+WRAPPERS = ("module.", "_orig_mod.", "model.", "net.")
 # A file that is being written, or that a killed process has left.
 _ASIDE = re.compile(r".+\.[0-9a-f]{32}\.incomplete")
 ABANDONED_SECONDS = 3600  # without a write, after which nobody writes it any more
@@ -29,9 +34,9 @@ class SafeCheckpointer(DetectionCheckpointer):
     """DetectionCheckpointer that never unpickles code and never leaves half a file behind.
 
     It also reads torchvision's ResNets and MobileNetV2, by name (torchvision://resnet18) or from a
-    local file, and either side of a file that holds teacher and student. It refuses a file of which
-    nothing fits the model, where the stock one only warns. What it saves as "model" is the student
-    alone.
+    local file, either side of a file that holds teacher and student, and weights as other training
+    codes keep them (CONTAINERS, WRAPPERS). It refuses a file of which nothing fits the model, where
+    the stock one only warns. What it saves as "model" is the student alone.
     """
 
     def __init__(self, model: nn.Module, save_dir: str = "", *, side: str = "student", **kwargs):
@@ -69,16 +74,19 @@ class SafeCheckpointer(DetectionCheckpointer):
         if filename.endswith(".pyth"):
             return _from_pycls(load_pth(filename))
         checkpoint = super()._load_file(filename)
-        checkpoint["model"] = _side_of(checkpoint["model"], self.side)
-        theirs, ours = checkpoint["model"], self.model.state_dict()
-        if is_torchvision(theirs) and not is_torchvision(ours):
+        ours = self.model.state_dict()
+        checkpoint["model"] = theirs = _side_of(checkpoint["model"], self.side, ours)
+        is_detector = any(key.startswith("backbone.") for key in ours)
+        if is_detector and is_torchvision(theirs):
             check_suits(self.model, filename)
             checkpoint["model"] = convert_torchvision(theirs)
             checkpoint["matching_heuristics"] = True
         return checkpoint
 
     def _torch_load(self, filename: str) -> dict[str, Any]:
-        return load_pth(filename)
+        data = load_pth(filename)
+        name = next((name for name in CONTAINERS if isinstance(data.get(name), dict)), None)
+        return data if name in (None, "model") else {"model": data[name]}
 
     def _log_incompatible_keys(self, incompatible) -> None:
         """Log what does not fit, as the stock one, if anything else does."""
@@ -148,19 +156,33 @@ def _shorten(items: Iterable[str], most: int = 20) -> str:
     return f"{len(items)} ({', '.join(items[:most])}{more})"
 
 
-def _side_of(state: dict[str, Any], side: str) -> dict[str, Any]:
-    """Of a file that holds teacher and student, the one asked for; helpers are left out."""
+def _side_of(state: dict[str, Any], side: str, ours: Iterable[str]) -> dict[str, Any]:
+    """Of a file that holds teacher and student, the one asked for, under the model's own names.
+
+    Helpers are left out, and what wrapped the model before its keys, unless `ours`, the model's
+    keys, begin so.
+    """
     state = {key: value for key, value in state.items() if not key.startswith(HELPERS)}
-    if not any(key.startswith(MERGED_TEACHER) for key in state):
+    wrappers = [prefix for prefix in WRAPPERS if not any(key.startswith(prefix) for key in ours)]
+    state = _unwrapped(state, wrappers)
+    if any(key.startswith((MERGED_STUDENT, MERGED_TEACHER)) for key in ours):
         return state
-    if side == "teacher":
-        return {
-            key.removeprefix(MERGED_TEACHER): value
-            for key, value in state.items()
-            if key.startswith(MERGED_TEACHER)
-        }
+    asked = MERGED_TEACHER if side == "teacher" else MERGED_STUDENT
+    for prefix in (asked, MERGED_STUDENT):  # a student may become the teacher of another run
+        found = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        if found:
+            return _unwrapped(found, wrappers)
     other = (MERGED_TEACHER, MERGED_HELPERS)
-    return {key: value for key, value in state.items() if not key.startswith(other)}
+    has_teacher = any(key.startswith(MERGED_TEACHER) for key in state)
+    return {k: v for k, v in state.items() if not (has_teacher and k.startswith(other))}
+
+
+def _unwrapped(state: dict[str, Any], wrappers: Sequence[str]) -> dict[str, Any]:
+    """The weights without the prefixes that all their keys share, in any order."""
+    shared = next((p for p in wrappers if state and all(k.startswith(p) for k in state)), None)
+    if shared is None:
+        return state
+    return _unwrapped({k.removeprefix(shared): v for k, v in state.items()}, wrappers)
 
 
 def _from_pickle(data: dict[str, Any]) -> dict[str, Any]:

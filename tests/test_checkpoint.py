@@ -66,6 +66,15 @@ def test_a_file_that_fits(model, state, tmp_path, prefix):
     assert _equal(model, {name.removeprefix(prefix): value for name, value in state.items()})
 
 
+@pytest.mark.parametrize("container", ["state_dict", "net", "model_state_dict"])
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "student.", "module.student."])
+def test_a_file_of_another_training_code(model, state, tmp_path, container, prefix):
+    prefixed = {prefix + name: value for name, value in state.items()}
+    torch.save({container: prefixed, "epoch": 3, "optimizer": {"state": {}}}, tmp_path / "a.pth")
+    _load(model, tmp_path / "a.pth")
+    assert _equal(model, state)
+
+
 @pytest.mark.parametrize("faults", [("missing",), ("unexpected",), ("shaped",), ()])
 def test_each_fault_stops_the_load(model, state, tmp_path, faults):
     bias = "roi_heads.box_head.fc1.bias"
@@ -417,6 +426,30 @@ def test_the_teacher_of_a_merged_file(distill_cfg, merged):
     distill_cfg.TEACHER.WEIGHTS = merged[0]
     got = build_model(distill_cfg).teacher.model.state_dict()
     assert all(torch.equal(got[key], expected[key]) for key in expected)
+
+
+def test_both_sides_have_a_prefix(distill_cfg, merged, tmp_path):
+    """As mdistiller saves its distillers; what else trains beside them is left out."""
+    path, student = merged
+    state = torch.load(path, weights_only=True)
+    teacher = {k: v for k, v in state.items() if k.startswith("teacher.")}
+    both = {**{f"student.{k}": v for k, v in student.items()}, **teacher}
+    both["abfs.0.conv1.0.weight"] = torch.zeros(4)
+    torch.save({"model": {f"module.{k}": v for k, v in both.items()}}, tmp_path / "both.pth")
+    stock = build_model(stock_config(distill_cfg))
+    load_strictly(stock, str(tmp_path / "both.pth"), key="MODEL.WEIGHTS")
+    assert all(torch.equal(stock.state_dict()[key], student[key]) for key in student)
+    distill_cfg.TEACHER.WEIGHTS = str(tmp_path / "both.pth")
+    got = build_model(distill_cfg).teacher.model.state_dict()
+    assert all(torch.equal(got[key], teacher[f"teacher.{key}"]) for key in got)
+
+
+def test_prefixes_of_the_models_own_stay(tmp_path):
+    model = nn.ModuleDict({"model": nn.Linear(2, 2), "student": nn.Linear(2, 2)})
+    state = {name: torch.rand_like(value) for name, value in model.state_dict().items()}
+    torch.save({"net": state}, tmp_path / "own.pth")
+    _load(model, tmp_path / "own.pth")
+    assert _equal(model, state)
 
 
 def test_helpers_are_no_part_of_a_student(distill_cfg, tmp_path):

@@ -61,7 +61,7 @@ def dynamics(args, runs):
 def detection(args, runs):
     if bool(args.val_json) != bool(args.val_images):
         raise UserError("--val-json and --val-images belong together.")
-    yield analyze_detectors(
+    yield from analyze_detectors(
         runs,
         config_file=args.config_file,
         teacher=teacher_of(args),

@@ -23,6 +23,7 @@ from .mobilenet import MobileNetV1, MobileNetV2
 from .resnet import cifar_imagenet_resnet, cifar_resnet, imagenet_resnet
 from .shufflenet import ShuffleNetV1, ShuffleNetV2
 from .staged import Outputs, StagedClassifier
+from .stem import warn_of_large_stem
 from .vgg import VGG
 from .wrn import WideResNet
 
@@ -34,6 +35,7 @@ __all__ = [
     "features_of",
     "pooled_features",
     "published_normalisation",
+    "warn_of_large_stem",
 ]
 
 _WIDE = (32, 64, 128, 256)

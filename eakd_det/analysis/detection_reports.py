@@ -1,6 +1,6 @@
 """From what detectors say of a dataset's objects to figures, their numbers, and a short table."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -32,8 +32,10 @@ def report_detectors(
     temperature: float,
     num_points: int,
     seed: int,
-) -> Report:
+) -> Iterator[Report]:
     """AP by entropy, entropy segments and t-SNE of the objects' ROIs, and those that count most.
+
+    Two reports, of which the second has t-SNE, which takes longest, and a table of both.
 
     Args:
         names: of the classes.
@@ -51,6 +53,9 @@ def report_detectors(
     weights = report_weights(
         teacher.samples, rois, rows, temperature=temperature, what="objects' ROIs"
     )
+    gallery = _gallery(objects, teacher.samples, rois, names, temperature=temperature)
+    figures = ap.figures | segments.figures | weights.figures | gallery
+    yield Report(figures, ap.headers, ap.rows)
     separation = _separation(
         {**rois, "teacher": teacher.samples},
         rows,
@@ -59,11 +64,9 @@ def report_detectors(
         num_points=num_points,
         seed=seed,
     )
-    gallery = _gallery(objects, teacher.samples, rois, names, temperature=temperature)
-    figures = ap.figures | segments.figures | weights.figures | separation.figures | gallery
     others = {name: of for name, *of in separation.rows}
     table = [[name, *of, *others[name]] for name, *of in ap.rows]
-    return Report(figures, [*ap.headers, *separation.headers[1:]], table)
+    yield Report(separation.figures, [*ap.headers, *separation.headers[1:]], table)
 
 
 def report_ap(

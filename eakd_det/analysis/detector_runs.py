@@ -1,6 +1,7 @@
 """From the runs of detectors to what the analyses look at."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from detectron2.config import CfgNode
@@ -53,7 +54,7 @@ def analyze_detectors(
     val: tuple[str, str] | None = None,
     num_points: int,
     seed: int,
-) -> Report:
+) -> Iterator[Report]:
     """The analyses of detectors on the first of DATASETS.TEST of the first run.
 
     Args:

@@ -47,9 +47,9 @@ def draw_separations(
     colours = ListedColormap(colours).resampled(max(num_classes, 2))
     for name, axes in panels.items():
         _draw_separation(axes, separations[name], names, colours)
-        axes.set_title(
-            f"{name}\nCH {separations[name].index:.1f}, top-1 {separations[name].top1:.1f} %"
-        )
+        index = separations[name].index
+        distinct = "" if index is None else f"CH {index:.1f}, "
+        axes.set_title(f"{name}\n{distinct}top-1 {separations[name].top1:.1f} %")
     share, number = f"{100 * MARKED_SHARE:g} %", len(next(iter(separations.values())).labels)
     first, marks = panels[rows[0][0]], {"entropy": ENTROPY_MARK}
     if any(separation.highest_weight is not None for separation in separations.values()):

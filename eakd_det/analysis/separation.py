@@ -23,7 +23,8 @@ class Separation:
     Attributes:
         points: (N, 2), t-SNE.
         labels: (N,), the true classes.
-        index: the Calinski-Harabasz index of the features (not of the points).
+        index: the Calinski-Harabasz index of the features (not of the points); None where there is
+            none.
         top1: accuracy, percent.
         highest_entropy: (N,) bool: of the samples of the network's own highest entropies.
         highest_weight: (N,) bool: of the highest w_EA beside the teacher; None of a teacher, and
@@ -32,7 +33,7 @@ class Separation:
 
     points: Tensor
     labels: Tensor
-    index: float
+    index: float | None
     top1: float
     highest_entropy: Tensor
     highest_weight: Tensor | None
@@ -47,9 +48,6 @@ def separate(
         teacher: by which a student's samples are weighted.
         temperature: of the entropies.
         seed: of t-SNE.
-
-    Raises:
-        ValueError: of scikit-learn, for example if there is one class alone.
     """
     weight = None if teacher is None else samples.weight(teacher, temperature)
     return Separation(
@@ -69,12 +67,15 @@ def embed(features: Tensor, seed: int) -> Tensor:
     return torch.from_numpy(tsne.fit_transform(features.double().numpy()))
 
 
-def calinski_harabasz(features: Tensor, labels: Tensor) -> float:
+def calinski_harabasz(features: Tensor, labels: Tensor) -> float | None:
     """The Calinski-Harabasz index of the true classes as clusters of (N, D) features.
 
     It is the dispersion between the classes over that within them, each by its degrees of freedom.
-    It grows with N, so that it compares networks on the same samples alone.
+    It grows with N, so that it compares networks on the same samples alone. A single class has
+    none, nor have classes of one sample each.
     """
+    if not 1 < len(labels.unique()) < len(labels):
+        return None
     return float(calinski_harabasz_score(features.double().numpy(), labels.numpy()))
 
 

@@ -1,12 +1,14 @@
 """eakd_det.analysis.detection_reports."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
 from torchvision.ops import box_convert
 
+from eakd_det.analysis import detection_reports
 from eakd_det.analysis.detection_reports import NUM_PICTURES, report_ap, report_detectors
 from eakd_det.analysis.objects import Answers, find_objects
 from eakd_det.analysis.samples import Samples
@@ -67,7 +69,7 @@ def test_the_least_sure_part_is_where_the_student_errs(objects, pair):
 
 def test_all_figures_and_one_table(objects, pair, tmp_path):
     teacher, student = pair
-    report = report_detectors(
+    first, report = report_detectors(
         objects,
         teacher,
         {"KD": student, "EA": teacher},
@@ -77,7 +79,9 @@ def test_all_figures_and_one_table(objects, pair, tmp_path):
         num_points=20,
         seed=0,
     )
-    report.write(str(tmp_path))
+    assert first.rows == [row[: len(first.headers)] for row in report.rows]
+    for part in (first, report):
+        part.write(str(tmp_path))
     names = {path.name for path in tmp_path.iterdir()}
     figures = ("ap_segments", "entropy_segments", "weights", "tsne", "gallery_1", "gallery_2")
     assert names == {f"{name}.{ending}" for name in figures for ending in ("png", "svg", "json")}
@@ -95,6 +99,38 @@ def test_all_figures_and_one_table(objects, pair, tmp_path):
     assert shown[0]["class"] == NAMES[last]
     assert shown[0]["teacher"].startswith(f"{NAMES[last]} ")
     assert shown[0]["student"].startswith(f"{NAMES[(last + 1) % 10]} ")
+
+
+def test_one_class(objects, pair, tmp_path):
+    """Its Calinski-Harabasz index is left out, and nothing else is."""
+    objects = replace(objects, labels=torch.zeros_like(objects.labels))
+    teacher, student = (
+        Answers(
+            Samples(objects.labels, of.samples.logits[:, -2:], of.samples.features),
+            [{**detection, "category_id": 0} for detection in of.detections],
+        )
+        for of in pair
+    )
+    names, rows = ["part"], [["KD", "teacher"]]
+    settings = {"temperature": 4.0, "num_points": 20, "seed": 0}
+    reports = report_detectors(objects, teacher, {"KD": student}, names, rows, **settings)
+    paths = [path for report in reports for path in report.write(str(tmp_path))]
+    assert len(paths) == 5 * 3
+    networks = json.loads((tmp_path / "tsne.json").read_text())["networks"]
+    assert networks["KD"]["calinski_harabasz"] is None
+    assert networks["KD"]["top1"] is not None
+
+
+def test_what_is_made_before_a_fault_stays(objects, pair, monkeypatch):
+    monkeypatch.setattr(detection_reports, "separate", lambda *_, **__: 1 / 0)
+    teacher, student = pair
+    settings = {"temperature": 4.0, "num_points": 20, "seed": 0}
+    reports = report_detectors(
+        objects, teacher, {"KD": student}, NAMES, [["KD", "teacher"]], **settings
+    )
+    assert {"ap_segments", "gallery"} <= next(reports).figures.keys()
+    with pytest.raises(ZeroDivisionError):
+        next(reports)
 
 
 def test_too_few_objects(scenes):

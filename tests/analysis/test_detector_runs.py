@@ -37,9 +37,9 @@ def _analyze(paths, **options):
 
 
 def test_runs_are_analysed_beside_their_teacher(run, run_cfg, tmp_path):
-    report = _analyze([run("KD"), f"EA={run('other')}"])
+    first, report = _analyze([run("KD"), f"EA={run('other')}"])
     assert [row[0] for row in report.rows] == ["teacher", "KD", "EA"]
-    _, numbers = report.figures["ap_segments"]
+    _, numbers = first.figures["ap_segments"]
     assert numbers["temperature"] == run_cfg.DISTILL.EA.TEMPERATURE
     report.write(str(tmp_path / "analysis"))
     assert json.loads((tmp_path / "analysis" / "tsne.json").read_text())["samples"] == 10

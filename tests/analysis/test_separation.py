@@ -43,6 +43,13 @@ def test_the_index_grows_with_the_distance_of_the_classes():
     assert indices == sorted(indices) and indices[2] > 10 * indices[0]
 
 
+def test_what_is_no_clustering_has_no_index():
+    samples = clouds(2.0, number=4)
+    for labels in (torch.zeros(12, dtype=torch.long), torch.arange(12)):
+        assert calinski_harabasz(samples.features, labels) is None
+        assert separate(Samples(labels, samples.logits, samples.features), None, temperature=1.0)
+
+
 def test_clusters_stay_clusters_in_the_plane_and_a_seed_gives_one_picture():
     samples = clouds(12.0)
     points = embed(samples.features, seed=3)
