@@ -21,6 +21,7 @@ import eakd_det.backbone
 import eakd_det.meta_arch  # noqa: F401  (registers the meta-architectures)
 from eakd_det.checkpoint import last_checkpoint
 from eakd_det.config import load_config, merge_options
+from eakd_det.data.boxes import MIN_SHARE
 from eakd_det.data.coco_check import summarize
 from eakd_det.data.custom import prepare_custom_data, use_custom_data
 from eakd_det.detectors import comparable_teacher_config, use_available_device
@@ -38,6 +39,12 @@ def parse_arguments():
     for split in ("train", "val"):
         own.add_argument(f"--{split}-json", metavar="FILE")
         own.add_argument(f"--{split}-images", metavar="FOLDER")
+    own.add_argument(
+        "--clip-boxes",
+        action="store_true",
+        help="cut boxes off at the edges of images, and leave out those of which less than "
+        f"{MIN_SHARE:.0%}% is inside",
+    )
     own.add_argument("--check", action="store_true", help="check the data and do nothing else")
     parser.add_argument(
         "--eval-teacher", action="store_true", help="evaluate the teacher beside the student"
@@ -57,15 +64,20 @@ def own_data(args, cfg):
             sources[split] = paths
         elif any(paths):
             raise UserError(f"--{split}-json and --{split}-images belong together.")
+    if sources and cfg.MODEL.KEYPOINT_ON:
+        raise UserError(
+            "MODEL.KEYPOINT_ON: how keypoints are called and mirrored is not read from COCO files; "
+            "register the data in your own code with keypoint_names and keypoint_flip_map."
+        )
     folder = os.path.join(cfg.OUTPUT_DIR, "annotations")
     machine = comm.get_rank() // comm.get_local_size()
     if machine:  # its disk may be the same
         folder = os.path.join(folder, f"machine{machine}")
-    masks = cfg.MODEL.MASK_ON
+    options = {**sources, "masks": cfg.MODEL.MASK_ON, "clip": args.clip_boxes}
     if comm.get_local_rank() == 0:
-        prepare_custom_data(folder, **sources, masks=masks, again=args.check)
+        prepare_custom_data(folder, **options, again=args.check)
     comm.synchronize()
-    return prepare_custom_data(folder, **sources, masks=masks)
+    return prepare_custom_data(folder, **options)
 
 
 def refuse_what_python_configs_lack(args):
