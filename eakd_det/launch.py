@@ -24,13 +24,22 @@ from .run_record import record_start
 OURS = ("eakd_det", "classification")  # packages that log
 
 
-def launch(main: Callable[[argparse.Namespace], object], args: argparse.Namespace) -> None:
+def launch(
+    main: Callable[[argparse.Namespace], object],
+    args: argparse.Namespace,
+    *,
+    before: Callable[[argparse.Namespace], object] | None = None,
+) -> None:
     """Call `main(args)` in every process of the run; a mistake of the user ends it in words.
 
     Args:
         main: of an importable module, or of the script that is run.
         args: of Detectron2's argument parser. Under torchrun its processes are taken.
+        before: called first, before the processes of the run know each other and wait for each
+            other no longer than half an hour; under torchrun in each of them.
     """
+    if before is not None:
+        _guarded(before, args)
     try:
         if "LOCAL_RANK" in os.environ:
             _join_torchrun()

@@ -15,7 +15,6 @@ import logging
 import os
 
 from detectron2.engine import default_argument_parser
-from detectron2.utils import comm
 
 import eakd_det.backbone
 import eakd_det.meta_arch  # noqa: F401  (registers the meta-architectures)
@@ -55,8 +54,8 @@ def parse_arguments():
     return parser.parse_args()
 
 
-def own_data(args, cfg):
-    """The data that the flags name, checked: once a machine, the other processes wait."""
+def own_data(args, cfg, *, again=False):
+    """The data that the flags name, checked: by one process of a machine while others wait."""
     sources = {}
     for split in ("train", "val"):
         paths = getattr(args, f"{split}_json"), getattr(args, f"{split}_images")
@@ -70,14 +69,17 @@ def own_data(args, cfg):
             "register the data in your own code with keypoint_names and keypoint_flip_map."
         )
     folder = os.path.join(cfg.OUTPUT_DIR, "annotations")
-    machine = comm.get_rank() // comm.get_local_size()
+    machine = int(os.environ.get("GROUP_RANK", args.machine_rank))  # torchrun's, or our flag
     if machine:  # its disk may be the same
         folder = os.path.join(folder, f"machine{machine}")
-    options = {**sources, "masks": cfg.MODEL.MASK_ON, "clip": args.clip_boxes}
-    if comm.get_local_rank() == 0:
-        prepare_custom_data(folder, **options, again=args.check)
-    comm.synchronize()
-    return prepare_custom_data(folder, **options)
+    options = {"masks": cfg.MODEL.MASK_ON, "clip": args.clip_boxes, "again": again}
+    return prepare_custom_data(folder, **sources, **options)
+
+
+def look_first(args):
+    """Check the data before processes wait for each other, which ends after half an hour."""
+    if not args.config_file.endswith(".py"):
+        own_data(args, load_config(args.config_file, args.opts), again=args.check)
 
 
 def refuse_what_python_configs_lack(args):
@@ -128,4 +130,4 @@ def main(args):
 
 if __name__ == "__main__":
     arguments = parse_arguments()
-    launch(main, arguments)
+    launch(main, arguments, before=look_first)

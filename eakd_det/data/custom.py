@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+import portalocker
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
@@ -14,6 +15,7 @@ from ..checkpoint import write_atomically
 from ..errors import UserError
 from .coco_check import check_coco
 from .ids import ORIGINAL, original_ids
+from .image_files import DAY
 from .masks import has_rle
 
 FORMAT = 2  # of the checked copies; those of another are made anew
@@ -57,6 +59,8 @@ def prepare_custom_data(
     again: bool = False,
 ) -> dict[str, CustomData]:
     """Check COCO-format files and write completed copies; what has not changed since is kept.
+
+    Processes that ask for the same folder do so one after another.
 
     Args:
         folder: where the copies go.
@@ -117,12 +121,13 @@ def _prepare(
     identity += [str(x) for x in (status.st_mtime_ns, status.st_size, FORMAT, options)]
     digest = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:12]
     path = os.path.join(folder, f"{split}-{digest}.json")
-    if os.path.isfile(path) and not again:
-        with open(path, encoding="utf-8") as f:
-            data = json.load(f)
-    else:
-        data = check_coco(json_file, image_root, again=again, **options)
-        os.makedirs(folder, exist_ok=True)
-        with write_atomically(path) as f:
-            json.dump(data, f)  # in ASCII, since pycocotools opens it in the locale's encoding
+    os.makedirs(folder, exist_ok=True)
+    with portalocker.Lock(os.path.join(folder, ".lock"), timeout=DAY):  # others find the copy
+        if os.path.isfile(path) and not again:
+            with open(path, encoding="utf-8") as f:
+                data = json.load(f)
+        else:
+            data = check_coco(json_file, image_root, again=again, **options)
+            with write_atomically(path) as f:
+                json.dump(data, f)  # in ASCII, since pycocotools opens it in the locale's encoding
     return CustomData(f"custom_{split}", path, image_root, data)

@@ -1,5 +1,7 @@
 import json
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -7,7 +9,7 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
 from detectron2.evaluation import COCOEvaluator
 
-from eakd_det.data.coco_check import summarize
+from eakd_det.data.coco_check import check_coco, summarize
 from eakd_det.data.custom import prepare_custom_data, use_custom_data
 from eakd_det.engine import DistillTrainer
 from eakd_det.errors import UserError
@@ -221,6 +223,32 @@ def test_checked_once_as_long_as_nothing_changes(tmp_path, monkeypatch):
     (tmp_path / "data" / "data.json").write_text(json.dumps(changed))
     with pytest.raises(UserError, match="has no size"):
         prepare_custom_data(str(tmp_path / "checked"), val=source)
+
+
+def test_one_process_checks_and_others_wait(tmp_path, monkeypatch):
+    source = make(tmp_path / "data")
+    calls = []
+
+    def check(*args, **options):
+        calls.append(args)
+        time.sleep(0.2)
+        return check_coco(*args, **options)
+
+    monkeypatch.setattr("eakd_det.data.custom.check_coco", check)
+    with ThreadPoolExecutor(3) as pool:  # locks hold between threads as between processes
+        folder = str(tmp_path / "checked")
+        found = list(pool.map(lambda _: prepare_custom_data(folder, val=source), range(3)))
+    assert len(calls) == 1
+    assert found[0] == found[1] == found[2]
+
+
+def test_images_are_not_opened_again_for_another_output_dir(tmp_path, monkeypatch):
+    source = make(tmp_path / "data")
+    first = prepare_custom_data(str(tmp_path / "one"), val=source)
+    monkeypatch.setattr("eakd_det.data.image_files.look_at_file", None)
+    second = prepare_custom_data(str(tmp_path / "two"), val=source)
+    assert second["val"].data == first["val"].data
+    assert second["val"].json_file != first["val"].json_file
 
 
 def test_checked_again_on_request(tmp_path):
