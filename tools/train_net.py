@@ -63,6 +63,8 @@ def own_data(args, cfg, *, again=False):
             sources[split] = paths
         elif any(paths):
             raise UserError(f"--{split}-json and --{split}-images belong together.")
+    if args.clip_boxes and not sources:
+        raise UserError("--clip-boxes: name the data with --train-json and --train-images.")
     if sources and cfg.MODEL.KEYPOINT_ON:
         raise UserError(
             "MODEL.KEYPOINT_ON: how keypoints are called and mirrored is not read from COCO files; "
@@ -83,7 +85,7 @@ def look_first(args):
 
 
 def refuse_what_python_configs_lack(args):
-    if args.check or args.eval_teacher or args.train_json or args.val_json:
+    if args.check or args.eval_teacher or args.clip_boxes or args.train_json or args.val_json:
         raise UserError(
             "A Python config names its data itself: --train-json, --val-json, --check and "
             "--eval-teacher are for YAML configs."
