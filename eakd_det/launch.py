@@ -31,6 +31,8 @@ def launch(
     main: Callable[[argparse.Namespace], object],
     args: argparse.Namespace,
     device_of: Callable[[argparse.Namespace], str],
+    *,
+    before: Callable[[argparse.Namespace], object] | None = None,
 ) -> None:
     """Call `main(args)` in every process of the run; a mistake of the user ends it in words.
 
@@ -39,7 +41,11 @@ def launch(
         args: of Detectron2's argument parser. Under torchrun its processes are taken.
         device_of: gives the device of the config that args name. Processes on the CPU leave the
             GPUs of their machine alone.
+        before: called first, before the processes of the run know each other and wait for each
+            other no longer than half an hour; under torchrun in each of them.
     """
+    if before is not None:
+        _guarded(before, args)
     try:
         if "LOCAL_RANK" in os.environ:
             _guarded(_join_torchrun, args, device_of)

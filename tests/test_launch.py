@@ -152,3 +152,18 @@ def test_a_mistake_of_the_user_s_leaves_no_traceback_in_the_log(stock_cfg, argum
     text = (tmp_path / "log.txt").read_text()
     assert "a.png cannot be read." in text
     assert "Traceback" not in text
+
+
+def test_what_comes_before_the_processes(arguments):
+    arguments.num_gpus, arguments.num_machines = 1, 1
+    arguments.machine_rank, arguments.dist_url = 0, "auto"
+    calls = []
+    launch.launch(lambda _: calls.append("main"), arguments, before=lambda _: calls.append("first"))
+    assert calls == ["first", "main"]
+
+    def refuse(_):
+        raise UserError("a.json is no JSON.")
+
+    with pytest.raises(SystemExit, match="error: a.json is no JSON."):
+        launch.launch(lambda _: calls.append("main"), arguments, before=refuse)
+    assert calls == ["first", "main"]

@@ -66,6 +66,7 @@ def detection(args, runs):
         config_file=args.config_file,
         teacher=teacher_of(args),
         val=(args.val_json, args.val_images) if args.val_json else None,
+        clip=args.clip_boxes,
         num_points=args.num_objects,
         seed=args.seed,
     )
@@ -166,6 +167,7 @@ def add_detection_parser(commands):
     )
     parser.add_argument("--val-json", metavar="FILE", help="data in COCO format")
     parser.add_argument("--val-images", metavar="FOLDER")
+    parser.add_argument("--clip-boxes", action="store_true", help="as in the training")
     parser.add_argument(
         "--num-objects", type=positive, default=2000, metavar="N", help="of t-SNE; %(default)s"
     )
