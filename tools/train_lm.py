@@ -22,8 +22,9 @@ warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torc
 
 from accelerate import PartialState
 
+from eakd_det import command_line
 from eakd_det.errors import UserError
-from llm.config import load_config
+from llm.config import language_config, load_config
 from llm.log import show_progress
 from llm.training import fit, prepare
 
@@ -35,7 +36,7 @@ def parse_arguments():
     parser.add_argument("--config-file", required=True, metavar="FILE")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
-    return parser.parse_args()
+    return command_line.parse_arguments(parser, language_config())
 
 
 def main(args):
