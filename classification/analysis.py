@@ -16,6 +16,7 @@ from eakd_det.analysis.samples import Samples
 from eakd_det.detectors import use_available_device
 from eakd_det.errors import UserError
 from eakd_det.inference import fold_batch_norms, freeze
+from eakd_det.safe_yaml import read_yaml
 
 from .config import load_config
 from .data import Indices, read_images
@@ -106,7 +107,7 @@ def load_networks(
 
 def _config_of(run: Run, config_file: str) -> CfgNode:
     path = run.config_file(config_file)
-    if "DATASET" not in CfgNode.load_yaml_with_base(path):
+    if "DATASET" not in read_yaml(path):
         raise UserError(f"{path} is not that of a classifier. Of detectors: analyze.py detection.")
     cfg = load_config(path)
     use_available_device(cfg)

@@ -23,7 +23,8 @@ from eakd_det.errors import UserError
 from eakd_det.evaluation import BestCheckpoint
 from eakd_det.method_settings import method_settings
 from eakd_det.precision import precision
-from eakd_det.resume import RandomStates, Stopwatch
+from eakd_det.preemption import Preemption
+from eakd_det.resume import OptimizerSettings, RandomStates, Stopwatch
 from eakd_det.run_record import record_parameters
 from eakd_det.statistics import LOG_PERIOD, show_statistics
 from eakd_det.step import DistillStep, log_step
@@ -123,6 +124,7 @@ class ClassifierTrainer(DistillStep):
             trainer=weakref.proxy(self),
             **({"helpers": helpers} if len(helpers) else {}),
         )
+        self.test_loader = read_test_set(cfg)
 
     def run_step(self) -> None:
         """As DistillStep's.
@@ -153,7 +155,7 @@ class ClassifierTrainer(DistillStep):
         """
         epochs = self.cfg.SOLVER.EPOCHS
         record_parameters(self.cfg.OUTPUT_DIR, self.distilled.student)
-        loader = read_test_set(self.cfg)
+        loader = self.test_loader
         teacher_top1 = self._teacher_top1(loader)
         stopwatch = Stopwatch()
         test = EpochTest(
@@ -164,7 +166,7 @@ class ClassifierTrainer(DistillStep):
             steps_per_epoch=self.steps_per_epoch,
         )
         best = self._build_best()
-        self.register_hooks(self._build_hooks(stopwatch, test, best))
+        self.register_hooks(self._build_hooks(stopwatch, test, best, resume))
         self.checkpointer.resume_or_load("", resume=resume)
         start = self.iter + 1 if resume and self.checkpointer.has_checkpoint() else 0
         self.data_loader.batch_sampler.start = start
@@ -204,20 +206,23 @@ class ClassifierTrainer(DistillStep):
         return BestCheckpoint(period, writer, "top1")
 
     def _build_hooks(
-        self, stopwatch: Stopwatch, test: EpochTest, best: BestCheckpoint | None
+        self, stopwatch: Stopwatch, test: EpochTest, best: BestCheckpoint | None, resume: bool
     ) -> list[hooks.HookBase | None]:
         cfg, is_main = self.cfg, comm.is_main_process()
         max_iter = cfg.SOLVER.EPOCHS * self.steps_per_epoch
         save_period = cfg.SOLVER.CHECKPOINT_PERIOD * self.steps_per_epoch
         log_period = min(LOG_PERIOD, self.steps_per_epoch)  # or tests would be overwritten unread
+        scheduler, states = self._build_scheduler(), RandomStates(save_period, self.distilled)
         writers = default_writers(cfg.OUTPUT_DIR, max_iter) if is_main else []
         return [
             hooks.IterationTimer(),
             stopwatch,
-            hooks.LRScheduler(scheduler=self._build_scheduler()),
+            OptimizerSettings(self.optimizer, scheduler),
+            hooks.LRScheduler(scheduler=scheduler),
             AverageBuffers(self.distilled, self.steps_per_epoch),
-            RandomStates(save_period),
-            self._build_saver(save_period) if is_main else None,
+            states,
+            self._build_saver(save_period, resume) if is_main else None,
+            Preemption(states, self.checkpointer),
             test,
             best,
             hooks.PeriodicWriter(show_statistics(writers, max_iter), period=log_period)
@@ -225,10 +230,12 @@ class ClassifierTrainer(DistillStep):
             else None,
         ]
 
-    def _build_saver(self, period: int) -> hooks.PeriodicCheckpointer:
-        """It also counts the checkpoints that the run left before it was stopped."""
+    def _build_saver(self, period: int, resume: bool) -> hooks.PeriodicCheckpointer:
+        """A resumed run also counts the checkpoints that it left before it was stopped."""
         keep = self.cfg.SOLVER.KEEP_CHECKPOINTS or None
-        saver = hooks.PeriodicCheckpointer(self.checkpointer, period, max_to_keep=keep)
+        saver = _Saver(self.checkpointer, period, max_to_keep=keep)
+        if not resume:
+            return saver
         files = sorted(self.checkpointer.get_all_checkpoint_files())
         periodic = re.compile(r"model_\d+\.pth")
         saver.recent_checkpoints = [f for f in files if periodic.fullmatch(os.path.basename(f))]
@@ -240,6 +247,18 @@ class ClassifierTrainer(DistillStep):
         values = [solver.GAMMA**i for i in range(len(solver.STEPS) + 1)]
         schedule = MultiStepParamScheduler(values, milestones=[*solver.STEPS, solver.EPOCHS])
         return LRMultiplier(self.optimizer, schedule, solver.EPOCHS * self.steps_per_epoch)
+
+
+class _Saver(hooks.PeriodicCheckpointer):
+    """PeriodicCheckpointer that keeps as many, also where a run was stopped between two of them."""
+
+    def after_step(self) -> None:
+        super().after_step()
+        if self.max_to_keep is not None and (self.trainer.iter + 1) % self.period == 0:
+            while len(self.recent_checkpoints) > self.max_to_keep:
+                oldest = self.recent_checkpoints.pop(0)
+                if os.path.exists(oldest):
+                    os.remove(oldest)
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from functools import reduce
 from typing import Any
 
-import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.utils.file_io import PathManager
 
 from .distillers import DISTILLERS, scalar_defaults
 from .errors import UserError
 from .losses import entropy_weight
+from .safe_yaml import merge_file
 
 # Our meta-architectures and the stock ones that their students are.
 STOCK_ARCHITECTURES = {"DistillRCNN": "GeneralizedRCNN", "DistillRetinaNet": "RetinaNet"}
@@ -98,19 +98,19 @@ def merge_config(cfg: CfgNode, path: str, options: list[str] = ()) -> None:
     """Merge a file, then KEY VALUE pairs, into a config.
 
     Raises:
-        UserError: there is no such file, a key does not exist (the nearest one is named), or a
-            value has the wrong type.
+        UserError: there is no such file, it holds more than plain values (`read_yaml`), a key does
+            not exist (the nearest one is named), or a value has the wrong type.
     """
     if not PathManager.isfile(path):
         raise UserError(f"--config-file: there is no file {path!r}.")
     for source, merge in [
-        (path, lambda: cfg.merge_from_file(path)),
+        (path, lambda: merge_file(cfg, path)),
         ("the command line", lambda: merge_options(cfg, options)),
     ]:
         try:
             merge()
-        except yaml.YAMLError as error:
-            raise UserError(f"{source} is no YAML: {error}") from error
+        except UserError:
+            raise
         except (AssertionError, KeyError, ValueError) as error:  # what yacs raises
             text = str(error.args[0]) if error.args else ""
             hint = _nearest_key(text, cfg)

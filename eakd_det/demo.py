@@ -4,7 +4,6 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -19,6 +18,8 @@ from .checkpoint import write_atomically
 from .config import load_config
 from .detectors import use_available_device
 from .engine import DistillTrainer, evaluate
+from .errors import UserError
+from .output_dir import TRAINER_FILES
 from .resume import Stopwatch
 from .run_record import record_start
 from .visualize import draw_side_by_side, read_detections
@@ -35,21 +36,32 @@ CHECKPOINT_PERIOD = 100  # iterations that a stopped demo can lose
 NUM_PICTURES = 6
 
 
-def run_demo(config_dir: str, output_dir: str, options: list[str]) -> dict[str, dict[str, float]]:
+def run_demo(
+    config_dir: str, output_dir: str, options: list[str], *, overwrite: bool = False
+) -> dict[str, dict[str, float]]:
     """Train, evaluate and draw; a demo that was stopped goes on where it was.
 
     Args:
         config_dir: folder of the Digits-Detection configs.
         output_dir: gets a folder for each run, results.json and detections.png.
         options: KEY VALUE pairs that override every config.
+        overwrite: start anew, and remove the runs in these folders.
 
     Returns:
         Run -> AP, AP50, AP75 (percent), parameters and seconds of training.
+
+    Raises:
+        UserError: a run's folder holds something else.
     """
     configs = {run: _config(run, config_dir, output_dir, options) for run in RUNS}
+    if not overwrite:
+        for cfg in configs.values():
+            _check_folder(cfg)
     dataset = configs["teacher"].DATASETS.TEST[0]
     for name in (*configs["teacher"].DATASETS.TRAIN, dataset):
         DatasetCatalog.get(name)  # generates the scenes on first use
+    for cfg in configs.values():
+        _prepare_folder(cfg, overwrite)
     results = {}
     for number, run in enumerate(RUNS, start=1):
         title = f"[{number}/{len(RUNS)}] {RUNS[run][0]}"
@@ -92,7 +104,6 @@ def _train_and_evaluate(run: str, cfg: CfgNode, title: str) -> dict[str, float]:
     """The results of a run: read if it is finished, else after training what is left of it."""
     folder = cfg.OUTPUT_DIR
     path = os.path.join(folder, "result.json")
-    _forget_other_config(cfg)
     if os.path.exists(path):
         logger.info("%s: done before", title)
         with open(path) as f:
@@ -100,7 +111,8 @@ def _train_and_evaluate(run: str, cfg: CfgNode, title: str) -> dict[str, float]:
     train_cfg = cfg.clone()
     train_cfg.DATASETS.TEST = ()  # evaluated below, through the stock architecture
     seed_all_rng(cfg.SEED)
-    record_start(folder, cfg.MODEL.DEVICE, resume=True)
+    is_begun = os.path.exists(os.path.join(folder, "last_checkpoint"))
+    record_start(folder, cfg.MODEL.DEVICE, resume=is_begun)
     trainer = _DemoTrainer(train_cfg, lambda *state: _log_progress(run, title, *state))
     trainer.resume_or_load(resume=True)
     trainer.train()
@@ -119,17 +131,28 @@ def _train_and_evaluate(run: str, cfg: CfgNode, title: str) -> dict[str, float]:
     return result
 
 
-def _forget_other_config(cfg: CfgNode) -> None:
-    """Start a run over whose config has changed since; note the config of a new one."""
-    path = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
+def _check_folder(cfg: CfgNode) -> None:
+    """Refuse a folder that a demo with this config did not make, unless there is nothing in it."""
+    folder = cfg.OUTPUT_DIR
+    path = os.path.join(folder, "config.yaml")
     if os.path.exists(path):
         with open(path) as f:
             if f.read() == cfg.dump():
                 return
-        logger.info("%s was made with another config: starting it over", cfg.OUTPUT_DIR)
-        shutil.rmtree(cfg.OUTPUT_DIR)
-    os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
-    with write_atomically(path) as f:
+    if os.path.isdir(folder) and set(os.listdir(folder)) - {"config.yaml"}:
+        raise UserError(
+            f"{folder} was made with another config, or not by the demo: --overwrite starts the "
+            "demo anew, and removes the run there; or choose another --output-dir."
+        )
+
+
+def _prepare_folder(cfg: CfgNode, overwrite: bool) -> None:
+    """Make the folder of a run, and note the config by which a demo that goes on knows it."""
+    folder = cfg.OUTPUT_DIR
+    os.makedirs(folder, exist_ok=True)
+    if overwrite:
+        TRAINER_FILES.remove(folder)
+    with write_atomically(os.path.join(folder, "config.yaml")) as f:
         f.write(cfg.dump())
 
 

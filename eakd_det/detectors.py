@@ -9,6 +9,7 @@ from torch import nn
 from .checkpoint import load_strictly
 from .config import stock_config
 from .errors import UserError
+from .safe_pickle import load_pickle
 from .teacher import teacher_config
 
 
@@ -25,6 +26,17 @@ def check_datasets(cfg: CfgNode, keys: tuple[str, ...] = ("TRAIN", "TEST")) -> N
                     f"DATASETS.{key}: there is no dataset {name!r}. Register it, or name its files "
                     "with --train-json and --train-images, --val-json and --val-images."
                 )
+
+
+def check_proposals(cfg: CfgNode) -> None:
+    """Check that MODEL.LOAD_PROPOSALS has files of arrays alone; Detectron2 unpickles them.
+
+    Raises:
+        UserError: one is broken, or holds anything else, which could run code.
+    """
+    if cfg.MODEL.LOAD_PROPOSALS:
+        for path in (*cfg.DATASETS.PROPOSAL_FILES_TRAIN, *cfg.DATASETS.PROPOSAL_FILES_TEST):
+            load_pickle(path)
 
 
 def num_classes(cfg: CfgNode) -> tuple[str, int]:

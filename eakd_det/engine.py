@@ -28,8 +28,9 @@ from .distilled import Distilled, helper_modules
 from .errors import UserError
 from .evaluation import BestCheckpoint, CountedEvaluators, Evaluator, warn_of_no_detections
 from .precision import precision
+from .preemption import Preemption
 from .results import write_result
-from .resume import ProcessStates, preserved_random_state
+from .resume import OptimizerSettings, ProcessStates, preserved_random_state
 from .roi_pooling import pool_as_configured
 from .run_record import record_parameters
 from .statistics import show_statistics
@@ -101,7 +102,10 @@ class DistillTrainer(DefaultTrainer):
         solver, test, names = self.cfg.SOLVER, self.cfg.TEST, self.cfg.DATASETS.TEST
         student, loader = self.checkpointer.model, self._trainer.data_loader
         states = ProcessStates(student, loader, solver.ACCUMULATE, solver.CHECKPOINT_PERIOD)
-        ours.insert(savers[0], states)
+        position = savers[0]  # of PeriodicCheckpointer, which the main process alone has
+        ours.insert(position, states)
+        ours.insert(position + 1 + comm.is_main_process(), Preemption(states, self.checkpointer))
+        ours.insert(0, OptimizerSettings(self._trainer.optimizer, self.scheduler))
         if comm.is_main_process() and test.EVAL_PERIOD and names:
             metric = test.BEST_METRIC if len(names) == 1 else f"{names[0]}/{test.BEST_METRIC}"
             writer = StudentWriter(self.model, self.cfg.OUTPUT_DIR)

@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, count
 from typing import Any
 
 import torch
@@ -164,7 +164,7 @@ class BestCheckpoint(BestCheckpointer):
         if not os.path.isfile(path):
             return
         if self.trainer.start_iter == 0:  # of another run in the same folder
-            os.remove(path)
+            os.replace(path, _unused(path))
         else:
             saved = load_pth(path)
             self.best_metric, self.best_iter = saved["metric"], saved["iteration"]
@@ -186,6 +186,13 @@ def warn_of_no_detections(name: str, model: nn.Module, inputs: list[dict[str, An
     """Warn that nothing was found in the dataset `name`, with `explain_no_detections`."""
     cause = explain_no_detections(model, inputs)
     logging.getLogger(__name__).warning(f"Nothing was found in {name}: {cause}.")
+
+
+def _unused(path: str) -> str:
+    """The path with the first number before its ending that no file has."""
+    stem, ending = os.path.splitext(path)
+    candidates = (f"{stem}_earlier{number}{ending}" for number in count(1))
+    return next(candidate for candidate in candidates if not os.path.exists(candidate))
 
 
 def explain_no_detections(model: nn.Module, inputs: list[dict[str, Any]]) -> str:

@@ -21,6 +21,7 @@ from torch import distributed
 from torch.multiprocessing import ProcessExitedException
 
 from .errors import UserError
+from .preemption import signals_for_children
 from .run_record import record_start
 
 OURS = ("eakd_det", "classification")  # packages that log
@@ -110,7 +111,11 @@ def _start_processes(
     """Detectron2's launch, whose processes take the GPUs that they see."""
     several = args.num_gpus * args.num_machines > 1
     hides_gpus = several and not _is_on_gpu(device_of(args), args.num_gpus)
-    with _without_gpus() if hides_gpus else contextlib.nullcontext():
+    with contextlib.ExitStack() as stack:
+        if several:
+            stack.enter_context(signals_for_children())
+        if hides_gpus:
+            stack.enter_context(_without_gpus())
         launch_processes(
             _guarded,
             args.num_gpus,

@@ -23,9 +23,11 @@ from .errors import UserError
 from .evaluation import BestCheckpoint, CountedEvaluators, warn_of_no_detections
 from .launch import set_up
 from .losses import entropy_weight
+from .output_dir import TRAINER_FILES
 from .precision import precision
+from .preemption import Preemption
 from .results import write_boxes
-from .resume import ProcessStates, preserved_random_state
+from .resume import OptimizerSettings, ProcessStates, preserved_random_state
 from .run_record import record_parameters
 from .statistics import show_statistics
 from .step import DistillStep, log_step
@@ -98,18 +100,39 @@ def run_lazy(args: argparse.Namespace) -> None:
         args: of Detectron2's argument parser.
     """
     cfg = load_lazy_config(args.config_file, args.opts)
-    set_up(cfg, args, cfg.train.output_dir)
-    settings = cfg.model.get("distillation", {"methods": {}, "teacher": {"weights": ""}})
-    methods, teacher = settings["methods"], settings["teacher"]["weights"]
-    if args.eval_only and cfg.model.pop("distillation", None) is not None:
-        cfg.model._target_ = _class(cfg.model._target_).stock
-    model = student = instantiate(cfg.model).to(cfg.train.device)
     if args.eval_only:
-        checkpointer = SafeCheckpointer(model, cfg.train.output_dir)
-        newest = checkpointer.get_checkpoint_file() if args.resume else cfg.train.init_checkpoint
-        load_strictly(model, newest, key="train.init_checkpoint")
-        _test(cfg, model)
+        _evaluate(cfg, args)
         return
+    output_dir = cfg.train.output_dir
+    teacher = cfg.model.distillation.teacher.weights if "distillation" in cfg.model else ""
+    inputs = [cfg.train.init_checkpoint, teacher]
+    options = {"resume": args.resume, "overwrite": args.overwrite, "inputs": inputs}
+    TRAINER_FILES.check(output_dir, **options)
+    comm.synchronize()  # before the first process writes
+    with TRAINER_FILES.starting(output_dir, overwrite=args.overwrite):
+        set_up(cfg, args, output_dir)
+        trainer, checkpointer, test = _build(cfg)
+        checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
+    start = trainer.iter + 1 if args.resume and checkpointer.has_checkpoint() else 0
+    trainer.train(start, cfg.train.max_iter)
+    if comm.is_main_process():
+        write_boxes(output_dir, test.latest, teacher=teacher)
+
+
+def _evaluate(cfg: DictConfig, args: argparse.Namespace) -> None:
+    set_up(cfg, args, cfg.train.output_dir)
+    if cfg.model.pop("distillation", None) is not None:
+        cfg.model._target_ = _class(cfg.model._target_).stock
+    model = instantiate(cfg.model).to(cfg.train.device)
+    checkpointer = SafeCheckpointer(model, cfg.train.output_dir)
+    newest = checkpointer.get_checkpoint_file() if args.resume else cfg.train.init_checkpoint
+    load_strictly(model, newest, key="train.init_checkpoint")
+    _test(cfg, model)
+
+
+def _build(cfg: DictConfig) -> tuple[DistillStep, SafeCheckpointer, "_LastTest"]:
+    """The trainer of a Python config with its hooks, its checkpointer, and its evaluation."""
+    model = student = instantiate(cfg.model).to(cfg.train.device)
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
     loader = instantiate(cfg.dataloader.train)
@@ -125,7 +148,7 @@ def run_lazy(args: argparse.Namespace) -> None:
         optimizer,
         accumulate=accumulate,
         precision=precision(amp.get("dtype", "float16")) if amp.enabled else None,
-        watched=tuple(f"loss_{name.lower()}" for name in methods),
+        watched=tuple(f"loss_{name.lower()}" for name in _methods(cfg)),
         output_dir=cfg.train.output_dir,
     )
     checkpointer = SafeCheckpointer(
@@ -133,13 +156,13 @@ def run_lazy(args: argparse.Namespace) -> None:
     )
     states = ProcessStates(student, loader, accumulate, cfg.train.checkpointer.period)
     test = _LastTest(cfg, model)
-    trainer.register_hooks(_hooks(cfg, test, states, checkpointer))
+    trainer.register_hooks([OptimizerSettings(optimizer), *_hooks(cfg, test, states, checkpointer)])
     record_parameters(cfg.train.output_dir, student)
-    checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
-    start = trainer.iter + 1 if args.resume and checkpointer.has_checkpoint() else 0
-    trainer.train(start, cfg.train.max_iter)
-    if comm.is_main_process():
-        write_boxes(cfg.train.output_dir, test.latest, teacher=teacher)
+    return trainer, checkpointer, test
+
+
+def _methods(cfg: DictConfig) -> Iterable[str]:
+    return cfg.model.get("distillation", {}).get("methods", {})
 
 
 def _class(target: type | str) -> type:
@@ -172,6 +195,7 @@ def _hooks(
         hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
         states,
         hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if is_main else None,
+        Preemption(states, checkpointer),
         test,
         _best(cfg, test.model) if is_main else None,
         hooks.PeriodicWriter(

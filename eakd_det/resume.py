@@ -13,8 +13,11 @@ import torch
 from detectron2.data.common import AspectRatioGroupedDataset, MapDataset, ToIterableDataset
 from detectron2.engine import HookBase
 from detectron2.modeling import RetinaNet
+from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Sampler
 
 from .errors import UserError
@@ -56,23 +59,33 @@ class RandomStates(HookBase):
     They are kept with each checkpoint. The hook comes before the one that saves.
     """
 
-    def __init__(self, period: int):
+    def __init__(self, period: int, model: nn.Module | None = None):
         """
         Args:
             period: of the checkpoints, in iterations.
+            model: the buffers of which each process keeps its own, if there are several.
         """
         self.period = period
+        self.model = model
         self.saved = self.loaded = None
 
     def after_step(self) -> None:
         next_iter = self.trainer.iter + 1
         if next_iter % self.period == 0 or next_iter >= self.trainer.max_iter:
-            self.saved = comm.gather(self._state())
+            self.gather()
+
+    def gather(self) -> None:
+        """Take the states as they are, for the next checkpoint; called in every process."""
+        self.saved = comm.gather(self._state())
 
     def before_train(self) -> None:
         state = self._own_state()
-        if state is not None:
-            set_random_state(state["random"])
+        if state is None:
+            return
+        if state.get("buffers"):  # as of this process, where the student's are those of the first
+            for buffer, value in zip(self.model.buffers(), state["buffers"], strict=True):
+                buffer.copy_(value)
+        set_random_state(state["random"])
 
     def _own_state(self) -> dict[str, Any] | None:
         if self.loaded is None:
@@ -86,13 +99,63 @@ class RandomStates(HookBase):
         return self.loaded[comm.get_rank()]
 
     def _state(self) -> dict[str, Any]:
-        return {"random": random_state()}
+        buffers = self.model.buffers() if self.model and comm.get_world_size() > 1 else ()
+        return {"random": random_state(), "buffers": [buffer.cpu() for buffer in buffers]}
 
     def state_dict(self) -> dict[str, Any]:
         return {"processes": self.saved} if self.saved else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.loaded = state["processes"]
+
+
+class OptimizerSettings(HookBase):
+    """Lets the config's learning rate and optimizer settings count in a resumed run.
+
+    Detectron2 takes those of the checkpoint; of it only the momenta count here. What has changed is
+    logged. The hook comes before LRScheduler.
+    """
+
+    def __init__(self, optimizer: Optimizer, scheduler: LRScheduler | None = None):
+        """
+        Args:
+            optimizer: as configured; no checkpoint has been loaded into it.
+            scheduler: of the learning rate; None if it is yet to be made for the optimizer.
+        """
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.configured = [_settings(group) for group in optimizer.param_groups]
+
+    def before_train(self) -> None:
+        if not 0 < self.trainer.start_iter < self.trainer.max_iter:
+            return
+        groups, changes = self.optimizer.param_groups, []
+        for group, configured in zip(groups, self.configured, strict=True):
+            for key, value in configured.items():
+                if key in group and group[key] != value:
+                    name = "BASE_LR" if key == "initial_lr" else key.upper()
+                    changes.append(f"{name} {group[key]} -> {value}")
+            if not isinstance(self.scheduler, LRMultiplier):
+                old = group.get("initial_lr", configured["initial_lr"])
+                group["lr"] *= configured["initial_lr"] / old
+            group.update(configured)
+        if self.scheduler is not None:
+            self.scheduler.base_lrs = [configured["initial_lr"] for configured in self.configured]
+        if isinstance(self.scheduler, LRMultiplier):
+            for group, rate in zip(groups, self.scheduler.get_lr(), strict=True):
+                group["lr"] = rate
+        log_changes(changes, self.trainer.start_iter, logging.getLogger(__name__))
+
+
+def _settings(group: dict[str, Any]) -> dict[str, Any]:
+    settings = {"initial_lr": group["lr"], **group}  # which it has if a scheduler was made for it
+    return {key: value for key, value in settings.items() if key not in ("params", "lr")}
+
+
+def log_changes(changes: list[str], iteration: int, logger: logging.Logger) -> None:
+    """Say which settings differ from the checkpoint's, each once."""
+    if changes:
+        text = ", ".join(dict.fromkeys(changes))
+        logger.info(f"--resume: {text} from iteration {iteration} on")
 
 
 class Stopwatch(HookBase):

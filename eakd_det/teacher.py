@@ -2,12 +2,12 @@
 
 import torch
 from detectron2 import model_zoo
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.utils.file_io import PathManager
 
 from .checkpoint import load_strictly
-from .config import add_distill_config, stock_config
+from .config import load_config, stock_config
 from .errors import UserError
 from .frozen_teacher import Teacher
 from .precision import Precision
@@ -94,9 +94,6 @@ def _config(name: str, weights: str, device: str) -> CfgNode:
                 f"TEACHER.CONFIG_FILE: {name} is neither a file nor a config of Detectron2's "
                 "model zoo."
             ) from error
-    cfg = get_cfg()
-    add_distill_config(cfg)  # the config of an earlier student can be a teacher's, too
-    cfg.merge_from_file(path)
-    cfg = stock_config(cfg)
+    cfg = stock_config(load_config(path))  # that of an earlier student can be a teacher's, too
     cfg.MODEL.DEVICE = device
     return cfg

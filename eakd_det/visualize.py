@@ -1,6 +1,5 @@
 """Pictures: scenes with what each detector found side by side, and ROIs by their EA weight."""
 
-import colorsys
 import json
 from collections import defaultdict
 from typing import Any
@@ -11,17 +10,16 @@ from detectron2.config import CfgNode
 from detectron2.data import Metadata, build_detection_test_loader
 from detectron2.data.detection_utils import read_image
 from detectron2.structures import Boxes, BoxMode, Instances
-from detectron2.utils.visualizer import Visualizer
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from .checkpoint import write_atomically
 from .data.mapper import CheckingMapper
+from .drawing import FONT, draw_boxes
 
-MIN_WIDTH = 420  # pixels of one panel; smaller images are enlarged
 GAP, TITLE_HEIGHT, LINE_HEIGHT = 6, 34, 24  # pixels
-GOLDEN_RATIO = 0.618034  # steps of hue that keep neighbouring classes apart
+PAPER, INK = (22, 27, 34), (240, 246, 252)  # around the panels; on bright pages and on dark ones
 
 
 def read_detections(results_json: str, metadata: Metadata) -> dict[int, Instances]:
@@ -140,23 +138,25 @@ def draw_weights(
         ]
         classes = teacher_scores[chosen].argmax(dim=1).tolist()
         numbers = [str(i) for i in range(1, number + 1)]
-        panels.append(_write_below(_draw(image, boxes[chosen.numpy()], classes, numbers), lines))
+        panels.append(
+            _write_below(draw_boxes(image, boxes[chosen.numpy()], classes, numbers), lines)
+        )
     return np.asarray(_join([panels], ["highest w_EA", "lowest w_EA"]))
 
 
 def _write_below(panel: np.ndarray, lines: list[str]) -> np.ndarray:
     height, width = panel.shape[:2]
-    sheet = Image.new("RGB", (width, height + LINE_HEIGHT * len(lines)), "white")
+    sheet = Image.new("RGB", (width, height + LINE_HEIGHT * len(lines)), PAPER)
     sheet.paste(Image.fromarray(panel))
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=17)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.truetype(FONT, 16)
     for i, line in enumerate(lines):
-        draw.text((GAP, height + LINE_HEIGHT * i), line, fill="black", font=font)
+        draw.text((GAP, height + LINE_HEIGHT * i), line, fill=INK, font=font)
     return np.asarray(sheet)
 
 
 def _top(scores: Tensor, names: list[str]) -> str:
     score, index = scores.max(dim=0)
-    return f"{names[index]} {score:.0%}"
+    return f"{names[index]}: {100 * score:.0f} %"
 
 
 def _draw_truth(image: np.ndarray, scene: dict[str, Any], metadata: Metadata) -> np.ndarray:
@@ -164,27 +164,18 @@ def _draw_truth(image: np.ndarray, scene: dict[str, Any], metadata: Metadata) ->
     boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
     classes = [a["category_id"] for a in annotations]
     labels = [metadata.thing_classes[c] for c in classes]
-    return _draw(image, np.array(boxes).reshape(-1, 4), classes, labels)
+    return draw_boxes(image, np.array(boxes).reshape(-1, 4), classes, labels)
 
 
 def _draw_detections(image: np.ndarray, found: Instances | None, metadata: Metadata) -> np.ndarray:
     if found is None:
-        return _draw(image, np.zeros((0, 4)), [], [])
+        return draw_boxes(image, np.zeros((0, 4)), [], [])
     classes = found.pred_classes.tolist()
     labels = [
-        f"{metadata.thing_classes[c]} {score:.0%}"
+        f"{metadata.thing_classes[c]}: {100 * score:.0f} %"
         for c, score in zip(classes, found.scores, strict=True)
     ]
-    return _draw(image, found.pred_boxes.tensor.numpy(), classes, labels)
-
-
-def _draw(
-    image: np.ndarray, boxes: np.ndarray, classes: list[int], labels: list[str]
-) -> np.ndarray:
-    """The image, enlarged if it is small, with boxes in one bright colour a class."""
-    canvas = Visualizer(image, scale=max(1.0, MIN_WIDTH / image.shape[1]))
-    colours = [colorsys.hsv_to_rgb((c * GOLDEN_RATIO) % 1, 0.75, 1.0) for c in classes]
-    return canvas.overlay_instances(boxes=boxes, labels=labels, assigned_colors=colours).get_image()
+    return draw_boxes(image, found.pred_boxes.tensor.numpy(), classes, labels)
 
 
 def _join(rows: list[list[np.ndarray]], titles: list[str]) -> Image.Image:
@@ -192,10 +183,10 @@ def _join(rows: list[list[np.ndarray]], titles: list[str]) -> Image.Image:
     width = max(panel.shape[1] for row in rows for panel in row)
     heights = [max(panel.shape[0] for panel in row) for row in rows]
     size = ((width + GAP) * len(titles), TITLE_HEIGHT + sum(heights) + GAP * len(rows))
-    sheet = Image.new("RGB", size, "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=22)
+    sheet = Image.new("RGB", size, PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.truetype(FONT, 20)
     for column, title in enumerate(titles):
-        draw.text((column * (width + GAP) + GAP, GAP // 2), title, fill="black", font=font)
+        draw.text((column * (width + GAP) + GAP, GAP // 2), title, fill=INK, font=font)
     top = TITLE_HEIGHT
     for row, height in zip(rows, heights, strict=True):
         for column, panel in enumerate(row):

@@ -12,10 +12,11 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from eakd_det.checkpoint import write_atomically
 from eakd_det.errors import UserError
+from eakd_det.output_dir import OutputFiles
+from eakd_det.preemption import leave, listening
 
 from .config import load_config, training_arguments
 from .data import Instruction, PadRight, encode, read_instructions
@@ -24,6 +25,7 @@ from .instructions import path_of
 from .liger import is_available, liger_loss
 from .models import build_student, load_model, load_tokenizer, num_positions
 from .prompts import PROMPTS
+from .stopping import OptimizerSettings, Preemption, newest_checkpoint
 from .trainer import DistillationTrainer
 from .vocabulary import common_width, pad_id, train_tokenizer
 from .watched import WatchedTrainer
@@ -31,6 +33,18 @@ from .watched import WatchedTrainer
 logger = logging.getLogger(__name__)
 
 RESULT = "train_result.json"  # the last file that a run writes
+FILES = OutputFiles(
+    results=(
+        *(f"checkpoint-{n * '[0-9]'}" for n in range(1, 10)),
+        *("model.safetensors", "model-*-of-*.safetensors", "pytorch_model.bin", RESULT),
+    ),
+    others=(
+        *("model.safetensors.index.json", "training_args.bin", "rouge.json"),
+        *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"),
+        *("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
+        *("tokenizer.model", "chat_template.jinja", "runs/*/events.out.tfevents.*"),
+    ),
+)
 
 
 def has_ended(cfg: CfgNode) -> bool:
@@ -60,29 +74,38 @@ def needed_runs(cfg: CfgNode) -> dict[str, CfgNode]:
     return {Path(file).stem: load_config(file) for file in files}
 
 
-def fit(cfg: CfgNode, resume: bool = False) -> dict[str, float]:
+def fit(cfg: CfgNode, resume: bool = False, overwrite: bool = False) -> dict[str, float]:
     """Train a student, or without methods a model on the answers alone; stock Trainer does that.
 
     Args:
         resume: go on from the newest checkpoint in OUTPUT_DIR.
+        overwrite: start anew, and remove the run that OUTPUT_DIR holds.
 
     Returns:
         What transformers says of the training; it is also in RESULT beside the model, the tokenizer
         and config.yaml.
 
     Raises:
-        UserError: the config, the data or the networks do not fit.
+        UserError: the config, the data or the networks do not fit, or OUTPUT_DIR holds a run and
+            nothing says what shall become of it.
+        SystemExit: the run was told to stop; see `Preemption`.
     """
+    check_folder(cfg, resume, overwrite)
     args = training_arguments(cfg)
     set_seed(args.seed)
-    examples, held_out = _read_data(cfg, args)
-    tokenizer = build_tokenizer(cfg, examples)
-    checkpoint = _last_checkpoint(cfg.OUTPUT_DIR) if resume else None
-    trainer = build_trainer(cfg, args, tokenizer, examples, held_out)
+    with FILES.starting(cfg.OUTPUT_DIR, overwrite=overwrite):
+        examples, held_out = _read_data(cfg, args)
+        tokenizer = build_tokenizer(cfg, examples)
+        checkpoint = newest_checkpoint(cfg.OUTPUT_DIR) if resume else None
+        trainer = build_trainer(cfg, args, tokenizer, examples, held_out)
     if args.process_index == 0:
         logger.info("Training %s on %s", cfg.OUTPUT_DIR, args.device)
     start = time.perf_counter()
-    result = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    with listening() as notice:
+        trainer.add_callback(OptimizerSettings())
+        trainer.add_callback(Preemption(notice))
+        result = trainer.train(resume_from_checkpoint=checkpoint).metrics
+        number = notice.agreed_at_last()
     result["seconds"] = time.perf_counter() - start
     trainer.save_model(cfg.OUTPUT_DIR)
     if trainer.is_world_process_zero():
@@ -91,22 +114,35 @@ def fit(cfg: CfgNode, resume: bool = False) -> dict[str, float]:
             file.write(cfg.dump())
         with write_atomically(str(Path(cfg.OUTPUT_DIR) / RESULT)) as file:
             json.dump(result, file, indent=2)
+    if number:
+        leave(number, trainer.state.global_step, logger)
     return result
 
 
-def prepare(cfg: CfgNode, resume: bool = False) -> None:
+def check_folder(cfg: CfgNode, resume: bool, overwrite: bool) -> None:
+    """Refuse to start where OUTPUT_DIR holds a run, unless a flag says what shall become of it."""
+    inputs = [weights_of(node) for node in (cfg.MODEL, cfg.TEACHER)]
+    FILES.check(cfg.OUTPUT_DIR, resume=resume, overwrite=overwrite, inputs=inputs)
+
+
+def prepare(cfg: CfgNode, resume: bool = False, overwrite: bool = False) -> None:
     """Train those of `needed_runs` that have not ended.
+
+    Args:
+        resume, overwrite: as of `fit`.
 
     Raises:
         UserError: as `fit`; also what is wrong with the run itself, as far as that can be told
             before its teacher has been trained for hours.
     """
     missing = [run for run in needed_runs(cfg).values() if not has_ended(run)]
+    for run in (cfg, *missing):
+        check_folder(run, resume, overwrite)
     if missing:
         _read_data(cfg, training_arguments(cfg))
     for run in missing:
-        prepare(run, resume)
-        fit(run, resume)
+        prepare(run, resume, overwrite)
+        fit(run, resume, overwrite)
 
 
 def _read_data(
@@ -203,8 +239,3 @@ def _common_width(tokenizer: PreTrainedTokenizerBase, teacher_name: str, widths:
     if len(set(widths)) > 1:
         logger.info("Heads of %d and %d words are compared on the first %d.", *widths, width)
     return width
-
-
-def _last_checkpoint(folder: str) -> str | None:
-    """The newest one, or None where the run has not come to its first."""
-    return get_last_checkpoint(folder) if Path(folder).is_dir() else None

@@ -9,6 +9,7 @@ import functools
 import multiprocessing
 import os
 import runpy
+import socket
 import sys
 import tempfile
 from multiprocessing.reduction import ForkingPickler
@@ -39,27 +40,45 @@ def _server():
     return context
 
 
-def call(script, arguments, *, folder, environment, timeout=300):
+def call(script, arguments, *, folder, environment, ranks=0, timeout=300):
     """Run a script to its end; its return code (negative: a signal's), stdout and stderr.
 
     Args:
         script: its path.
         folder: in which it runs.
         environment: all of its variables.
+        ranks: that many processes of the script, with torchrun's variables.
     """
     with tempfile.TemporaryDirectory() as temporary:
         streams = [os.path.join(temporary, name) for name in ("stdout", "stderr")]
-        options = [os.path.abspath(script), [str(x) for x in arguments], str(folder), environment]
-        process = _server().Process(target=_run, args=(*options, streams))
-        process.start()
-        process.join(timeout)
-        if process.exitcode is None:
-            process.kill()
+        options = (os.path.abspath(script), [str(x) for x in arguments], str(folder), streams)
+        environments = _torchrun(environment, ranks) if ranks else [environment]
+        processes = [_server().Process(target=_run, args=(*options, e)) for e in environments]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(timeout)
+        codes = [process.exitcode for process in processes]
+        if None in codes:
+            for process in processes:
+                process.kill()
             raise TimeoutError(f"{script}: more than {timeout} s")
-        return process.exitcode, *(Path(stream).read_text() for stream in streams)
+        code = next(filter(None, codes), 0)
+        return code, *(Path(stream).read_text() for stream in streams)
 
 
-def _run(script, arguments, folder, environment, streams):
+def _torchrun(environment, ranks):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        master = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    sizes = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "GROUP_WORLD_SIZE": "1"}
+    return [
+        {**environment, **master, **sizes, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        for rank in range(ranks)
+    ]
+
+
+def _run(script, arguments, folder, streams, environment):
     sys.stdout, sys.stderr = (open(stream, "a", buffering=1) for stream in streams)  # noqa: SIM115
     for number, stream in enumerate((sys.stdout, sys.stderr), 1):
         os.dup2(stream.fileno(), number)  # for the processes that it starts

@@ -44,7 +44,8 @@ def _small_fpn(cfg, depth):
     cfg.MODEL.FPN.OUT_CHANNELS = 16
     cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[16], [24], [32], [48], [64]]
     cfg.MODEL.RPN.IN_FEATURES = ["p2", "p3", "p4", "p5", "p6"]
-    cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = 50
+    cfg.MODEL.RPN.PRE_NMS_TOPK_TRAIN = cfg.MODEL.RPN.PRE_NMS_TOPK_TEST = 200
+    cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 50
     cfg.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
     cfg.MODEL.ROI_HEADS.IN_FEATURES = ["p2", "p3", "p4", "p5"]
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = NUM_CLASSES
@@ -253,15 +254,16 @@ def start_tool(tool_environment, tmp_path):
 def call_tool(start_tool, tool_environment, tmp_path):
     """Calls a script of tools/ to its end; its return code, stdout and stderr.
 
-    Its process is forked, which is cheap; with `launcher` that command starts it.
+    Its process is forked, which is cheap; with `launcher` that command starts it, and `ranks`
+    are as `commands.call` takes them.
     """
 
-    def call(name, *arguments, launcher=None):
+    def call(name, *arguments, launcher=None, ranks=0):
         if launcher:
             process = start_tool(name, *arguments, launcher=launcher)
             out, err = process.communicate(timeout=300)
             return process.returncode, out, err
-        options = {"folder": tmp_path, "environment": tool_environment()}
+        options = {"folder": tmp_path, "environment": tool_environment(), "ranks": ranks}
         return commands.call(ROOT / "tools" / name, arguments, **options)
 
     return call
@@ -271,9 +273,9 @@ def call_tool(start_tool, tool_environment, tmp_path):
 def call_code(tmp_path):
     """Calls Python code to its end in a forked process; its return code, stdout and stderr."""
 
-    def call(code, *arguments, environment=os.environ):
+    def call(code, *arguments, environment=os.environ, ranks=0):
         (tmp_path / "code.py").write_text(code)
-        options = {"folder": tmp_path, "environment": dict(environment)}
+        options = {"folder": tmp_path, "environment": dict(environment), "ranks": ranks}
         return commands.call(tmp_path / "code.py", arguments, **options)
 
     return call

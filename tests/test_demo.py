@@ -8,7 +8,8 @@ import pytest
 
 from eakd_det.config import load_config
 from eakd_det.data.digits import generate_digits
-from eakd_det.demo import RUNS, _forget_other_config, format_results
+from eakd_det.demo import RUNS, _check_folder, _prepare_folder, format_results, run_demo
+from eakd_det.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,16 +22,36 @@ def test_table():
     ] * len(RUNS)
 
 
-def test_a_run_with_another_config_starts_over(tmp_path):
+@pytest.fixture
+def cfg(tmp_path):
     cfg = load_config(str(ROOT / "configs" / "Digits-Detection" / "Student-R18.yaml"))
     cfg.OUTPUT_DIR = str(tmp_path / "run")
-    _forget_other_config(cfg)
-    (tmp_path / "run" / "model_final.pth").touch()
-    _forget_other_config(cfg)
-    assert (tmp_path / "run" / "model_final.pth").exists()
+    return cfg
+
+
+def test_a_run_with_another_config_stays_unless_it_may_go(cfg, tmp_path):
+    checkpoint = tmp_path / "run" / "model_final.pth"
+    _check_folder(cfg)
+    _prepare_folder(cfg, overwrite=False)
+    checkpoint.touch()
+    (tmp_path / "run" / "notes.txt").write_text("of the user's")
+    _check_folder(cfg)
     cfg.SOLVER.BASE_LR = 0.5
-    _forget_other_config(cfg)
-    assert not (tmp_path / "run" / "model_final.pth").exists()
+    with pytest.raises(UserError, match="run was made with another config, or not by the demo"):
+        _check_folder(cfg)
+    assert checkpoint.exists()
+    _prepare_folder(cfg, overwrite=True)
+    _check_folder(cfg)
+    assert sorted(os.listdir(tmp_path / "run")) == ["config.yaml", "notes.txt"]
+
+
+def test_a_folder_of_others_is_refused_before_anything_is_written(tmp_path):
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "essay.txt").write_text("of the user's")
+    configs = str(ROOT / "configs" / "Digits-Detection")
+    with pytest.raises(UserError, match=r"student was made with .* another --output-dir"):
+        run_demo(configs, str(tmp_path), [])
+    assert os.listdir(tmp_path) == ["student"]
 
 
 @pytest.mark.slow

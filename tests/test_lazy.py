@@ -122,6 +122,7 @@ dataloader.train.num_workers = dataloader.test.num_workers = 0
 train.init_checkpoint = ""
 train.output_dir = {str(tmp_path / "lazy")!r}
 train.max_iter = train.eval_period = 2
+train.seed = 5
 model.roi_heads.box_predictor.test_score_thresh = 0.0  # an untrained student is sure of nothing
 """
     path = tmp_path / "lazy.py"
@@ -141,9 +142,14 @@ model.roi_heads.box_predictor.test_score_thresh = 0.0  # an untrained student is
     best = torch.load(tmp_path / "lazy" / "model_best.pth", weights_only=True)
     assert best["model"].keys() == saved["model"].keys()
     assert best["metric"] == result["AP"]
-    code, out, err = call("--resume", "train.max_iter=4", "train.eval_period=0")
+    code, out, err = call(
+        "--resume", "train.max_iter=4", "train.eval_period=0", "optimizer.lr=0.004"
+    )
     assert code == 0, out + err
     assert "Starting training from iteration 2" in out
+    assert "--resume: BASE_LR 0.01 -> 0.004 from iteration 2 on" in out
+    saved = torch.load(tmp_path / "lazy" / "model_final.pth", weights_only=True)
+    assert saved["trainer"]["optimizer"]["param_groups"][0]["initial_lr"] == 0.004
     code, out, err = call("--resume", "--eval-only")
     assert code == 0, out + err
     assert "copypaste: AP,AP50,AP75" in out

@@ -1,15 +1,20 @@
 import itertools
+import logging
+import os
 import random
+import signal
 
 import numpy as np
 import pytest
 import torch
 from detectron2.data import build_detection_train_loader
 from detectron2.data.samplers import TrainingSampler
+from detectron2.engine import HookBase
 
 from eakd_det.engine import DistillTrainer
 from eakd_det.errors import UserError
 from eakd_det.evaluation import BestCheckpoint
+from eakd_det.preemption import SIGNALS
 from eakd_det.resume import (
     preserved_random_state,
     random_state,
@@ -70,7 +75,15 @@ def test_skipped_batches(grouped, workers, skipped):
     assert _draw() == before, "the run's own random numbers are where they were"
 
 
-def _train(cfg, output_dir, stops, *, resume=False):
+@pytest.fixture
+def log(caplog, monkeypatch):
+    """caplog with this package's messages, also after a test that has set up its logging."""
+    monkeypatch.setattr(logging.getLogger("eakd_det"), "propagate", True)
+    caplog.set_level(logging.INFO, "eakd_det")
+    return caplog
+
+
+def _train(cfg, output_dir, stops, *, resume=False, hook=None):
     """Train to each of the iterations, in a new trainer each; the last one's student."""
     cfg.OUTPUT_DIR = str(output_dir)
     output_dir.mkdir(exist_ok=True)
@@ -82,12 +95,13 @@ def _train(cfg, output_dir, stops, *, resume=False):
         trainer = DistillTrainer(cfg)
         trainer.resume_or_load(resume=resume)
         trainer.max_iter = stop
+        trainer.register_hooks([hook])
         trainer.train()
         resume = True
     return trainer
 
 
-@pytest.mark.parametrize(("half", "amp"), [(5, False), (1, True)])
+@pytest.mark.parametrize(("half", "amp"), [(4, False), (1, True)])
 def test_resumed_run_equals_a_straight_one(run_cfg, tmp_path, half, amp):
     """With the fusion modules, accumulation, and an evaluation on the way or the AMP scaler."""
     cfg = run_cfg
@@ -109,6 +123,89 @@ def test_resumed_run_equals_a_straight_one(run_cfg, tmp_path, half, amp):
         torch.testing.assert_close(
             *(t._trainer.state_dict()[name] for t in (straight, resumed)), rtol=0, atol=0
         )
+
+
+class _Told(HookBase):
+    """The run is told to stop in the step of an iteration."""
+
+    def __init__(self, iteration, number):
+        self.iteration, self.number = iteration, number
+
+    def before_step(self):
+        if self.trainer.iter == self.iteration:
+            os.kill(os.getpid(), self.number)
+
+
+def _train_until_told(cfg, output_dir, iteration, number):
+    """The exit code of a run that is told to stop; its handlers of signals do not stay."""
+    before = {n: signal.getsignal(n) for n in SIGNALS}
+    try:  # resumed where there is nothing, it starts
+        _train(cfg, output_dir, [cfg.SOLVER.MAX_ITER], resume=True, hook=_Told(iteration, number))
+    except SystemExit as stopped:
+        return stopped.code
+    finally:
+        for n, handler in before.items():
+            signal.signal(n, handler)
+
+
+def test_a_run_that_is_told_to_stop_loses_nothing(run_cfg, tmp_path, log):
+    """Between two checkpoints, and before the evaluation that the step would bring."""
+    cfg = run_cfg
+    cfg.TEST.EVAL_PERIOD = 2
+    straight = _train(cfg, tmp_path / "straight", [4])
+    code = _train_until_told(cfg, tmp_path / "run", 1, signal.SIGUSR1)
+    assert code == 128 + signal.SIGUSR1
+    assert "Stopped by SIGUSR1 at iteration 2: saved; --resume goes on" in log.text
+    assert (tmp_path / "run" / "last_checkpoint").read_text() == "model_0000001.pth"
+    assert not (tmp_path / "run" / "model_best.pth").exists()
+    resumed = _train(cfg, tmp_path / "run", [4], resume=True)
+    assert resumed.start_iter == 2
+    ours, theirs = straight.model.state_dict(), resumed.model.state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_run_that_is_told_to_stop_in_its_last_step(run_cfg, tmp_path):
+    """The evaluation is left to the resumed one."""
+    run_cfg.SOLVER.MAX_ITER = 2
+    code = _train_until_told(run_cfg, tmp_path / "run", 1, signal.SIGTERM)
+    assert code == 128 + signal.SIGTERM
+    assert (tmp_path / "run" / "last_checkpoint").read_text() == "model_final.pth"
+    assert not (tmp_path / "run" / "result.json").exists()
+    _train(run_cfg, tmp_path / "run", [2], resume=True)
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+class _Rates(HookBase):
+    """Learning rate of each iteration."""
+
+    def before_train(self):
+        self.rates = []
+
+    def before_step(self):
+        self.rates.append(self.trainer._trainer.optimizer.param_groups[0]["lr"])
+
+
+def test_the_optimizer_s_settings_of_a_resumed_run_are_its_config_s(run_cfg, tmp_path, log):
+    cfg = run_cfg
+    cfg.DATASETS.TEST, cfg.SOLVER.CHECKPOINT_PERIOD = (), 2
+    cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.BASE_LR = 0, 0.01
+    _train(cfg, tmp_path / "run", [2])
+    _train(cfg, tmp_path / "run", [3], resume=True)
+    assert "->" not in log.text
+    cfg.SOLVER.BASE_LR, cfg.SOLVER.WEIGHT_DECAY, cfg.SOLVER.MOMENTUM = 0.004, 0.001, 0.8
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS = 6, (4,)
+    watch = _Rates()
+    trainer = _train(cfg, tmp_path / "run", [6], resume=True, hook=watch)
+    assert watch.rates == pytest.approx([0.004, 0.0004, 0.0004])
+    group = trainer._trainer.optimizer.param_groups[0]
+    assert (group["weight_decay"], group["momentum"]) == (0.001, 0.8)
+    [line] = [r.getMessage() for r in log.records if "->" in r.getMessage()]
+    words = line.removeprefix("--resume: ").removesuffix(" from iteration 3 on").split(", ")
+    assert sorted(words) == [
+        "BASE_LR 0.01 -> 0.004",
+        "MOMENTUM 0.9 -> 0.8",
+        "WEIGHT_DECAY 0.0001 -> 0.001",
+    ]
 
 
 def test_the_seed_of_the_data_outlives_every_resume(run_cfg, tmp_path):
@@ -168,9 +265,9 @@ def test_checkpoints_hold_the_student_alone(run_cfg, tmp_path):
 def test_a_retinanet_keeps_its_running_normalizer(run_cfg, retina_cfg, tmp_path):
     cfg = retina_cfg
     cfg.DATASETS.TEST = ()
-    cfg.SOLVER.MAX_ITER, cfg.SOLVER.CHECKPOINT_PERIOD = 6, 3
-    straight = _train(cfg, tmp_path / "straight", [6])
-    resumed = _train(cfg, tmp_path / "resumed", [3, 6])
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.CHECKPOINT_PERIOD = 4, 2
+    straight = _train(cfg, tmp_path / "straight", [4])
+    resumed = _train(cfg, tmp_path / "resumed", [2, 4])
     assert straight.model.loss_normalizer == resumed.model.loss_normalizer
     ours, theirs = straight.model.state_dict(), resumed.model.state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
@@ -204,8 +301,12 @@ def test_the_best_is_remembered(run_cfg, tmp_path):
     assert best.best_metric == 101.0
     kept = torch.load(folder / "model_best.pth", weights_only=True)
     assert kept["metric"] == 101.0
-    _train(run_cfg, folder, [2])
-    assert torch.load(folder / "model_best.pth", weights_only=True)["metric"] < 101.0
+    for number in (1, 2):  # a new run in its folder
+        _train(run_cfg, folder, [2])
+        assert torch.load(folder / "model_best.pth", weights_only=True)["metric"] < 101.0
+        assert (folder / f"model_best_earlier{number}.pth").exists()
+    earlier = torch.load(folder / "model_best_earlier1.pth", weights_only=True)
+    assert earlier["metric"] == 101.0
 
 
 def test_the_best_on_the_first_of_several_datasets(run_cfg, tmp_path):

@@ -113,17 +113,12 @@ def test_shared_out_steps_equal_the_whole(exact_cfg, call, start):
         free.bind(("127.0.0.1", 0))
         url = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     folder = f"{cfg.OUTPUT_DIR}-machines"
-    machines = [
-        start(
-            cfg,
-            *("--num-machines", "2", "--machine-rank", str(rank), "--dist-url", url),
-            *("OUTPUT_DIR", folder),
-        )
-        for rank in range(2)
-    ]
-    for machine in machines:
-        out, err = machine.communicate(timeout=300)
-        assert machine.returncode == 0, out + err
+    arguments = ("--num-machines", "2", "--dist-url", url, "OUTPUT_DIR", folder)
+    # One with an interpreter of its own, which starts its process as Detectron2 does.
+    machine = start(cfg, "--machine-rank", "1", *arguments)
+    _succeed(call(cfg, "--machine-rank", "0", *arguments))
+    out, err = machine.communicate(timeout=300)
+    assert machine.returncode == 0, out + err
     _assert_equal(_first_gradients(folder), expected, "machines")
 
 
@@ -141,10 +136,13 @@ def test_two_processes_train_resume_and_evaluate(cli_cfg, call):
     resumed = _succeed(call(cfg, *processes, "--resume", "SOLVER.MAX_ITER", "10"))
     assert "Starting training from iteration 3" in resumed
     assert "copypaste: AP,AP50,AP75" in resumed
-    refused = call(cfg, *processes, "SOLVER.REFERENCE_WORLD_SIZE", "0", "SOLVER.IMS_PER_BATCH", "3")
+    wrong = ["SOLVER.REFERENCE_WORLD_SIZE", "0", "SOLVER.IMS_PER_BATCH", "3"]
+    refused = call(cfg, *processes, "--overwrite", *wrong)
     assert refused[0] != 0
     assert "error: SOLVER.IMS_PER_BATCH 3 cannot be shared out evenly" in refused[2]
     assert "Traceback" not in refused[2]
+    assert (Path(cfg.OUTPUT_DIR) / "last_checkpoint").read_text() == "model_final.pth"
+    assert "IMS_PER_BATCH: 3" not in (Path(cfg.OUTPUT_DIR) / "config.yaml").read_text()
 
 
 def test_mistakes_and_the_teachers_ap(cli_cfg, call):
@@ -192,7 +190,7 @@ def test_own_data(cli_cfg, call, call_tool, tmp_path):
     assert code == 1
     assert "error: DATASETS.TRAIN: there is no dataset 'custom_train'" in err
     assert (Path(cfg.OUTPUT_DIR) / "model_final.pth").exists()
-    code, _, err = call(cfg, "--train-json", path)
+    code, _, err = call(cfg, "--overwrite", "--train-json", path)
     assert (code, "error: --train-json and --train-images belong together." in err) == (1, True)
     data = json.loads(Path(path).read_text())
     data["annotations"][1]["bbox"] = [5, 5, -1, 4]
@@ -200,6 +198,43 @@ def test_own_data(cli_cfg, call, call_tool, tmp_path):
     code, _, err = call(cfg, *train, "--check")
     assert code == 1
     assert "annotation 2 of image 2: box [5, 5, -1, 4] is inverted" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["launch", "torchrun"])
+def test_told_to_stop_two_processes_leave_together_and_go_on(cli_cfg, start, call, way):
+    """SIGTERM to the parent alone, or by torchrun to all, loaders' workers too: nothing is lost."""
+    cfg = cli_cfg
+    cfg.DISTILL.METHODS = ("DKD", "REVIEWKD")
+    cfg.SOLVER.MAX_ITER = 30
+    cfg.SOLVER.CHECKPOINT_PERIOD = 1000
+    cfg.DATALOADER.NUM_WORKERS, cfg.INPUT.RANDOM_FLIP = 1, "none"  # workers draw anew
+    arguments, launcher = ["--resume"], WAYS["torchrun"][1]
+    if way == "launch":
+        arguments, launcher = ["--resume", "--num-gpus", "2", *DIST_URL], (sys.executable,)
+    _succeed(call(cfg, *arguments, "OUTPUT_DIR", f"{cfg.OUTPUT_DIR}-straight", launcher=launcher))
+    process = start(cfg, *arguments, launcher=launcher)
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if "Starting training from iteration 0" in line:
+            break
+    time.sleep(random.uniform(1, 4))
+    process.send_signal(signal.SIGTERM)
+    rest, err = process.communicate(timeout=120)
+    out = "".join(said) + rest
+    assert process.returncode == (143 if way == "launch" else 1), out + err  # torchrun has its own
+    assert "Stopped by SIGTERM at iteration" in out, out + err
+    tag = (Path(cfg.OUTPUT_DIR) / "last_checkpoint").read_text()
+    stopped = int(tag.removeprefix("model_").removesuffix(".pth"))
+    assert stopped + 1 < cfg.SOLVER.MAX_ITER
+    out = _succeed(call(cfg, *arguments, launcher=launcher))
+    assert f"Starting training from iteration {stopped + 1}" in out
+    ours, theirs = (
+        torch.load(Path(folder) / "model_final.pth", weights_only=True)["model"]
+        for folder in (cfg.OUTPUT_DIR, f"{cfg.OUTPUT_DIR}-straight")
+    )
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from eakd_det.checkpoint import write_atomically
 from eakd_det.command_line import parse_arguments
 from eakd_det.config import detection_config, load_config
 from eakd_det.detectors import use_available_device
+from eakd_det.errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CONFIG = os.path.join(ROOT, "configs", "COCO-Detection", "EA-DKD-R18-R101.yaml")
@@ -167,4 +168,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -2,7 +2,8 @@
 """Distil a ResNet-101 Faster R-CNN into a ResNet-18 one on handwritten digits, in minutes.
 
 No data and no GPU are needed. Ctrl-C stops it; started again, it goes on. It leaves a table,
-output/demo/results.json and output/demo/detections.png.
+output/demo/results.json and output/demo/detections.png. A folder of runs that were made otherwise
+is left alone, unless --overwrite lets the demo start anew there.
 """
 
 import argparse
@@ -43,12 +44,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output-dir", default="output/demo", help="default: %(default)s")
+    parser.add_argument("--overwrite", action="store_true", help="start anew")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs for every config")
     args = parse_arguments(parser, detection_config())
     setup_logging(args.output_dir)
     configs = os.path.join(ROOT, "configs", "Digits-Detection")
     try:
-        results = run_demo(configs, args.output_dir, args.opts)
+        results = run_demo(configs, args.output_dir, args.opts, overwrite=args.overwrite)
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

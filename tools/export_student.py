@@ -18,6 +18,7 @@ from detectron2.utils.logger import setup_logger
 
 import eakd_det.backbone  # noqa: F401  (registers MobileNetV2)
 from eakd_det.checkpoint import last_checkpoint, load_strictly, write_atomically
+from eakd_det.config import merge_config
 from eakd_det.errors import UserError
 
 
@@ -27,7 +28,7 @@ def export(run_dir: str, output_dir: str, checkpoint: str | None = None) -> str:
     if not os.path.isfile(config):
         raise UserError(f"{run_dir} has no student.yaml: name the OUTPUT_DIR of a run.")
     cfg = get_cfg()
-    cfg.merge_from_file(config)
+    merge_config(cfg, config)
     device = cfg.MODEL.DEVICE
     cfg.MODEL.DEVICE = "cpu"
     model = build_model(cfg)

@@ -26,6 +26,14 @@ OLDEST, NEWEST = (3, 10), (3, 14)  # the torch of requirements/torch.txt has whe
 # The module that shows a package is there, where it is not called like the package.
 MODULES = {"pillow": "PIL", "scikit-learn": "sklearn", "setuptools": "pkg_resources"}
 MODULES |= {"hydra-core": "hydra", "opencv-python-headless": "cv2"}
+# With PYTHONDONTWRITEBYTECODE each process would compile the modules anew.
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+sys.dont_write_bytecode = False
+for package in ("eakd_det", "classification", "llm"):
+    for module in pkgutil.walk_packages([package], package + "."):
+        importlib.import_module(module.name)
+"""
 
 
 def say(text):
@@ -91,7 +99,8 @@ def pip_install(*arguments):
         pip = [sys._base_executable, "-m", "pip", "--python", sys.executable]
     # Detectron2's wheel asks for numpy<2 and black, and runs without: no warnings about that.
     quiet = ["-q", "--disable-pip-version-check", "--no-warn-conflicts"]
-    run([*pip, "install", *quiet, *arguments])
+    # Most of the modules are never imported; those that are get compiled at the end.
+    run([*pip, "install", "--no-compile", *quiet, *arguments])
 
 
 def drop_package(folder, package):
@@ -142,8 +151,8 @@ def install(keep):
         builds_alone = (setuptools / "command" / "bdist_wheel.py").exists()
         alone = ["--no-build-isolation"] if builds_alone else []
         pip_install("--no-deps", *alone, "-e", ".")
-    say("importing torch and Detectron2")
-    run([sys.executable, "-Wignore", "-c", "import torch, torchvision, detectron2.model_zoo"])
+    say("importing torch, Detectron2 and what else this package imports")
+    run([sys.executable, "-Wignore", "-c", IMPORT_ALL])
     return say("complete in " + sys.prefix)
 
 

@@ -4,10 +4,12 @@
 tools/train_classifier.py --config-file configs/Digits/EA-KD.yaml
 tools/train_classifier.py --config-file configs/CIFAR100/EA-KD/vgg13_vgg8.yaml --num-gpus 2
 tools/train_classifier.py --config-file ... --resume
+tools/train_classifier.py --config-file ... --overwrite
 tools/train_classifier.py --config-file ... --eval-only MODEL.WEIGHTS output/.../model_final.pth
 
 A teacher that TEACHER.CONFIG_FILE names and that has no weights yet is trained first; with --resume
-that goes on where it was, too. --teacher-only ends there.
+that goes on where it was, too. --teacher-only ends there. Where OUTPUT_DIR holds a run, nothing
+starts without --resume or --overwrite, which removes it.
 """
 
 import os
@@ -27,6 +29,7 @@ from eakd_det import command_line
 from eakd_det.checkpoint import last_checkpoint
 from eakd_det.detectors import use_available_device
 from eakd_det.launch import launch, set_up
+from eakd_det.output_dir import TRAINER_FILES
 
 
 def parse_arguments():
@@ -36,15 +39,29 @@ def parse_arguments():
         "--teacher-only", action="store_true", help="train the teacher, if need be, and stop"
     )
     parser.add_argument(
+        "--overwrite", action="store_true", help="start anew, and remove the run in OUTPUT_DIR"
+    )
+    parser.add_argument(
         "--wandb", metavar="PROJECT", help="send TensorBoard's data to Weights & Biases, too"
     )
     return command_line.parse_arguments(parser, classification_config())
 
 
+def check_folder(cfg, args):
+    TRAINER_FILES.check(
+        cfg.OUTPUT_DIR,
+        resume=args.resume,
+        overwrite=args.overwrite,
+        inputs=(cfg.MODEL.WEIGHTS, cfg.TEACHER.WEIGHTS),
+    )
+
+
 def fit(cfg, args):
     cfg.freeze()
-    set_up(cfg, args, cfg.OUTPUT_DIR)
-    return ClassifierTrainer(cfg).fit(resume=args.resume)
+    with TRAINER_FILES.starting(cfg.OUTPUT_DIR, overwrite=args.overwrite):
+        set_up(cfg, args, cfg.OUTPUT_DIR)
+        trainer = ClassifierTrainer(cfg)
+    return trainer.fit(resume=args.resume)
 
 
 def device_of(args):
@@ -60,6 +77,9 @@ def main(args):
         result = evaluate_weights(cfg, weights)
     else:
         teacher = needs_training(cfg)
+        for run in [teacher] if args.teacher_only else [teacher, cfg]:
+            if run is not None:
+                check_folder(run, args)
         comm.synchronize()  # before the first process may have trained it
         if teacher is not None:
             fit(teacher, args)

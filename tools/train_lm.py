@@ -6,9 +6,11 @@ tools/train_lm.py --config-file configs/LLM/EA-KD.yaml TEACHER.WEIGHTS ... TRAIN
 torchrun --nproc-per-node 4 tools/train_lm.py --config-file ...
 accelerate launch tools/train_lm.py --config-file ...
 tools/train_lm.py --config-file ... --resume
+tools/train_lm.py --config-file ... --overwrite
 
 What TEACHER.CONFIG_FILE and MODEL.CONFIG_FILE name, a teacher and what the student starts from, is
-trained first where it has not been yet; with --resume that goes on where it was, too. KEY VALUE
+trained first where it has not been yet; with --resume that goes on where it was, too. Where
+OUTPUT_DIR holds a run, nothing starts without --resume or --overwrite, which removes it. KEY VALUE
 pairs are for the run alone.
 """
 
@@ -35,6 +37,9 @@ def parse_arguments():
     )
     parser.add_argument("--config-file", required=True, metavar="FILE")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="start anew, and remove the run in OUTPUT_DIR"
+    )
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     return command_line.parse_arguments(parser, language_config())
 
@@ -42,8 +47,8 @@ def parse_arguments():
 def main(args):
     cfg = load_config(args.config_file, args.opts)
     show_progress()
-    prepare(cfg, args.resume)
-    result = fit(cfg, args.resume)
+    prepare(cfg, args.resume, args.overwrite)
+    result = fit(cfg, args.resume, args.overwrite)
     if PartialState().is_main_process:
         loss, seconds = result["train_loss"], result["seconds"]
         print(f"{cfg.OUTPUT_DIR}: loss {loss:.4f}, {seconds:.0f} seconds")

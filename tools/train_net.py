@@ -8,7 +8,9 @@ tools/train_net.py --config-file ... --train-json A --train-images B --val-json 
 tools/train_net.py --config-file configs/COCO-Detection/lazy/ea_dkd_r18_r101.py train.max_iter=9000
 torchrun --nproc-per-node 4 tools/train_net.py --config-file ...
 
---eval-only goes through the stock architecture; with --resume it takes the run's newest checkpoint.
+Where OUTPUT_DIR holds a run, nothing starts without --resume, which goes on, or --overwrite, which
+removes it. --eval-only goes through the stock architecture; with --resume it takes the run's newest
+checkpoint. A .yaml config and a checkpoint run no code, whoever made them; a .py config is code.
 """
 
 import logging
@@ -24,12 +26,13 @@ from eakd_det.checkpoint import last_checkpoint
 from eakd_det.config import detection_config, load_config, merge_options
 from eakd_det.data.coco_check import summarize
 from eakd_det.data.custom import prepare_custom_data, use_custom_data
-from eakd_det.detectors import comparable_teacher_config, use_available_device
+from eakd_det.detectors import check_proposals, comparable_teacher_config, use_available_device
 from eakd_det.engine import DistillTrainer, evaluate, evaluate_teacher
 from eakd_det.errors import UserError
 from eakd_det.evaluation import compare_results
 from eakd_det.launch import launch, set_up
 from eakd_det.lazy import load_lazy_config, run_lazy
+from eakd_det.output_dir import TRAINER_FILES
 
 
 def parse_arguments():
@@ -42,6 +45,9 @@ def parse_arguments():
     own.add_argument("--check", action="store_true", help="check the data and do nothing else")
     parser.add_argument(
         "--eval-teacher", action="store_true", help="evaluate the teacher beside the student"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="start anew, and remove the run in OUTPUT_DIR"
     )
     parser.add_argument(
         "--wandb", metavar="PROJECT", help="send TensorBoard's data to Weights & Biases, too"
@@ -83,12 +89,37 @@ def device_of(args):
     return load_config(args.config_file, args.opts).MODEL.DEVICE
 
 
+def evaluate_run(cfg, args, notes):
+    start(cfg, args, notes)
+    return evaluate(cfg, last_checkpoint(cfg.OUTPUT_DIR) if args.resume else cfg.MODEL.WEIGHTS)
+
+
+def train(cfg, args, notes):
+    with TRAINER_FILES.starting(cfg.OUTPUT_DIR, overwrite=args.overwrite):
+        start(cfg, args, notes)
+        trainer = DistillTrainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+    return trainer.train()
+
+
+def start(cfg, args, notes):
+    set_up(cfg, args, cfg.OUTPUT_DIR)
+    for note in notes:
+        logging.getLogger("eakd_det").warning(note)
+    if args.eval_teacher:
+        comparable_teacher_config(cfg)  # what is wrong with it shows before the training
+
+
 def main(args):
     if args.config_file.endswith(".py"):
         refuse_what_python_configs_lack(args)
         run_lazy(args)
         return
     cfg = load_config(args.config_file, args.opts)
+    if not (args.eval_only or args.check):
+        weights = cfg.MODEL.WEIGHTS, cfg.TEACHER.WEIGHTS
+        options = {"resume": args.resume, "overwrite": args.overwrite, "inputs": weights}
+        TRAINER_FILES.check(cfg.OUTPUT_DIR, **options)
     data = own_data(args, cfg)
     if args.check:
         if not data:
@@ -103,20 +134,10 @@ def main(args):
         use_custom_data(cfg, data)
         data.clear()  # the annotations are read from the checked copies from here on
         merge_options(cfg, args.opts)  # what the command line says comes last
+    check_proposals(cfg)
     use_available_device(cfg)
     cfg.freeze()
-    set_up(cfg, args, cfg.OUTPUT_DIR)
-    for note in notes:
-        logging.getLogger("eakd_det").warning(note)
-    if args.eval_teacher:
-        comparable_teacher_config(cfg)  # what is wrong with it shows before the training
-    if args.eval_only:
-        weights = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else cfg.MODEL.WEIGHTS
-        results = evaluate(cfg, weights)
-    else:
-        trainer = DistillTrainer(cfg)
-        trainer.resume_or_load(resume=args.resume)
-        results = trainer.train()
+    results = (evaluate_run if args.eval_only else train)(cfg, args, notes)
     if args.eval_teacher:
         compare_results({"teacher": evaluate_teacher(cfg), "student": results})
 

@@ -1,51 +1,56 @@
 """AP by entropy as a figure; that of the objects' ROIs is as that of images."""
 
 from collections.abc import Mapping
+from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .figures import TEACHER_COLOUR, label_ends, style, tidy
+from .figures import TEACHER_COLOUR, draw_intervals, label_ends, style, tidy
+
+Parts = list[dict[str, Any]]  # of each part, the lowest entropy first: "AP" and its "interval"
 
 
 def draw_ap_segments(
-    teacher: list[Mapping[str, float]],
-    students: Mapping[str, list[Mapping[str, float]]],
-    *,
-    temperature: float,
+    aps: Mapping[str, Parts], gaps: Mapping[str, Parts], *, temperature: float
 ) -> Figure:
     """AP over parts of the objects by teacher entropy (left), and the teacher's lead (right).
 
     Args:
-        teacher: of each part, the lowest entropy first, "AP" in percent.
-        students: name -> the same.
+        aps: detector -> AP in percent, that of "teacher" among them.
+        gaps: student -> points by which the teacher is above it.
         temperature: of the entropies.
     """
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
     axes, gap_axes = figure.subplots(1, 2)
-    x = range(1, len(teacher) + 1)
-    known = [part["AP"] for part in teacher]
-    axes.plot(x, known, color=TEACHER_COLOUR, linestyle="--")
+    number = len(aps["teacher"])
     gap_axes.axhline(0, color=TEACHER_COLOUR, linewidth=1)
-    ends, gap_ends = [(known[-1], "teacher", TEACHER_COLOUR)], []
-    for index, (name, parts) in enumerate(students.items()):
-        ap = [part["AP"] for part in parts]
-        gap = [a - b for a, b in zip(known, ap, strict=True)]
-        axes.plot(x, ap, **style(index))
-        gap_axes.plot(x, gap, **style(index))
-        ends.append((ap[-1], name, style(index)["color"]))
-        gap_ends.append((gap[-1], name, style(index)["color"]))
+    ends = [_draw(axes, aps["teacher"], "teacher", 0.0, color=TEACHER_COLOUR, linestyle="--")]
+    gap_ends = []
+    for index, name in enumerate(gaps):
+        shift = 0.08 * (index + 1)
+        ends.append(_draw(axes, aps[name], name, shift, **style(index)))
+        gap_ends.append(_draw(gap_axes, gaps[name], name, shift, **style(index)))
     axes.set_ylabel("AP (%)")
     axes.set_ylim(bottom=0)
     gap_axes.set_ylabel("teacher minus student (points)")
     for panel in (axes, gap_axes):
         tidy(panel)
-        panel.set_xticks(x)
-        panel.set_xlabel(f"part of {len(known)}: 1 the surest objects, {len(known)} the least sure")
+        panel.set_xticks(range(1, number + 1))
+        panel.set_xlabel(f"part of {number}: 1 the surest objects, {number} the least sure")
     figure.suptitle(
         "COCO AP over equal parts of the objects, by the teacher's entropy of their ROIs\n"
-        f"(at temperature {temperature:g}; objects of other parts are ignored)"
+        f"(at temperature {temperature:g}; objects of other parts are ignored)\n"
+        "bars: 95 % bootstrap intervals over the images; other training seeds would add to them",
+        fontsize=11,
     )
-    figure.canvas.draw()  # sets the limits and sizes by which labels are placed
+    figure.draw_without_rendering()  # sets the limits and sizes by which labels are placed
     label_ends(axes, ends)
     label_ends(gap_axes, gap_ends)
     return figure
+
+
+def _draw(axes: Axes, parts: Parts, name: str, shift: float, **look: str) -> tuple[float, str, str]:
+    """Draw a line with intervals, a little aside from others; its end, as `label_ends` takes it."""
+    draw_intervals(axes, [(part["AP"], *part["interval"]) for part in parts], shift, **look)
+    return parts[-1]["AP"], name, look["color"]

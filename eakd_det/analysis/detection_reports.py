@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import UserError
-from .average_precision import ap_of_parts
+from .average_precision import NUM_RESAMPLES, PartAP, ap_of_parts, interval
 from .detection_figures import draw_ap_segments
 from .gallery import draw_gallery, top_classes
 from .objects import Answers, Objects
@@ -90,18 +90,39 @@ def report_ap(
     numbers = {
         "temperature": temperature,
         "parts": [{"number": len(p), "entropy": entropy[p].mean().item()} for p in parts],
-        "all": {name: of[0] for name, of in aps.items()},
-        "by_teacher_entropy": {name: of[1:] for name, of in aps.items()},
+        "resamples": NUM_RESAMPLES,
+        "all": {name: _ap_numbers(of[0]) for name, of in aps.items()},
+        "by_teacher_entropy": {name: [_ap_numbers(x) for x in of[1:]] for name, of in aps.items()},
+        "teacher_minus_student": {
+            name: [_gap_numbers(*pair) for pair in zip(aps["teacher"], aps[name], strict=True)][1:]
+            for name in students
+        },
     }
     figure = draw_ap_segments(
-        aps["teacher"][1:], {name: aps[name][1:] for name in students}, temperature=temperature
+        numbers["by_teacher_entropy"],
+        numbers["teacher_minus_student"],
+        temperature=temperature,
     )
     rows = [
-        [name, *(f"{part['AP']:.1f}" for part in (of[0], of[1], of[-1]))]
+        [name, *(_with_interval(_ap_numbers(part)) for part in (of[0], of[1], of[-1]))]
         for name, of in aps.items()
     ]
     headers = ["detector", "AP", "AP, surest fifth", "AP, least sure"]
     return Report({"ap_segments": (figure, numbers)}, headers, rows)
+
+
+def _ap_numbers(part: PartAP) -> dict[str, Any]:
+    return {**part.values, "interval": interval(part.values["AP"], part.resampled)}
+
+
+def _gap_numbers(teacher: PartAP, student: PartAP) -> dict[str, Any]:
+    """The difference in AP on the same images, those drawn again among them."""
+    gap = teacher.values["AP"] - student.values["AP"]
+    return {"AP": gap, "interval": interval(gap, teacher.resampled - student.resampled)}
+
+
+def _with_interval(numbers: dict[str, Any]) -> str:
+    return "{:.1f} [{:.1f}, {:.1f}]".format(numbers["AP"], *numbers["interval"])
 
 
 def _separation(

@@ -8,7 +8,11 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ..checkpoint import write_atomically
 
@@ -28,6 +32,7 @@ def save(figure: Figure, folder: str, name: str, numbers: Mapping[str, Any]) -> 
     """
     os.makedirs(folder, exist_ok=True)
     paths = [os.path.join(folder, f"{name}.{ending}") for ending in ("png", "svg", "json")]
+    figure.draw_without_rendering()  # the layout needs two rounds, or the frame cuts labels
     with write_atomically(paths[0], "wb") as f:
         figure.savefig(f, format="png", dpi=DPI)
     with write_atomically(paths[1], "wb") as f, matplotlib.rc_context({"svg.hashsalt": name}):
@@ -42,8 +47,16 @@ def style(index: int) -> dict[str, str]:
     return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
 
 
+def stroke(index: int) -> dict[str, Any]:
+    """Width and dashes of a run's line: a later one leaves an equal earlier one to be seen."""
+    if index == 0:
+        return {"linewidth": 2.4}
+    dash = 7 - 1.5 * (index % 4)  # points of the line that are drawn, of 8
+    return {"linewidth": 1.6, "linestyle": (0, (dash, 8 - dash))}
+
+
 def panel_rows(groups: Mapping[str, str | None]) -> list[list[str]]:
-    """Rows of panels: one for each run of which several checkpoints are shown, else of up to four.
+    """Rows of up to four panels; a run of which several checkpoints are shown has its own rows.
 
     Args:
         groups: label of a panel -> the run that it is of; None is the teacher's, which ends the
@@ -56,9 +69,10 @@ def panel_rows(groups: Mapping[str, str | None]) -> list[list[str]]:
     teacher = [label for label, run in groups.items() if run is None]
     rows = list(by_run.values())
     if max(map(len, rows)) > 1:
-        return [rows[0] + teacher, *rows[1:]]
-    flat = [label for row in rows for label in row] + teacher
-    return [flat[i : i + MOST_PANELS] for i in range(0, len(flat), MOST_PANELS)]
+        rows = [rows[0] + teacher, *rows[1:]]
+    else:
+        rows = [[label for row in rows for label in row] + teacher]
+    return [row[i : i + MOST_PANELS] for row in rows for i in range(0, len(row), MOST_PANELS)]
 
 
 def panel_figure(
@@ -81,11 +95,49 @@ def panel_figure(
     return figure, panels
 
 
+def log_bar(figure: Figure, panels: Mapping[str, Axes], norm: LogNorm, colours: Any) -> Colorbar:
+    """A bar of colours on a logarithmic scale beside all panels, with plain numbers."""
+    ticks = LogLocator(subs=(1, 2, 5)).tick_values(norm.vmin, norm.vmax)
+    bar = figure.colorbar(
+        ScalarMappable(norm, colours),
+        ax=list(panels.values()),
+        ticks=[tick for tick in ticks if norm.vmin <= tick <= norm.vmax],
+        shrink=0.8,
+    )
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    bar.ax.yaxis.set_minor_formatter(NullFormatter())
+    return bar
+
+
 def tidy(axes: Axes) -> None:
     """Faint horizontal lines, and no frame but the axes."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="0.9")
     axes.set_axisbelow(True)
+
+
+def start_at_zero(axes: Axes) -> None:
+    """Limits from 0 to a little above the highest value, also where all values are alike."""
+    axes.set_ylim(0, axes.dataLim.y1 * 1.05 or 1)
+
+
+def draw_intervals(
+    axes: Axes, estimates: Sequence[tuple[float, float, float]], shift: float, **look: str
+) -> None:
+    """A line over 1, 2, ... with the interval of each value.
+
+    Args:
+        estimates: value, and the ends of its interval.
+        shift: aside, from lines that are drawn at the same places.
+        look: as of `style`.
+    """
+    y, low, high = zip(*estimates, strict=True)
+    bars = [
+        [a - b for a, b in zip(y, low, strict=True)],
+        [b - a for a, b in zip(y, high, strict=True)],
+    ]
+    x = [i + 1 + shift for i in range(len(y))]
+    axes.errorbar(x, y, bars, markersize=5, elinewidth=1, linewidth=1.5, **look)
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:

@@ -38,9 +38,10 @@ def draw_gallery(
     panels = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
     for axes, index in zip(panels, chosen, strict=False):
         _draw_crop(axes, objects, index)
-        axes.set_title(f"{names[objects.labels[index]]}, w {weight[index]:.2f}", fontsize=9)
+        name = names[objects.labels[index]]
+        axes.set_title(f"{name}: $w_{{EA}}$ {weight[index]:.2f}", fontsize=9)
         lines = [
-            f"{side} {top_classes(samples.logits[index], names)}"
+            f"{side}  {top_classes(samples.logits[index], names)}"
             for side, samples in (("T", teacher), ("S", student))
         ]
         axes.set_xlabel("\n".join(lines), fontsize=8)
@@ -60,7 +61,7 @@ def top_classes(logits: Tensor, names: Sequence[str]) -> str:
     scores, classes = logits.softmax(dim=0).topk(min(TOP, len(logits)))
     known = [*names, "background"]
     pairs = zip(classes.tolist(), scores.tolist(), strict=True)
-    return ", ".join(f"{known[i]} {score:.0%}" for i, score in pairs)
+    return ", ".join(f"{known[i]}: {100 * score:.0f} %" for i, score in pairs)
 
 
 def _draw_crop(axes: Axes, objects: Objects, index: int) -> None:

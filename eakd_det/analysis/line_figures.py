@@ -7,14 +7,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .dynamics import Dynamics
-from .figures import TEACHER_COLOUR, label_ends, style, thinned, tidy
+from .figures import (
+    TEACHER_COLOUR,
+    draw_intervals,
+    label_ends,
+    start_at_zero,
+    stroke,
+    style,
+    thinned,
+    tidy,
+)
 from .segments import NUM_SEGMENTS, Segment
 
 MOST_POINTS = 150  # of a line of a training
+GAPS_IN_LINE = 3  # of the title
 DYNAMICS_TITLES = {
     "teacher_entropy": "teacher entropy $H_T$ (nats)",
     "student_entropy": "student entropy $H_S$ (nats)",
-    "w_ea": "weight $w_{EA}$: mean, and 10th to 90th percentile",
+    "w_ea": "weight $w_{EA}$: mean, 10th to 90th percentile",
 }
 
 
@@ -50,12 +60,19 @@ def draw_segments(
     right.set_title(f"{what} by each student's entropy (dashed: teacher)")
     left.set_ylabel("accuracy (%)")
     left_gap.set_ylabel("teacher minus student (points)")
-    gaps = ", ".join(f"{name} {parts[-1].gap[0]:+.1f}" for name, parts in by_teacher.items())
+    gaps = [
+        "{} {:+.1f} [{:+.1f}, {:+.1f}]".format(name, *parts[-1].gap)
+        for name, parts in by_teacher.items()
+    ]
+    lines = [", ".join(gaps[i : i + GAPS_IN_LINE]) for i in range(0, len(gaps), GAPS_IN_LINE)]
     figure.suptitle(
-        f"Teacher minus student where the teacher is least sure: {gaps} points\n"
-        f"(entropies at temperature {temperature:g}; bars are 95 % intervals)"
+        "Teacher minus student where the teacher is least sure, points:\n"
+        + ",\n".join(lines)
+        + f"\n(entropies at temperature {temperature:g}; "
+        f"bars and brackets: 95 % intervals over the {what})",
+        fontsize=11,
     )
-    figure.canvas.draw()  # sets the limits and sizes by which labels are placed
+    figure.draw_without_rendering()  # sets the limits and sizes by which labels are placed
     for axes, gap_axes, segments in sides:
         label_ends(axes, _ends({name: parts[-1].student[0] for name, parts in segments.items()}))
         label_ends(gap_axes, _ends({name: parts[-1].gap[0] for name, parts in segments.items()}))
@@ -69,14 +86,7 @@ def _ends(last: Mapping[str, float]) -> list[tuple[float, str, str]]:
 
 def _errors(axes: Axes, estimates: list[tuple[float, float, float]], index: int, of: int) -> None:
     """A line with intervals, a little aside from those of other runs."""
-    shift = 0.12 * (index - (of - 1) / 2)
-    x = [i + 1 + shift for i in range(len(estimates))]
-    y, low, high = zip(*estimates, strict=True)
-    bars = [
-        [a - b for a, b in zip(y, low, strict=True)],
-        [b - a for a, b in zip(y, high, strict=True)],
-    ]
-    axes.errorbar(x, y, bars, **style(index), markersize=5, elinewidth=1, linewidth=1.5)
+    draw_intervals(axes, estimates, 0.12 * (index - (of - 1) / 2), **style(index))
 
 
 def _teacher_line(axes: Axes, segments: list[Segment], index: int | None) -> None:
@@ -104,22 +114,22 @@ def draw_dynamics(runs: Mapping[str, Dynamics]) -> Figure:
                 if part in dynamics:
                     last = dynamics_line(axes, dynamics[part], column, index)
                     ends.setdefault(axes, []).append((last, name, style(index)["color"]))
-            axes.set_ylim(bottom=0)
+            start_at_zero(axes)
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     for axes in panels[-1]:
         axes.set_xlabel("iteration")
     figure.suptitle("Entropies and EA weights of the training batches, as the runs logged them")
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     for axes, lines in ends.items():
         label_ends(axes, lines)
     return figure
 
 
 def dynamics_line(axes: Axes, logged: Mapping, column: str, index: int) -> float:
-    """Draw a column and return its last value."""
+    """Draw a column, so that an equal one below it is seen, and return its last value."""
     x, y = thinned(logged["iteration"], MOST_POINTS), thinned(logged[column], MOST_POINTS)
     colour = style(index)["color"]
-    axes.plot(x, y, color=colour, linewidth=1.5)
+    axes.plot(x, y, color=colour, **stroke(index))
     if column == "w_ea":
         low, high = (thinned(logged[f"w_ea_{end}"], MOST_POINTS) for end in ("p10", "p90"))
         axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -146,9 +156,9 @@ def draw_areas(
         ends.append((teacher, "teacher", TEACHER_COLOUR))
     axes.set_xlabel("iteration")
     axes.set_ylabel(f"share of the plane with loss < {level:g}")
-    axes.set_ylim(bottom=0)
+    start_at_zero(axes)
     axes.set_title(f"Area@{level:g} of the loss landscape over the training")
     tidy(axes)
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     label_ends(axes, ends)
     return figure

@@ -5,13 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, LogLocator
 
-from .figures import panel_figure, spread
+from .figures import log_bar, panel_figure, spread
 from .landscape import Landscape
 from .separation import MARKED_SHARE, Separation
 
@@ -22,8 +20,9 @@ CLASS_COLOURS = (
 )  # fmt: skip
 MOST_NAMES = 20  # classes whose names are written
 LINE = 0.045  # height of a name, of that of a panel
-ENTROPY_MARK = {"marker": "o", "facecolors": "none", "edgecolors": "black", "s": 28}
-WEIGHT_MARK = {"marker": "x", "color": "#D40000", "s": 14}
+# Marked samples are larger and have an edge, and keep the colour of their class.
+MARK = {"s": 20, "edgecolors": "black", "linewidths": 0.5}
+ENTROPY_MARK, WEIGHT_MARK, BOTH_MARK = "^", "v", "D"
 
 
 def draw_separations(
@@ -51,14 +50,14 @@ def draw_separations(
         distinct = "" if index is None else f"CH {index:.1f}, "
         axes.set_title(f"{name}\n{distinct}top-1 {separations[name].top1:.1f} %")
     share, number = f"{100 * MARKED_SHARE:g} %", len(next(iter(separations.values())).labels)
-    first, marks = panels[rows[0][0]], {"entropy": ENTROPY_MARK}
+    first, marks = panels[rows[0][0]], {f"{share} of highest entropy": ENTROPY_MARK}
     if any(separation.highest_weight is not None for separation in separations.values()):
-        marks["$w_{EA}$"] = WEIGHT_MARK
+        marks |= {f"{share} of highest $w_{{EA}}$": WEIGHT_MARK, "both": BOTH_MARK}
     handles = [
-        first.scatter([], [], **mark, label=f"{share} of highest {name}")
+        first.scatter([], [], marker=mark, facecolors="white", **MARK, label=name)
         for name, mark in marks.items()
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(
         f"t-SNE of the penultimate features of {number} {what},\n"
         "coloured by class; CH: Calinski-Harabasz index of the classes\n"
@@ -73,14 +72,11 @@ def _draw_separation(
 ) -> None:
     x, y = separation.points.numpy().T
     labels = separation.labels.numpy()
+    scale = {"cmap": colours, "vmin": 0, "vmax": colours.N}
     dots = {"s": 6, "linewidths": 0, "rasterized": True}  # thousands would make a large SVG
-    axes.scatter(x, y, c=labels, cmap=colours, vmin=0, vmax=colours.N, **dots)
-    for marked, mark in [
-        (separation.highest_entropy, ENTROPY_MARK),
-        (separation.highest_weight, WEIGHT_MARK),
-    ]:
-        if marked is not None:
-            axes.scatter(x[marked.numpy()], y[marked.numpy()], linewidths=0.8, **mark)
+    axes.scatter(x, y, c=labels, **scale, **dots)
+    for mark, marked in _marked(separation).items():
+        axes.scatter(x[marked], y[marked], c=labels[marked], marker=mark, **scale, **MARK)
     classes = np.unique(labels)
     half = 0.53 * max(np.ptp(x), np.ptp(y))  # a square, so that panels have the same size
     middle_x, middle_y = (x.max() + x.min()) / 2, (y.max() + y.min()) / 2
@@ -89,6 +85,19 @@ def _draw_separation(
         places = [(np.median(x[labels == i]), np.median(y[labels == i]), names[i]) for i in classes]
         _write_apart(axes, sorted(places, key=lambda place: place[1]), LINE * 2 * half)
     axes.set(xticks=[], yticks=[], aspect="equal")
+
+
+def _marked(separation: Separation) -> dict[str, np.ndarray]:
+    """Marker -> (N,) bool, the samples that have it."""
+    entropy = separation.highest_entropy.numpy()
+    if separation.highest_weight is None:
+        return {ENTROPY_MARK: entropy}
+    weight = separation.highest_weight.numpy()
+    return {
+        ENTROPY_MARK: entropy & ~weight,
+        WEIGHT_MARK: weight & ~entropy,
+        BOTH_MARK: entropy & weight,
+    }
 
 
 def _write_apart(axes: Axes, places: list[tuple[float, float, str]], distance: float) -> None:
@@ -110,7 +119,7 @@ def draw_contours(
         level: of Area@level.
     """
     figure, panels = panel_figure(rows, (3.3, 3.5))
-    norm, ticks = _scale(landscapes)
+    norm = _scale(landscapes)
     steps = np.geomspace(norm.vmin, norm.vmax, 25)
     for name, axes in panels.items():
         landscape = landscapes[name]
@@ -125,9 +134,7 @@ def draw_contours(
         axes.set_title(f"{name}\n{_summary(landscape, level)}", fontsize=9)
         axes.set(aspect="equal", xlabel=r"$\alpha$ (filter norms)", ylabel=r"$\beta$")
         _few_ticks(axes, landscape)
-    bar = figure.colorbar(ScalarMappable(norm, "viridis"), ax=list(panels.values()), ticks=ticks)
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    bar.set_label("cross-entropy (nats, log scale)")
+    log_bar(figure, panels, norm, "viridis").set_label("cross-entropy (nats, log scale)")
     figure.suptitle(
         f"Loss around each network (+);\nArea@{level:g} is the share inside the white line",
         fontsize=10,
@@ -139,34 +146,38 @@ def draw_surfaces(
     landscapes: Mapping[str, Landscape], rows: list[list[str]], *, level: float
 ) -> Figure:
     """As `draw_contours`, as surfaces over the plane."""
-    figure, panels = panel_figure(rows, (3.6, 3.6), projection="3d")
-    norm, ticks = _scale(landscapes)
+    figure, panels = panel_figure(rows, (3.6, 3.3), projection="3d")
+    norm = _scale(landscapes)
+    bar = log_bar(figure, panels, norm, "viridis")
+    bar.set_label("cross-entropy (nats, log scale)")
+    ticks = bar.get_ticks()
     for name, axes in panels.items():
         landscape = landscapes[name]
         x, y = np.meshgrid(landscape.coordinates, landscape.coordinates)
         losses = landscape.losses.clip(norm.vmin, norm.vmax)
         colours = colormaps["viridis"](norm(losses))
         z = np.log10(losses)  # matplotlib has no logarithmic axis in 3-D
-        options = {"rstride": 1, "cstride": 1, "linewidth": 0, "rasterized": True}
-        axes.plot_surface(x, y, z, facecolors=colours, **options)
+        options = {"rstride": 1, "cstride": 1, "linewidth": 0.3, "edgecolor": "0.3"}
+        # Shade would make other colours than those of the bar.
+        axes.plot_surface(x, y, z, facecolors=colours, shade=False, rasterized=True, **options)
         axes.set_zlim(np.log10(norm.vmin), np.log10(norm.vmax))
         axes.set_zticks(np.log10(ticks), [f"{tick:g}" for tick in ticks], fontsize=7)
         axes.set_title(f"{name}\n{_summary(landscape, level)}", fontsize=9)
         axes.set_xlabel(r"$\alpha$", labelpad=-8)
         axes.set_ylabel(r"$\beta$", labelpad=-8)
+        axes.set_zlabel("cross-entropy", labelpad=-4, fontsize=8)
         axes.tick_params(axis="both", labelsize=7, pad=-2)
+        axes.set_box_aspect(None, zoom=0.92)  # room for the label of z
         _few_ticks(axes, landscape)
-    figure.suptitle("Loss around each network: cross-entropy (nats, log scale)", fontsize=10)
+    figure.suptitle("Loss around each network", fontsize=10)
     return figure
 
 
-def _scale(landscapes: Mapping[str, Landscape]) -> tuple[LogNorm, list[float]]:
-    """The common scale of the losses and its ticks; a loss of 0 is drawn as the lowest above."""
+def _scale(landscapes: Mapping[str, Landscape]) -> LogNorm:
+    """The common scale of the losses; a loss of 0 is drawn as the lowest above."""
     losses = np.concatenate([landscape.losses.ravel() for landscape in landscapes.values()])
     low, high = losses[losses > 0].min(), losses.max()
-    norm = LogNorm(low, high if high > low else 2 * low)
-    ticks = LogLocator(subs=(1, 2, 5)).tick_values(norm.vmin, norm.vmax)
-    return norm, [tick for tick in ticks if norm.vmin <= tick <= norm.vmax]
+    return LogNorm(low, high if high > low else 2 * low)
 
 
 def _few_ticks(axes: Axes, landscape: Landscape) -> None:

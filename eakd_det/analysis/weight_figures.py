@@ -1,21 +1,29 @@
 """The plane of teacher and student entropy, with the lines of equal w_EA."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
 from eakd_det.losses.entropy import combine_entropies
 
-from .figures import panel_figure
+from .figures import log_bar, panel_figure
 from .samples import Samples
 
-LEVELS = (0.25, 0.5, 1, 1.5, 2, 3, 4)  # of w_EA over its mean
+NUM_LEVELS = 8  # of w_EA over its mean, at most
 BINS = 40
-ERROR = {"s": 4, "color": "#D40000", "linewidths": 0, "alpha": 0.6, "rasterized": True}
+MARGIN = 0.07  # of a panel, in which no line is named
+COUNTS = ListedColormap(colormaps["Blues"](np.linspace(0.3, 1, 256)))  # one sample is no white
+ERROR = {"s": 3, "color": "#D40000", "linewidths": 0, "alpha": 0.5, "rasterized": True}
 
 
 def draw_weights(
@@ -36,9 +44,14 @@ def draw_weights(
         what: the samples are called.
     """
     figure, panels = panel_figure(rows, (4.4, 4.2))
+    cells, window = [], _window(teacher, students.values(), temperature)
     for name, axes in panels.items():
-        _draw_plane(axes, teacher, students[name], temperature)
+        cells.append(_draw_plane(axes, teacher, students[name], temperature, window))
         axes.set_title(f"{name}\n{summaries[name]}", fontsize=9)
+    norm = LogNorm(1, max(2, *(of.get_array().max() for of in cells)))
+    for of in cells:
+        of.set_norm(norm)
+    log_bar(figure, panels, norm, COUNTS).set_label(f"{what} in a cell (log scale)")
     figure.suptitle(
         f"{len(teacher.labels)} {what} by both entropies (temperature {temperature:g})\n"
         "lines: $w_{EA}$ over its mean; red: the student errs\n"
@@ -48,19 +61,57 @@ def draw_weights(
     return figure
 
 
-def _draw_plane(axes: Axes, teacher: Samples, student: Samples, temperature: float) -> None:
+def _window(
+    teacher: Samples, students: Iterable[Samples], temperature: float
+) -> tuple[float, float, float, float]:
+    """The square that holds all samples, with equal scales so that slopes can be read.
+
+    Returns:
+        The lowest and the highest H_T, the lowest and the highest H_S.
+    """
+    h_t = teacher.entropy(temperature)
+    h_s = torch.cat([student.entropy(temperature) for student in students])
+    most = math.log(teacher.logits.shape[1])
+    side = max(float(h_t.max() - h_t.min()), float(h_s.max() - h_s.min()), 0.05 * most) * 1.1
+    starts = []
+    for entropy in (h_t, h_s):
+        middle = float(entropy.max() + entropy.min()) / 2
+        starts.append(max(0.0, min(middle - side / 2, most - side)))
+    return starts[0], starts[0] + side, starts[1], starts[1] + side
+
+
+def _draw_plane(
+    axes: Axes,
+    teacher: Samples,
+    student: Samples,
+    temperature: float,
+    window: tuple[float, float, float, float],
+) -> PolyCollection:
+    """Draw a student's samples and lines; its cells, whose values are the numbers of samples."""
     h_t, h_s = teacher.entropy(temperature), student.entropy(temperature)
     number, wrong = student.logits.shape[1], ~student.is_correct
-    most = math.log(number)
-    options = {"gridsize": BINS, "extent": (0, most, 0, most), "mincnt": 1, "linewidths": 0.1}
-    axes.hexbin(h_t, h_s, cmap="Blues", norm=LogNorm(), **options)
+    options = {"gridsize": BINS, "extent": window, "mincnt": 1, "linewidths": 0.1}
+    cells = axes.hexbin(h_t, h_s, cmap=COUNTS, **options)
     axes.scatter(h_t[wrong], h_s[wrong], **ERROR)
     mean = combine_entropies(h_s, h_t, number).mean()
-    ends = torch.linspace(0, most, 101)
-    x, y = torch.meshgrid(ends, ends, indexing="xy")
-    lines = axes.contour(
-        x, y, combine_entropies(y, x, number) / mean, levels=LEVELS, colors="black", linewidths=0.9
+    x, y = torch.meshgrid(
+        torch.linspace(*window[:2], 101), torch.linspace(*window[2:], 101), indexing="xy"
     )
-    axes.clabel(lines, fmt=lambda level: f"{level:g} x", fontsize=8)
-    axes.set(xlim=(0, most), ylim=(0, most), aspect="equal")
+    weight = (combine_entropies(y, x, number) / mean).numpy()
+    levels = MaxNLocator(NUM_LEVELS).tick_values(weight.min(), weight.max())
+    lines = axes.contour(x, y, weight, levels=levels, colors="black", linewidths=0.9)
+    axes.set(xlim=window[:2], ylim=window[2:], aspect="equal")
     axes.set(xlabel="teacher entropy $H_T$ (nats)", ylabel="student entropy $H_S$ (nats)")
+    _name_lines(axes, lines)
+    return cells
+
+
+def _name_lines(axes: Axes, lines: ContourSet) -> None:
+    """Write each level in the middle of its line; not where the frame would cut it."""
+    to_panel = axes.transLimits
+    for level, path in zip(lines.levels, lines.get_paths(), strict=True):
+        if len(path.vertices):
+            place = path.vertices[len(path.vertices) // 2]
+            if (np.abs(to_panel.transform(place) - 0.5) < 0.5 - MARGIN).all():
+                text = axes.text(*place, f"{level:.3g} x", fontsize=8, ha="center", va="center")
+                text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])

@@ -88,7 +88,7 @@ def finish_iterations(axes: Axes) -> None:
     axes.set_xlabel("iteration")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}".replace(",", " ")))
-    axes.figure.canvas.draw()
+    axes.figure.draw_without_rendering()
 
 
 def finite(points: Series) -> Series:

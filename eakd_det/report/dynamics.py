@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from matplotlib.axes import Axes
 
 from ..analysis.dynamics import Dynamics, read_dynamics
-from ..analysis.figures import label_ends, style
+from ..analysis.figures import label_ends, start_at_zero, style
 from ..analysis.line_figures import dynamics_line
 from .charts import Chart, make_chart
 from .curves import finish_iterations
@@ -47,7 +47,7 @@ def _chart(found: Mapping[str, Dynamics], part: str, column: str, title: str) ->
         for index, (label, logged) in enumerate(lines.items()):
             last = dynamics_line(axes, logged, column, index)
             ends.append((last, label, style(index)["color"]))
-        axes.set_ylim(bottom=0)
+        start_at_zero(axes)
         finish_iterations(axes)
         label_ends(axes, ends)
 

@@ -5,13 +5,13 @@ import re
 from pathlib import Path
 from typing import Any, ClassVar
 
-import yaml
 from detectron2.config import CfgNode
 
 from ..config import detection_config, load_config
 from ..errors import UserError
 from ..published import method_name, published_for
 from ..results import METRICS
+from ..safe_yaml import read_yaml
 from .kinds import SweepKind
 
 # Of "EA-DKD-matched-R18-R101": what comes before the first part that is a network, and the rest.
@@ -57,7 +57,7 @@ class DetectorSweeps(SweepKind):
         return ["--config-file", teacher, *flags]
 
     def published(self, row: dict[str, Any]) -> dict[str, Any] | None:
-        config = yaml.safe_load(Path(row["folder"], "config.yaml").read_text())
+        config = read_yaml(str(Path(row["folder"], "config.yaml")))
         found = published_for(config, method_name(config["DISTILL"]))
         if found is None or self.main not in found.figures:
             return None

@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 
 from ..checkpoint import write_atomically
 from ..errors import UserError
+from ..safe_yaml import read_yaml
 from .kinds import SweepKind
 
 logger = logging.getLogger(__name__)
@@ -144,5 +145,5 @@ def _fingerprint(kind: SweepKind, config_file: str, options: list[str], flags: l
     """Hash of what a config says, with its _BASE_ files and the options; comments do not count."""
     pairs = dict(zip(options[::2], options[1::2], strict=True))
     pairs = {key: value for key, value in pairs.items() if key not in kind.no_matter}
-    content = [CfgNode.load_yaml_with_base(config_file), pairs, *([flags] if flags else [])]
+    content = [read_yaml(config_file), pairs, *([flags] if flags else [])]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -9,6 +9,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from ..errors import UserError
+from ..safe_yaml import read_yaml
 
 FIRST = "classifiers"  # what a sweep.json is of that says nothing: for long there was no other kind
 
@@ -87,7 +88,7 @@ def kind_of_configs(files: Sequence[str], kinds: Sequence[SweepKind]) -> SweepKi
             raise UserError(f"--configs: there is no file {file!r}.")
         if Path(file).suffix not in (".yaml", ".yml"):
             raise UserError(f"--configs: {file} is no YAML config, and a sweep takes no other.")
-        config = CfgNode.load_yaml_with_base(file)
+        config = read_yaml(file)
         found[next(kind for kind in kinds if kind.is_kind_of(config))] = file
     if len(found) > 1:
         lines = [f"  {file}: {kind.title}" for kind, file in found.items()]

@@ -5,17 +5,13 @@ import pytest
 import torch
 from detectron2.structures import BoxMode
 
-from eakd_det import evaluation
-from eakd_det.analysis.average_precision import NEAR, ap_of_parts
+from eakd_det.analysis.average_precision import (
+    NEAR,
+    NUM_RESAMPLES,
+    ap_of_parts,
+    interval,
+)
 from eakd_det.analysis.objects import find_objects
-
-
-@pytest.fixture(params=["faster_coco_eval", "pycocotools"])
-def engine(request, monkeypatch):
-    if request.param == "pycocotools":
-        monkeypatch.setattr(evaluation, "HAS_FASTER_COCO_EVAL", False)
-    else:
-        pytest.importorskip("faster_coco_eval")
 
 
 def _scene(image_id, *annotations):
@@ -45,12 +41,12 @@ def _parts(*parts):
     return [torch.tensor(part) for part in parts]
 
 
-def test_each_part_has_its_own_hits_and_misses(engine):
+def test_each_part_has_its_own_hits_and_misses():
     objects = find_objects([_scene(7, (0, A), (0, B)), _scene(3, (0, C))])
     detections = [_found(7, 0, A, 0.9), _found(3, 0, C, 0.8)]
     results = ap_of_parts(objects, detections, _parts([0], [1], [2], [0, 1]))
-    assert [r["AP"] for r in results[:3]] == pytest.approx([100, 0, 100])
-    assert results[3]["AP"] == pytest.approx(100 * 51 / 101)  # recall 0 to 0.5 of 101 points
+    assert [r.values["AP"] for r in results[:3]] == pytest.approx([100, 0, 100])
+    assert results[3].values["AP"] == pytest.approx(100 * 51 / 101)  # recall 0 to 0.5 of 101 points
 
 
 @pytest.mark.parametrize(
@@ -62,41 +58,43 @@ def test_each_part_has_its_own_hits_and_misses(engine):
         ([52, 0, 20, 20], 0),  # IoU 0.25
     ],
 )
-def test_a_detection_of_another_part_s_object_does_not_count(engine, other, ap_there):
+def test_a_detection_of_another_part_s_object_does_not_count(other, ap_there):
     objects = find_objects([_scene(1, (0, A), (0, B))])
     detections = [_found(1, 0, other, 0.9), _found(1, 0, A, 0.5)]
     results = ap_of_parts(objects, detections, _parts([0], [1]))
-    assert [r["AP"] for r in results] == pytest.approx([100, ap_there])
+    assert [r.values["AP"] for r in results] == pytest.approx([100, ap_there])
 
 
-def test_a_confused_detection_counts_as_wrong_in_the_part_of_its_object(engine):
+def test_a_confused_detection_counts_as_wrong_in_the_part_of_its_object():
     """An object of class 1 at B is taken for class 0."""
     objects = find_objects([_scene(1, (0, A), (1, B)), _scene(2, (0, C))])
     detections = [_found(1, 0, B, 0.9), _found(1, 0, A, 0.5), _found(2, 0, C, 0.4)]
     hit, confused, both = ap_of_parts(objects, detections, _parts([0], [1, 2], [0, 1, 2]))
-    assert hit["AP"] == pytest.approx(100)
+    assert hit.values["AP"] == pytest.approx(100)
     # Class 0: wrong, right: precision 1/2 at every recall; class 1 is not found.
-    assert confused["AP"] == pytest.approx((50 + 0) / 2)
-    assert both["AP"] == pytest.approx((100 * 2 / 3 + 0) / 2)
+    assert confused.values["AP"] == pytest.approx((50 + 0) / 2)
+    assert both.values["AP"] == pytest.approx((100 * 2 / 3 + 0) / 2)
 
 
-def test_a_detection_of_nothing_counts_as_wrong_in_every_part(engine):
+def test_a_detection_of_nothing_counts_as_wrong_in_every_part():
     objects = find_objects([_scene(1, (0, A), (0, B))])
     detections = [_found(1, 0, FAR, 0.9), _found(1, 0, A, 0.5), _found(1, 0, B, 0.5)]
     results = ap_of_parts(objects, detections, _parts([0], [1]))
-    assert [r["AP"] for r in results] == pytest.approx([50, 50])
+    assert [r.values["AP"] for r in results] == pytest.approx([50, 50])
 
 
-def test_crowds_are_no_objects_and_hide_what_lies_in_them(engine):
+def test_crowds_are_no_objects_and_hide_what_lies_in_them():
     objects = find_objects([_scene(1, (0, A), (0, FAR, "crowd"))])
     assert len(objects) == 1
     detections = [_found(1, 0, [72, 72, 8, 8], 0.9), _found(1, 0, A, 0.5)]
-    assert ap_of_parts(objects, detections, _parts([0]))[0]["AP"] == pytest.approx(100)
+    assert ap_of_parts(objects, detections, _parts([0]))[0].values["AP"] == pytest.approx(100)
 
 
-def test_nothing_found(engine):
+def test_nothing_found():
     objects = find_objects([_scene(1, (0, A))])
-    assert ap_of_parts(objects, [], _parts([0])) == [{"AP": 0, "AP50": 0, "AP75": 0}]
+    (result,) = ap_of_parts(objects, [], _parts([0]))
+    assert result.values == {"AP": 0, "AP50": 0, "AP75": 0}
+    assert result.resampled.tolist() == [0] * NUM_RESAMPLES
 
 
 def _iou(a, b):
@@ -171,14 +169,50 @@ def _random_case(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_against_a_slow_reference(engine, seed):
+def test_against_a_slow_reference(seed):
     objects, detections = _random_case(seed)
     order = torch.randperm(len(objects), generator=torch.Generator().manual_seed(seed))
     parts = [*order.tensor_split(3), order]
     for part, result in zip(parts, ap_of_parts(objects, detections, parts), strict=True):
         for name, threshold in (("AP50", 0.5), ("AP75", 0.75)):
             expected = _slow_ap(objects, detections, part.tolist(), threshold)
-            assert result[name] == pytest.approx(expected, abs=1e-9)
+            assert result.values[name] == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_draw_is_the_ap_of_the_images_that_it_draws():
+    """Those that come twice do so under another id."""
+    objects, detections = _random_case(0)
+    scenes = sorted(objects.scenes, key=lambda scene: scene["image_id"])
+    order = torch.arange(len(objects))
+    (whole,) = ap_of_parts(objects, detections, [order])
+    draws = np.random.default_rng(0).multinomial(8, np.full(8, 1 / 8), NUM_RESAMPLES)
+    for draw in (0, 1, 2):
+        again, found = [], []
+        for scene, times in zip(scenes, draws[draw], strict=True):
+            for copy in range(times):
+                new = 100 * scene["image_id"] + copy
+                again.append({**scene, "image_id": new})
+                mine = [d for d in detections if d["image_id"] == scene["image_id"]]
+                found += [{**d, "image_id": new} for d in mine]
+        drawn = find_objects(again)
+        (expected,) = ap_of_parts(drawn, found, [torch.arange(len(drawn))])
+        assert whole.resampled[draw] == pytest.approx(expected.values["AP"])
+
+
+def test_an_interval_narrows_with_the_number_of_images():
+    widths = []
+    for copies in (1, 9):
+        scenes, detections = [], []
+        for seed in range(copies):
+            objects, found = _random_case(seed)
+            scenes += [{**s, "image_id": s["image_id"] + 10 * seed} for s in objects.scenes]
+            detections += [{**d, "image_id": d["image_id"] + 10 * seed} for d in found]
+        objects = find_objects(scenes)
+        (result,) = ap_of_parts(objects, detections, [torch.arange(len(objects))])
+        low, high = interval(result.values["AP"], result.resampled)
+        assert low < result.values["AP"] < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2
 
 
 def test_the_detections_stay_as_they_are():

@@ -62,9 +62,22 @@ def test_the_least_sure_part_is_where_the_student_errs(objects, pair):
     student_aps = [x["AP"] for x in numbers["by_teacher_entropy"]["KD"]]
     assert student_aps[:2] == pytest.approx([100, 100]) and student_aps[3:] == [0, 0]
     assert student_aps[1] > numbers["all"]["KD"]["AP"] > 0
-    assert report.rows == [["teacher", "100.0", "100.0", "100.0"], [
-        "KD", f"{numbers['all']['KD']['AP']:.1f}", "100.0", "0.0"
-    ]]  # fmt: skip
+    sure, all_of_kd = "100.0 [100.0, 100.0]", numbers["all"]["KD"]
+    overall = "{:.1f} [{:.1f}, {:.1f}]".format(all_of_kd["AP"], *all_of_kd["interval"])
+    assert report.rows == [["teacher", *[sure] * 3], ["KD", overall, sure, "0.0 [0.0, 0.0]"]]
+
+
+def test_gaps_are_of_the_same_images(objects, pair):
+    """A teacher's lead over itself is nothing, whatever images are drawn."""
+    teacher, student = pair
+    report = report_ap(objects, student, {"same": student, "KD": teacher}, temperature=2.0)
+    _, numbers = report.figures["ap_segments"]
+    gaps = numbers["teacher_minus_student"]
+    assert [gap["interval"] for gap in gaps["same"]] == [(0, 0)] * 5
+    low, high = gaps["KD"][2]["interval"]
+    assert low < gaps["KD"][2]["AP"] < high
+    own = numbers["by_teacher_entropy"]["teacher"][2]
+    assert own["interval"][0] < own["AP"] < own["interval"][1]
 
 
 def test_all_figures_and_one_table(objects, pair, tmp_path):
@@ -97,8 +110,8 @@ def test_all_figures_and_one_table(objects, pair, tmp_path):
     assert weights == pytest.approx(every.sort(descending=True).values[:NUM_PICTURES].tolist())
     last = objects.labels[-1]  # of the least sure
     assert shown[0]["class"] == NAMES[last]
-    assert shown[0]["teacher"].startswith(f"{NAMES[last]} ")
-    assert shown[0]["student"].startswith(f"{NAMES[(last + 1) % 10]} ")
+    assert shown[0]["teacher"].startswith(f"{NAMES[last]}: ")
+    assert shown[0]["student"].startswith(f"{NAMES[(last + 1) % 10]}: ")
 
 
 def test_one_class(objects, pair, tmp_path):

@@ -36,6 +36,10 @@ def test_a_figure_is_saved_as_picture_drawing_and_numbers(tmp_path):
             {"a1": "A", "b1": "B", "a2": "A", "teacher": None},
             [["a1", "a2", "teacher"], ["b1"]],
         ),
+        (
+            {f"a{i}": "A" for i in range(5)} | {"teacher": None},
+            [["a0", "a1", "a2", "a3"], ["a4", "teacher"]],
+        ),
     ],
 )
 def test_panels_stand_in_rows_of_runs(groups, expected):

@@ -14,7 +14,7 @@ NAMES = ["cat", "dog"]
 
 def test_top_classes():
     logits = torch.tensor([0.75, 0.05, 0.2]).log() + 3
-    assert top_classes(logits, NAMES) == "cat 75%, background 20%"
+    assert top_classes(logits, NAMES) == "cat: 75 %, background: 20 %"
 
 
 @pytest.fixture
@@ -47,8 +47,11 @@ def test_each_object_has_its_own_crop_and_words(objects):
     figure = _draw(objects, [1, 4, 6])
     shown = [axes for axes in figure.axes if axes.axison]
     assert len(figure.axes) == COLUMNS and len(shown) == 3
-    assert [axes.get_title() for axes in shown] == ["dog, w 0.25", "cat, w 1.00", "cat, w 1.50"]
-    assert shown[0].get_xlabel() == "T cat 91%, dog 5%\nS dog 91%, cat 5%"
+    assert [axes.get_title() for axes in shown] == [
+        f"{name}: $w_{{EA}}$ {weight}"
+        for name, weight in (("dog", "0.25"), ("cat", "1.00"), ("cat", "1.50"))
+    ]
+    assert shown[0].get_xlabel() == "T  cat: 91 %, dog: 5 %\nS  dog: 91 %, cat: 5 %"
     for axes, channel in zip(shown, (2, 0, 0), strict=True):
         pixels = axes.images[0].get_array()
         assert pixels[..., channel].mean() > 3 * pixels[..., 2 - channel].mean()

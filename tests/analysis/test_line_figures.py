@@ -39,7 +39,8 @@ def test_segments_show_every_student_and_its_gap():
     assert (low, high) == pytest.approx((-9, 40))
     dashed = [line for line in left.lines if line.get_linestyle() == "--"]
     assert all(line.get_ydata()[-1] == 82 for line in dashed)
-    assert "KD +18.0, EA-KD +9.0 points" in figure.get_suptitle()
+    title = figure.get_suptitle()
+    assert "KD +18.0 [-9.0, +40.0], EA-KD +9.0 [-9.0, +40.0]" in title
     assert "temperature 3" in figure.get_suptitle()
 
 
@@ -63,6 +64,17 @@ def test_dynamics_have_a_row_for_each_part_and_few_points():
     band = figure.axes[2].collections[0].get_paths()[0].vertices[:, 1]
     assert (band.min(), band.max()) == (4, 5)  # the percentiles
     assert "background" in figure.axes[3].get_title()
+
+
+def test_equal_lines_are_both_seen():
+    """The later one is dashed and narrower, so that the earlier one shows at its sides."""
+    same = logged(30, 1.0)
+    axes = draw_dynamics({"A": {"foreground": same}, "B": {"foreground": same}}).axes[0]
+    first, second = axes.lines
+    assert np.array_equal(first.get_ydata(), second.get_ydata())
+    assert not first.is_dashed() and second.is_dashed()
+    assert first.get_linewidth() > second.get_linewidth()
+    assert axes.get_ylim()[1] > first.get_ydata().max(), "the frame cuts no line"
 
 
 def test_areas_over_a_training_beside_the_teacher_s():

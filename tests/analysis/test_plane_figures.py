@@ -60,7 +60,9 @@ def test_contours_have_one_scale_and_the_line_of_the_level(landscapes):
 
 def test_surfaces_have_one_height(landscapes):
     figure = draw_surfaces(landscapes, [["low"], ["high"]], level=1.6)
-    low, high = figure.axes
+    low, high, bar = figure.axes
+    assert low.get_zlabel() == high.get_zlabel() == "cross-entropy"
+    assert bar.get_ylabel() == "cross-entropy (nats, log scale)"
     assert low.get_zlim() == high.get_zlim()
     assert low.get_zlim()[0] <= np.log10(0.5) and high.get_zlim()[1] >= np.log10(43)
     assert [t.get_text() for t in low.get_zticklabels()] == ["0.5", "1", "2", "5", "10", "20"]
@@ -76,13 +78,17 @@ def test_separations_mark_what_counts_and_name_the_classes():
     networks = {"student": separation(3), "teacher": separation(3, is_teacher=True)}
     student, teacher = draw_separations(networks, [["student", "teacher"]], names=NAMES).axes
     assert student.get_title() == "student\nCH 123.5, top-1 71.2 %"
-    dots, entropy, weight = (c.get_offsets() for c in student.collections[:3])
-    points = networks["student"].points.numpy()
-    np.testing.assert_allclose(dots, points)
-    np.testing.assert_allclose(entropy, points[networks["student"].highest_entropy])
-    np.testing.assert_allclose(weight, points[networks["student"].highest_weight])
+    dots, *marked = student.collections[:4]
+    own = networks["student"]
+    points, entropy, weight = own.points.numpy(), own.highest_entropy, own.highest_weight
+    np.testing.assert_allclose(dots.get_offsets(), points)
+    of_marks = (entropy & ~weight, weight & ~entropy, entropy & weight)
+    for mark, chosen in zip(marked, of_marks, strict=True):
+        np.testing.assert_allclose(mark.get_offsets().reshape(-1, 2), points[chosen])
+        assert mark.get_array().tolist() == own.labels[chosen].tolist(), "coloured by class"
     assert len(teacher.collections) == 2
-    assert legend(student.figure) == ["5 % of highest entropy", "5 % of highest $w_{EA}$"]
+    words = ["5 % of highest entropy", "5 % of highest $w_{EA}$", "both"]
+    assert legend(student.figure) == words
     alone = draw_separations({"x": networks["teacher"]}, [["x"]], names=NAMES)
     assert legend(alone) == ["5 % of highest entropy"]
     assert sorted(t.get_text() for t in student.texts) == sorted(NAMES)

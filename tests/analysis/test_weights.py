@@ -72,7 +72,8 @@ def test_the_figure_shows_the_students_alone(tmp_path):
     report = report_weights(teacher, students, rows, temperature=3.0, what="ROIs")
     report.write(str(tmp_path))
     (figure, _) = report.figures["weights"]
-    titles = [axes.get_title().split("\n") for axes in figure.axes]
+    *panels, bar = figure.axes
+    titles = [axes.get_title().split("\n") for axes in panels]
     assert [title[0] for title in titles] == rows[0]
     of = measure_weights(student, teacher, temperature=3.0)
     assert f"{of.variation:.0%}" in titles[0][1] and f"{of.of_teacher:.0%}" in titles[0][1]
@@ -81,6 +82,15 @@ def test_the_figure_shows_the_students_alone(tmp_path):
     assert numbers["students"]["KD"] == pytest.approx(vars(of))
     assert numbers["students"]["none"]["on_errors"] is None
     assert {len(row) for row in report.rows} == {len(report.headers)}
+    assert bar.get_ylabel() == "ROIs in a cell (log scale)"
+    for axes in panels:
+        cells = axes.collections[0]
+        lightest = cells.cmap(cells.norm(1))[:3]
+        assert sum(lightest) / 3 < 0.9, "a single sample is told from paper"
+        low, high = axes.bbox.padded(-5).get_points()
+        for text in axes.texts:
+            ends = text.get_window_extent().get_points()
+            assert (ends > low).all() and (ends < high).all(), "the frame cuts no name of a line"
     # A line of equal weight is where the weight is that multiple of its mean.
     lines = figure.axes[0].collections[-1]
     for level, path in zip(lines.levels, lines.get_paths(), strict=True):

@@ -1,9 +1,11 @@
 import json
 import os
+import signal
 from types import SimpleNamespace
 
 import pytest
 import torch
+from detectron2.engine import HookBase
 from detectron2.utils.events import EventStorage
 
 from classification.config import load_config
@@ -14,6 +16,7 @@ from classification.evaluation import TopKEvaluator, evaluate, evaluate_weights,
 from classification.loader import ViewLoader
 from classification.models import build_classifier
 from eakd_det.errors import UserError
+from eakd_det.preemption import SIGNALS
 from eakd_det.resume import random_state, set_random_state
 from tests.reads import Operators, reads
 
@@ -63,6 +66,50 @@ def test_a_resumed_run_equals_a_straight_one_bit_for_bit(cfg, tmp_path, methods,
     torch.testing.assert_close(state(straight), state(resumed), rtol=0, atol=0)
     same = ("top1", "top5", "best_top1", "teacher_top1", "epochs")
     assert all(straight.result[key] == resumed.result[key] for key in same)
+
+
+class Told(HookBase):
+    """The run is told to stop in the step of an iteration."""
+
+    def before_step(self):
+        if self.trainer.iter == 6:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def test_a_run_that_is_told_to_stop_goes_on_bit_for_bit(cfg, tmp_path, monkeypatch):
+    """In the middle of an epoch; a run that is resumed where there is none starts."""
+    cfg.DISTILL.METHODS = ("MLD", "CTKD")
+    straight = fit(cfg, tmp_path / "straight", resume=True)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    build = ClassifierTrainer._build_hooks
+    with monkeypatch.context() as patched, pytest.raises(SystemExit) as stopped:
+        patched.setattr(ClassifierTrainer, "_build_hooks", lambda *x: [Told(), *build(*x)])
+        fit(cfg, tmp_path / "run")
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    assert stopped.value.code == 128 + signal.SIGUSR1
+    resumed = fit(cfg, tmp_path / "run", resume=True)
+    assert resumed.start_iter == 7
+    torch.testing.assert_close(state(straight), state(resumed), rtol=0, atol=0)
+    kept = [name for name in os.listdir(tmp_path / "run") if name.startswith("model_0")]
+    assert kept == ["model_0000009.pth"]
+
+
+def test_a_resumed_run_has_the_settings_of_its_config(cfg, tmp_path):
+    fit(cfg, tmp_path / "run", stop=5)
+    cfg.SOLVER.BASE_LR, cfg.SOLVER.MOMENTUM, cfg.SOLVER.WEIGHT_DECAY = 0.02, 0.5, 1e-3
+    group = fit(cfg, tmp_path / "run", resume=True).optimizer.param_groups[0]
+    given = [group[key] for key in ("initial_lr", "momentum", "weight_decay")]
+    assert given == [0.02, 0.5, 1e-3]
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.json").open()]
+    assert [row["lr"] for row in rows if "lr" in row][-1] == pytest.approx(0.002)
+
+
+def test_a_new_run_leaves_the_checkpoints_of_another(cfg, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model_0000999.pth").touch()
+    fit(cfg, tmp_path / "run", stop=5)
+    assert (tmp_path / "run" / "model_0000999.pth").exists()
 
 
 def test_what_a_run_leaves(cfg, tmp_path):

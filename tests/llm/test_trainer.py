@@ -1,8 +1,7 @@
 """DistillationTrainer: one step of plain gradient descent, whose change is the gradient."""
 
 import os
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,10 +9,12 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 from torch.testing import assert_close
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, TrainerCallback
 
 from eakd_det.errors import UserError
 from eakd_det.losses import entropy_weight, forward_kl, skewed_forward_kl
+from eakd_det.preemption import SIGNALS
+from llm import training
 from llm.data import PadRight, encode, read_instructions
 from llm.head_states import capture, check_head
 from llm.prompts import short_prompt
@@ -22,8 +23,6 @@ from llm.training import fit, prepare
 from llm.vocabulary import train_tokenizer
 
 from .conftest import LINES, make_gpt2, save, write_jsonl
-
-ROOT = Path(__file__).parents[2]
 
 
 def gradients(folder, before):
@@ -172,11 +171,10 @@ for path in sys.argv[1:]:
 """
 
 
-def test_a_batch_equals_two_processes(two_rows, tmp_path):
+def test_a_batch_equals_two_processes(two_rows, call_code, tmp_path):
     """Plain, in chunks and with matched weights, one after the other, as a sweep trains."""
     expected = {mode: step(two_rows, DISTILL__EA__MODE=mode) for mode in ("full", "matched")}
     two_rows.TRAINING.PER_DEVICE_TRAIN_BATCH_SIZE = 1
-    (tmp_path / "fits.py").write_text(FITS)
     paths, folders = [], []
     modes = ["full", "full", "matched"]
     for chunk_size, mode in zip((0, 3, 0), modes, strict=True):
@@ -186,11 +184,8 @@ def test_a_batch_equals_two_processes(two_rows, tmp_path):
         paths.append(tmp_path / f"chunks{chunk_size}-{mode}.yaml")
         paths[-1].write_text(cfg.dump())
         folders.append(cfg.OUTPUT_DIR)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", tmp_path / "fits.py", *paths]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
+    code, out, err = call_code(FITS, *paths, ranks=2)
+    assert code == 0, out + err
     for folder, mode in zip(folders, modes, strict=True):
         assert_same(gradients(folder, start_of(two_rows)), expected[mode])
 
@@ -216,6 +211,58 @@ def test_resume_equals_one_run(cfg):
     cfg.TRAINING.MAX_STEPS = 3
     fit(cfg, resume=True)
     assert_same(gradients(cfg.OUTPUT_DIR, start_of(cfg)), whole, 1e-6)
+
+
+class Told(TrainerCallback):
+    """The run is told to stop in its second step."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_run_that_is_told_to_stop_goes_on(cfg, monkeypatch):
+    """Although it saves nothing on the way; the data of an epoch go on where they were."""
+    cfg.TRAINING.LEARNING_RATE, cfg.TRAINING.OPTIM = 1e-2, "adamw_torch"
+    cfg.TRAINING.PER_DEVICE_TRAIN_BATCH_SIZE = 1
+    whole = step(cfg, TRAINING__MAX_STEPS=3)
+    cfg.TRAINING.MAX_STEPS = 3
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    build = training.build_trainer
+
+    def with_a_signal(*args):
+        trainer = build(*args)
+        trainer.add_callback(Told())
+        return trainer
+
+    with monkeypatch.context() as patched, pytest.raises(SystemExit) as stopped:
+        patched.setattr(training, "build_trainer", with_a_signal)
+        fit(cfg, resume=True)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert not training.has_ended(cfg)
+    (Path(cfg.OUTPUT_DIR) / "checkpoint-9").mkdir()  # of a process that was killed while it saved
+    fit(cfg, resume=True)
+    assert_same(gradients(cfg.OUTPUT_DIR, start_of(cfg)), whole, 1e-6)
+
+
+def test_a_resumed_run_has_the_settings_of_its_config(cfg, caplog):
+    cfg.TRAINING.LEARNING_RATE, cfg.TRAINING.OPTIM = 1e-2, "adamw_torch"
+    cfg.TRAINING.LR_SCHEDULER_TYPE = "linear"
+    cfg.TRAINING.SAVE_STRATEGY, cfg.TRAINING.SAVE_STEPS = "steps", 2
+    cfg.TRAINING.MAX_STEPS = 2
+    fit(cfg)
+    cfg.TRAINING.MAX_STEPS = 4
+    cfg.TRAINING.LEARNING_RATE, cfg.TRAINING.WEIGHT_DECAY = 4e-3, 0.1
+    caplog.set_level("INFO", "llm")
+    fit(cfg, resume=True)
+    changes = "LEARNING_RATE 0.01 -> 0.004, WEIGHT_DECAY 0.0 -> 0.1 from iteration 2 on"
+    assert f"--resume: {changes}" in caplog.text
+    state = torch.load(Path(cfg.OUTPUT_DIR) / "checkpoint-4" / "optimizer.pt", weights_only=True)
+    decay, other = state["param_groups"]
+    assert [g["initial_lr"] for g in (decay, other)] == [4e-3, 4e-3]
+    assert (decay["weight_decay"], other["weight_decay"]) == (0.1, 0.0)
 
 
 def test_teacher_stays_out_of_the_checkpoint(cfg, teacher_path):
@@ -324,4 +371,5 @@ def test_texts_longer_than_the_positions_of_a_model_are_refused(cfg, tokenizer, 
     cfg.MODEL.ARCHITECTURE = CfgNode({"model_type": "gpt2", "n_positions": 128, "n_embd": 24})
     cfg.MODEL.ARCHITECTURE.n_layer, cfg.MODEL.ARCHITECTURE.n_head = 1, 2
     with pytest.raises(UserError, match="TEACHER has 64 positions, and an example has 65 tokens"):
-        fit(cfg)
+        fit(cfg, overwrite=True)
+    assert training.has_ended(cfg)

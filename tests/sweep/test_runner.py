@@ -247,27 +247,44 @@ def test_folders_of_others_are_left_alone(sweep, config, out):
     assert "is of digits" in why and (folder.parent / "seed2" / "result.json").exists()
 
 
+# tools/sweep.py with a script in place of its own. A test suite in the background of a shell is
+# deaf to SIGINT, and so are its processes.
+TOOL = """
+import pathlib, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.path.insert(0, sys.argv.pop(1))
+import sweep
+sweep.TOOLS = pathlib.Path(sys.argv.pop(1)).parent
+sweep.main()
+"""
+
+
 @pytest.fixture
-def tool(script, out):
-    """Starts tools/sweep.py, with a script in place of its own."""
+def arguments_of(script, out):
+    """The arguments of TOOL that stand before those of the tool."""
+    return lambda body: [str(ROOT / "tools"), script(body), "--output-dir", str(out)]
+
+
+@pytest.fixture
+def start(arguments_of):
+    """Starts the tool, to which signals are sent."""
 
     def start(body, *arguments):
-        # A test suite in the background of a shell is deaf to SIGINT, and so are its processes.
-        code = (
-            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-            "import sys, pathlib, sweep; "
-            "sweep.TOOLS = pathlib.Path(sys.argv.pop(1)).parent; sweep.main()"
-        )
-        path = os.pathsep.join([str(ROOT), str(ROOT / "tools")])
         return subprocess.Popen(
-            [sys.executable, "-c", code, script(body), "--output-dir", str(out), *arguments],
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            [sys.executable, "-c", TOOL, *arguments_of(body), *arguments],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
     return start
+
+
+@pytest.fixture
+def call(arguments_of, call_code):
+    """Calls the tool to its end; its return code, stdout and stderr."""
+    return lambda body, *arguments: call_code(TOOL, *arguments_of(body), *arguments)
 
 
 SLOW = """
@@ -282,10 +299,10 @@ finish(80 + int(seed) / 3)
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
 )
-def test_stopped_and_started_again(tool, config, out, number):
+def test_stopped_and_started_again(start, call, config, out, number):
     arguments = ["--configs", config("KD"), config("EA-KD"), "--seeds", "1", "2"]
     arguments += ["SOLVER.EPOCHS", "3"]
-    process = tool(SLOW, *arguments)
+    process = start(SLOW, *arguments)
     pid_file = out / "KD" / "resnet20_resnet8" / "seed2" / "pid"
     deadline = time.monotonic() + 60
     while not pid_file.exists():
@@ -301,23 +318,20 @@ def test_stopped_and_started_again(tool, config, out, number):
         return  # it ends as by Ctrl-C; what follows is the same
     (out / "EA-KD" / "resnet20_resnet8" / "seed2").mkdir()
     (out / "EA-KD" / "resnet20_resnet8" / "seed2" / "sweep.json.incomplete").touch()
-    again = tool(SLOW.replace("sleep(300)", "sleep(0)"), *arguments)
-    text, err = again.communicate(timeout=120)
-    assert again.returncode == 0, err
+    code, text, err = call(SLOW.replace("sleep(300)", "sleep(0)"), *arguments)
+    assert code == 0, err
     assert text.count("done before") == 2
     assert "| EA-KD    | 80.50 ± 0.24 |      2 |" in text
 
 
-def test_the_tool_ends_with_the_failures(tool, config, out):
+def test_the_tool_ends_with_the_failures(call, config, out):
     body = 'sys.exit("the reason") if seed == "2" else finish(80.0)'
-    process = tool(body, "--configs", config("KD"), "--seeds", "1", "2", "--jobs", "2")
-    text, err = process.communicate(timeout=120)
-    assert process.returncode == 1
+    code, text, err = call(body, "--configs", config("KD"), "--seeds", "1", "2", "--jobs", "2")
+    assert code == 1
     assert "[2/2] KD/resnet20_resnet8 seed 2: failed, exit code 1 (" in text
     assert "80.00 ± —" in text
     assert err.startswith("[2/2] KD/resnet20_resnet8 seed 2: exit code 1; ")
     assert err.endswith("    the reason\n")
     (out / "table.md").unlink()
-    process = tool(body, "--table-only")
-    text, _ = process.communicate(timeout=120)
-    assert process.returncode == 0 and text.strip() == (out / "table.md").read_text().strip()
+    code, text, _ = call(body, "--table-only")
+    assert code == 0 and text.strip() == (out / "table.md").read_text().strip()
