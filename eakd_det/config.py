@@ -1,7 +1,6 @@
 """The configuration keys of distillation, and the way back to a plain Detectron2 config."""
 
 import difflib
-import re
 from collections.abc import Iterator
 from functools import reduce
 from typing import Any
@@ -26,10 +25,6 @@ OUR_KEYS = (
     "SOLVER.AMP.DTYPE",
     "TEST.BEST_METRIC",
 )
-
-
-# NODE.KEY, and the keys in lower case of an open node.
-_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z][A-Z0-9_]*)+(\.\w+)?")
 
 
 def add_distill_config(cfg: CfgNode) -> None:
@@ -126,22 +121,11 @@ def merge_config(cfg: CfgNode, path: str, options: list[str] = ()) -> None:
 
 def merge_options(cfg: CfgNode, options: list[str]) -> None:
     """Merge KEY VALUE pairs of a command line, where 4 will do for 4.0; raises what yacs raises."""
+    if len(options) % 2:
+        known = set(_keys(cfg))
+        wrong = next((word for word in options[::2] if word not in known), options[-1])
+        raise KeyError(f"pairs of KEY VALUE are wanted, as SOLVER.BASE_LR 0.01; {wrong!r} is none")
     cfg.merge_from_list(_with_decimals(options, cfg))
-
-
-def split_options(words: list[str], *configs: CfgNode) -> tuple[list[str], list[str]]:
-    """A command line's words up to the first KEY, and KEY VALUE ... from there on.
-
-    For tools one of whose arguments is a list, which would swallow the pairs that follow it.
-
-    Args:
-        words: of the command line.
-        configs: with the defaults of all keys that may follow; a KEY without a node is one of them.
-    """
-    roots = {key for cfg in configs for key, value in cfg.items() if not isinstance(value, CfgNode)}
-    is_key = (word in roots or _KEY.fullmatch(word) for word in words)
-    first = next((i for i, found in enumerate(is_key) if found), len(words))
-    return words[:first], words[first:]
 
 
 def _with_decimals(options: list[str], cfg: CfgNode) -> list[str]:

@@ -1,25 +1,16 @@
 import inspect
-import runpy
-import sys
-from pathlib import Path
 
 import pytest
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
-from classification.config import classification_config
 from eakd_det.config import (
     add_distill_config,
-    detection_config,
     load_config,
-    split_options,
     stock_config,
 )
 from eakd_det.errors import UserError
 from eakd_det.losses import dkd_loss, entropy_weight, kd_loss
-from llm.config import language_config
-
-ROOT = Path(__file__).parent.parent
 
 
 def _cfg():
@@ -52,7 +43,8 @@ def test_entropy_temperature_is_that_of_the_signature():
         ("", ["DISTILL.KD.TEMPERATURE", "'hot'"], "the command line: Type mismatch"),
         ("DISTILL: {KD: {TEMPERATURE: hot}}", [], "run.yaml: Type mismatch"),
         ("DISTILL: {EA: {BOUND: 100}}", [], "run.yaml: .*Write the number with decimals, as 4.0"),
-        ("", ["DISTILL.KD.TEMPERATURE"], "the command line: "),
+        ("", ["DISTILL.KD.TEMPERATURE"], "the command line: .*'DISTILL.KD.TEMPERATURE' is none"),
+        ("", ["SEED", "1", "SEED=3"], "the command line: pairs of KEY VALUE .*'SEED=3' is none"),
         ("DISTILL: {KD: [}", [], "run.yaml is no YAML: "),
     ],
 )
@@ -82,43 +74,6 @@ def test_whole_numbers_on_the_command_line(tmp_path):
     assert cfg.SOLVER.BASE_LR == 1.0
     assert cfg.SOLVER.MAX_ITER == 7
     assert isinstance(cfg.SOLVER.MAX_ITER, int)
-
-
-WORDS = ["--configs", "configs/KD/a_b.yaml", "EA-KD.yaml", "KD.yaml", "--seeds", "1", "2"]
-
-
-@pytest.mark.parametrize(
-    "key",
-    [
-        *("SOLVER.EPOCHS", "DISTILL.EA.ENABLED", "MODEL.ARCHITECTURE.n_layer", "SOLVR.TYPO"),
-        *("OUTPUT_DIR", "SEED", "VERSION", "CUDNN_BENCHMARK", "VIS_PERIOD"),
-    ],
-)
-def test_options_begin_at_the_first_key(key):
-    defaults = detection_config(), classification_config()
-    assert split_options([*WORDS, key, "3", "--x"], *defaults) == (WORDS, [key, "3", "--x"])
-    assert split_options(WORDS, *defaults) == (WORDS, [])
-
-
-def test_a_key_without_a_node_is_one_of_the_tool_s():
-    words = [*WORDS, "VIS_PERIOD", "3"]
-    assert split_options(words, language_config()) == (words, [])
-
-
-@pytest.mark.parametrize(
-    ("tool", "list_flag", "key"),
-    [
-        ("sweep.py", "--configs a.yaml --seeds 1 2", "VIS_PERIOD"),
-        ("sweep.py", "--configs a.yaml --seeds 1 2", "CUDNN_BENCHMARK"),
-        ("sweep_lm.py", "--configs a.yaml --seeds 1 2", "VERSION"),
-        ("evaluate_lm.py", "--config-file a.yaml b.yaml", "VERSION"),
-    ],
-)
-def test_a_key_without_a_node_may_follow_a_list(monkeypatch, tool, list_flag, key):
-    monkeypatch.setattr(sys, "argv", [tool, *list_flag.split(), key, "1000"])
-    args = runpy.run_path(str(ROOT / "tools" / tool))["parse_arguments"]()
-    assert args.opts == [key, "1000"]
-    assert getattr(args, "seeds", [1, 2]) == [1, 2]
 
 
 def test_stock_config_is_plain_detectron2(distill_cfg, tmp_path):

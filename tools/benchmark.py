@@ -22,7 +22,8 @@ import eakd_det.meta_arch  # noqa: F401  (registers the meta-architectures)
 from classification.benchmark import build_steps
 from eakd_det.benchmark import detection, growth, losses, pooling, timing
 from eakd_det.checkpoint import write_atomically
-from eakd_det.config import detection_config, load_config, split_options
+from eakd_det.command_line import parse_arguments
+from eakd_det.config import detection_config, load_config
 from eakd_det.detectors import use_available_device
 from eakd_det.errors import UserError
 
@@ -150,9 +151,7 @@ def main() -> None:
     parser.add_argument("--output", default=os.path.join(ROOT, "output", "benchmark"))
     parser.add_argument("--peak", choices=detection.VARIANTS, help=argparse.SUPPRESS)
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
-    words, options = split_options(sys.argv[1:], detection_config())
-    args = parser.parse_args(words)
-    args.opts += options
+    args = parse_arguments(parser, detection_config())
     args.config_file, args.output = map(os.path.abspath, (args.config_file, args.output))
     os.chdir(ROOT)  # the configs' paths start there
     if args.peak:

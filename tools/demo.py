@@ -18,6 +18,8 @@ warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torc
 
 import eakd_det.data
 import eakd_det.meta_arch  # noqa: F401  (registers the meta-architecture)
+from eakd_det.command_line import parse_arguments
+from eakd_det.config import detection_config
 from eakd_det.demo import format_results, run_demo
 from eakd_det.errors import UserError
 
@@ -44,7 +46,7 @@ def main() -> None:
     parser.add_argument("--output-dir", default="output/demo", help="default: %(default)s")
     parser.add_argument("--overwrite", action="store_true", help="start anew")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs for every config")
-    args = parser.parse_args()
+    args = parse_arguments(parser, detection_config())
     setup_logging(args.output_dir)
     configs = os.path.join(ROOT, "configs", "Digits-Detection")
     try:

@@ -18,7 +18,7 @@ from pathlib import Path
 warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
 warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torch)")
 
-from eakd_det.config import split_options
+from eakd_det import command_line
 from eakd_det.errors import UserError
 from llm.config import language_config, load_config
 from llm.evaluation import METRICS, evaluate
@@ -34,10 +34,7 @@ def parse_arguments():
     parser.add_argument("--model", default="", help="a path or hub name, in place of OUTPUT_DIR's")
     parser.add_argument("--metric", choices=METRICS, default="rougeL")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
-    words, options = split_options(sys.argv[1:], language_config())
-    args = parser.parse_args(words)
-    args.opts += options
-    return args
+    return command_line.parse_arguments(parser, language_config())
 
 
 def main(args):

@@ -27,7 +27,7 @@ warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
 warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torch)")
 
 from classification.sweeps import ClassifierSweeps
-from eakd_det.config import split_options
+from eakd_det import command_line
 from eakd_det.errors import UserError
 from eakd_det.sweep.detectors import DetectorSweeps
 from eakd_det.sweep.grid import plan
@@ -71,9 +71,7 @@ def parse_arguments():
         kind = "FILE" if flag.endswith("json") else "FOLDER"
         parser.add_argument(flag, metavar=kind, help="of detectors: your data, as for train_net.py")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs for every run")
-    words, options = split_options(sys.argv[1:], *(kind.defaults() for kind in KINDS))
-    args = parser.parse_args(words)
-    args.opts += options
+    args = command_line.parse_arguments(parser, *(kind.defaults() for kind in KINDS))
     if not args.table_only and not (args.configs and args.seeds):
         parser.error("name --configs and --seeds, or --table-only")
     return args

@@ -16,7 +16,7 @@ import warnings
 warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
 warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torch)")
 
-from eakd_det.config import split_options
+from eakd_det import command_line
 from eakd_det.errors import UserError
 from llm.config import language_config
 from llm.evaluation import METRICS
@@ -32,10 +32,7 @@ def parse_arguments():
     parser.add_argument("--configs", required=True, nargs="+", metavar="FILE")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], metavar="N")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
-    words, options = split_options(sys.argv[1:], language_config())
-    args = parser.parse_args(words)
-    args.opts += options
-    return args
+    return command_line.parse_arguments(parser, language_config())
 
 
 def main(args):

@@ -21,10 +21,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 
-from classification.config import load_config
+from classification.config import classification_config, load_config
 from classification.engine import ClassifierTrainer
 from classification.evaluation import evaluate_weights
 from classification.teacher import needs_training
+from eakd_det import command_line
 from eakd_det.checkpoint import last_checkpoint
 from eakd_det.detectors import use_available_device
 from eakd_det.launch import launch, set_up
@@ -43,7 +44,7 @@ def parse_arguments():
     parser.add_argument(
         "--wandb", metavar="PROJECT", help="send TensorBoard's data to Weights & Biases, too"
     )
-    return parser.parse_args()
+    return command_line.parse_arguments(parser, classification_config())
 
 
 def check_folder(cfg, args):

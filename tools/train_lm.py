@@ -24,8 +24,9 @@ warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torc
 
 from accelerate import PartialState
 
+from eakd_det import command_line
 from eakd_det.errors import UserError
-from llm.config import load_config
+from llm.config import language_config, load_config
 from llm.log import show_progress
 from llm.training import fit, prepare
 
@@ -40,7 +41,7 @@ def parse_arguments():
         "--overwrite", action="store_true", help="start anew, and remove the run in OUTPUT_DIR"
     )
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
-    return parser.parse_args()
+    return command_line.parse_arguments(parser, language_config())
 
 
 def main(args):

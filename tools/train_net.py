@@ -20,8 +20,9 @@ from detectron2.engine import default_argument_parser
 
 import eakd_det.backbone
 import eakd_det.meta_arch  # noqa: F401  (registers the meta-architectures)
+from eakd_det import command_line
 from eakd_det.checkpoint import last_checkpoint
-from eakd_det.config import load_config, merge_options
+from eakd_det.config import detection_config, load_config, merge_options
 from eakd_det.data.boxes import MIN_SHARE
 from eakd_det.data.coco_check import summarize
 from eakd_det.data.custom import prepare_custom_data, use_custom_data
@@ -57,7 +58,7 @@ def parse_arguments():
     parser.add_argument(
         "--wandb", metavar="PROJECT", help="send TensorBoard's data to Weights & Biases, too"
     )
-    return parser.parse_args()
+    return command_line.parse_arguments(parser, detection_config())
 
 
 def own_data(args, cfg, *, again=False):

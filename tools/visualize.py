@@ -18,8 +18,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 import eakd_det.backbone
 import eakd_det.meta_arch  # noqa: F401  (registers the meta-architectures)
+from eakd_det import command_line
 from eakd_det.checkpoint import last_checkpoint
-from eakd_det.config import load_config
+from eakd_det.config import detection_config, load_config
 from eakd_det.data.custom import prepare_custom_data, use_custom_data
 from eakd_det.detectors import load_student, load_teacher, use_available_device
 from eakd_det.errors import UserError
@@ -56,7 +57,7 @@ def main(args):
         print(path)
 
 
-if __name__ == "__main__":
+def parse_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -71,7 +72,11 @@ if __name__ == "__main__":
     parser.add_argument("--threshold", type=float, default=0.5, help="lowest score that is drawn")
     parser.add_argument("--output", help="folder; OUTPUT_DIR/pictures by default")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs of the config")
+    return command_line.parse_arguments(parser, detection_config())
+
+
+if __name__ == "__main__":
     try:
-        main(parser.parse_args())
+        main(parse_arguments())
     except UserError as error:
         sys.exit(f"error: {error}")
