@@ -158,12 +158,16 @@ def test_what_comes_before_the_processes(arguments):
     arguments.num_gpus, arguments.num_machines = 1, 1
     arguments.machine_rank, arguments.dist_url = 0, "auto"
     calls = []
-    launch.launch(lambda _: calls.append("main"), arguments, before=lambda _: calls.append("first"))
+
+    def start(before):
+        launch.launch(lambda _: calls.append("main"), arguments, lambda _: "cpu", before=before)
+
+    start(lambda _: calls.append("first"))
     assert calls == ["first", "main"]
 
     def refuse(_):
         raise UserError("a.json is no JSON.")
 
     with pytest.raises(SystemExit, match="error: a.json is no JSON."):
-        launch.launch(lambda _: calls.append("main"), arguments, before=refuse)
+        start(refuse)
     assert calls == ["first", "main"]
