@@ -13,6 +13,7 @@ from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from .errors import UserError
+from .finite import refuse_non_finite
 from .safe_pickle import load_pickle, load_pth
 from .torchvision_weights import check_suits, convert_torchvision, is_torchvision
 
@@ -126,7 +127,7 @@ def load_strictly(model: nn.Module, path: str, *, key: str, side: str = "student
 
     Raises:
         UserError: the file is missing, broken or unsafe, or weights are missing, unexpected or
-            wrongly shaped; all are listed.
+            wrongly shaped, all of which are listed; or one is not finite.
     """
     if not path:
         raise UserError(f"{key} is empty: name a checkpoint.")
@@ -148,6 +149,7 @@ def load_strictly(model: nn.Module, path: str, *, key: str, side: str = "student
     lines = [f"  {fault}: {_shorten(items)}" for fault, items in faults.items() if items]
     if lines:
         raise UserError("\n".join([f"{key} does not fit its model: {path}", *lines]))
+    refuse_non_finite(model.state_dict().items(), f"{key}: {path}")
 
 
 def _shorten(items: Iterable[str], most: int = 20) -> str:
