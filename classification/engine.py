@@ -167,8 +167,10 @@ class ClassifierTrainer(DistillStep):
         )
         best = self._build_best()
         self.register_hooks(self._build_hooks(stopwatch, test, best, resume))
-        self.checkpointer.resume_or_load("", resume=resume)
-        start = self.iter + 1 if resume and self.checkpointer.has_checkpoint() else 0
+        is_resumed = resume and self.checkpointer.has_checkpoint()
+        weights = self.cfg.MODEL.WEIGHTS if is_resumed else ""  # which a new run has read
+        self.checkpointer.resume_or_load(weights, resume=resume)
+        start = self.iter + 1 if is_resumed else 0
         self.data_loader.batch_sampler.start = start
         self.train(start, epochs * self.steps_per_epoch)
         if not comm.is_main_process():

@@ -67,7 +67,16 @@ class SafeCheckpointer(DetectionCheckpointer):
         except UserError:
             raise
         except (AssertionError, OSError, ValueError) as error:
+            if "parameter group" in str(error):  # of torch's optimizers
+                raise UserError(_of_other_parameters(path)) from error
             raise UserError(f"{path} cannot be loaded: {error}") from error
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """As the stock one; it says so where a resumed run does not read `path`."""
+        if resume and path and self.has_checkpoint():
+            newest = self.get_checkpoint_file()
+            self.logger.info(f"--resume: {newest} goes on; {path}, for a new run, is not read")
+        return super().resume_or_load(path, resume=resume)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         if filename.endswith(".pkl"):
@@ -115,6 +124,14 @@ class _StrictCheckpointer(SafeCheckpointer):
 
     def _log_incompatible_keys(self, incompatible) -> None:
         self.incompatible = incompatible
+
+
+def _of_other_parameters(path: str) -> str:
+    return (
+        f"{path} cannot be resumed: its optimizer trains other parameters than this run, as "
+        "another DISTILL.METHODS, FREEZE_AT or norm makes it. Resume with the settings of the run, "
+        "or start a new one, in another OUTPUT_DIR, from its weights (MODEL.WEIGHTS)."
+    )
 
 
 def load_strictly(model: nn.Module, path: str, *, key: str, side: str = "student") -> None:

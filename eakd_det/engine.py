@@ -23,7 +23,13 @@ from torch import nn
 from .checkpoint import SafeCheckpointer, StudentWriter, write_atomically
 from .config import stock_config
 from .data.mapper import CheckingMapper
-from .detectors import check_datasets, load_student, load_teacher, num_classes
+from .detectors import (
+    check_datasets,
+    load_student,
+    load_teacher,
+    no_data_in_words,
+    num_classes,
+)
 from .distilled import Distilled, helper_modules
 from .errors import UserError
 from .evaluation import BestCheckpoint, CountedEvaluators, Evaluator, warn_of_no_detections
@@ -54,7 +60,8 @@ class DistillTrainer(DefaultTrainer):
         model = student = self.build_model(cfg)
         _pool_as_configured(cfg, model)  # a subclass may build it without
         optimizer = self.build_optimizer(cfg, model)
-        data_loader = self.build_train_loader(part_of_step(cfg))
+        with no_data_in_words():
+            data_loader = self.build_train_loader(part_of_step(cfg))
         _check_dataset_classes(cfg)
         is_on_gpu = next(model.parameters()).device.type == "cuda"
         device_ids = [comm.get_local_rank()] if is_on_gpu else None

@@ -17,6 +17,7 @@ from torch import nn
 
 from .checkpoint import SafeCheckpointer, StudentWriter, load_strictly
 from .config import BEST_METRIC
+from .detectors import no_data_in_words
 from .distilled import helper_modules
 from .distillers import DISTILLERS, scalar_defaults
 from .errors import UserError
@@ -135,7 +136,8 @@ def _build(cfg: DictConfig) -> tuple[DistillStep, SafeCheckpointer, "_LastTest"]
     model = student = instantiate(cfg.model).to(cfg.train.device)
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
-    loader = instantiate(cfg.dataloader.train)
+    with no_data_in_words():
+        loader = instantiate(cfg.dataloader.train)
     device_ids = [comm.get_local_rank()] if cfg.train.device.startswith("cuda") else None
     model = create_ddp_model(model, **{**cfg.train.ddp, "device_ids": device_ids})
     accumulate, amp = cfg.train.get("accumulate", 1), cfg.train.amp

@@ -1,6 +1,7 @@
 import pytest
 import torch
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.build import get_detection_dataset_dicts
 from detectron2.modeling import build_model
 
 from eakd_det.config import stock_config
@@ -8,6 +9,7 @@ from eakd_det.detectors import (
     check_datasets,
     load_student,
     load_teacher,
+    no_data_in_words,
     num_classes,
     use_available_device,
 )
@@ -22,6 +24,45 @@ def test_unknown_datasets(stock_cfg, key):
     stock_cfg.DATASETS[key] = ("coco_2017_val",)
     assert "coco_2017_val" in DatasetCatalog
     check_datasets(stock_cfg)
+
+
+@pytest.fixture
+def dataset():
+    """Registers a dataset of images with so many objects each, -1 for a crowd; its name."""
+    name = "images_without_objects"
+
+    def register(objects):
+        of = {0: [], -1: [{"iscrowd": 1, "category_id": 0}], 1: [{"category_id": 0}]}
+        images = [{"file_name": "a.png", "annotations": of[number]} for number in objects]
+        DatasetCatalog.register(name, lambda: images)
+        MetadataCatalog.get(name).set(thing_classes=["bolt"])
+        return name
+
+    yield register
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+@pytest.mark.parametrize(
+    ("objects", "words"),
+    [
+        ([0, 0, -1], "3 images (2 without annotations, 1 with crowds (iscrowd 1) alone), none can"),
+        ([-1], "1 images (1 with crowds (iscrowd 1) alone), none can be trained on"),
+        ([1], "1 images (1 with fewer than MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE key"),
+        ([], "0 images (the file lists none), none can be trained on"),
+    ],
+)
+def test_data_without_a_trainable_image(dataset, objects, words):
+    name = dataset(objects)
+    keypoints = 1 if objects == [1] else 0
+    with pytest.raises(UserError) as error, no_data_in_words():
+        get_detection_dataset_dicts(name, min_keypoints=keypoints)
+    assert str(error.value).startswith(f"DATASETS.TRAIN: of {name}, {words}")
+
+
+def test_other_faults_of_a_loader_are_left_alone():
+    with pytest.raises(AssertionError, match="another"), no_data_in_words():
+        raise AssertionError("another")
 
 
 def test_number_of_classes(stock_cfg):

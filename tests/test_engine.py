@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from eakd_det.engine import DistillTrainer, evaluate
+from eakd_det.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 
@@ -102,6 +103,18 @@ def test_evaluation_goes_through_the_stock_model(run):
 def test_evaluation_refuses_other_weights(run_cfg, tmp_path):
     with pytest.raises(ValueError, match="MODEL.WEIGHTS does not fit its model"):
         evaluate(run_cfg, str(tmp_path / "teacher.pth"))
+
+
+def test_no_image_to_train_on(run_cfg, scenes):
+    name = "scenes_without_objects"
+    images = [{**x, "annotations": []} for x in DatasetCatalog.get(scenes[0])]
+    DatasetCatalog.register(name, lambda: images)
+    MetadataCatalog.get(name).set(thing_classes=list("0123456789"))
+    run_cfg.DATASETS.TRAIN = (name,)
+    with pytest.raises(UserError, match=f"of {name}, 6 images .6 without annotations., none can"):
+        DistillTrainer(run_cfg)
+    run_cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+    DistillTrainer(run_cfg)
 
 
 def test_evaluation_refuses_other_datasets(run_cfg):

@@ -252,6 +252,29 @@ class _Stream(torch.utils.data.IterableDataset):
         return iter(range(10))
 
 
+@pytest.mark.parametrize("methods", [("DKD",), ("DKD", "REVIEWKD")])
+def test_another_method_is_refused_in_words(run_cfg, tmp_path, methods):
+    """The fusion modules of ReviewKD train too, and the optimizer knows them."""
+    cfg = run_cfg
+    cfg.DATASETS.TEST = ()
+    cfg.DISTILL.METHODS = methods
+    _train(cfg, tmp_path / "run", [1])
+    cfg.DISTILL.METHODS = ("REVIEWKD",) if methods == ("DKD",) else ("DKD",)
+    path = tmp_path / "run" / "model_final.pth"
+    with pytest.raises(UserError, match=f"{path} cannot be resumed: .* another DISTILL.METHODS"):
+        _train(cfg, tmp_path / "run", [2], resume=True)
+
+
+def test_a_resumed_run_says_that_it_reads_no_other_weights(run_cfg, tmp_path, caplog):
+    run_cfg.DATASETS.TEST = ()
+    _train(run_cfg, tmp_path / "run", [1])
+    run_cfg.MODEL.WEIGHTS = "elsewhere.pth"
+    with caplog.at_level("INFO"):
+        _train(run_cfg, tmp_path / "run", [2], resume=True)
+    newest = tmp_path / "run" / "model_final.pth"
+    assert f"--resume: {newest} goes on; elsewhere.pth, for a new run, is not read" in caplog.text
+
+
 def test_checkpoints_hold_the_student_alone(run_cfg, tmp_path):
     run_cfg.DISTILL.METHODS = ("REVIEWKD",)
     run_cfg.DATASETS.TEST = ()

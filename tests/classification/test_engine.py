@@ -105,6 +105,20 @@ def test_a_resumed_run_has_the_settings_of_its_config(cfg, tmp_path):
     assert [row["lr"] for row in rows if "lr" in row][-1] == pytest.approx(0.002)
 
 
+def test_a_resume_that_does_not_fit_is_in_words(cfg, tmp_path, caplog):
+    cfg.SOLVER.EPOCHS, cfg.SOLVER.STEPS = 1, ()
+    cfg.DISTILL.METHODS = ("KD",)
+    fit(cfg, tmp_path / "run")
+    cfg.SOLVER.EPOCHS = 2
+    cfg.MODEL.WEIGHTS = str(tmp_path / "run" / "model_final.pth")
+    with caplog.at_level("INFO"):
+        fit(cfg, tmp_path / "run", resume=True)
+    assert f"goes on; {cfg.MODEL.WEIGHTS}, for a new run, is not read" in caplog.text
+    cfg.DISTILL.METHODS = ("REVIEWKD",)
+    with pytest.raises(UserError, match="cannot be resumed: .* another DISTILL.METHODS"):
+        fit(cfg, tmp_path / "run", resume=True)
+
+
 def test_a_new_run_leaves_the_checkpoints_of_another(cfg, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "model_0000999.pth").touch()
