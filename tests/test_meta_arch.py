@@ -4,11 +4,14 @@ import math
 
 import pytest
 import torch
+import yaml
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
 from detectron2.structures import BitMasks, Instances
 from detectron2.utils.events import EventStorage
+from torch import nn
 
 from eakd_det.config import stock_config
 from eakd_det.losses import (
@@ -22,7 +25,7 @@ from eakd_det.losses import (
 )
 from eakd_det.record import record
 
-from .conftest import replace_teacher, save_teacher
+from .conftest import ROOT, replace_teacher, save_teacher
 from .reads import reads
 
 
@@ -179,6 +182,20 @@ def test_no_scalar_is_read_back_but_for_the_log(
 
     assert step(model, iteration=3) == step(stock, iteration=3) + padding
     assert step(model, iteration=19) > step(stock, iteration=19) + padding
+
+
+def test_the_fast_config(distill_cfg, batch, storage, graphs):
+    """Its own keys: mixed precision, and a compiled teacher in half precision."""
+    fast = yaml.safe_load((ROOT / "configs/COCO-Detection/EA-DKD-R18-R101-fast.yaml").read_text())
+    for node in ("TEACHER", "SOLVER"):
+        distill_cfg[node].merge_from_other_cfg(CfgNode(fast[node]))
+    model = _build(distill_cfg)
+    with torch.autocast("cpu", getattr(torch, distill_cfg.SOLVER.AMP.DTYPE)):
+        losses = model(batch)
+    assert len(graphs) == 1
+    assert losses["loss_dkd"] > 0
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
 def test_teacher_is_in_no_state_and_no_optimizer(distill_cfg):
@@ -519,6 +536,30 @@ def test_a_cascade_teaches_a_single_stage(distill_cfg, teacher_cfg, batch, stora
 def test_retinanet(retina_cfg, batch, storage):
     model, _ = _check_student_is_stock(retina_cfg, batch, {"loss_kd", "loss_reviewkd"})
     assert [ours for ours, _ in model.levels] == ["p3", "p4", "p5", "p6", "p7"]
+
+
+@pytest.mark.parametrize("compile_to", [0, 128])
+def test_equal_networks_agree(retina_cfg, batch, storage, graphs, tmp_path, compile_to):
+    """Also where the teacher's images are padded further than the student's: 160 becomes 256."""
+    retina_cfg.TEACHER.COMPILE = compile_to
+    retina_cfg.DISTILL.METHODS = ("KD",)
+    student = stock_config(retina_cfg)
+    teacher = _build(student, seed=7)
+    for name, buffer in teacher.named_buffers():
+        if name.endswith("norm.bias"):  # what is padded is not zero behind a norm
+            buffer.uniform_(-0.2, 0.2)
+    nn.init.normal_(teacher.head.cls_score.weight)
+    torch.save({"model": teacher.state_dict()}, tmp_path / "same.pth")
+    (tmp_path / "same.yaml").write_text(student.dump())
+    retina_cfg.TEACHER.CONFIG_FILE = str(tmp_path / "same.yaml")
+    retina_cfg.TEACHER.WEIGHTS = str(tmp_path / "same.pth")
+    model = _build(retina_cfg)
+    model.load_state_dict(teacher.state_dict())
+    image = torch.randint(0, 256, (3, 150, 150), dtype=torch.uint8)
+    instances = Instances((150, 150), **batch[0]["instances"].get_fields())
+    losses = model([{"image": image, "instances": instances}])
+    assert len(graphs) == (1 if compile_to else 0)
+    assert losses["loss_kd"].item() == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("is_weighted", [False, True])
