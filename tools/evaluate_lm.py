@@ -12,7 +12,6 @@ seeds of sampling (none: greedy); published figures of the same sets stand below
 import argparse
 import sys
 import warnings
-from pathlib import Path
 
 # Detectron2's imports announce deprecations of torch and setuptools, not of anything of the user's.
 warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
@@ -23,6 +22,7 @@ from eakd_det.errors import UserError
 from llm.config import language_config, load_config
 from llm.evaluation import METRICS, evaluate
 from llm.log import show_progress
+from llm.sweep import row_names
 from llm.tables import table
 
 
@@ -42,9 +42,10 @@ def main(args):
     rows = {}
     if args.model and len(args.config_file) > 1:
         raise UserError("--model goes with one --config-file, which names the sets.")
-    for path in args.config_file:
-        cfg = load_config(path, args.opts)
-        rows[args.model or Path(path).stem] = [evaluate(cfg, args.model)]
+    configs = {path: load_config(path, args.opts) for path in args.config_file}
+    names = row_names(configs)
+    for path, cfg in configs.items():
+        rows[args.model or names[path]] = [evaluate(cfg, args.model)]
     print(table(rows, args.metric))
 
 
