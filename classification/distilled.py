@@ -11,6 +11,7 @@ from eakd_det.distillers import EA_MODES, Head
 from eakd_det.errors import UserError
 from eakd_det.losses import shared_softmax
 from eakd_det.statistics import LOG_PERIOD, part_statistics, weight_columns
+from eakd_det.taught import Taught
 
 from .distillers import DISTILLERS, ImageComparison
 from .loader import LARGE_PRIME
@@ -18,7 +19,7 @@ from .models import Outputs, features_of
 from .preparation import Teacher
 
 
-class DistilledClassifier(nn.Module):
+class DistilledClassifier(Taught):
     """Takes batches of `classification.views`: losses by name in training, else logits.
 
     Attributes:
@@ -77,16 +78,10 @@ class DistilledClassifier(nn.Module):
         self._refuse_what_does_not_go_together()
         self.helpers = nn.ModuleDict(self._build_helpers(image_size))
 
-    def _apply(self, fn, *args, **kwargs):
-        """Move the teacher along with the student."""
-        if self.teacher is not None:
-            self.teacher.model._apply(fn, *args, **kwargs)
-        return super()._apply(fn, *args, **kwargs)
-
     def train(self, mode: bool = True) -> "DistilledClassifier":
         """The teacher stays in eval mode, but for FCFD, where batches normalise it, too."""
         super().train(mode)
-        if self.teacher is not None:
+        if self.teacher is not None and self.leads:
             self.teacher.model.train(mode and self.path_method is not None)
         return self
 
@@ -97,7 +92,8 @@ class DistilledClassifier(nn.Module):
                 factor of the losses.
 
         Returns:
-            In training the losses by name, scalars; else the student's logits, (N, C).
+            In training the losses by name, scalars, without gradients that with the labels alone;
+            else the student's logits, (N, C).
         """
         losses = self._forward(batch)
         if self.training and batch["scale"] != 1:
@@ -112,7 +108,7 @@ class DistilledClassifier(nn.Module):
         if not self.training:
             return self.student(views[0])
         labels = batch["labels"].to(device, non_blocking=True)
-        if not self.methods:
+        if not self.methods or not torch.is_grad_enabled():
             return {"loss_cls": self.ce_weight * F.cross_entropy(self.student(views[0]), labels)}
         if self.path_method is None and not self.teacher.is_prepared:
             self.teacher.prepare(views[0])

@@ -18,11 +18,12 @@ from .method_settings import method_settings
 from .preparation import report_difference
 from .record import Call, record
 from .statistics import LOG_PERIOD, head_statistics
+from .taught import Taught
 from .teacher import build_teacher
 from .weight_picture import picture_of_weights
 
 
-class Distilled(nn.Module):
+class Distilled(Taught):
     """Adds distillation losses to the training of the stock meta-architecture that it precedes.
 
     A subclass says what to record of the student's heads, and how to read the records.
@@ -89,14 +90,14 @@ class Distilled(nn.Module):
                 if DISTILLERS[name].has_helper
             }
 
-    def _apply(self, fn, *args, **kwargs):
-        """Move the teacher along with the student."""
-        if self.teacher is not None:
-            self.teacher.model._apply(fn, *args, **kwargs)
-        return super()._apply(fn, *args, **kwargs)
-
     def forward(self, batched_inputs: list[dict[str, Any]]):
-        """As the stock model; in training the losses of the methods stand beside its own."""
+        """As the stock model; in training the losses of the methods stand beside its own.
+
+        Without gradients nobody learns from the teacher, which then does not run: Detectron2's
+        PreciseBN, for one, trains nothing. Nor are pictures drawn.
+        """
+        if self.training and not torch.is_grad_enabled():
+            return self._without_pictures(batched_inputs)
         if not (self.training and self.methods):
             return super().forward(batched_inputs)
         sources = self._recorded() if self.compares_logits else {}
@@ -107,6 +108,14 @@ class Distilled(nn.Module):
             teacher_features = self._prepare_teacher(calls, batched_inputs, teacher_features())
         losses.update(self._distill(calls, batched_inputs, teacher_features()))
         return losses
+
+    def _without_pictures(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """The stock losses alone."""
+        period, self.vis_period = self.vis_period, 0
+        try:
+            return super().forward(batched_inputs)
+        finally:
+            self.vis_period = period
 
     def _prepare_teacher(
         self,

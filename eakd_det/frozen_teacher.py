@@ -57,6 +57,9 @@ class Teacher:
         self._backbone = model.backbone  # or what it is compiled to
         self._stream = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_stream": None}  # no pickle holds a stream of a device
+
     def prepare(self, *, keep_levels: bool = True) -> None:
         """Make it fast in place, once; what `features` gave before is no longer good for it.
 

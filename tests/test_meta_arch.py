@@ -1,17 +1,21 @@
 import copy
+import itertools
 import logging
 import math
+import pickle
 
 import pytest
 import torch
 import yaml
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
+from detectron2.engine.hooks import PreciseBN
 from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
 from detectron2.structures import BitMasks, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from eakd_det.config import stock_config
 from eakd_det.losses import (
@@ -210,6 +214,55 @@ def test_teacher_is_in_no_state_and_no_optimizer(distill_cfg):
 def test_teacher_follows_the_student(distill_cfg):
     model = _build(distill_cfg).double()
     assert next(model.teacher.model.parameters()).dtype == torch.float64
+
+
+def _is_alike(model, other, batch):
+    losses = []
+    for m in (model, other):
+        torch.manual_seed(1)
+        losses.append({name: loss.item() for name, loss in m(batch).items()})
+    return losses[0] == losses[1]
+
+
+def test_copies_share_the_teacher(distill_cfg, batch, storage):
+    """As a moving average of the weights makes them, and moves them to where there is room."""
+    distill_cfg.DISTILL.METHODS = ("DKD", "REVIEWKD")
+    model = _build(distill_cfg)
+    model(batch)  # prepares the teacher
+    average = AveragedModel(model)
+    other = average.module
+    assert other.teacher is model.teacher
+    assert other.backbone is not model.backbone and other.helpers is not model.helpers
+    assert _is_alike(model, other, batch)
+    other.to("meta")
+    assert model.teacher.model.device == model.device == torch.device("cpu")
+    assert _is_alike(model, copy.deepcopy(model), batch)
+
+
+def test_pickled_with_the_teacher(distill_cfg, batch, storage, graphs):
+    """A process that gets the model goes on with it; what was compiled is compiled there again."""
+    distill_cfg.TEACHER.COMPILE = 128
+    model = _build(distill_cfg)
+    model(batch)
+    other = pickle.loads(pickle.dumps(model))
+    assert other.teacher is not model.teacher
+    assert _is_alike(model, other, batch)
+    assert other.double().teacher.model.pixel_mean.dtype == torch.float64
+
+
+def test_precise_bn_runs_no_teacher_and_draws_nothing(distill_cfg, batch, storage):
+    distill_cfg.MODEL.RESNETS.NORM, distill_cfg.VIS_PERIOD = "BN", 1
+    model = _build(distill_cfg)
+    before = {k: x.clone() for k, x in model.named_buffers() if "running_mean" in k}
+    drawn = []
+    model.visualize_training = lambda *_: drawn.append("stock")
+    model._draw = lambda *_: drawn.append("ours")
+    with record(teacher=model.teacher.model.backbone) as calls:
+        PreciseBN(1, model, itertools.repeat(batch), 3).update_stats()
+    assert not calls["teacher"] and not drawn
+    assert any(not torch.equal(dict(model.named_buffers())[k], x) for k, x in before.items())
+    model(batch)
+    assert drawn == ["stock", "ours"], "pictures go on afterwards"
 
 
 @pytest.mark.parametrize("train_on_pred_boxes", [False, True])
