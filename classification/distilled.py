@@ -7,6 +7,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eakd_det.class_names import LabelAgreement
 from eakd_det.distillers import EA_MODES, Head
 from eakd_det.errors import UserError
 from eakd_det.losses import shared_softmax
@@ -17,6 +18,11 @@ from .distillers import DISTILLERS, ImageComparison
 from .loader import LARGE_PRIME
 from .models import Outputs, features_of
 from .preparation import Teacher
+
+CAUSES = (
+    "Are its classes in another order than the labels, was it trained on other data, or on images "
+    "of other normalisation or channel order?"
+)
 
 
 class DistilledClassifier(Taught):
@@ -75,6 +81,8 @@ class DistilledClassifier(Taught):
         self.num_views = 2 if "views" in compared else 1
         of_paths = [name for name in self.methods if DISTILLERS[name].compares == "paths"]
         self.path_method = of_paths[0] if of_paths else None
+        does_compare = self.weigh is not None or bool(compared - {"features"})
+        self.agreement = LabelAgreement("images", CAUSES, is_open=does_compare)
         self._refuse_what_does_not_go_together()
         self.helpers = nn.ModuleDict(self._build_helpers(image_size))
 
@@ -115,9 +123,14 @@ class DistilledClassifier(Taught):
         step = get_event_storage().iter
         comparison = self._compare(views, labels, step)
         heads = [head for head in (*comparison.heads, comparison.strong) if head is not None]
+        is_logged = (step + 1) % LOG_PERIOD == 0
+        if self.agreement.is_open:
+            self.agreement.count(heads[0].teacher_logits, labels)
+            if is_logged and self.agreement.is_open:
+                self.agreement.report()
         cross_entropies = [F.cross_entropy(head.student_logits, labels) for head in heads]
         with shared_softmax():
-            self._weigh_and_log(heads, is_logged=(step + 1) % LOG_PERIOD == 0)
+            self._weigh_and_log(heads, is_logged=is_logged)
             losses = self._distill(comparison)
         return {"loss_cls": self.ce_weight * sum(cross_entropies), **losses}
 

@@ -17,6 +17,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from eakd_det.class_names import ENOUGH
 from eakd_det.config import stock_config
 from eakd_det.losses import (
     bernoulli_entropy,
@@ -165,16 +166,20 @@ def _reads(function, iteration):
     return len(names)
 
 
+def _make_rcnn(cfg, teacher_files):
+    cfg.MODEL.META_ARCHITECTURE = "DistillRCNN"
+    cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
+    cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.TEACHER.CONFIG_FILE, cfg.TEACHER.WEIGHTS = teacher_files
+
+
 @pytest.mark.parametrize("architecture", ["R-CNN", "RetinaNet"])
 def test_no_scalar_is_read_back_but_for_the_log(
     distill_cfg, retina_cfg, teacher_files, batch, storage, architecture
 ):
     cfg = retina_cfg
     if architecture == "R-CNN":
-        cfg.MODEL.META_ARCHITECTURE = "DistillRCNN"
-        cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
-        cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
-        cfg.TEACHER.CONFIG_FILE, cfg.TEACHER.WEIGHTS = teacher_files
+        _make_rcnn(cfg, teacher_files)
         cfg.DISTILL.METHODS = ("KD", "DKD", "REVIEWKD")
     model, stock = _build(cfg), _build(stock_config(cfg))
     model(batch)  # prepares the teacher
@@ -439,6 +444,41 @@ def test_pictures_of_the_weights(distill_cfg, batch, storage):
     [(_, picture, _)] = [x for x in storage._vis_data if x[0] == "distill/w_ea"]
     assert picture.shape[0] == 3
     assert picture.std() > 0
+
+
+def _objects(seen):
+    """Of each sample whether the teacher is right, and whether it is an object."""
+    logits, labels = seen
+    is_object = torch.isin(labels, torch.tensor([0, 4]))  # those of `batch`
+    return is_object & (logits.argmax(dim=1) == labels), is_object
+
+
+@pytest.mark.parametrize("architecture", ["R-CNN", "RetinaNet"])
+def test_objects_that_the_teacher_calls_otherwise(
+    teacher_files, retina_cfg, batch, storage, caplog, architecture
+):
+    """It is told when statistics are, and enough objects were seen."""
+    caplog.set_level(logging.INFO)
+    if architecture == "R-CNN":
+        _make_rcnn(retina_cfg, teacher_files)
+    retina_cfg.DISTILL.METHODS = ("KD",)
+    model = _build(retina_cfg)
+    seen = []
+    count = model.agreement.count
+    model.agreement.count = lambda *args: (seen.append(args), count(*args))
+    storage.iter = 18
+    while sum(is_object.sum() for _, is_object in map(_objects, seen)) < ENOUGH:
+        model(batch)
+    assert "by their label" not in caplog.text
+    storage.iter = 19
+    model(batch)
+    model(batch)
+    number = sum(is_object.sum() for _, is_object in map(_objects, seen))
+    right = sum(is_right.sum() for is_right, _ in map(_objects, seen))
+    [told] = [r for r in caplog.records if "by their label" in r.message]
+    assert told.levelno == (logging.WARNING if right < number / 2 else logging.INFO)
+    text = f"calls {100 * right / number:.0f} % of the training objects by their label ({number} "
+    assert text in told.message
 
 
 # Other methods and detectors.

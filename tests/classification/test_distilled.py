@@ -46,6 +46,28 @@ def total(distilled, number=6):
     return sum(losses(distilled, number).values())
 
 
+@pytest.mark.parametrize("is_another_order", [False, True])
+def test_images_that_the_teacher_calls_by_their_label(cfg, storage, caplog, is_another_order):
+    """Here the labels are what it says, or the next class."""
+    distilled = build(cfg, "KD")
+    data = batch(distilled, 50)
+    data["labels"] = distilled.teacher.logits(data["views"][0]).argmax(dim=1)
+    if is_another_order:
+        data["labels"] = (data["labels"] + 1) % 10
+    with caplog.at_level("INFO"):
+        for storage.iter in (17, 18, 19, 20, 39):
+            distilled(data)
+    [told] = [r for r in caplog.records if "by their label" in r.message]
+    share = 0 if is_another_order else 100
+    assert f"calls {share} % of the training images by their label (150 looked" in told.message
+    assert told.levelname == ("WARNING" if is_another_order else "INFO")
+
+
+def test_features_alone_may_be_of_other_classes(cfg, storage):
+    assert not build(cfg, "REVIEWKD").agreement.is_open
+    assert build(cfg, "REVIEWKD", mode="full").agreement.is_open
+
+
 @pytest.mark.parametrize("method", ["KD", "FCFD"])
 def test_copies_share_the_teacher(cfg, storage, method):
     """A moving average of the weights leaves it where it is, and in its mode."""
