@@ -38,7 +38,8 @@ def check_coco(
         again: look also at images that have not changed since.
 
     Returns:
-        The COCO dict, with "notes", sentences about what is changed or does not train.
+        The COCO dict, with "notes", sentences about what is changed or does not train, and
+        "image_root", the absolute path of the images.
 
     Raises:
         UserError: what is wrong, with image and annotation ids, at most 20 of them.
@@ -56,6 +57,7 @@ def check_coco(
     _complete(data, files)
     number_ids(data)
     data["notes"] = [*_notes(data, lost)]
+    data["image_root"] = os.path.abspath(image_root)
     return data
 
 
