@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .checkpoint import write_atomically
-from .drawing import FONT, draw_boxes
+from .drawing import FONT, INK, PAPER, draw_boxes
 
 GAP, TITLE_HEIGHT, LINE_HEIGHT = 6, 34, 24  # pixels
-PAPER, INK = (22, 27, 34), (240, 246, 252)  # around the panels; on bright pages and on dark ones
 
 
 def read_detections(results_json: str, metadata: Metadata) -> dict[int, Instances]:
