@@ -19,6 +19,7 @@ from torch import distributed
 from torch.multiprocessing import ProcessExitedException
 
 from .errors import UserError
+from .logs import set_up_loggers
 from .run_record import record_start
 
 OURS = ("eakd_det", "classification")  # packages that log
@@ -63,6 +64,7 @@ def set_up(cfg: CfgNode | DictConfig, args: argparse.Namespace, output_dir: str)
     for name in ("fvcore", "detectron2", *OURS):
         logging.getLogger(name).handlers.clear()
     setup_logger.cache_clear()
+    set_up_loggers(output_dir, comm.get_rank())
     default_setup(cfg, args)
     for name in OURS:
         setup_logger(output_dir, distributed_rank=comm.get_rank(), name=name)
