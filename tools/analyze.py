@@ -206,7 +206,7 @@ def main():
     runs = find_runs(args.runs)
     folder = args.output_dir or os.path.join(runs[0].folder, "analysis")
     for report in args.function(args, runs):  # the next one, if any, replaces its figures
-        paths = report.write(folder)
+        paths = report.write(folder, [run.label for run in runs])
         print(f"{report.table()}\n\n{chr(10).join(paths)}\n", flush=True)
 
 
