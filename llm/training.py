@@ -17,6 +17,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from eakd_det.checkpoint import write_atomically
 from eakd_det.errors import UserError
+from eakd_det.lock import run_lock
 
 from .config import load_config, training_arguments
 from .data import Instruction, PadRight, encode, read_instructions
@@ -105,8 +106,10 @@ def prepare(cfg: CfgNode, resume: bool = False) -> None:
     if missing:
         _read_data(cfg, training_arguments(cfg))
     for run in missing:
-        prepare(run, resume)
-        fit(run, resume)
+        with run_lock(run.OUTPUT_DIR):
+            if not has_ended(run):  # meanwhile, by another process
+                prepare(run, resume)
+                fit(run, resume)
 
 
 def _read_data(

@@ -26,6 +26,7 @@ from classification.teacher import needs_training
 from eakd_det.checkpoint import last_checkpoint
 from eakd_det.detectors import use_available_device
 from eakd_det.launch import launch, set_up
+from eakd_det.lock import run_lock
 
 
 def parse_arguments():
@@ -46,6 +47,19 @@ def fit(cfg, args):
     return ClassifierTrainer(cfg).fit(resume=args.resume)
 
 
+def fit_teacher(cfg, args):
+    """Train the teacher of a run if it is missing; where another process does so, wait for it."""
+    teacher = needs_training(cfg)
+    comm.synchronize()  # before the first process may have trained it
+    if teacher is None:
+        return
+    with run_lock(teacher.OUTPUT_DIR):
+        is_missing = needs_training(cfg) is not None
+        comm.synchronize()
+        if is_missing:
+            fit(teacher, args)
+
+
 def main(args):
     cfg = load_config(args.config_file, args.opts)
     use_available_device(cfg)
@@ -54,10 +68,7 @@ def main(args):
         weights = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else cfg.MODEL.WEIGHTS
         result = evaluate_weights(cfg, weights)
     else:
-        teacher = needs_training(cfg)
-        comm.synchronize()  # before the first process may have trained it
-        if teacher is not None:
-            fit(teacher, args)
+        fit_teacher(cfg, args)
         result = {} if args.teacher_only else fit(cfg, args)
     if result:
         print(describe(result))
