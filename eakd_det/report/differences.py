@@ -63,6 +63,8 @@ def _rows(runs: list[RunFiles], kind: Kind) -> list[dict[str, Any]]:
             "method": kind.method(files.config) or ALONE,
             "seed": _seed(files.config),
             "fingerprint": _fingerprint(files.config),
+            "teacher": "",  # no run notes which it was
+            "teacher_weights": "",
             "label": files.run.label,
         }
         rows.append(row | {key: figures[name] for key, name in kind.sweep.metrics.items()})
