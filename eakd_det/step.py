@@ -55,7 +55,7 @@ class Taken:
 class DistillStep(SimpleTrainer):
     """SimpleTrainer with accumulation, autocast on any device, and a stop that explains itself.
 
-    On a GPU losses are read when they are logged, so that no other step waits for the device. Until
+    On a GPU losses are read when they are logged, so that they let no other step wait for it. Until
     then a gradient that is not finite is taken for 0 there, and the weights stay finite.
     """
 
