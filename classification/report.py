@@ -9,7 +9,7 @@ from eakd_det.report.kinds import Kind
 from eakd_det.report.runs import RunFiles
 
 from .config import load_config
-from .sweeps import ClassifierSweeps, published
+from .sweeps import ClassifierSweeps, paper_name, published
 
 
 class Classifiers(Kind):
@@ -49,9 +49,9 @@ class Classifiers(Kind):
 
     def published(self, files: RunFiles) -> Published | None:
         config, method = files.config, self.method(files.config)
-        models = config["MODEL"]["NAME"]
+        models = paper_name(config["MODEL"]["NAME"])
         if method:
-            models = f"{teacher_name(config)}_{models}"
+            models = f"{paper_name(teacher_name(config))}_{models}"
         figures, dataset = published(), config["DATASET"]["NAME"]
         roles = [method.lower()] if method else ["student", "teacher"]
         found = next((x for role in roles if (x := figures.get((dataset, role, models)))), None)

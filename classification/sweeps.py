@@ -9,7 +9,15 @@ from detectron2.config import CfgNode
 from eakd_det.sweep.kinds import SweepKind
 
 from .config import classification_config, load_config
-from .teacher import needs_training
+from .teacher import needs_training, teacher_config
+
+# Models whose papers have no prefix before their names.
+_PAPER_NAMES = {
+    "imagenet_resnet18": "ResNet18",
+    "imagenet_resnet34": "ResNet34",
+    "imagenet_resnet50": "ResNet50",
+    "imagenet_mobilenetv1": "MobileNetV1",
+}
 
 
 class ClassifierSweeps(SweepKind):
@@ -32,6 +40,18 @@ class ClassifierSweeps(SweepKind):
         """Of <method>/<teacher>_<student>.yaml."""
         return path.parent.name, path.stem
 
+    def models(self, cfg: CfgNode) -> str:
+        """<teacher>_<student>, or one of them alone."""
+        student = paper_name(cfg.MODEL.NAME)
+        if not cfg.DISTILL.METHODS:
+            return student
+        own = None if cfg.TEACHER.NAME else teacher_config(cfg)
+        return f"{paper_name(cfg.TEACHER.NAME if own is None else own.MODEL.NAME)}_{student}"
+
+    def names(self, path: Path, cfg: CfgNode) -> tuple[str, str]:
+        method, models = super().names(path, cfg)
+        return method.replace("REVIEWKD", "ReviewKD"), models
+
     def dataset(self, cfg: CfgNode) -> str:
         return cfg.DATASET.NAME
 
@@ -43,6 +63,11 @@ class ClassifierSweeps(SweepKind):
 
     def published(self, row: dict[str, Any]) -> dict[str, Any] | None:
         return published().get((row["dataset"], row["method"].lower(), row["models"]))
+
+
+def paper_name(model: str) -> str:
+    """A model of `classification.models` as papers call it."""
+    return _PAPER_NAMES.get(model, model)
 
 
 def published() -> dict[tuple[str, str, str], dict[str, Any]]:

@@ -9,15 +9,12 @@ from detectron2.modeling import FPN
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.structures import Boxes
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from .errors import UserError
+from .compiled import CompiledBackbone, check_multiple
 from .inference import fold_detector_norms, freeze
 from .losses.reduction import at_least_float32
 from .precision import Precision
 from .winograd import use_winograd
-
-MOST_SHAPES = 64  # of padded images that a compiled backbone is compiled for
 
 
 class Teacher:
@@ -27,6 +24,8 @@ class Teacher:
         model: the frozen stock model, in eval mode.
         input_format: its channel order, "RGB" or "BGR".
         is_prepared: whether it is as fast as it is to be; see `prepare`.
+        class_names: that its checkpoint has, in the order of its classes; or empty.
+        dataset: that its config trains on; or empty.
     """
 
     def __init__(
@@ -37,6 +36,8 @@ class Teacher:
         fast: bool = True,
         precision: Precision | None = None,
         compile_to: int = 0,
+        class_names: tuple[str, ...] = (),
+        dataset: str = "",
     ):
         """
         Args:
@@ -46,23 +47,24 @@ class Teacher:
                 convolutions in tiles.
             precision: that it computes in; None is what is around it.
             compile_to: 0, or what `prepare` compiles the backbone for: images whose height and
-                width are padded to multiples of it, so that their shapes are few.
+                width are padded to multiples of it, so that their shapes are few. The maps are as
+                without.
+            class_names, dataset: what is known of its training.
 
         Raises:
-            UserError: `compile_to` is no multiple of what the backbone's strides ask for.
+            UserError: `compile_to` is no multiple of the backbone's coarsest stride.
         """
         self.model = freeze(model)
         self.input_format = input_format
         self.fast, self.precision, self.compile_to = fast, precision or Precision(), compile_to
-        stride = max(model.backbone.size_divisibility, 1)
-        if compile_to % stride:
-            raise UserError(
-                f"TEACHER.COMPILE: {compile_to} must be a multiple of {stride}, which the "
-                "teacher's backbone needs."
-            )
+        check_multiple(model.backbone, compile_to)
+        self.class_names, self.dataset = class_names, dataset
         self.is_prepared = not (fast or compile_to or self.precision.name)
         self._backbone = model.backbone  # or what it is compiled to
         self._stream = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_stream": None}  # no pickle holds a stream of a device
 
     def prepare(self, *, keep_levels: bool = True) -> None:
         """Make it fast in place, once; what `features` gave before is no longer good for it.
@@ -88,9 +90,7 @@ class Teacher:
             for part in self.model.children():  # the pixels' mean stays exact
                 part.to(dtype)
         if self.compile_to:
-            self._backbone = torch.compile(
-                self.model.backbone, dynamic=False, recompile_limit=MOST_SHAPES
-            )
+            self._backbone = CompiledBackbone(self.model.backbone, self.compile_to)
 
     def begin_features(
         self, batched_inputs: list[dict[str, Any]], input_format: str
@@ -133,9 +133,6 @@ class Teacher:
         is_other = input_format != self.input_format
         images = [x["image"].flip(0) if is_other else x["image"] for x in batched_inputs]
         pixels = self.model.preprocess_image([{"image": image} for image in images]).tensor
-        if self.compile_to:
-            height, width = pixels.shape[-2:]
-            pixels = F.pad(pixels, (0, -width % self.compile_to, 0, -height % self.compile_to))
         if self.is_prepared:
             layout = torch.channels_last if self.fast else torch.preserve_format
             pixels = pixels.to(self.precision.dtype or pixels.dtype, memory_format=layout)

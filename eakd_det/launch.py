@@ -21,6 +21,7 @@ from torch import distributed
 from torch.multiprocessing import ProcessExitedException
 
 from .errors import UserError
+from .logs import set_up_loggers
 from .preemption import signals_for_children
 from .run_record import record_start
 
@@ -31,6 +32,8 @@ def launch(
     main: Callable[[argparse.Namespace], object],
     args: argparse.Namespace,
     device_of: Callable[[argparse.Namespace], str],
+    *,
+    before: Callable[[argparse.Namespace], object] | None = None,
 ) -> None:
     """Call `main(args)` in every process of the run; a mistake of the user ends it in words.
 
@@ -39,7 +42,11 @@ def launch(
         args: of Detectron2's argument parser. Under torchrun its processes are taken.
         device_of: gives the device of the config that args name. Processes on the CPU leave the
             GPUs of their machine alone.
+        before: called first, before the processes of the run know each other and wait for each
+            other no longer than half an hour; under torchrun in each of them.
     """
+    if before is not None:
+        _guarded(before, args)
     try:
         if "LOCAL_RANK" in os.environ:
             _guarded(_join_torchrun, args, device_of)
@@ -66,6 +73,7 @@ def set_up(cfg: CfgNode | DictConfig, args: argparse.Namespace, output_dir: str)
         logging.getLogger(name).handlers.clear()
     setup_logger.cache_clear()
     logging.getLogger(TrainerBase.__module__).addFilter(_WITHOUT_TRACEBACK)
+    set_up_loggers(output_dir, comm.get_rank())
     default_setup(cfg, args)
     for name in OURS:
         setup_logger(output_dir, distributed_rank=comm.get_rank(), name=name)

@@ -35,7 +35,10 @@ def report_difference(
     log, advice = logging.getLogger(__name__).info, ""
     if is_full and not difference <= TOLERANCE:
         log = logging.getLogger(__name__).warning
-        advice = f", more than {TOLERANCE}: TEACHER.FAST False leaves it as it is"
+        advice = (
+            f", more than {TOLERANCE}: TEACHER.FAST False (and COMPILE 0 of a detector) leaves it "
+            "as it is"
+        )
     elif not all(x.isfinite().all() for x in after):
         log = logging.getLogger(__name__).warning
         advice = ", which are not finite: TEACHER.PRECISION float32 and bfloat16 have a wider range"

@@ -5,8 +5,8 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
 
 import torch
 from detectron2.engine import SimpleTrainer
@@ -17,6 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 from .checkpoint import write_atomically
 from .errors import UserError
 from .idle import IdleLosses
+from .left_out import LeftOut, is_finite
+from .snapshot import Snapshot, optimized, with_gradient
 from .statistics import LOG_PERIOD
 
 MOST_IMAGES = 16  # that a message names
@@ -39,24 +41,28 @@ class Taken:
 
     Attributes:
         iteration: of the run.
-        losses: (number of losses,) mean of each over the parts.
-        learns: name of each loss -> whether it has a gradient.
         data_time: seconds that its data took.
         images: names of its images.
+        losses: (number of losses,) mean of each over the parts.
+        learns: name of each loss -> whether it has a gradient.
+        is_left_out: scalar, whether a loss or the gradient is not finite.
     """
 
     iteration: int
-    losses: Tensor
-    learns: dict[str, bool]
-    data_time: float
-    images: list[str]
+    data_time: float = 0.0
+    images: list[str] = field(default_factory=list)
+    losses: Tensor | None = None
+    learns: dict[str, bool] = field(default_factory=dict)
+    is_left_out: Tensor | None = None
 
 
 class DistillStep(SimpleTrainer):
     """SimpleTrainer with accumulation, autocast on any device, and a stop that explains itself.
 
-    On a GPU losses are read when they are logged, so that they let no other step wait for it. Until
-    then a gradient that is not finite is taken for 0 there, and the weights stay finite.
+    A step with a loss or a gradient that is not finite is left out, on any device: the weights and
+    the optimizer stay as before it, and where it is a loss, the running statistics do, too.
+
+    On a GPU losses are read when they are logged, so that no other step waits for them.
     """
 
     def __init__(
@@ -91,7 +97,8 @@ class DistillStep(SimpleTrainer):
         """
         super().__init__(model, data_loader, optimizer)
         self.accumulate = accumulate
-        device = next(model.parameters()).device.type
+        self._device = next(model.parameters()).device
+        device = self._device.type
         self.max_iter = max_iter
         self.read_period = read_period or (1 if device == "cpu" else LOG_PERIOD)
         self.taken: list[Taken] = []
@@ -104,6 +111,8 @@ class DistillStep(SimpleTrainer):
         self.describe = describe or _describe
         self.saved, self.advice = saved, advice
         self.idle = IdleLosses()
+        is_scaled = self.grad_scaler.is_enabled()
+        self.left_out = LeftOut(advice, is_scaled=is_scaled, max_iter=max_iter)
 
     def run_step(self) -> None:
         """One step.
@@ -111,38 +120,71 @@ class DistillStep(SimpleTrainer):
         Raises:
             UserError: a loss that is read is not finite; the weights are as before this step.
         """
-        data_time, images, parts = 0.0, [], []
         self.optimizer.zero_grad()
+        step, before = Taken(self.iter), Snapshot(self._buffers())
+        try:
+            self._compute(step)
+        except FloatingPointError as error:  # of a detector's RPN, which looks at its boxes itself
+            before.restore(self._buffers(), torch.ones((), dtype=torch.bool, device=self._device))
+            self._stop_if_not_finite(self._values())  # a cause that has not been read
+            self._stop(step, [f'the model says "{error}"'])
+        self.after_backward()
+        is_bad = ~step.losses.isfinite().all()
+        before.restore(self._buffers(), is_bad)
+        self.grad_scaler.unscale_(self.optimizer)
+        gradients = [p.grad for p in with_gradient(self.optimizer)]
+        step.is_left_out = is_bad | ~is_finite(gradients) if gradients else is_bad
+        self.taken.append(step)
+        is_read = (self.iter + 1) % self.read_period == 0 or self.iter + 1 == self.max_iter
+        if is_read:
+            self._read_losses()
+        self._apply(step.is_left_out, is_read or self.grad_scaler.is_enabled())
+
+    def _compute(self, step: Taken) -> None:
+        """Losses and gradients of a step's parts."""
+        parts = []
         for part in range(self.accumulate):
             start = time.perf_counter()
             data = next(self._data_loader_iter)
-            data_time += time.perf_counter() - start
-            images.extend(self.describe(data))
+            step.data_time += time.perf_counter() - start
+            step.images.extend(self.describe(data))
             with self._synchronisation(is_last=part == self.accumulate - 1):
                 with self.autocast():
                     losses = self.model(data)
                 total = sum(losses.values())
                 self.grad_scaler.scale(total / self.accumulate).backward()
             parts.append(losses)
-        self.after_backward()
-        learns = {name: loss.requires_grad for name, loss in losses.items()}
-        stacked = torch.stack([torch.stack([p[name].detach() for name in learns]) for p in parts])
-        mean = stacked.mean(dim=0)
-        self.taken.append(Taken(self.iter, mean, learns, data_time, images))
-        if (self.iter + 1) % self.read_period == 0 or self.iter + 1 == self.max_iter:
-            self._read_losses()
-        elif not self.grad_scaler.is_enabled():  # which leaves such a step out itself
-            self._drop_gradient_if_not_finite()
-        self.grad_scaler.step(self.optimizer)
+        step.learns = {name: loss.requires_grad for name, loss in losses.items()}
+        names = step.learns
+        stacked = torch.stack([torch.stack([p[name].detach() for name in names]) for p in parts])
+        step.losses = stacked.mean(dim=0)
+
+    def _apply(self, is_left_out: Tensor, may_wait: bool) -> None:
+        """Step, or not; where the device may not be waited for, step and undo it there."""
+        if not may_wait:
+            before = Snapshot(optimized(self.optimizer))
+            self.optimizer.step()
+            before.restore(optimized(self.optimizer), is_left_out)
+        elif not is_left_out:
+            self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
 
+    def _buffers(self) -> dict[str, Tensor]:
+        """Running statistics, among others."""
+        return {n: x for n, x in self.model.named_buffers() if x.device == self._device}
+
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
+        return {
+            **super().state_dict(),
+            "grad_scaler": self.grad_scaler.state_dict(),
+            "left_out_steps": self.left_out.number,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         if state_dict.get("grad_scaler"):  # empty where nothing was scaled
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+        self.left_out.number = state_dict.get("left_out_steps", 0)  # older checkpoints do not count
 
     def _synchronisation(self, is_last: bool):
         """Processes add up their gradients once a step, with the last part."""
@@ -151,30 +193,34 @@ class DistillStep(SimpleTrainer):
         return self.model.no_sync()
 
     def _read_losses(self) -> None:
-        """Check and log the losses of all steps since the last time: one transfer for them all."""
-        values = torch.cat([step.losses for step in self.taken]).cpu()
-        for step, row in zip(
-            self.taken, values.split([len(step.losses) for step in self.taken]), strict=True
-        ):
-            losses = dict(zip(step.learns, row, strict=True))
-            self._stop_if_not_finite(step, losses)
+        """Check and log the losses of all steps since the last time."""
+        values = self._values()
+        self._stop_if_not_finite(values)
+        for step, losses, is_left_out in values:
             self._warn_if_idle(step, losses)
+            self.left_out.count(step.iteration, is_left_out)
             self.write_metrics(losses, step.data_time, step.iteration)
         self.taken.clear()
 
-    @torch.no_grad()
-    def _drop_gradient_if_not_finite(self) -> None:
-        """Without waiting for the device to know. All processes have the same gradients."""
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        is_bad = ~torch.stack([gradient.norm() for gradient in gradients]).isfinite().all()
-        for gradient in gradients:
-            gradient.masked_fill_(is_bad, 0)
+    def _values(self) -> list[tuple[Taken, dict[str, Tensor], bool]]:
+        """Losses of the steps since the last time, and whether each is left out: one transfer."""
+        if not self.taken:
+            return []
+        rows = [torch.cat([step.losses, step.is_left_out[None]]) for step in self.taken]
+        values = torch.cat(rows).cpu().split([len(row) for row in rows])
+        return [
+            (step, dict(zip(step.learns, losses, strict=True)), bool(is_left_out))
+            for step, (*losses, is_left_out) in zip(self.taken, values, strict=True)
+        ]
 
-    def _stop_if_not_finite(self, step: Taken, losses: dict[str, Tensor]) -> None:
-        bad = [f"{n} is {v.item()}" for n, v in losses.items() if not torch.isfinite(v)]
-        if not bad:
-            return
+    def _stop_if_not_finite(self, values: list[tuple[Taken, dict[str, Tensor], bool]]) -> None:
+        for step, losses, _ in values:
+            bad = [f"{n} is {v.item()}" for n, v in losses.items() if not torch.isfinite(v)]
+            if bad:
+                self._stop(step, bad)
+
+    def _stop(self, step: Taken, bad: list[str]) -> NoReturn:
+        """Save the model, and say what of a step is not finite."""
         images = step.images
         # The other processes wait for this one to gather the metrics, and end with it.
         path = os.path.join(self.output_dir, f"non_finite_rank{comm.get_rank()}.pth")
@@ -187,7 +233,7 @@ class DistillStep(SimpleTrainer):
                 {"model": model.state_dict(), "iteration": step.iteration, "images": images}, f
             )
         later = self.iter - step.iteration
-        when = f"{later} steps later, none of them with such a gradient" if later else "before it"
+        when = f"{later} steps later, which this one did not change," if later else "before it"
         raise UserError(
             f"At iteration {step.iteration} {', '.join(bad)}, with the images "
             f"{', '.join(images[:MOST_IMAGES])}{more}. The model {when} is saved in "

@@ -43,7 +43,8 @@ def read_instructions(path: str | Path) -> list[Instruction]:
             f"There is no file {str(path)!r} of instructions (JSONL; docs/datasets.md says where "
             "they are from)."
         )
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    # Not splitlines, which also splits at U+2028 and U+0085 within a text.
+    lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     examples = [
         _read_line(line, f"{path}, line {number}")
         for number, line in enumerate(lines, 1)

@@ -66,7 +66,7 @@ def evaluate(cfg: CfgNode, weights: str = "") -> dict[str, Any]:
     limit = _longest_prompt(cfg, num_positions(model))
     prompt, scores, answers = PROMPTS[cfg.DATASET.PROMPT], {}, {}
     first = next(iter(sets.values()))[0]
-    tokens = encode_prompt(tokenizer, prompt(first.instruction, first.context))
+    tokens = 2 * encode_prompt(tokenizer, prompt(first.instruction, first.context))
     refuse_to_look_ahead(model, torch.tensor(tokens, device=model.device), "--model")
     for key, examples in sets.items():
         prompts = [prompt(example.instruction, example.context) for example in examples]

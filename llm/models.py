@@ -22,13 +22,13 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import find_adapter_config_file
 
 from eakd_det.errors import UserError
+from eakd_det.finite import refuse_non_finite
 from eakd_det.precision import HALVES
 
 # What transformers raises where files are missing or do not fit, or need a package,
 LOADING_ERRORS = (OSError, ValueError, ImportError, RuntimeError)
 # and where they are no weights; to unpickle them all the same, as torch proposes, would run code.
 DAMAGED = (SafetensorError, UnpicklingError, EOFError, IndexError)
-FLOATS = (torch.float64, torch.float32, *HALVES.values())
 LOOK_AHEAD = 8  # tokens by which it is seen
 
 
@@ -57,12 +57,7 @@ def load_model(name: str, dtype: str, key: str) -> PreTrainedModel:
     missing = sorted(info["missing_keys"])
     if missing:
         raise UserError(f"{key}: {name!r} lacks weights of its architecture: {missing[:5]}.")
-    bad = non_finite_weights(model)
-    if bad:
-        raise UserError(
-            f"{key}: {name!r} has NaN or infinite values in {len(bad)} of its tensors, {bad[0]} "
-            "the first of them: take another checkpoint."
-        )
+    refuse_non_finite(model.named_parameters(), f"{key}: {name!r}")
     return model
 
 
@@ -100,19 +95,6 @@ def _refuse_other_kinds(config: PreTrainedConfig, key: str) -> None:
             f"{key}: {config.model_type} is {kind}; name a causal language model, as GPT-2 or "
             "Llama."
         )
-
-
-def non_finite_weights(model: nn.Module) -> list[str]:
-    """Names of the parameters that have NaN or infinite values; one read of their device."""
-    weights = {
-        name: weight
-        for name, weight in model.named_parameters()
-        if weight.dtype in FLOATS and not weight.is_meta
-    }
-    if not weights:
-        return []
-    flags = torch.stack([weight.detach().isfinite().all() for weight in weights.values()])
-    return [name for name, is_finite in zip(weights, flags.tolist(), strict=True) if not is_finite]
 
 
 @torch.no_grad()

@@ -56,7 +56,7 @@ def needed_runs(cfg: CfgNode) -> dict[str, CfgNode]:
     """Configs of the runs whose models this one takes: teacher, and what the student starts from.
 
     Returns:
-        Name of each -> config.
+        File of each -> config.
 
     Raises:
         UserError: a method needs a teacher and none is named, or a config is wrong.
@@ -71,7 +71,7 @@ def needed_runs(cfg: CfgNode) -> dict[str, CfgNode]:
         files.append(cfg.TEACHER.CONFIG_FILE)
     if cfg.MODEL.CONFIG_FILE and not cfg.MODEL.WEIGHTS:
         files.append(cfg.MODEL.CONFIG_FILE)
-    return {Path(file).stem: load_config(file) for file in files}
+    return {file: load_config(file) for file in files}
 
 
 def fit(cfg: CfgNode, resume: bool = False, overwrite: bool = False) -> dict[str, float]:

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
 from eakd_det.errors import UserError
-from eakd_det.idle import IdleLosses
+from eakd_det.finite import non_finite
+from eakd_det.idle import PATIENCE, IdleLosses
 
-from .models import non_finite_weights, refuse_to_look_ahead
+from .models import refuse_to_look_ahead
 
 ADVICE = (
     "A lower TRAINING.LEARNING_RATE, more TRAINING.WARMUP_STEPS, or BF16 in place of FP16 often "
@@ -31,6 +32,7 @@ class WatchedTrainer(Trainer):
         self.args.logging_nan_inf_filter = False
         self.add_callback(_EachStep(weakref.proxy(self)))
         self._idle, self._losses, self._has_looked = IdleLosses(), [], False
+        self._num_skipped = self._skipped_on_end = 0
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
@@ -56,13 +58,19 @@ class WatchedTrainer(Trainer):
         Raises:
             UserError: a weight is not finite; nothing is written.
         """
-        bad = non_finite_weights(self.model)
+        bad = non_finite(self.model.named_parameters())
         if bad:
             raise UserError(
                 f"After step {self.state.global_step} the weights of {bad[0]} are not finite: they "
                 f"are not saved, and what {self.args.output_dir} has is as before. {ADVICE}"
             )
         super().save_model(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Trainer's, with the number of steps that were left out, where there are any."""
+        if self._num_skipped:
+            logs = {**logs, "skipped_steps": self._num_skipped}
+        super().log(logs, *args, **kwargs)
 
     def begin_step(self) -> None:
         """Forget the losses of the last one."""
@@ -85,6 +93,21 @@ class WatchedTrainer(Trainer):
             )
         for name in self._watched(losses):
             self._idle.update(name, figures[name])
+
+    def end_step(self) -> None:
+        """Count the steps that float16's scaler has left out.
+
+        Raises:
+            UserError: it has left out PATIENCE on end, each at a lower scale.
+        """
+        is_skipped = self.accelerator.optimizer_step_was_skipped
+        self._num_skipped += is_skipped
+        self._skipped_on_end = self._skipped_on_end + 1 if is_skipped else 0
+        if self._skipped_on_end == PATIENCE:
+            raise UserError(
+                f"The gradients of the last {PATIENCE} steps were not finite in float16, and none "
+                f"was applied. {ADVICE}"
+            )
 
     def _networks(self, model: nn.Module) -> dict[str, nn.Module]:
         """Those that must not look ahead, by the node of the config."""
@@ -118,3 +141,6 @@ class _EachStep(TrainerCallback):
 
     def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         self.trainer.check_step()
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        self.trainer.end_step()

@@ -131,6 +131,21 @@ def batch():
 
 
 @pytest.fixture
+def graphs(monkeypatch):
+    """What torch.compile has made of models, which then run as they are."""
+    seen = []
+
+    def backend(graph, _):
+        seen.append(graph)
+        return graph.forward
+
+    compile_with = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **kw: compile_with(f, backend=backend, **kw))
+    torch._dynamo.reset()
+    return seen
+
+
+@pytest.fixture
 def storage():
     """The event storage that stock models write to in training."""
     with EventStorage() as storage:

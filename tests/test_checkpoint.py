@@ -99,6 +99,16 @@ def test_each_fault_stops_the_load(model, state, tmp_path, faults):
     assert str(error.value).splitlines() == [heading, *(lines[fault] for fault in faults)]
 
 
+@pytest.mark.parametrize("name", ["backbone.fpn_lateral2.weight", "running_var"])
+def test_weights_that_are_not_finite(model, state, tmp_path, name):
+    name = next(key for key in state if key.endswith(name))
+    state[name].view(-1)[1] = float("nan")
+    torch.save({"model": state}, tmp_path / "nan.pth")
+    message = rf"^TEACHER\.WEIGHTS: .*nan\.pth has NaN or infinite .* 1 of its tensors, {name} "
+    with pytest.raises(UserError, match=message):
+        _load(model, tmp_path / "nan.pth")
+
+
 def test_many_faults_are_cut_short(model, state, tmp_path):
     names = [name for name in state if name.endswith(".weight") and "norm" not in name][:25]
     for name in names:

@@ -52,6 +52,19 @@ def test_statistics_are_written(run_cfg):
         assert _metrics(run_cfg)[f"distill/background/{column}"] > 0
 
 
+def test_boxes_that_are_not_finite_stop_the_run_in_words(run_cfg):
+    """Detectron2's RPN raises before there is a loss."""
+    trainer = DistillTrainer(run_cfg)
+    trainer.resume_or_load(resume=False)
+    with torch.no_grad():
+        trainer.model.proposal_generator.rpn_head.anchor_deltas.bias.fill_(torch.nan)
+    with pytest.raises(
+        UserError, match="At iteration 0 the model says .Predicted boxes .* images "
+    ):
+        trainer.train()
+    assert (Path(run_cfg.OUTPUT_DIR) / "non_finite_rank0.pth").exists()
+
+
 STOCK_PROCESS = """
 import sys
 import torch

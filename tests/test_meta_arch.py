@@ -1,15 +1,23 @@
 import copy
+import itertools
 import logging
 import math
+import pickle
 
 import pytest
 import torch
+import yaml
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
+from detectron2.engine.hooks import PreciseBN
 from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
 from detectron2.structures import BitMasks, Instances
 from detectron2.utils.events import EventStorage
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
+from eakd_det.class_names import ENOUGH
 from eakd_det.config import stock_config
 from eakd_det.losses import (
     bernoulli_entropy,
@@ -22,7 +30,7 @@ from eakd_det.losses import (
 )
 from eakd_det.record import record
 
-from .conftest import replace_teacher, save_teacher
+from .conftest import ROOT, replace_teacher, save_teacher
 from .reads import reads
 
 
@@ -158,16 +166,20 @@ def _reads(function, iteration):
     return len(names)
 
 
+def _make_rcnn(cfg, teacher_files):
+    cfg.MODEL.META_ARCHITECTURE = "DistillRCNN"
+    cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
+    cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.TEACHER.CONFIG_FILE, cfg.TEACHER.WEIGHTS = teacher_files
+
+
 @pytest.mark.parametrize("architecture", ["R-CNN", "RetinaNet"])
 def test_no_scalar_is_read_back_but_for_the_log(
     distill_cfg, retina_cfg, teacher_files, batch, storage, architecture
 ):
     cfg = retina_cfg
     if architecture == "R-CNN":
-        cfg.MODEL.META_ARCHITECTURE = "DistillRCNN"
-        cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
-        cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
-        cfg.TEACHER.CONFIG_FILE, cfg.TEACHER.WEIGHTS = teacher_files
+        _make_rcnn(cfg, teacher_files)
         cfg.DISTILL.METHODS = ("KD", "DKD", "REVIEWKD")
     model, stock = _build(cfg), _build(stock_config(cfg))
     model(batch)  # prepares the teacher
@@ -179,6 +191,20 @@ def test_no_scalar_is_read_back_but_for_the_log(
 
     assert step(model, iteration=3) == step(stock, iteration=3) + padding
     assert step(model, iteration=19) > step(stock, iteration=19) + padding
+
+
+def test_the_fast_config(distill_cfg, batch, storage, graphs):
+    """Its own keys: mixed precision, and a compiled teacher in half precision."""
+    fast = yaml.safe_load((ROOT / "configs/COCO-Detection/EA-DKD-R18-R101-fast.yaml").read_text())
+    for node in ("TEACHER", "SOLVER"):
+        distill_cfg[node].merge_from_other_cfg(CfgNode(fast[node]))
+    model = _build(distill_cfg)
+    with torch.autocast("cpu", getattr(torch, distill_cfg.SOLVER.AMP.DTYPE)):
+        losses = model(batch)
+    assert len(graphs) == 1
+    assert losses["loss_dkd"] > 0
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
 def test_teacher_is_in_no_state_and_no_optimizer(distill_cfg):
@@ -193,6 +219,55 @@ def test_teacher_is_in_no_state_and_no_optimizer(distill_cfg):
 def test_teacher_follows_the_student(distill_cfg):
     model = _build(distill_cfg).double()
     assert next(model.teacher.model.parameters()).dtype == torch.float64
+
+
+def _is_alike(model, other, batch):
+    losses = []
+    for m in (model, other):
+        torch.manual_seed(1)
+        losses.append({name: loss.item() for name, loss in m(batch).items()})
+    return losses[0] == losses[1]
+
+
+def test_copies_share_the_teacher(distill_cfg, batch, storage):
+    """As a moving average of the weights makes them, and moves them to where there is room."""
+    distill_cfg.DISTILL.METHODS = ("DKD", "REVIEWKD")
+    model = _build(distill_cfg)
+    model(batch)  # prepares the teacher
+    average = AveragedModel(model)
+    other = average.module
+    assert other.teacher is model.teacher
+    assert other.backbone is not model.backbone and other.helpers is not model.helpers
+    assert _is_alike(model, other, batch)
+    other.to("meta")
+    assert model.teacher.model.device == model.device == torch.device("cpu")
+    assert _is_alike(model, copy.deepcopy(model), batch)
+
+
+def test_pickled_with_the_teacher(distill_cfg, batch, storage, graphs):
+    """A process that gets the model goes on with it; what was compiled is compiled there again."""
+    distill_cfg.TEACHER.COMPILE = 128
+    model = _build(distill_cfg)
+    model(batch)
+    other = pickle.loads(pickle.dumps(model))
+    assert other.teacher is not model.teacher
+    assert _is_alike(model, other, batch)
+    assert other.double().teacher.model.pixel_mean.dtype == torch.float64
+
+
+def test_precise_bn_runs_no_teacher_and_draws_nothing(distill_cfg, batch, storage):
+    distill_cfg.MODEL.RESNETS.NORM, distill_cfg.VIS_PERIOD = "BN", 1
+    model = _build(distill_cfg)
+    before = {k: x.clone() for k, x in model.named_buffers() if "running_mean" in k}
+    drawn = []
+    model.visualize_training = lambda *_: drawn.append("stock")
+    model._draw = lambda *_: drawn.append("ours")
+    with record(teacher=model.teacher.model.backbone) as calls:
+        PreciseBN(1, model, itertools.repeat(batch), 3).update_stats()
+    assert not calls["teacher"] and not drawn
+    assert any(not torch.equal(dict(model.named_buffers())[k], x) for k, x in before.items())
+    model(batch)
+    assert drawn == ["stock", "ours"], "pictures go on afterwards"
 
 
 @pytest.mark.parametrize("train_on_pred_boxes", [False, True])
@@ -371,6 +446,41 @@ def test_pictures_of_the_weights(distill_cfg, batch, storage):
     assert picture.std() > 0
 
 
+def _objects(seen):
+    """Of each sample whether the teacher is right, and whether it is an object."""
+    logits, labels = seen
+    is_object = torch.isin(labels, torch.tensor([0, 4]))  # those of `batch`
+    return is_object & (logits.argmax(dim=1) == labels), is_object
+
+
+@pytest.mark.parametrize("architecture", ["R-CNN", "RetinaNet"])
+def test_objects_that_the_teacher_calls_otherwise(
+    teacher_files, retina_cfg, batch, storage, caplog, architecture
+):
+    """It is told when statistics are, and enough objects were seen."""
+    caplog.set_level(logging.INFO)
+    if architecture == "R-CNN":
+        _make_rcnn(retina_cfg, teacher_files)
+    retina_cfg.DISTILL.METHODS = ("KD",)
+    model = _build(retina_cfg)
+    seen = []
+    count = model.agreement.count
+    model.agreement.count = lambda *args: (seen.append(args), count(*args))
+    storage.iter = 18
+    while sum(is_object.sum() for _, is_object in map(_objects, seen)) < ENOUGH:
+        model(batch)
+    assert "by their label" not in caplog.text
+    storage.iter = 19
+    model(batch)
+    model(batch)
+    number = sum(is_object.sum() for _, is_object in map(_objects, seen))
+    right = sum(is_right.sum() for is_right, _ in map(_objects, seen))
+    [told] = [r for r in caplog.records if "by their label" in r.message]
+    assert told.levelno == (logging.WARNING if right < number / 2 else logging.INFO)
+    text = f"calls {100 * right / number:.0f} % of the training objects by their label ({number} "
+    assert text in told.message
+
+
 # Other methods and detectors.
 
 
@@ -519,6 +629,30 @@ def test_a_cascade_teaches_a_single_stage(distill_cfg, teacher_cfg, batch, stora
 def test_retinanet(retina_cfg, batch, storage):
     model, _ = _check_student_is_stock(retina_cfg, batch, {"loss_kd", "loss_reviewkd"})
     assert [ours for ours, _ in model.levels] == ["p3", "p4", "p5", "p6", "p7"]
+
+
+@pytest.mark.parametrize("compile_to", [0, 128])
+def test_equal_networks_agree(retina_cfg, batch, storage, graphs, tmp_path, compile_to):
+    """Also where the teacher's images are padded further than the student's: 160 becomes 256."""
+    retina_cfg.TEACHER.COMPILE = compile_to
+    retina_cfg.DISTILL.METHODS = ("KD",)
+    student = stock_config(retina_cfg)
+    teacher = _build(student, seed=7)
+    for name, buffer in teacher.named_buffers():
+        if name.endswith("norm.bias"):  # what is padded is not zero behind a norm
+            buffer.uniform_(-0.2, 0.2)
+    nn.init.normal_(teacher.head.cls_score.weight)
+    torch.save({"model": teacher.state_dict()}, tmp_path / "same.pth")
+    (tmp_path / "same.yaml").write_text(student.dump())
+    retina_cfg.TEACHER.CONFIG_FILE = str(tmp_path / "same.yaml")
+    retina_cfg.TEACHER.WEIGHTS = str(tmp_path / "same.pth")
+    model = _build(retina_cfg)
+    model.load_state_dict(teacher.state_dict())
+    image = torch.randint(0, 256, (3, 150, 150), dtype=torch.uint8)
+    instances = Instances((150, 150), **batch[0]["instances"].get_fields())
+    losses = model([{"image": image, "instances": instances}])
+    assert len(graphs) == (1 if compile_to else 0)
+    assert losses["loss_kd"].item() == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("is_weighted", [False, True])

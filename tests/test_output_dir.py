@@ -115,12 +115,17 @@ def refuses(tool, name, *arguments):
     assert content(Path("run")) == before
 
 
-def test_detectors_do_not_start_over_a_run(tool, run_cfg, tmp_path):
+def test_detectors_do_not_start_over_a_run(call_tool, run_cfg, tmp_path):
     make_run(tmp_path / "run")
+    before = content(tmp_path / "run")
+    run_cfg.OUTPUT_DIR = "run"
     (tmp_path / "run.yaml").write_text(run_cfg.dump())
-    refuses(tool, "train_net", "--config-file", "run.yaml")
     config = ROOT / "configs" / "COCO-Detection" / "lazy" / "student_r18.py"
-    refuses(tool, "train_net", "--config-file", str(config), "train.output_dir=run")
+    for arguments in [("run.yaml",), (config, "train.output_dir=run")]:
+        code, _, err = call_tool("train_net.py", "--config-file", *arguments)
+        assert code == 1
+        assert "error: OUTPUT_DIR run holds a run: --resume goes on" in err
+        assert content(tmp_path / "run") == before
 
 
 def test_language_models_do_not_start_over_a_run(tool, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import random
+import runpy
 import signal
 import socket
 import subprocess
@@ -15,7 +16,9 @@ from detectron2.modeling import build_model
 
 from eakd_det.checkpoint import last_checkpoint, load_strictly
 from eakd_det.config import stock_config
+from eakd_det.errors import UserError
 
+from .conftest import ROOT
 from .data.test_custom import make
 
 
@@ -198,6 +201,51 @@ def test_own_data(cli_cfg, call, call_tool, tmp_path):
     code, _, err = call(cfg, *train, "--check")
     assert code == 1
     assert "annotation 2 of image 2: box [5, 5, -1, 4] is inverted" in err
+
+
+@pytest.fixture
+def check(cli_cfg, tmp_path, monkeypatch, capsys):
+    """Calls the tool with --check in this process, on the file and folder of `make`; its lines."""
+    tool = runpy.run_path(str(ROOT / "tools" / "train_net.py"))
+
+    def check(source, *arguments):
+        (tmp_path / "run.yaml").write_text(cli_cfg.dump())
+        data = ("--check", "--train-json", source[0], "--train-images", source[1])
+        command = ["train_net.py", "--config-file", str(tmp_path / "run.yaml"), *data, *arguments]
+        monkeypatch.setattr(sys, "argv", command)
+        tool["main"](tool["parse_arguments"]())
+        return capsys.readouterr().out.splitlines()
+
+    return check
+
+
+def test_the_check_knows_what_is_trained(check, tmp_path):
+    """Boxes alone need no masks; a mask student does; keypoints are refused."""
+    objects = [
+        {"image_id": 1, "category_id": 1, "segmentation": [[]]},
+        {"image_id": 2, "category_id": 2, "segmentation": [[5, 6, 25, 6, 5, 26]]},
+    ]
+    source = make(tmp_path / "own", annotations=objects)
+    lines = check(source)
+    assert lines[0].startswith("custom_train: 2 images (0 without annotations), 2 boxes")
+    assert lines[-1].startswith("custom_train: 1 of 2 objects have a segmentation that is no mask")
+    with pytest.raises(UserError, match="annotation 1 of image 1: segmentation .* no polygon"):
+        check(source, "MODEL.MASK_ON", "True")
+    with pytest.raises(UserError, match="MODEL.KEYPOINT_ON: how keypoints are called"):
+        check(source, "MODEL.KEYPOINT_ON", "True")
+
+
+def test_boxes_that_tiles_cut(check, tmp_path):
+    objects = [
+        {"image_id": 1, "category_id": 1, "bbox": [50, 30, 20, 20]},
+        {"image_id": 2, "category_id": 2, "bbox": [59, 39, 20, 20]},
+    ]
+    source = make(tmp_path / "own", annotations=objects)
+    with pytest.raises(UserError, match="2 faults"):
+        check(source)
+    lines = check(source, "--clip-boxes")
+    assert "1 boxes (0 of crowds)" in lines[0]
+    assert lines[-1].startswith("custom_train: 1 of 2 boxes are clipped to their images, and 1 are")
 
 
 @pytest.mark.slow

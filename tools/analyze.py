@@ -65,6 +65,7 @@ def detection(args, runs):
         config_file=args.config_file,
         teacher=teacher_of(args),
         val=(args.val_json, args.val_images) if args.val_json else None,
+        clip=args.clip_boxes,
         num_points=args.num_objects,
         seed=args.seed,
     )
@@ -165,6 +166,7 @@ def add_detection_parser(commands):
     )
     parser.add_argument("--val-json", metavar="FILE", help="data in COCO format")
     parser.add_argument("--val-images", metavar="FOLDER")
+    parser.add_argument("--clip-boxes", action="store_true", help="as in the training")
     parser.add_argument(
         "--num-objects", type=positive, default=2000, metavar="N", help="of t-SNE; %(default)s"
     )
@@ -203,7 +205,7 @@ def main():
     runs = find_runs(args.runs)
     folder = args.output_dir or os.path.join(runs[0].folder, "analysis")
     for report in args.function(args, runs):  # the next one, if any, replaces its figures
-        paths = report.write(folder)
+        paths = report.write(folder, [run.label for run in runs])
         print(f"{report.table()}\n\n{chr(10).join(paths)}\n", flush=True)
 
 

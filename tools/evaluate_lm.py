@@ -11,7 +11,6 @@ seeds of sampling (none: greedy); published figures of the same sets stand below
 
 import argparse
 import sys
-from pathlib import Path
 
 import eakd_det.before_torch  # noqa: F401
 
@@ -22,6 +21,7 @@ from eakd_det.errors import UserError
 from llm.config import language_config, load_config
 from llm.evaluation import METRICS, evaluate
 from llm.log import show_progress
+from llm.sweep import row_names
 from llm.tables import table
 
 
@@ -41,9 +41,10 @@ def main(args):
     rows = {}
     if args.model and len(args.config_file) > 1:
         raise UserError("--model goes with one --config-file, which names the sets.")
-    for path in args.config_file:
-        cfg = load_config(path, args.opts)
-        rows[args.model or Path(path).stem] = [evaluate(cfg, args.model)]
+    configs = {path: load_config(path, args.opts) for path in args.config_file}
+    names = row_names(configs)
+    for path, cfg in configs.items():
+        rows[args.model or names[path]] = [evaluate(cfg, args.model)]
     print(table(rows, args.metric))
 
 

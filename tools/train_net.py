@@ -21,13 +21,13 @@ import eakd_det.before_torch
 # isort: split
 
 from detectron2.engine import default_argument_parser
-from detectron2.utils import comm
 
 import eakd_det.backbone
 import eakd_det.meta_arch  # noqa: F401  (registers the meta-architectures)
 from eakd_det import command_line
 from eakd_det.checkpoint import last_checkpoint
 from eakd_det.config import detection_config, load_config, merge_options
+from eakd_det.data.boxes import MIN_SHARE
 from eakd_det.data.coco_check import summarize
 from eakd_det.data.custom import prepare_custom_data, use_custom_data
 from eakd_det.detectors import check_proposals, comparable_teacher_config, use_available_device
@@ -46,6 +46,12 @@ def parse_arguments():
     for split in ("train", "val"):
         own.add_argument(f"--{split}-json", metavar="FILE")
         own.add_argument(f"--{split}-images", metavar="FOLDER")
+    own.add_argument(
+        "--clip-boxes",
+        action="store_true",
+        help="cut boxes off at the edges of images, and leave out those of which less than "
+        f"{MIN_SHARE:.0%}% is inside",
+    )
     own.add_argument("--check", action="store_true", help="check the data and do nothing else")
     parser.add_argument(
         "--eval-teacher", action="store_true", help="evaluate the teacher beside the student"
@@ -59,8 +65,8 @@ def parse_arguments():
     return command_line.parse_arguments(parser, detection_config())
 
 
-def own_data(args, cfg):
-    """The data that the flags name, checked: once a machine, the other processes wait."""
+def own_data(args, cfg, *, again=False):
+    """The data that the flags name, checked: by one process of a machine while others wait."""
     sources = {}
     for split in ("train", "val"):
         paths = getattr(args, f"{split}_json"), getattr(args, f"{split}_images")
@@ -68,19 +74,35 @@ def own_data(args, cfg):
             sources[split] = paths
         elif any(paths):
             raise UserError(f"--{split}-json and --{split}-images belong together.")
+    if args.clip_boxes and not sources:
+        raise UserError("--clip-boxes: name the data with --train-json and --train-images.")
+    if sources and cfg.MODEL.KEYPOINT_ON:
+        raise UserError(
+            "MODEL.KEYPOINT_ON: how keypoints are called and mirrored is not read from COCO files; "
+            "register the data in your own code with keypoint_names and keypoint_flip_map."
+        )
     folder = os.path.join(cfg.OUTPUT_DIR, "annotations")
-    machine = comm.get_rank() // comm.get_local_size()
+    machine = int(os.environ.get("GROUP_RANK", args.machine_rank))  # torchrun's, or our flag
     if machine:  # its disk may be the same
         folder = os.path.join(folder, f"machine{machine}")
-    masks = cfg.MODEL.MASK_ON
-    if comm.get_local_rank() == 0:
-        prepare_custom_data(folder, **sources, masks=masks, again=args.check)
-    comm.synchronize()
-    return prepare_custom_data(folder, **sources, masks=masks)
+    options = {"masks": cfg.MODEL.MASK_ON, "clip": args.clip_boxes, "again": again}
+    return prepare_custom_data(folder, **sources, **options)
+
+
+def look_first(args):
+    """Check OUTPUT_DIR and the data before processes wait for each other, for half an hour."""
+    if args.config_file.endswith(".py"):
+        return
+    cfg = load_config(args.config_file, args.opts)
+    if not (args.eval_only or args.check):
+        weights = cfg.MODEL.WEIGHTS, cfg.TEACHER.WEIGHTS
+        options = {"resume": args.resume, "overwrite": args.overwrite, "inputs": weights}
+        TRAINER_FILES.check(cfg.OUTPUT_DIR, **options)
+    own_data(args, cfg, again=args.check)
 
 
 def refuse_what_python_configs_lack(args):
-    if args.check or args.eval_teacher or args.train_json or args.val_json:
+    if args.check or args.eval_teacher or args.clip_boxes or args.train_json or args.val_json:
         raise UserError(
             "A Python config names its data itself: --train-json, --val-json, --check and "
             "--eval-teacher are for YAML configs."
@@ -120,10 +142,6 @@ def main(args):
         run_lazy(args)
         return
     cfg = load_config(args.config_file, args.opts)
-    if not (args.eval_only or args.check):
-        weights = cfg.MODEL.WEIGHTS, cfg.TEACHER.WEIGHTS
-        options = {"resume": args.resume, "overwrite": args.overwrite, "inputs": weights}
-        TRAINER_FILES.check(cfg.OUTPUT_DIR, **options)
     data = own_data(args, cfg)
     if args.check:
         if not data:
@@ -148,4 +166,4 @@ def main(args):
 
 if __name__ == "__main__":
     arguments = parse_arguments()
-    launch(main, arguments, device_of)
+    launch(main, arguments, device_of, before=look_first)

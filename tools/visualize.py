@@ -39,7 +39,8 @@ def main(args):
     folder = os.path.join(cfg.OUTPUT_DIR, "annotations")
     if args.val_json:
         val = (args.val_json, args.val_images)
-        use_custom_data(cfg, prepare_custom_data(folder, val=val, masks=cfg.MODEL.MASK_ON))
+        options = {"masks": cfg.MODEL.MASK_ON, "clip": args.clip_boxes}
+        use_custom_data(cfg, prepare_custom_data(folder, val=val, **options))
     else:
         register_checked_copy(cfg, folder)
     use_available_device(cfg)
@@ -74,6 +75,7 @@ def parse_arguments():
     parser.add_argument("--dataset", help="a registered one; the first of DATASETS.TEST by default")
     parser.add_argument("--val-json", metavar="FILE", help="data in COCO format")
     parser.add_argument("--val-images", metavar="FOLDER")
+    parser.add_argument("--clip-boxes", action="store_true", help="as in the training")
     parser.add_argument("--num-images", type=int, default=12, help="drawn at random")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--threshold", type=float, default=0.5, help="lowest score that is drawn")

@@ -52,6 +52,7 @@ def analyze_detectors(
     config_file: str = "",
     teacher: Run | None = None,
     val: tuple[str, str] | None = None,
+    clip: bool = False,
     num_points: int,
     seed: int,
 ) -> Iterator[Report]:
@@ -61,6 +62,7 @@ def analyze_detectors(
         config_file: of those runs that have written no config.yaml.
         teacher: the run that is the teacher; None is the teacher of the first run that has one.
         val: a file in COCO format and the folder of its images, which take the dataset's place.
+        clip: cut its boxes off at the edges of their images.
         num_points, seed: of t-SNE, as `report_detectors` takes them.
 
     Raises:
@@ -70,7 +72,8 @@ def analyze_detectors(
     cfg = configs[0]
     folder = os.path.join(runs[0].folder, "annotations")
     if val is not None:
-        use_custom_data(cfg, prepare_custom_data(folder, val=val, masks=cfg.MODEL.MASK_ON))
+        options = {"masks": cfg.MODEL.MASK_ON, "clip": clip}
+        use_custom_data(cfg, prepare_custom_data(folder, val=val, **options))
     else:
         register_checked_copy(cfg, folder)
     if not cfg.DATASETS.TEST:

@@ -1,18 +1,16 @@
 """Checks a COCO-format file and its images before they are trained on, and completes it."""
 
-import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import UserError, listed
-from .coco_file import read_coco
+from .boxes import Size, box_fault, clip_boxes, doubts, is_number
+from .coco_file import leave_out_root, read_coco
 from .ids import number_ids
 from .image_files import ImageFile, look_at_files
-from .masks import drop_useless_masks, mask_fault
-
-SLACK = 1.0  # pixels that a box may reach over the image's edge, as rounding makes it
+from .masks import drop_useless_masks, has_rle, mask_fault
 
 # EXIF orientations that swap the sides of an image of the raw size (w, h): where (x, y) comes to.
 SIDEWAYS: dict[int, Callable[[float, float, float, float], tuple[float, float]]] = {
@@ -24,7 +22,12 @@ SIDEWAYS: dict[int, Callable[[float, float, float, float], tuple[float, float]]]
 
 
 def check_coco(
-    json_file: str, image_root: str, *, masks: bool = False, again: bool = False
+    json_file: str,
+    image_root: str,
+    *,
+    masks: bool = False,
+    clip: bool = False,
+    again: bool = False,
 ) -> dict[str, Any]:
     """Read a COCO-format file, check it against its images, and complete it.
 
@@ -35,6 +38,7 @@ def check_coco(
     Args:
         masks: whether masks are trained. If not, those that are none are left out, and their boxes
             stay; else they are faults.
+        clip: cut boxes off at the edges of their images; see `clip_boxes`.
         again: look also at images that have not changed since.
 
     Returns:
@@ -45,18 +49,27 @@ def check_coco(
         UserError: what is wrong, with image and annotation ids, at most 20 of them.
     """
     data = read_coco(json_file)
+    notes = [*leave_out_root(data)]
     paths = [_find(image, image_root) for image in data["images"]]
     files = look_at_files(paths, again=again)
-    problems = [*_problems(data, files, masks)]
+    sizes = {
+        image["id"]: (image.get("width", file.width), image.get("height", file.height))
+        for image, file in zip(data["images"], files, strict=True)
+        if not file.fault and not _size_fault(image, file)
+    }
+    notes += doubts(data["annotations"], sizes)
+    if clip:
+        notes += clip_boxes(data, sizes)
+    problems = [*_problems(data, files, sizes, masks)]
     if problems:
         raise UserError(
             f"{json_file} cannot be trained on as it is, {len(problems)} faults:\n"
-            f"{listed(problems)}"
+            f"{listed(problems)}" + "".join(f"\n{note}" for note in notes)
         )
-    lost = drop_useless_masks(data["annotations"])
+    notes += _notes(data, drop_useless_masks(data["annotations"]), masks)
     _complete(data, files)
     number_ids(data)
-    data["notes"] = [*_notes(data, lost)]
+    data["notes"] = notes
     data["image_root"] = os.path.abspath(image_root)
     return data
 
@@ -85,7 +98,9 @@ def _find(image: dict[str, Any], image_root: str) -> str:
     return path
 
 
-def _problems(data: dict[str, Any], files: list[ImageFile], masks: bool) -> Iterator[str]:
+def _problems(
+    data: dict[str, Any], files: list[ImageFile], sizes: dict[Any, Size], masks: bool
+) -> Iterator[str]:
     for key, kind in [
         ("images", "image"),
         ("annotations", "annotation"),
@@ -97,11 +112,6 @@ def _problems(data: dict[str, Any], files: list[ImageFile], masks: bool) -> Iter
         fault = file.fault or _size_fault(image, file)
         if fault:
             yield f"image {image['id']}: {fault}"
-    sizes = {
-        image["id"]: (image.get("width", file.width), image.get("height", file.height))
-        for image, file in zip(data["images"], files, strict=True)
-        if not file.fault
-    }
     images = {image["id"] for image in data["images"]}
     categories = {category["id"] for category in data["categories"]}
     for annotation in data["annotations"]:
@@ -117,15 +127,15 @@ def _problems(data: dict[str, Any], files: list[ImageFile], masks: bool) -> Iter
         yield from (f"{where}: {fault}" for fault in faults if fault)
 
 
-def _annotation_faults(annotation: dict[str, Any], size: tuple[int, int] | None) -> Iterator[str]:
+def _annotation_faults(annotation: dict[str, Any], size: Size | None) -> Iterator[str]:
     if annotation.get("ignore"):
         yield "'ignore' is no key of Detectron2's; say iscrowd 1 in place of it"
     crowd, area = annotation.get("iscrowd", 0), annotation.get("area", 0)
     if crowd not in (0, 1):
         yield f"iscrowd is {crowd!r}; it must be 0 or 1"
-    if not _is_number(area) or area < 0:
+    if not is_number(area) or area < 0:
         yield f"area is {area!r}; it must be a number of pixels, or missing"
-    fault = _box_fault(annotation["bbox"], size)
+    fault = box_fault(annotation["bbox"], size)
     if fault:
         yield f"box {annotation['bbox']} {fault}"
 
@@ -137,27 +147,6 @@ def _size_fault(image: dict[str, Any], file: ImageFile) -> str:
     if claimed in possible:
         return ""
     return f"{claimed[0]!r} x {claimed[1]!r} in the JSON, {stored[0]} x {stored[1]} in the file"
-
-
-def _box_fault(box: Any, size: tuple[int, int] | None) -> str:
-    if not isinstance(box, list) or len(box) != 4:
-        return "is no list of x, y, width, height"
-    if not all(map(_is_number, box)):
-        return "has a value that is no finite number"
-    x, y, width, height = box
-    if width < 0 or height < 0:
-        return "is inverted: width and height must be positive (is it x1, y1, x2, y2?)"
-    if width == 0 or height == 0:
-        return "has no size"
-    if size is not None and (
-        min(x, y) < -SLACK or x + width > size[0] + SLACK or y + height > size[1] + SLACK
-    ):
-        return f"reaches out of the image of {size[0]} x {size[1]}"
-    return ""
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _complete(data: dict[str, Any], files: list[ImageFile]) -> None:
@@ -198,10 +187,22 @@ def _turn(annotation: dict[str, Any], move: Callable, file: ImageFile) -> None:
         )
 
 
-def _notes(data: dict[str, Any], lost: int) -> Iterator[str]:
-    number = len(data["annotations"])
+def _notes(data: dict[str, Any], lost: int, masks: bool) -> Iterator[str]:
+    """
+    Args:
+        lost: objects that have lost their segmentation.
+    """
+    annotations = data["annotations"]
     if lost:
         yield (
-            f"{lost} of {number} objects have a segmentation that is no mask; it is left out, and "
-            "their boxes stay."
+            f"{lost} of {len(annotations)} objects have a segmentation that is no mask; it is left "
+            "out, and their boxes stay."
         )
+    crowds = sum(bool(a.get("iscrowd")) for a in annotations)
+    if crowds:
+        yield (
+            f"{crowds} of {len(annotations)} objects have iscrowd 1 (as CVAT writes what its brush "
+            "paints): they do not train, and the evaluation ignores them."
+        )
+    if masks and has_rle(annotations):
+        yield "some masks are in RLE, which makes INPUT.MASK_FORMAT bitmask."

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from ..errors import UserError
@@ -41,9 +42,28 @@ def read_coco(json_file: str) -> dict[str, Any]:
     return data
 
 
+def leave_out_root(data: dict[str, Any]) -> Iterator[str]:
+    """Take away the category that Roboflow adds as the root of all others, and has no boxes.
+
+    Yields:
+        That it is so, in a sentence.
+    """
+    categories = data["categories"]
+    used = {annotation["category_id"] for annotation in data["annotations"]}
+    for root in categories:
+        others = [category for category in categories if category is not root]
+        is_root = root.get("supercategory", "none") == "none" and root["id"] not in used
+        if is_root and others and all(c.get("supercategory") == root["name"] for c in others):
+            data["categories"] = others
+            yield (
+                f"category {root['name']!r} has no boxes and stands for all others, as Roboflow "
+                "writes it: it is no class."
+            )
+
+
 def _load(json_file: str) -> Any:
     try:
-        with open(json_file, encoding="utf-8") as f:
+        with open(json_file, encoding="utf-8-sig") as f:  # with or without a byte order mark
             return json.load(f)
     except OSError as error:
         raise UserError(f"{json_file} cannot be read: {error.strerror}.") from error

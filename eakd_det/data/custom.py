@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import portalocker
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
@@ -15,6 +16,8 @@ from ..checkpoint import write_atomically
 from ..errors import UserError
 from .coco_check import check_coco
 from .ids import ORIGINAL, original_ids
+from .image_files import DAY
+from .masks import has_rle
 
 CUSTOM = "custom_"  # train or val; how the datasets are called
 FORMAT = 3  # of the checked copies; those of another are made anew
@@ -54,14 +57,18 @@ def prepare_custom_data(
     train: tuple[str, str] | None = None,
     val: tuple[str, str] | None = None,
     masks: bool = False,
+    clip: bool = False,
     again: bool = False,
 ) -> dict[str, CustomData]:
     """Check COCO-format files and write completed copies; what has not changed since is kept.
+
+    Processes that ask for the same folder do so one after another.
 
     Args:
         folder: where the copies go.
         train, val: JSON file and folder of its images, as far as there are.
         masks: whether masks are trained (MODEL.MASK_ON).
+        clip: cut boxes off at the edges of their images.
         again: check also what has not changed.
 
     Returns:
@@ -72,7 +79,7 @@ def prepare_custom_data(
     """
     sources = {"train": train, "val": val}
     found = {
-        split: _prepare(split, *source, folder, masks=masks, again=again)
+        split: _prepare(split, *source, folder, again, masks=masks, clip=clip)
         for split, source in sources.items()
         if source is not None
     }
@@ -91,6 +98,8 @@ def use_custom_data(cfg: CfgNode, found: dict[str, CustomData]) -> None:
     for custom in found.values():
         _register(custom)
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = len(custom.classes)
+    if cfg.MODEL.MASK_ON and "train" in found and has_rle(found["train"].data["annotations"]):
+        cfg.INPUT.MASK_FORMAT = "bitmask"
     cfg.DATASETS.TRAIN = (found["train"].name,) if "train" in found else cfg.DATASETS.TRAIN
     cfg.DATASETS.TEST = (found["val"].name,) if "val" in found else ()
 
@@ -125,7 +134,7 @@ def _register(custom: CustomData) -> None:
 
 
 def _prepare(
-    split: str, json_file: str, image_root: str, folder: str, *, masks: bool, again: bool
+    split: str, json_file: str, image_root: str, folder: str, again: bool, **options: bool
 ) -> CustomData:
     if not os.path.isfile(json_file):
         raise UserError(f"--{split}-json: there is no file {json_file}.")
@@ -133,15 +142,16 @@ def _prepare(
         raise UserError(f"--{split}-images: there is no folder {image_root}.")
     status = os.stat(json_file)
     identity = [os.path.abspath(json_file), os.path.abspath(image_root)]
-    identity += [str(x) for x in (status.st_mtime_ns, status.st_size, FORMAT, masks)]
+    identity += [str(x) for x in (status.st_mtime_ns, status.st_size, FORMAT, options)]
     digest = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:12]
     path = os.path.join(folder, f"{split}-{digest}.json")
-    if os.path.isfile(path) and not again:
-        with open(path, encoding="utf-8") as f:
-            data = json.load(f)
-    else:
-        data = check_coco(json_file, image_root, masks=masks, again=again)
-        os.makedirs(folder, exist_ok=True)
-        with write_atomically(path) as f:
-            json.dump(data, f)  # in ASCII, since pycocotools opens it in the locale's encoding
+    os.makedirs(folder, exist_ok=True)
+    with portalocker.Lock(os.path.join(folder, ".lock"), timeout=DAY):  # others find the copy
+        if os.path.isfile(path) and not again:
+            with open(path, encoding="utf-8") as f:
+                data = json.load(f)
+        else:
+            data = check_coco(json_file, image_root, again=again, **options)
+            with write_atomically(path) as f:
+                json.dump(data, f)  # in ASCII, since pycocotools opens it in the locale's encoding
     return CustomData(f"{CUSTOM}{split}", path, image_root, data)

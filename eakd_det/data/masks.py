@@ -48,7 +48,9 @@ def mask_fault(annotation: dict[str, Any], size: tuple[int, int] | None) -> str:
 
 def has_rle(annotations: list[dict[str, Any]]) -> bool:
     """Whether an object that trains has a mask that is no polygon."""
-    return any(isinstance(a.get("segmentation"), dict) and not a["iscrowd"] for a in annotations)
+    return any(
+        isinstance(a.get("segmentation"), dict) and not a.get("iscrowd") for a in annotations
+    )
 
 
 def _is_polygon(polygon: Any) -> bool:
@@ -66,11 +68,32 @@ def _is_rle(segmentation: Any) -> bool:
     counts, size = segmentation.get("counts"), segmentation["size"]
     if len(size) != 2 or not all(type(side) is int for side in size):
         return False
-    if isinstance(counts, list):
-        return all(type(run) is int and run >= 0 for run in counts) and (
-            sum(counts) == size[0] * size[1]
-        )
-    return isinstance(counts, str) and bool(counts)
+    runs = _runs(counts) if isinstance(counts, str) else counts
+    if not isinstance(runs, list) or not all(type(run) is int and run >= 0 for run in runs):
+        return False
+    return sum(runs) == size[0] * size[1]
+
+
+def _runs(counts: str) -> list[int]:
+    """Run lengths of COCO's compressed RLE, [-1] if it is none.
+
+    A character has five bits of a number, least significant first, and whether more follow; from
+    the fourth run on, numbers are differences from the run before the last.
+    """
+    runs, value, shift = [], 0, 0
+    for character in counts:
+        code = ord(character) - 48
+        if not 0 <= code < 64:
+            return [-1]
+        value |= (code & 31) << shift
+        shift += 5
+        if code & 32:
+            continue
+        if code & 16:
+            value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value, shift = 0, 0
+    return runs if shift == 0 else [-1]
 
 
 def _shortened(value: Any) -> str:

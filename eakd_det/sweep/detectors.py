@@ -12,6 +12,7 @@ from ..errors import UserError
 from ..published import method_name, published_for
 from ..results import METRICS
 from ..safe_yaml import read_yaml
+from ..teacher import teacher_config
 from .kinds import SweepKind
 
 # Of "EA-DKD-matched-R18-R101": what comes before the first part that is a network, and the rest.
@@ -41,6 +42,11 @@ class DetectorSweeps(SweepKind):
         found = _NAME.fullmatch(path.stem)
         return found.groups() if found else (path.stem, path.parent.name)
 
+    def models(self, cfg: CfgNode) -> str:
+        """R18-R101, or R18 alone."""
+        networks = [cfg, teacher_config(cfg)] if cfg.DISTILL.METHODS else [cfg]
+        return "-".join(_network(cfg) for cfg in networks)
+
     def dataset(self, cfg: CfgNode) -> str:
         return cfg.DATASETS.TEST[0]
 
@@ -62,3 +68,13 @@ class DetectorSweeps(SweepKind):
         if found is None or self.main not in found.figures:
             return None
         return {"mean": found.figures[self.main], "std": None, "source": found.source}
+
+
+def _network(cfg: CfgNode) -> str:
+    """A backbone in short: R18, X101 (ResNeXt), MV2; of another one the name that it registers."""
+    name, resnet = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.RESNETS
+    if "mobilenetv2" in name:
+        return "MV2"
+    if "resnet" in name:
+        return f"{'X' if resnet.NUM_GROUPS > 1 else 'R'}{resnet.DEPTH}"
+    return name.removeprefix("build_").removesuffix("_backbone")

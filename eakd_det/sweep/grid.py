@@ -102,9 +102,9 @@ def plan(
 
     Args:
         kind: of the runs.
-        config_files: their paths name method and models.
+        config_files: their paths name the folders of the runs.
         seeds: of each config.
-        output_dir: gets <method>/<models>/seed<s>.
+        output_dir: gets <method>/<models>/seed<s>, or <folder>/<file>/seed<s> of other paths.
         options: KEY VALUE pairs for every run.
         data: flags that name data for every run, with their values.
 
@@ -117,25 +117,29 @@ def plan(
     flags = [word for pair in data.items() for word in pair]
     configs = {}
     for file in dict.fromkeys(config_files):
-        name = "/".join(kind.split(Path(file).absolute()))
+        path = Path(file).absolute()
+        name = "/".join(kind.split(path))
         if name in configs:
             raise UserError(
                 f"{configs[name][0]} and {file} would both be {name}: sweep them apart."
             )
         cfg = kind.load(file, [*options, "SEED", str(min(seeds))])
-        configs[name] = file, cfg, _fingerprint(kind, file, options, flags)
+        method, models = kind.names(path, cfg)
+        fingerprint = _fingerprint(kind, file, options, flags)
+        record = {"method": method, "models": models, "fingerprint": fingerprint}
+        configs[name] = file, cfg, record
     if taken := {"SEED", "OUTPUT_DIR"} & set(options[::2]):
         raise UserError(f"{' and '.join(sorted(taken))}: --seeds and --output-dir say that.")
     grid = [(name, seed) for seed in dict.fromkeys(seeds) for name in configs]
     runs = []
     for number, (name, seed) in enumerate(grid, start=1):
-        file, cfg, fingerprint = configs[name]
+        file, cfg, of_config = configs[name]
         folder = Path(output_dir, name, f"seed{seed}")
         own = ["SEED", str(seed), "OUTPUT_DIR", str(folder)]
         arguments = ["--config-file", file, "--resume", *flags, *own, *options]
         dataset = Path(data["--val-json"]).stem if "--val-json" in data else kind.dataset(cfg)
-        record = {"kind": kind.title, "dataset": dataset, "seed": seed}
-        record |= {"options": options, "fingerprint": fingerprint, "arguments": arguments}
+        record = {"kind": kind.title, "dataset": dataset, "seed": seed, **of_config}
+        record |= {"options": options, "arguments": arguments}
         title = f"[{number}/{len(grid)}] {name} seed {seed}"
         runs.append(Run(kind, title, cfg, folder, arguments, record))
     return runs

@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 
 from ..errors import UserError
 from ..safe_yaml import read_yaml
+from .names import addition, method_of
 
 FIRST = "classifiers"  # what a sweep.json is of that says nothing: for long there was no other kind
 
@@ -57,7 +58,20 @@ class SweepKind(ABC):
 
     @abstractmethod
     def split(self, path: Path) -> tuple[str, str]:
-        """Method and models, by which the path names a config."""
+        """Method and models as the path of a config has them: the folders of its runs."""
+
+    @abstractmethod
+    def models(self, cfg: CfgNode) -> str:
+        """The student's network with its teacher's, or a network alone, as tables call them."""
+
+    def names(self, path: Path, cfg: CfgNode) -> tuple[str, str]:
+        """Method and models of a config, as tables call them.
+
+        Raises:
+            UserError: there is no config of its teacher.
+        """
+        (method, networks), models = self.split(path), self.models(cfg)
+        return method_of(cfg.DISTILL, path, method), models + (addition(networks, models) or "")
 
     @abstractmethod
     def dataset(self, cfg: CfgNode) -> str:

@@ -15,18 +15,18 @@ from ..errors import UserError
 from ..spread import spread
 from .formats import as_latex, as_markdown
 from .kinds import FIRST, SweepKind
+from .names import ALONE, CONTROLS, tell_apart
 
 logger = logging.getLogger(__name__)
-
-CONTROLS = ("matched", "teacher")  # methods that end so have that DISTILL.EA.MODE
 
 
 def collect(kind: SweepKind, output_dir: str) -> list[dict[str, Any]]:
     """The finished runs of a sweep that are of a kind, one dict each, by config and seed.
 
     Returns:
-        "method", "models" and "folder"; what sweep.json says ("dataset", "seed", "options",
-        "fingerprint"), and what result.json does, the metrics of the kind among it.
+        "method" and "models" as tables call them, "folder" and "config", its last parts; what
+        sweep.json says ("dataset", "seed", "options", "fingerprint"), and what result.json does,
+        the metrics of the kind among it.
     """
     rows = []
     for path in Path(output_dir).glob("*/*/seed*/sweep.json"):
@@ -37,8 +37,11 @@ def collect(kind: SweepKind, output_dir: str) -> list[dict[str, Any]]:
         if record.get("kind", FIRST) != kind.title:
             continue
         kept = {key: record[key] for key in ("dataset", "seed", "options", "fingerprint")}
-        row = {"method": method, "models": models, "folder": str(path.parent), **kept}
+        # Sweeps of earlier versions noted no names: those of the folders.
+        names = {"method": record.get("method", method), "models": record.get("models", models)}
+        row = {**names, "folder": str(path.parent), "config": f"{method}/{models}", **kept}
         rows.append({**row, **json.loads(result.read_text())})
+    tell_apart(rows, "config")
     return sorted(rows, key=lambda row: (*_order(row), row["seed"]))
 
 
@@ -46,7 +49,7 @@ def _order(row: dict[str, Any]) -> tuple:
     """The sets and models in turn; there the student alone first, EA-X after X."""
     method = row["method"]
     base = method.removeprefix("EA-")
-    alone = ["Teacher", "Student"].index(base) if base in ("Teacher", "Student") else 2
+    alone = ALONE.index(base) if base in ALONE else len(ALONE)
     return row["dataset"], row["models"], alone, base, method != base
 
 
@@ -151,7 +154,27 @@ def compare(
                 differences.append({**entry, "seeds": seeds})
         if (method, other) in pairs and not found_seeds:
             logger.warning("--pairs %s:%s: no models have finished seeds of both", method, other)
+    _warn_of_unpaired(groups, differences)
     return differences
+
+
+def _warn_of_unpaired(
+    groups: Iterable[tuple[str, str, str]], differences: list[dict[str, Any]]
+) -> None:
+    """Name each EA-X that has been compared with nothing: often its X is called otherwise."""
+    paired = {
+        (entry["dataset"], entry["models"], entry[side])
+        for entry in differences
+        for side in ("method", "minus")
+    }
+    for dataset, models, method in groups:
+        if method.startswith("EA-") and (dataset, models, method) not in paired:
+            other = method.removeprefix("EA-")
+            logger.warning(
+                "%s of %s on %s is compared with nothing: no run of %s with these models and "
+                "one of its seeds is finished.",
+                *(method, models, dataset, other),
+            )
 
 
 def _runs_of(

@@ -57,6 +57,13 @@ def test_what_no_table_has_stands_alone(name, monkeypatch):
     assert KIND.published(files_of(ROOT / "configs" / f"{name}.yaml")) is None
 
 
+def test_published_figures_of_imagenet_s_models(monkeypatch):
+    """Papers call them otherwise than MODEL.NAME does."""
+    monkeypatch.chdir(ROOT)
+    found = KIND.published(files_of(ROOT / "configs/ImageNet/EA-KD/ResNet34_ResNet18.yaml"))
+    assert found.figures == {"top-1": 71.79} and found.teacher == 73.31
+
+
 def test_figures():
     metrics = {"top1": [(9, 60.0), (19, 55.0)], "top5": [(9, 90.0), (19, 91.0)]}
     files = files_of(ROOT / "configs/Digits/KD.yaml", metrics, {"teacher_top1": 96.0})

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from detectron2.data.datasets import load_coco_json
 from PIL import Image
+from pycocotools import mask as mask_util
 
 from eakd_det.data.coco_check import check_coco, summarize
 from eakd_det.errors import UserError
@@ -147,6 +148,8 @@ USELESS = {
     "half an RLE": {"counts": [2400]},
     "an RLE of another length": {"counts": [99], "size": [40, 60]},
 }
+USELESS["a broken RLE"] = {"counts": "`<X6", "size": [40, 60]}
+USELESS["an RLE in other characters"] = {"counts": "ä<X6Xh1", "size": [40, 60]}
 TRIANGLE = [5, 6, 25, 6, 5, 16]
 
 
@@ -177,10 +180,102 @@ def test_a_useless_segmentation_is_refused_where_masks_are_trained(tmp_path, dat
         check(tmp_path, data, masks=True)
 
 
+def test_compressed_masks_are_read_as_pycocotools_does(tmp_path, data):
+    generator = np.random.default_rng(0)
+    for density in (0.0, 0.02, 0.5, 0.98, 1.0):
+        pixels = np.asfortranarray(generator.random((40, 60)) < density, dtype=np.uint8)
+        rle = mask_util.encode(pixels)
+        data["annotations"][0]["segmentation"] = {**rle, "counts": rle["counts"].decode()}
+        checked = check(tmp_path, data)
+        assert "segmentation" in checked["annotations"][0], density
+        data["annotations"][0]["segmentation"]["counts"] += "1"
+        assert "segmentation" not in check(tmp_path, data)["annotations"][0]
+
+
 def count_as_detectron2(tmp_path, checked):
     (tmp_path / "checked.json").write_text(json.dumps(checked))
     scenes = load_coco_json(str(tmp_path / "checked.json"), str(tmp_path))
     return sum(len(scene["annotations"]) for scene in scenes)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"iscrowd": "no"}, "iscrowd is 'no'; it must be 0 or 1"),
+        ({"iscrowd": 2}, "iscrowd is 2; it must be 0 or 1"),
+        ({"area": "200"}, "area is '200'; it must be a number of pixels, or missing"),
+        ({"area": math.nan}, "area is nan; it must be a number"),
+    ],
+)
+def test_values_that_evaluations_stumble_over(tmp_path, data, change, fault):
+    data["annotations"][0].update(change)
+    with pytest.raises(UserError, match=f"annotation 1 of image 11: {fault}"):
+        check(tmp_path, data)
+
+
+def test_an_annotation_without_an_id_is_called_by_its_number(tmp_path, data):
+    del data["annotations"][1]["id"]
+    assert [a["id"] for a in check(tmp_path, data)["annotations"]] == [1, 2]
+    data["annotations"][1]["bbox"] = [5, 6, 0, 10]
+    with pytest.raises(UserError, match="annotation number 2 of image 11: box .* has no size"):
+        check(tmp_path, data)
+
+
+def test_a_root_category_with_boxes_stays(tmp_path, data):
+    data["categories"] = [{"id": 1, "name": "parts", "supercategory": "none"}] + [
+        {**category, "supercategory": "parts"} for category in data["categories"]
+    ]
+    assert [c["id"] for c in check(tmp_path, data)["categories"]] == [7, 3]
+    data["annotations"][0]["category_id"] = 1
+    assert [c["id"] for c in check(tmp_path, data)["categories"]] == [1, 7, 3]
+
+
+def with_boxes(data, boxes):
+    template = data["annotations"][0]
+    data["annotations"] = [{**template, "id": i, "bbox": box} for i, box in enumerate(boxes)]
+    return data
+
+
+def test_boxes_are_clipped_on_request(tmp_path, data):
+    boxes = [[50, 30, 20, 20], [-5, 4, 10, 10], [5, 6, 20, 10], [59, 4, 20, 10], [70, 50, 5, 5]]
+    data = with_boxes(data, boxes)
+    data["annotations"][0]["area"] = 300
+    with pytest.raises(UserError, match=r"4 faults:\n.*reaches out of .* \(see --clip-boxes\)"):
+        check(tmp_path, data)
+    checked = check(tmp_path, data, clip=True)
+    found = [(a["bbox"], a["area"]) for a in checked["annotations"]]
+    assert found == [([50, 30, 10, 10], 75), ([0, 4, 5, 10], 50), ([5, 6, 20, 10], 200)]
+    assert checked["notes"] == [
+        "2 of 5 boxes are clipped to their images, and 2 are left out, of which less than 10% was "
+        "inside."
+    ]
+    for box, fault in [([5, 6, -5, 10], "is inverted"), ([5, math.inf, 5, 10], "no finite number")]:
+        with pytest.raises(UserError, match=fault):
+            check(tmp_path, with_boxes(data, [box]), clip=True)
+
+
+def test_boxes_in_parts_of_the_image_are_doubted(tmp_path, data):
+    checked = check(tmp_path, with_boxes(data, [[0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1]]))
+    assert checked["notes"] == [
+        "100% of the boxes have all values between 0 and 1: are they shares of the image? COCO's "
+        "are in pixels."
+    ]
+    assert not check(tmp_path, with_boxes(data, [[0.1, 0.2, 0.3, 0.4], [0, 0, 9, 9]]))["notes"]
+
+
+def test_boxes_of_two_corners_are_doubted(tmp_path, data):
+    """Whether or not they are clipped; boxes cut off at the edges of tiles are none."""
+    corners = with_boxes(data, [[40, 20, 55, 35], [5, 6, 20, 15], [3, 20, 12, 38], [0, 0, 9, 9]])
+    doubt = (
+        "50% of the boxes reach out of their images as x, y, width, height, and 100% lie within as "
+        "x1, y1, x2, y2: are they in that order? COCO's are x, y, width, height."
+    )
+    with pytest.raises(UserError) as info:
+        check(tmp_path, corners)
+    assert str(info.value).splitlines()[-1] == doubt
+    assert check(tmp_path, corners, clip=True)["notes"][0] == doubt
+    tiles = with_boxes(data, [[50, 30, 20, 20], [55, 4, 20, 10], [5, 6, 20, 10], [40, 35, 9, 9]])
+    assert len(check(tmp_path, tiles, clip=True)["notes"]) == 1
 
 
 def test_all_faults_in_one_list_of_at_most_20(tmp_path, data):
@@ -265,6 +360,6 @@ def test_rotated_images(tmp_path, data, orientation, claims):
 
 def test_a_sideways_mask_is_refused(tmp_path, data):
     save_image(tmp_path / "a.jpg", orientation=6)
-    data["annotations"][0]["segmentation"] = {"size": [40, 60], "counts": "abc"}
+    data["annotations"][0]["segmentation"] = {"size": [40, 60], "counts": [2400]}
     with pytest.raises(UserError, match="annotation 1 of image 11: .* stored sideways"):
         check(tmp_path, data)

@@ -1,5 +1,7 @@
 import json
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
 from detectron2.evaluation import COCOEvaluator
 
-from eakd_det.data.coco_check import summarize
+from eakd_det.data.coco_check import check_coco, summarize
 from eakd_det.data.custom import prepare_custom_data, register_checked_copy, use_custom_data
 from eakd_det.engine import DistillTrainer
 from eakd_det.errors import UserError
@@ -20,15 +22,18 @@ from ..test_evaluation import IDS, coco_with, find_all
 from .test_coco_check import HEIGHT, WIDTH, save_image
 
 BOX = [5, 6, 20, 20]
+RLE = {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * 10, HEIGHT * 5, HEIGHT * (WIDTH - 15)]}
 
 
-def make(folder, *, images=None, annotations=None, categories=None):
+def make(folder, *, images=None, annotations=None, categories=None, encoding="utf-8"):
     """Write a COCO file and its images; the path of the file and the folder of the images."""
     folder.mkdir(parents=True, exist_ok=True)
     images = images or [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}]
     for image in images:
         options = image.pop("saved", {})
-        save_image(folder / image["file_name"], **options)
+        path = folder / image["file_name"].replace("\\", "/")
+        path.parent.mkdir(exist_ok=True)
+        save_image(path, **options)
     if annotations is None:
         annotations = [{"image_id": image["id"], "category_id": 1} for image in images]
     for i, annotation in enumerate(annotations):
@@ -40,7 +45,7 @@ def make(folder, *, images=None, annotations=None, categories=None):
         "categories": categories or [{"id": 1, "name": "bolt"}, {"id": 2, "name": "nut"}],
     }
     path = folder / "data.json"
-    path.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
+    path.write_text(json.dumps(data, ensure_ascii=False), encoding=encoding)
     return str(path), str(folder)
 
 
@@ -75,6 +80,50 @@ HANDLED = {
             {"id": 2, "file_name": "b.jpg", "saved": {"orientation": 8}, "width": 40, "height": 60},
         ]
     },
+    "annotation ids from 0": {
+        "annotations": [
+            {"id": 0, "image_id": 1, "category_id": 1},
+            {"id": 1, "image_id": 2, "category_id": 2},
+        ]
+    },
+    "ids as text": {
+        "images": [{"id": "a", "file_name": "a.png"}, {"id": "b", "file_name": "b.png"}],
+        "annotations": [{"id": "x", "image_id": "b", "category_id": "1"}],
+        "categories": [{"id": "1", "name": "bolt"}, {"id": "2", "name": "nut"}],
+    },
+    "nulls": {
+        "images": [{"id": 1, "file_name": "a.png", "width": None, "height": None}],
+        "annotations": [
+            {"image_id": 1, "category_id": 2, **dict.fromkeys(("iscrowd", "area", "segmentation"))}
+        ],
+    },
+    "a byte order mark": {"encoding": "utf-8-sig"},
+    "back-slashes": {"images": [{"id": 1, "file_name": "train\\a.png"}]},
+    "Roboflow's root": {
+        "annotations": [{"image_id": 1, "category_id": 1}, {"image_id": 2, "category_id": 2}],
+        "categories": [
+            {"id": 0, "name": "parts", "supercategory": "none"},
+            {"id": 1, "name": "bolt", "supercategory": "parts"},
+            {"id": 2, "name": "nut", "supercategory": "parts"},
+        ],
+    },
+    "CVAT's brush": {
+        "annotations": [
+            {"image_id": 1, "category_id": 1, "segmentation": [[5, 6, 25, 6, 5, 26]]},
+            {"image_id": 1, "category_id": 2, "iscrowd": 1, "segmentation": RLE},
+            {"image_id": 2, "category_id": 2, "iscrowd": 1, "segmentation": RLE},
+        ]
+    },
+    "segmentations that are no masks": {
+        "annotations": [{"image_id": 1, "category_id": 1, "segmentation": [[]]}]
+    },
+    "names that are numbers": {"categories": [{"id": 1, "name": 5}, {"id": 2, "name": 10}]},
+}
+NOTES = {
+    "crowds": ["1 of 3 objects have iscrowd 1"],
+    "Roboflow's root": ["category 'parts' has no boxes and stands for all others"],
+    "CVAT's brush": ["2 of 3 objects have iscrowd 1 (as CVAT writes"],
+    "segmentations that are no masks": ["1 of 1 objects have a segmentation that is no mask"],
 }
 
 
@@ -118,9 +167,33 @@ def test_handled(cfg, tmp_path, case):
     assert all(torch.isfinite(torch.tensor(loss)) for loss, _ in losses)
     if cfg.DATASETS.TEST:
         assert -1 <= results["bbox"]["AP"] <= 100
+    for note, start in zip(found["train"].notes, NOTES.get(case, ()), strict=True):
+        assert note.startswith(f"custom_train: {start}")
     names = MetadataCatalog.get("custom_train").thing_classes
     by_id = sorted(found["train"].data["categories"], key=lambda c: c["id"])
     assert names == [c["name"] for c in by_id]
+
+
+def test_mixed_masks(cfg, tmp_path):
+    """Polygons and RLE train together, as bit masks."""
+    masks = [[[5, 6, 25, 6, 5, 26]], RLE, {**RLE, "counts": "`<X6Xh1"}]
+    source = make(
+        tmp_path / "data",
+        annotations=[
+            {"image_id": 1 + i % 2, "category_id": 1, "segmentation": mask}
+            for i, mask in enumerate(masks)
+        ],
+    )
+    cfg.MODEL.MASK_ON = True
+    cfg.MODEL.ROI_MASK_HEAD.NAME = "MaskRCNNConvUpsampleHead"
+    cfg.MODEL.ROI_MASK_HEAD.NUM_CONV, cfg.MODEL.ROI_MASK_HEAD.CONV_DIM = 1, 8
+    found = prepare_custom_data(str(tmp_path / "checked"), train=source, val=source, masks=True)
+    assert found["train"].notes == [
+        "custom_train: some masks are in RLE, which makes INPUT.MASK_FORMAT bitmask."
+    ]
+    use_custom_data(cfg, found)
+    results = DistillTrainer(cfg).train()
+    assert results.keys() == {"bbox", "segm"}
 
 
 def test_images_without_annotations_are_trained_on(cfg, tmp_path):
@@ -151,6 +224,32 @@ def test_checked_once_as_long_as_nothing_changes(tmp_path, monkeypatch):
     (tmp_path / "data" / "data.json").write_text(json.dumps(changed))
     with pytest.raises(UserError, match="has no size"):
         prepare_custom_data(str(tmp_path / "checked"), val=source)
+
+
+def test_one_process_checks_and_others_wait(tmp_path, monkeypatch):
+    source = make(tmp_path / "data")
+    calls = []
+
+    def check(*args, **options):
+        calls.append(args)
+        time.sleep(0.2)
+        return check_coco(*args, **options)
+
+    monkeypatch.setattr("eakd_det.data.custom.check_coco", check)
+    with ThreadPoolExecutor(3) as pool:  # locks hold between threads as between processes
+        folder = str(tmp_path / "checked")
+        found = list(pool.map(lambda _: prepare_custom_data(folder, val=source), range(3)))
+    assert len(calls) == 1
+    assert found[0] == found[1] == found[2]
+
+
+def test_images_are_not_opened_again_for_another_output_dir(tmp_path, monkeypatch):
+    source = make(tmp_path / "data")
+    first = prepare_custom_data(str(tmp_path / "one"), val=source)
+    monkeypatch.setattr("eakd_det.data.image_files.look_at_file", None)
+    second = prepare_custom_data(str(tmp_path / "two"), val=source)
+    assert second["val"].data == first["val"].data
+    assert second["val"].json_file != first["val"].json_file
 
 
 def test_checked_again_on_request(tmp_path):

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -38,6 +40,16 @@ def test_bad_lines_are_refused_by_number(tmp_path, text, message):
     (tmp_path / "bad.jsonl").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_instructions(tmp_path / "bad.jsonl")
+
+
+def test_separators_within_a_text_and_a_byte_order_mark(tmp_path):
+    """Only a line feed ends a line; JSON leaves U+2028, U+2029 and U+0085 as they are."""
+    text = "one\u2028two\u2029three\u0085four\x0cfive"
+    record = {"instruction": text, "output": "yes"}
+    line = json.dumps(record, ensure_ascii=False)
+    (tmp_path / "a.jsonl").write_bytes(f"\ufeff{line}\r\n{line}\n".encode())
+    examples = read_instructions(tmp_path / "a.jsonl")
+    assert [example.instruction for example in examples] == [text, text]
 
 
 def test_missing_file():

@@ -1,9 +1,11 @@
 """Runs that stop at what is not finite, before it is applied or saved."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
 
 from eakd_det.errors import UserError
 from eakd_det.idle import PATIENCE
@@ -62,6 +64,26 @@ def test_weights_that_are_not_finite_are_not_saved(cfg, save_strategy):
     with pytest.raises(
         UserError, match=r"After step 1 the weights of transformer\.wte\.weight are"
     ):
+        fit(cfg)
+    assert not written(cfg)
+
+
+def test_steps_that_float16_leaves_out_are_counted(cfg, monkeypatch):
+    """A scaler is a GPU's: here its optimizer says that it has left out a step."""
+    skipped = iter([False, False, True, True, True, True])  # the schedule asks, too
+    monkeypatch.setattr(AcceleratedOptimizer, "step_was_skipped", property(lambda _: next(skipped)))
+    cfg.TRAINING.SAVE_STRATEGY, cfg.TRAINING.LR_SCHEDULER_TYPE = "steps", "constant"
+    cfg.TRAINING.MAX_STEPS, cfg.TRAINING.LOGGING_STEPS, cfg.TRAINING.LEARNING_RATE = 3, 1, 0.1
+    cfg.TRAINING.SAVE_STEPS = 3
+    fit(cfg)
+    state = json.loads((Path(cfg.OUTPUT_DIR) / "checkpoint-3" / "trainer_state.json").read_text())
+    assert [logs.get("skipped_steps") for logs in state["log_history"]] == [None, 1, 2]
+
+    always = property(lambda _: True)
+    monkeypatch.setattr(AcceleratedOptimizer, "step_was_skipped", always)
+    cfg.OUTPUT_DIR, cfg.TRAINING.MAX_STEPS = cfg.OUTPUT_DIR + "-always", PATIENCE + 1
+    cfg.TRAINING.SAVE_STEPS = PATIENCE + 1
+    with pytest.raises(UserError, match=f"gradients of the last {PATIENCE} steps were not finite"):
         fit(cfg)
     assert not written(cfg)
 

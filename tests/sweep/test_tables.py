@@ -18,12 +18,12 @@ EA_KD = {1: 75.6, 2: 74.4, 3: 76.7, 4: 70.0}
 def finished(tmp_path):
     """Writes the runs of a config as a sweep leaves them; the sweep's folder."""
 
-    def write(name, top1, *, dataset="cifar100", fingerprint="a", teacher=79.5, options=()):
+    def write(name, top1, *, dataset="cifar100", teacher=79.5, options=(), **others):
         for seed, value in top1.items():
             folder = tmp_path / name / f"seed{seed}"
             folder.mkdir(parents=True, exist_ok=True)
             record = {"dataset": dataset, "seed": seed, "options": list(options)}
-            record |= {"fingerprint": fingerprint, "arguments": []}
+            record |= {"fingerprint": "a", "arguments": [], **others}
             (folder / "sweep.json").write_text(json.dumps(record))
             result = {"top1": value, "top5": 95.0, "best_top1": value, "teacher_top1": teacher}
             result |= {"seconds": 60.0, "epochs": 240}
@@ -146,10 +146,17 @@ def test_pairs_are_of_one_set_and_the_same_models(finished, caplog):
     rows = collect(KIND, finished("EA-DKD/d_e", {2: 3.0}, dataset="digits"))
     (entry,) = compare(KIND, rows)
     assert (entry["dataset"], entry["method"], entry["mean"]) == ("digits", "EA-DKD", 0.5)
+    assert [message.partition(": ")[0] for message in caplog.messages] == [
+        "EA-KD of a_c on cifar100 is compared with nothing",
+        "EA-KD of d_e on digits is compared with nothing",
+    ]
+    caplog.clear()
     extra = compare(KIND, rows, [("EA-KD", "EA-DKD"), ("EA-DKD", "DKD"), ("KD", "DKD")])
     assert [(e["method"], e["minus"]) for e in extra] == [("EA-DKD", "DKD"), ("EA-KD", "EA-DKD")]
     assert extra[1]["mean"] == 3.0 and extra[1]["interval"] is None
-    assert caplog.messages == ["--pairs KD:DKD: no models have finished seeds of both"]
+    assert caplog.messages[0] == "--pairs KD:DKD: no models have finished seeds of both"
+    (unpaired,) = caplog.messages[1:]
+    assert unpaired.startswith("EA-KD of a_c on cifar100 is compared with nothing: no run of KD ")
 
 
 @pytest.mark.parametrize(
@@ -173,6 +180,21 @@ def test_methods_are_not_compared_across_models(finished):
     finished("DKD/R18-R101", {1: 1.0})
     rows = collect(KIND, finished("EA-DKD/R18-R101-fast", {1: 2.0}))
     assert compare(KIND, rows) == []
+
+
+def test_configs_of_one_name_are_told_apart(finished, caplog):
+    """Two temperatures, in files whose names say neither method nor difference."""
+    for number, method in enumerate(["KD", "EA-KD", "EA-KD"]):
+        name = f"mine/run{number}"
+        record = {"method": method, "models": "a_b", "fingerprint": name}
+        folder = finished(name, {1: float(number)}, **record)
+    rows = collect(KIND, folder)
+    names = ["KD", "EA-KD (mine/run1)", "EA-KD (mine/run2)"]
+    assert sorted(row["method"] for row in rows) == sorted(names)
+    assert len(summarize(KIND, rows)) == 3 and compare(KIND, rows) == []
+    assert [message.split(" of ")[0] for message in caplog.messages] == names[1:]
+    (entry,) = compare(KIND, rows, [(names[1], "KD")])
+    assert entry["mean"] == 1.0
 
 
 def test_controls_are_compared_with_what_they_control(finished):
