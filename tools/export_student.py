@@ -11,6 +11,10 @@ import argparse
 import os
 import sys
 
+import eakd_det.before_torch
+
+# isort: split
+
 import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model

@@ -20,12 +20,11 @@ import logging
 import shlex
 import signal
 import sys
-import warnings
 from pathlib import Path
 
-# Detectron2's imports announce deprecations of torch and setuptools, not of anything of the user's.
-warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torch)")
+import eakd_det.before_torch  # noqa: F401
+
+# isort: split
 
 from classification.sweeps import ClassifierSweeps
 from eakd_det import command_line

@@ -18,6 +18,10 @@ import os
 # that wait for each other would burn most of it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import eakd_det.before_torch  # noqa: F401
+
+# isort: split
+
 from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 

@@ -15,6 +15,10 @@ import os
 import random
 import sys
 
+import eakd_det.before_torch
+
+# isort: split
+
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 import eakd_det.backbone
