@@ -39,9 +39,7 @@ def test_wandb_is_asked_for_and_absent(stock_cfg, arguments, tmp_path, monkeypat
         launch.set_up(stock_cfg, arguments, str(tmp_path))
 
 
-def test_the_log_is_plain_and_the_terminal_shows_no_config(
-    stock_cfg, arguments, tmp_path, capsys
-):
+def test_the_log_is_plain_and_the_terminal_shows_no_config(stock_cfg, arguments, tmp_path, capsys):
     stock_cfg.OUTPUT_DIR, arguments.wandb = str(tmp_path), None
     arguments.config_file = str(tmp_path / "mine.yaml")
     (tmp_path / "mine.yaml").write_text("VERSION: 2\n")
