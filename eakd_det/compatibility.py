@@ -21,7 +21,8 @@ def box_predictors(model: nn.Module) -> list[nn.Module]:
 def check_roi_heads(student: nn.Module, teacher: nn.Module, methods: Iterable[str]) -> None:
     """Both must classify ROIs of an FPN with softmaxes over the same classes.
 
-    What one foreground class means for a method is told in the log.
+    What one foreground class means for a method, and which stages of a cascade are not used, is
+    told in the log.
 
     Raises:
         UserError: one does not.
@@ -37,6 +38,13 @@ def check_roi_heads(student: nn.Module, teacher: nn.Module, methods: Iterable[st
     _check_classes(
         student.roi_heads.num_classes, teacher.roi_heads.num_classes, "MODEL.ROI_HEADS.NUM_CLASSES"
     )
+    stages = [len(box_predictors(model)) for model in (student, teacher)]
+    if stages[0] < stages[1]:
+        logging.getLogger(__name__).warning(
+            f"The teacher is a cascade of {stages[1]} stages, and the student has {stages[0]}: the "
+            "teacher's later ones, which make it as good as its AP says, are not learnt from. "
+            "MODEL.ROI_HEADS.NAME CascadeROIHeads makes the student a cascade, too."
+        )
     if student.roi_heads.num_classes == 1:
         for name in methods:
             distiller = DISTILLERS[name]

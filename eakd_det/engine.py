@@ -34,6 +34,7 @@ from .detectors import (
 from .distilled import Distilled, helper_modules
 from .errors import UserError
 from .evaluation import BestCheckpoint, CountedEvaluators, Evaluator, warn_of_no_detections
+from .frozen_norms import warn_of_identity_norms
 from .precision import precision
 from .preemption import Preemption
 from .results import write_result
@@ -97,6 +98,7 @@ class DistillTrainer(DefaultTrainer):
         if comm.is_main_process():
             write_student_config(self.cfg)
             record_parameters(self.cfg.OUTPUT_DIR, self.checkpointer.model)
+            warn_of_identity_norms(self.checkpointer.model)
         super().train()
         results = self.__dict__.get("_last_eval_results")
         if results and comm.is_main_process():
@@ -119,10 +121,9 @@ class DistillTrainer(DefaultTrainer):
         ours.insert(position + 1 + comm.is_main_process(), Preemption(states, self.checkpointer))
         ours.insert(0, OptimizerSettings(self._trainer.optimizer, self.scheduler))
         if comm.is_main_process() and test.EVAL_PERIOD and names:
-            metric = test.BEST_METRIC if len(names) == 1 else f"{names[0]}/{test.BEST_METRIC}"
             names = _class_names(self.cfg)
             writer = StudentWriter(self.model, self.cfg.OUTPUT_DIR, class_names=names)
-            best = BestCheckpoint(test.EVAL_PERIOD, writer, metric)
+            best = BestCheckpoint(test.EVAL_PERIOD, writer, best_metric(self.cfg))
             ours.insert(len(ours) - 1, best)  # before the hook that writes the metrics
         return ours
 
@@ -189,6 +190,12 @@ class DistillTrainer(DefaultTrainer):
         if len(cfg.DATASETS.TEST) > 1:
             folder = os.path.join(folder, dataset_name)
         return Evaluator(dataset_name, output_dir=folder)
+
+
+def best_metric(cfg: CfgNode) -> str:
+    """TEST.BEST_METRIC as evaluations name it: that of the first of several datasets."""
+    names = cfg.DATASETS.TEST
+    return cfg.TEST.BEST_METRIC if len(names) < 2 else f"{names[0]}/{cfg.TEST.BEST_METRIC}"
 
 
 def part_of_step(cfg: CfgNode) -> CfgNode:

@@ -24,6 +24,7 @@ from .errors import UserError
 from .logs import set_up_loggers
 from .preemption import signals_for_children
 from .run_record import record_start
+from .warning_list import WarningList
 
 OURS = ("eakd_det", "classification")  # packages that log
 
@@ -63,12 +64,14 @@ def launch(
 def set_up(cfg: CfgNode | DictConfig, args: argparse.Namespace, output_dir: str) -> None:
     """Detectron2's default_setup; our packages' messages go where Detectron2's go.
 
-    A run that trains notes its command in run.json. A second run of the process has the log to
-    itself. With args.wandb, what TensorBoard gets also goes to that project of Weights & Biases.
+    A run that trains notes its command in run.json, and `launch` lists its warnings once more at
+    its end. A second run of the process has the log to itself. With args.wandb, what TensorBoard
+    gets also goes to that project of Weights & Biases.
 
     Raises:
         UserError: it is asked for and not installed.
     """
+    _WARNINGS.tell()  # of an earlier run, in its own log
     for name in ("fvcore", "detectron2", *OURS):
         logging.getLogger(name).handlers.clear()
     setup_logger.cache_clear()
@@ -80,6 +83,8 @@ def set_up(cfg: CfgNode | DictConfig, args: argparse.Namespace, output_dir: str)
     if not args.eval_only:
         device = cfg.MODEL.DEVICE if isinstance(cfg, CfgNode) else cfg.train.device
         record_start(output_dir, device, resume=args.resume)
+        for name in OURS if comm.is_main_process() else ():
+            logging.getLogger(name).addHandler(_WARNINGS)
     if args.wandb and comm.is_main_process():
         if importlib.util.find_spec("wandb") is None:
             raise UserError("--wandb: the package wandb is not installed; pip install wandb.")
@@ -98,6 +103,7 @@ class _WithoutTraceback(logging.Filter):
 
 
 _WITHOUT_TRACEBACK = _WithoutTraceback()
+_WARNINGS = WarningList()
 
 
 def _join_torchrun(
@@ -170,3 +176,5 @@ def _guarded(function: Callable[..., object], *args: Any) -> None:
         function(*args)
     except UserError as error:
         sys.exit(f"error: {error}")
+    finally:
+        _WARNINGS.tell()

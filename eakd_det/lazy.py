@@ -22,6 +22,7 @@ from .distilled import helper_modules
 from .distillers import DISTILLERS, scalar_defaults
 from .errors import UserError
 from .evaluation import BestCheckpoint, CountedEvaluators, warn_of_no_detections
+from .frozen_norms import warn_of_identity_norms
 from .launch import set_up
 from .losses import entropy_weight
 from .output_dir import TRAINER_FILES
@@ -114,6 +115,8 @@ def run_lazy(args: argparse.Namespace) -> None:
         set_up(cfg, args, output_dir)
         trainer, checkpointer, test = _build(cfg)
         checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
+    if comm.is_main_process():
+        warn_of_identity_norms(checkpointer.model)
     start = trainer.iter + 1 if args.resume and checkpointer.has_checkpoint() else 0
     trainer.train(start, cfg.train.max_iter)
     if comm.is_main_process():

@@ -18,6 +18,7 @@ from .checkpoint import write_atomically
 from .errors import UserError
 from .idle import IdleLosses
 from .left_out import LeftOut, is_finite
+from .loss_ratio import MOST, LossRatio
 from .snapshot import Snapshot, optimized, with_gradient
 from .statistics import LOG_PERIOD
 
@@ -74,6 +75,7 @@ class DistillStep(SimpleTrainer):
         accumulate: int = 1,
         precision: torch.dtype | None = None,
         watched: tuple[str, ...] = (),
+        most_times_task: float = MOST,
         output_dir: str = "",
         describe: Callable[[Any], list[str]] | None = None,
         saved: nn.Module | None = None,
@@ -87,6 +89,7 @@ class DistillStep(SimpleTrainer):
             accumulate: batches of the loader whose mean gradient makes one step.
             precision: of autocast; float16 scales the loss. None trains without autocast.
             watched: how the names of the distillation losses begin; idle ones are warned about.
+            most_times_task: as `LossRatio` takes it; those that are larger are warned about.
             output_dir: where the state of a run that met a non-finite loss is written.
             describe: names the images of a batch; None is for Detectron2's lists of dicts.
             saved: the module whose state that is; None is the model.
@@ -110,7 +113,7 @@ class DistillStep(SimpleTrainer):
         self.output_dir = output_dir
         self.describe = describe or _describe
         self.saved, self.advice = saved, advice
-        self.idle = IdleLosses()
+        self.idle, self.ratio = IdleLosses(), LossRatio(watched, most_times_task)
         is_scaled = self.grad_scaler.is_enabled()
         self.left_out = LeftOut(advice, is_scaled=is_scaled, max_iter=max_iter)
 
@@ -198,6 +201,7 @@ class DistillStep(SimpleTrainer):
         self._stop_if_not_finite(values)
         for step, losses, is_left_out in values:
             self._warn_if_idle(step, losses)
+            self.ratio.update(step.iteration, losses)
             self.left_out.count(step.iteration, is_left_out)
             self.write_metrics(losses, step.data_time, step.iteration)
         self.taken.clear()

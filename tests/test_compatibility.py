@@ -101,3 +101,18 @@ def test_one_class(distill_cfg, teacher_cfg, tmp_path, caplog, method, warnings)
     assert len(told) == warnings
     if warnings:
         assert 'NCKD is 0 and BETA without effect; DISTILL.METHODS ("KD",)' in told[0].getMessage()
+
+
+@pytest.mark.parametrize(("student", "teacher"), [(1, 3), (3, 3), (1, 1)])
+def test_stages_of_a_cascade_that_nobody_learns_from(
+    distill_cfg, teacher_cfg, tmp_path, caplog, student, teacher
+):
+    cascade = ["MODEL.ROI_HEADS.NAME", "CascadeROIHeads"]
+    cascade += ["MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True]
+    replace_teacher(distill_cfg, teacher_cfg, cascade if teacher == 3 else [], tmp_path)
+    distill_cfg.merge_from_list(cascade if student == 3 else [])
+    build_model(distill_cfg)
+    told = [
+        r for r in caplog.records if "a cascade of 3 stages, and the student has 1" in r.message
+    ]
+    assert len(told) == (student < teacher)

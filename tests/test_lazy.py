@@ -134,6 +134,7 @@ model.roi_heads.box_predictor.test_score_thresh = 0.0  # an untrained student is
     code, out, err = call()
     assert code == 0, out + err
     assert "loss_dkd" in out
+    assert "FrozenBN layers, " in out[out.index("What to look at:") :]
     saved = torch.load(tmp_path / "lazy" / "model_final.pth", weights_only=True)
     assert "helpers" in saved
     assert not [key for key in saved["model"] if key.startswith("helpers")]

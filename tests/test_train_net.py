@@ -153,6 +153,15 @@ def test_mistakes_and_the_teachers_ap(cli_cfg, call):
     cfg.DATASETS.TEST = ("digits_det_val",)
     cfg.SOLVER.MAX_ITER = 1
     out = _succeed(call(cfg, "--eval-teacher"))
+    assert out.index("Evaluation results for bbox") < out.index(
+        "Starting training from iteration 0"
+    )
+    assert out.count("Start inference on") == 2, "the teacher's evaluation comes first, and once"
+    what = out[out.index("What to look at:") :].splitlines()
+    assert what[1].endswith(
+        "set MODEL.RESNETS.NORM to BN or SyncBN and MODEL.BACKBONE.FREEZE_AT to 0."
+    )
+    assert out.index("What to look at:") > out.index("Evaluation side by side")
     assert "Evaluation side by side" in out
     table = out[out.index("Evaluation side by side") :]
     assert ["teacher", "student"] == [

@@ -31,12 +31,13 @@ from eakd_det.data.boxes import MIN_SHARE
 from eakd_det.data.coco_check import summarize
 from eakd_det.data.custom import prepare_custom_data, use_custom_data
 from eakd_det.detectors import check_proposals, comparable_teacher_config, use_available_device
-from eakd_det.engine import DistillTrainer, evaluate, evaluate_teacher
+from eakd_det.engine import DistillTrainer, best_metric, evaluate, evaluate_teacher
 from eakd_det.errors import UserError
 from eakd_det.evaluation import compare_results
 from eakd_det.launch import launch, set_up
 from eakd_det.lazy import load_lazy_config, run_lazy
 from eakd_det.output_dir import TRAINER_FILES
+from eakd_det.weak_teacher import weak_teacher
 
 
 def parse_arguments():
@@ -54,7 +55,9 @@ def parse_arguments():
     )
     own.add_argument("--check", action="store_true", help="check the data and do nothing else")
     parser.add_argument(
-        "--eval-teacher", action="store_true", help="evaluate the teacher beside the student"
+        "--eval-teacher",
+        action="store_true",
+        help="evaluate the teacher beside the student, once, before the training",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="start anew, and remove the run in OUTPUT_DIR"
@@ -117,7 +120,8 @@ def device_of(args):
 
 def evaluate_run(cfg, args, notes):
     start(cfg, args, notes)
-    return evaluate(cfg, last_checkpoint(cfg.OUTPUT_DIR) if args.resume else cfg.MODEL.WEIGHTS)
+    weights = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else cfg.MODEL.WEIGHTS
+    return evaluate(cfg, weights), None
 
 
 def train(cfg, args, notes):
@@ -125,7 +129,11 @@ def train(cfg, args, notes):
         start(cfg, args, notes)
         trainer = DistillTrainer(cfg)
         trainer.resume_or_load(resume=args.resume)
-    return trainer.train()
+    teacher = None
+    if args.eval_teacher and not trainer.start_iter:  # a run that is resumed often does it once
+        teacher = evaluate_teacher(cfg)
+        trainer.register_hooks([weak_teacher(best_metric(cfg), teacher)])
+    return trainer.train(), teacher
 
 
 def start(cfg, args, notes):
@@ -159,9 +167,10 @@ def main(args):
     check_proposals(cfg)
     use_available_device(cfg)
     cfg.freeze()
-    results = (evaluate_run if args.eval_only else train)(cfg, args, notes)
+    results, teacher = (evaluate_run if args.eval_only else train)(cfg, args, notes)
     if args.eval_teacher:
-        compare_results({"teacher": evaluate_teacher(cfg), "student": results})
+        teacher = evaluate_teacher(cfg) if teacher is None else teacher
+        compare_results({"teacher": teacher, "student": results})
 
 
 if __name__ == "__main__":

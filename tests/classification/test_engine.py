@@ -68,6 +68,22 @@ def test_a_resumed_run_equals_a_straight_one_bit_for_bit(cfg, tmp_path, methods,
     assert all(straight.result[key] == resumed.result[key] for key in same)
 
 
+@pytest.mark.parametrize(("first", "warnings"), [(99.0, 1), (0.0, 0)])
+def test_a_teacher_that_is_weaker_at_the_first_epoch(
+    cfg, tmp_path, caplog, monkeypatch, first, warnings
+):
+    cfg.DISTILL.METHODS = ("KD",)
+    top1 = iter([50.0, first, 99.0])  # of the teacher, and of the student after each epoch
+    result = lambda *_: {"top1": next(top1), "top5": 100.0}  # noqa: E731
+    monkeypatch.setattr("classification.engine.evaluate", result)
+    monkeypatch.setattr("classification.evaluation.evaluate", result)
+    fit(cfg, tmp_path / "run")
+    told = [text for text in caplog.messages if "The student's first evaluation" in text]
+    assert len(told) == warnings
+    if warnings:
+        assert "at iteration 4, gives top1 99.00, more than its teacher's 50.00" in told[0]
+
+
 class Told(HookBase):
     """The run is told to stop in the step of an iteration."""
 

@@ -1,0 +1,26 @@
+"""Frozen batch norms that no weights were loaded into."""
+
+import logging
+
+import torch
+from detectron2.layers import FrozenBatchNorm2d
+from torch import nn
+
+
+def warn_of_identity_norms(student: nn.Module) -> None:
+    """Warn where frozen batch norms pass on what they get, as those of a fresh backbone do."""
+    norms = {n: m for n, m in student.named_modules() if isinstance(m, FrozenBatchNorm2d)}
+    without = [name for name, norm in norms.items() if _is_identity(norm)]
+    if without:
+        logging.getLogger(__name__).warning(
+            f"{len(without)} of the student's {len(norms)} FrozenBN layers, {without[0]} among "
+            "them, have no statistics, so that nothing is normalised there: no weights were loaded "
+            "for them. Start from a pretrained backbone (MODEL.WEIGHTS, in a Python config "
+            "train.init_checkpoint), or set MODEL.RESNETS.NORM to BN or SyncBN and "
+            "MODEL.BACKBONE.FREEZE_AT to 0."
+        )
+
+
+def _is_identity(norm: FrozenBatchNorm2d) -> bool:
+    is_one = torch.isclose(norm.running_var, norm.weight, atol=1e-3)  # but for eps
+    return bool(((norm.weight == 1) & (norm.bias == 0) & (norm.running_mean == 0) & is_one).all())
