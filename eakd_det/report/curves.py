@@ -11,6 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from ..analysis.figures import label_ends, stroke, style, thinned, tidy
 from ..analysis.metrics import Series
 from .charts import Chart, make_chart
+from .differences import teachers_of
 from .kinds import Kind
 from .runs import RunFiles, by_group
 
@@ -26,7 +27,8 @@ def progress_charts(runs: list[RunFiles], kind: Kind) -> list[Chart]:
     teachers = {kind.teacher(files) for files in runs} - {None}
     charts = []
     if curves:
-        teacher = teachers.pop() if len(teachers) == 1 else None
+        has_own_line = teachers_of(runs, kind) & curves.keys()
+        teacher = teachers.pop() if len(teachers) == 1 and not has_own_line else None
         charts.append(line_chart(f"{main} on the test set (%)", curves, level=teacher))
     losses = {name: [f.metrics.get("total_loss", []) for f in of] for name, of in groups.items()}
     losses = {name: of for name, of in losses.items() if all(of)}

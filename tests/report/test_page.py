@@ -229,6 +229,15 @@ def test_differences_between_students_and_the_best_of_them(write_run):
     at = cells.index("EA-DKD minus Student")
     # 3.0 and 2.5: their mean, and 12.706 standard errors.
     assert cells[at + 1] == f"+2.75 ± {12.7062 * 0.25:.2f}" and cells[at + 4] == "2"
+    for folder in folders:
+        rows = [{"iteration": i, "total_loss": 1.0, "bbox/AP": i / 2} for i in (19, 39)]
+        (folder / "metrics.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = Path(
+        write_report([str(f) for f in folders], KINDS, str(folders[0] / "c.html"))
+    ).read_text()
+    assert "teacher ends at 19.5" in text and "the teacher has" not in text, "once is enough"
+    for folder in folders:
+        (folder / "metrics.json").write_text('{"iteration": 19, "total_loss": 1.0}\n')
     one = [str(folders[i]) for i in (0, 1, 3)]
     cells = Parsed(Path(write_report(one, KINDS, str(folders[0] / "b.html"))).read_text()).cells
     at = cells.index("EA-DKD minus Student")
