@@ -7,18 +7,25 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eakd_det.class_names import LabelAgreement
 from eakd_det.distillers import EA_MODES, Head
 from eakd_det.errors import UserError
 from eakd_det.losses import shared_softmax
 from eakd_det.statistics import LOG_PERIOD, part_statistics, weight_columns
+from eakd_det.taught import Taught
 
 from .distillers import DISTILLERS, ImageComparison
 from .loader import LARGE_PRIME
 from .models import Outputs, features_of
 from .preparation import Teacher
 
+CAUSES = (
+    "Are its classes in another order than the labels, was it trained on other data, or on images "
+    "of other normalisation or channel order?"
+)
 
-class DistilledClassifier(nn.Module):
+
+class DistilledClassifier(Taught):
     """Takes batches of `classification.views`: losses by name in training, else logits.
 
     Attributes:
@@ -74,19 +81,15 @@ class DistilledClassifier(nn.Module):
         self.num_views = 2 if "views" in compared else 1
         of_paths = [name for name in self.methods if DISTILLERS[name].compares == "paths"]
         self.path_method = of_paths[0] if of_paths else None
+        does_compare = self.weigh is not None or bool(compared - {"features"})
+        self.agreement = LabelAgreement("images", CAUSES, is_open=does_compare)
         self._refuse_what_does_not_go_together()
         self.helpers = nn.ModuleDict(self._build_helpers(image_size))
-
-    def _apply(self, fn, *args, **kwargs):
-        """Move the teacher along with the student."""
-        if self.teacher is not None:
-            self.teacher.model._apply(fn, *args, **kwargs)
-        return super()._apply(fn, *args, **kwargs)
 
     def train(self, mode: bool = True) -> "DistilledClassifier":
         """The teacher stays in eval mode, but for FCFD, where batches normalise it, too."""
         super().train(mode)
-        if self.teacher is not None:
+        if self.teacher is not None and self.leads:
             self.teacher.model.train(mode and self.path_method is not None)
         return self
 
@@ -97,7 +100,8 @@ class DistilledClassifier(nn.Module):
                 factor of the losses.
 
         Returns:
-            In training the losses by name, scalars; else the student's logits, (N, C).
+            In training the losses by name, scalars, without gradients that with the labels alone;
+            else the student's logits, (N, C).
         """
         losses = self._forward(batch)
         if self.training and batch["scale"] != 1:
@@ -112,16 +116,21 @@ class DistilledClassifier(nn.Module):
         if not self.training:
             return self.student(views[0])
         labels = batch["labels"].to(device, non_blocking=True)
-        if not self.methods:
+        if not self.methods or not torch.is_grad_enabled():
             return {"loss_cls": self.ce_weight * F.cross_entropy(self.student(views[0]), labels)}
         if self.path_method is None and not self.teacher.is_prepared:
             self.teacher.prepare(views[0])
         step = get_event_storage().iter
         comparison = self._compare(views, labels, step)
         heads = [head for head in (*comparison.heads, comparison.strong) if head is not None]
+        is_logged = (step + 1) % LOG_PERIOD == 0
+        if self.agreement.is_open:
+            self.agreement.count(heads[0].teacher_logits, labels)
+            if is_logged and self.agreement.is_open:
+                self.agreement.report()
         cross_entropies = [F.cross_entropy(head.student_logits, labels) for head in heads]
         with shared_softmax():
-            self._weigh_and_log(heads, is_logged=(step + 1) % LOG_PERIOD == 0)
+            self._weigh_and_log(heads, is_logged=is_logged)
             losses = self._distill(comparison)
         return {"loss_cls": self.ce_weight * sum(cross_entropies), **losses}
 

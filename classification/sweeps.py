@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from eakd_det.sweep.kinds import SweepKind
 
 from .config import classification_config, load_config
-from .teacher import needs_training, teacher_config
+from .teacher import final_checkpoint, needs_training, teacher_config
 
 # Models whose papers have no prefix before their names.
 _PAPER_NAMES = {
@@ -58,8 +58,19 @@ class ClassifierSweeps(SweepKind):
     def missing_teacher(self, cfg: CfgNode) -> str:
         return "" if needs_training(cfg) is None else cfg.TEACHER.CONFIG_FILE
 
-    def teacher_arguments(self, teacher: str, arguments: list[str]) -> list[str]:
-        return ["--teacher-only", *arguments]
+    def teacher_files(self, cfg: CfgNode) -> tuple[str, str]:
+        if not cfg.DISTILL.METHODS:
+            return "", ""
+        own = teacher_config(cfg)
+        trained = "" if own is None else final_checkpoint(own)
+        return cfg.TEACHER.CONFIG_FILE, cfg.TEACHER.WEIGHTS or trained
+
+    def teacher_arguments(self, cfg: CfgNode, arguments: list[str]) -> list[str]:
+        """Of a plain run with the teacher's config, on the student's device and data."""
+        data = cfg.DATASET
+        pairs = ["MODEL.DEVICE", cfg.MODEL.DEVICE, "DATASET.NUM_WORKERS", str(data.NUM_WORKERS)]
+        pairs += ["DATASET.ROOT", data.ROOT] if data.ROOT else []
+        return ["--config-file", cfg.TEACHER.CONFIG_FILE, "--resume", *pairs]
 
     def published(self, row: dict[str, Any]) -> dict[str, Any] | None:
         return published().get((row["dataset"], row["method"].lower(), row["models"]))

@@ -40,20 +40,31 @@ class SafeCheckpointer(DetectionCheckpointer):
     the stock one only warns. What it saves as "model" is the student alone.
     """
 
-    def __init__(self, model: nn.Module, save_dir: str = "", *, side: str = "student", **kwargs):
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        side: str = "student",
+        class_names: Sequence[str] = (),
+        **kwargs,
+    ):
         """
         Args:
             side: "student" or "teacher": which one to read of a file that holds both.
+            class_names: of the data, which what is saved keeps.
         """
         super().__init__(model, save_dir, **kwargs)
         self.path_manager = _AtomicPathManager()
-        self.side = side
+        self.side, self.class_names = side, list(class_names)
 
     def save(self, name: str, **kwargs: Any) -> None:
         """As the stock one, without modules that only helped the student to learn."""
         state = self.model.state_dict()
         for key in [key for key in state if key.startswith(HELPERS)]:
             del state[key]
+        if self.class_names:
+            kwargs["class_names"] = self.class_names
         super().save(name, model=state, **kwargs)
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -134,13 +145,18 @@ def _of_other_parameters(path: str) -> str:
     )
 
 
-def load_strictly(model: nn.Module, path: str, *, key: str, side: str = "student") -> None:
+def load_strictly(
+    model: nn.Module, path: str, *, key: str, side: str = "student"
+) -> tuple[str, ...]:
     """Load weights that must fit `model` exactly.
 
     Args:
         path: any checkpoint that Detectron2 reads: .pth or .pkl, local or a URL.
         key: the configuration key that names it, for the message.
         side: "student" or "teacher": which one to read of a file that holds both.
+
+    Returns:
+        The names of the classes, if the file has them.
 
     Raises:
         UserError: the file is missing, broken or unsafe, or weights are missing, unexpected or
@@ -150,7 +166,7 @@ def load_strictly(model: nn.Module, path: str, *, key: str, side: str = "student
         raise UserError(f"{key} is empty: name a checkpoint.")
     checkpointer = _StrictCheckpointer(model, side=side)
     try:
-        checkpointer.load(path, checkpointables=[])
+        rest = checkpointer.load(path, checkpointables=[])
     except UserError as error:
         raise UserError(f"{key}: {error}") from error
     incompatible = checkpointer.incompatible
@@ -167,6 +183,7 @@ def load_strictly(model: nn.Module, path: str, *, key: str, side: str = "student
     if lines:
         raise UserError("\n".join([f"{key} does not fit its model: {path}", *lines]))
     refuse_non_finite(model.state_dict().items(), f"{key}: {path}")
+    return tuple(rest.get("class_names", ()))
 
 
 def _shorten(items: Iterable[str], most: int = 20) -> str:

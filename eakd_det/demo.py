@@ -10,10 +10,13 @@ from datetime import timedelta
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase
+from detectron2.engine.hooks import EvalHook
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, get_event_storage
 from tabulate import tabulate
+from torch import nn
 
+from .analysis.metrics import METRICS
 from .checkpoint import write_atomically
 from .config import load_config
 from .detectors import use_available_device
@@ -33,6 +36,7 @@ RUNS = {
     "ea_dkd": ("student R18, EA-DKD", "EA-DKD-R18-R101.yaml", 0.22),
 }
 CHECKPOINT_PERIOD = 100  # iterations that a stopped demo can lose
+EVALUATIONS = 3  # of a run, the last one at its end
 NUM_PICTURES = 6
 
 
@@ -113,13 +117,20 @@ def _train_and_evaluate(run: str, cfg: CfgNode, title: str) -> dict[str, float]:
     seed_all_rng(cfg.SEED)
     is_begun = os.path.exists(os.path.join(folder, "last_checkpoint"))
     record_start(folder, cfg.MODEL.DEVICE, resume=is_begun)
-    trainer = _DemoTrainer(train_cfg, lambda *state: _log_progress(run, title, *state))
+    trainer = _DemoTrainer(
+        train_cfg,
+        lambda *state: _log_progress(run, title, *state),
+        lambda model: _evaluate_on_the_way(cfg, model),
+    )
     trainer.resume_or_load(resume=True)
     trainer.train()
     logger.info("%s: evaluating on %s", title, cfg.DATASETS.TEST[0])
     with open(os.path.join(folder, "evaluation.txt"), "w") as f, contextlib.redirect_stdout(f):
         metrics = evaluate(cfg, os.path.join(folder, "model_final.pth"))["bbox"]
     result = {name: metrics[name] for name in ("AP", "AP50", "AP75")}
+    with open(os.path.join(folder, METRICS), "a") as f:  # behind those on the way
+        at_end = {f"bbox/{name}": value for name, value in result.items()}
+        f.write(json.dumps({"iteration": cfg.SOLVER.MAX_ITER, **at_end}) + "\n")
     result["parameters"] = sum(p.numel() for p in trainer.model.parameters())
     result["seconds"] = trainer.stopwatch.seconds
     logger.info("%s: AP %.1f  AP50 %.1f  AP75 %.1f", title, *list(result.values())[:3])
@@ -129,6 +140,13 @@ def _train_and_evaluate(run: str, cfg: CfgNode, title: str) -> dict[str, float]:
         if name.startswith("model_0"):
             os.remove(os.path.join(folder, name))
     return result
+
+
+def _evaluate_on_the_way(cfg: CfgNode, model: nn.Module) -> dict[str, dict[str, float]]:
+    """AP, AP50 and AP75 of a model that is still trained, for its learning curve."""
+    with open(os.devnull, "w") as f, contextlib.redirect_stdout(f):
+        metrics = DistillTrainer.test(cfg, model)["bbox"]
+    return {"bbox": {name: metrics[name] for name in ("AP", "AP50", "AP75")}}
 
 
 def _check_folder(cfg: CfgNode) -> None:
@@ -159,13 +177,24 @@ def _prepare_folder(cfg: CfgNode, overwrite: bool) -> None:
 class _DemoTrainer(DistillTrainer):
     """DistillTrainer with one line of progress in place of Detectron2's, and a stopwatch."""
 
-    def __init__(self, cfg: CfgNode, log: Callable[[int, int, float, float], None]):
+    def __init__(
+        self,
+        cfg: CfgNode,
+        log: Callable[[int, int, float, float], None],
+        evaluate_model: Callable[[nn.Module], dict[str, dict[str, float]]],
+    ):
         self.log = log
+        self.evaluate_model = evaluate_model
         self.stopwatch = Stopwatch()
         super().__init__(cfg)
 
     def build_hooks(self) -> list[HookBase]:
-        return [self.stopwatch, *super().build_hooks()]
+        *ours, writer = super().build_hooks()
+        period = max(1, self.max_iter // EVALUATIONS)
+        on_the_way = EvalHook(
+            period, lambda: self.evaluate_model(self.model), eval_after_train=False
+        )
+        return [self.stopwatch, *ours, on_the_way, writer]
 
     def build_writers(self) -> list[EventWriter]:
         others = [w for w in super().build_writers() if not isinstance(w, CommonMetricPrinter)]

@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import MetadataCatalog
 from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
+from .class_names import LabelAgreement, check_class_order, dataset_names
 from .compatibility import check_input_formats, match_levels
 from .distillers import DISTILLERS, EA_MODES, Comparison, Head
 from .losses import shared_softmax
@@ -18,11 +18,17 @@ from .method_settings import method_settings
 from .preparation import report_difference
 from .record import Call, record
 from .statistics import LOG_PERIOD, head_statistics
+from .taught import Taught
 from .teacher import build_teacher
 from .weight_picture import picture_of_weights
 
+CAUSES = (
+    "Are its classes in another order than the labels, was it trained on other data, or are "
+    "INPUT.FORMAT (the channel order) and MODEL.PIXEL_MEAN of TEACHER.CONFIG_FILE not its own?"
+)
 
-class Distilled(nn.Module):
+
+class Distilled(Taught):
     """Adds distillation losses to the training of the stock meta-architecture that it precedes.
 
     A subclass says what to record of the student's heads, and how to read the records.
@@ -41,7 +47,8 @@ class Distilled(nn.Module):
                 teacher, None if there are no methods;
                 methods, name in DISTILLERS -> its options, with "weight", the factor of its loss;
                 ea, enabled, mode, temperature and bound of the EA weight;
-                dataset, the one whose class names the pictures of VIS_PERIOD show.
+                dataset, the one whose class names the teacher's are compared with, and which the
+                pictures of VIS_PERIOD show.
             stock: the arguments of the stock meta-architecture.
 
         Raises:
@@ -63,6 +70,8 @@ class Distilled(nn.Module):
         if self.compares_logits:
             self._check_heads({name: options for name, (_, options) in self.methods.items()})
         self.levels = match_levels(self, self.teacher.model) if "features" in compared else []
+        self.agreement = LabelAgreement("objects", CAUSES)
+        self._is_order_checked = False
         # Modules that train with the student and are no part of it: no checkpoint's "model" and
         # no exported student has them.
         self.helpers = nn.ModuleDict(self._build_helpers())
@@ -89,14 +98,14 @@ class Distilled(nn.Module):
                 if DISTILLERS[name].has_helper
             }
 
-    def _apply(self, fn, *args, **kwargs):
-        """Move the teacher along with the student."""
-        if self.teacher is not None:
-            self.teacher.model._apply(fn, *args, **kwargs)
-        return super()._apply(fn, *args, **kwargs)
-
     def forward(self, batched_inputs: list[dict[str, Any]]):
-        """As the stock model; in training the losses of the methods stand beside its own."""
+        """As the stock model; in training the losses of the methods stand beside its own.
+
+        Without gradients nobody learns from the teacher, which then does not run: Detectron2's
+        PreciseBN, for one, trains nothing. Nor are pictures drawn.
+        """
+        if self.training and not torch.is_grad_enabled():
+            return self._without_pictures(batched_inputs)
         if not (self.training and self.methods):
             return super().forward(batched_inputs)
         sources = self._recorded() if self.compares_logits else {}
@@ -107,6 +116,14 @@ class Distilled(nn.Module):
             teacher_features = self._prepare_teacher(calls, batched_inputs, teacher_features())
         losses.update(self._distill(calls, batched_inputs, teacher_features()))
         return losses
+
+    def _without_pictures(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """The stock losses alone."""
+        period, self.vis_period = self.vis_period, 0
+        try:
+            return super().forward(batched_inputs)
+        finally:
+            self.vis_period = period
 
     def _prepare_teacher(
         self,
@@ -154,6 +171,8 @@ class Distilled(nn.Module):
         first_input: dict[str, Any],
     ) -> dict[str, Tensor]:
         is_logged = (get_event_storage().iter + 1) % LOG_PERIOD == 0
+        if heads:
+            self._compare_with_labels(heads[0], is_logged)
         if heads and (self.weigh is not None or is_logged):
             self._weigh_and_log(heads, is_logged)
         # Only the main process writes pictures, and forgets them then.
@@ -173,6 +192,19 @@ class Distilled(nn.Module):
                 losses[f"loss_{name.lower()}{suffix}"] = scale * loss
         return losses
 
+    def _compare_with_labels(self, head: Head, is_logged: bool) -> None:
+        """Look whether the teacher's classes are those of the labels, in the first batches."""
+        if not self._is_order_checked:  # the data are registered and loaded by now
+            self._is_order_checked = True
+            names = self.teacher.class_names
+            if not names and len(dataset_names(self.teacher.dataset)) == head.background:
+                names = dataset_names(self.teacher.dataset)
+            check_class_order(dataset_names(self.dataset), names)
+        if self.agreement.is_open:
+            self.agreement.count(head.teacher_logits[:, : head.background], head.labels)
+            if is_logged and self.agreement.is_open:
+                self.agreement.report()
+
     def _weigh_and_log(self, heads: list[Head], is_logged: bool) -> None:
         entropies = [head.entropies(self.entropy_temperature) for head in heads]
         for head, pair in zip(heads, entropies, strict=True):
@@ -185,9 +217,8 @@ class Distilled(nn.Module):
     def _draw(self, head: Head, sample: dict[str, Any]) -> None:
         """Put a picture of the first image's samples with the highest and lowest w_EA."""
         names = [str(i) for i in range(head.background)]
-        if self.dataset:  # it may have fewer classes than the model
-            known = MetadataCatalog.get(self.dataset).get("thing_classes", [])
-            names[: len(known)] = known
+        known = dataset_names(self.dataset)  # it may have fewer classes than the model
+        names[: len(known)] = known
         image = convert_image_to_rgb(sample["image"].permute(1, 2, 0), self.input_format)
         temperature, bound = self.entropy_temperature, self.entropy_bound
         picture = picture_of_weights(head, image, names, temperature=temperature, bound=bound)

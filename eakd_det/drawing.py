@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 MIN_WIDTH = 420  # pixels; smaller images are enlarged
 LETTERS = 16  # pixels, the least height of a label's letters
 LETTERS_SHARE = 0.02  # of the width of a large image
+PAPER, INK = "#161b22", "#f0f6fc"  # around photographs; on bright pages and on dark ones
 FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")  # of many scripts
 GOLDEN_RATIO = 0.618034  # steps of hue that keep neighbouring classes apart
 

@@ -21,6 +21,7 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 
 from .checkpoint import SafeCheckpointer, StudentWriter, write_atomically
+from .class_names import dataset_names
 from .config import stock_config
 from .data.mapper import CheckingMapper
 from .detectors import (
@@ -79,7 +80,11 @@ class DistillTrainer(DefaultTrainer):
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = SafeCheckpointer(
-            model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self), **helper_modules(student)
+            model,
+            cfg.OUTPUT_DIR,
+            class_names=_class_names(cfg),
+            trainer=weakref.proxy(self),
+            **helper_modules(student),
         )
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
@@ -116,7 +121,8 @@ class DistillTrainer(DefaultTrainer):
         ours.insert(position + 1 + comm.is_main_process(), Preemption(states, self.checkpointer))
         ours.insert(0, OptimizerSettings(self._trainer.optimizer, self.scheduler))
         if comm.is_main_process() and test.EVAL_PERIOD and names:
-            writer = StudentWriter(self.model, self.cfg.OUTPUT_DIR)
+            names = _class_names(self.cfg)
+            writer = StudentWriter(self.model, self.cfg.OUTPUT_DIR, class_names=names)
             best = BestCheckpoint(test.EVAL_PERIOD, writer, best_metric(self.cfg))
             ours.insert(len(ours) - 1, best)  # before the hook that writes the metrics
         return ours
@@ -230,6 +236,11 @@ def _check_dataset_classes(cfg: CfgNode) -> None:
             raise UserError(f"{text}: set it to {there}.")
         if 0 < there < here:
             logging.getLogger(__name__).warning(f"{text}: some are never trained.")
+
+
+def _class_names(cfg: CfgNode) -> tuple[str, ...]:
+    """Of the data, which checkpoints keep: whoever learns from this student compares them."""
+    return dataset_names(next(iter(cfg.DATASETS.TRAIN), ""))
 
 
 def write_student_config(cfg: CfgNode) -> None:

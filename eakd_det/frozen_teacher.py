@@ -24,6 +24,8 @@ class Teacher:
         model: the frozen stock model, in eval mode.
         input_format: its channel order, "RGB" or "BGR".
         is_prepared: whether it is as fast as it is to be; see `prepare`.
+        class_names: that its checkpoint has, in the order of its classes; or empty.
+        dataset: that its config trains on; or empty.
     """
 
     def __init__(
@@ -34,6 +36,8 @@ class Teacher:
         fast: bool = True,
         precision: Precision | None = None,
         compile_to: int = 0,
+        class_names: tuple[str, ...] = (),
+        dataset: str = "",
     ):
         """
         Args:
@@ -45,6 +49,7 @@ class Teacher:
             compile_to: 0, or what `prepare` compiles the backbone for: images whose height and
                 width are padded to multiples of it, so that their shapes are few. The maps are as
                 without.
+            class_names, dataset: what is known of its training.
 
         Raises:
             UserError: `compile_to` is no multiple of the backbone's coarsest stride.
@@ -53,9 +58,13 @@ class Teacher:
         self.input_format = input_format
         self.fast, self.precision, self.compile_to = fast, precision or Precision(), compile_to
         check_multiple(model.backbone, compile_to)
+        self.class_names, self.dataset = class_names, dataset
         self.is_prepared = not (fast or compile_to or self.precision.name)
         self._backbone = model.backbone  # or what it is compiled to
         self._stream = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_stream": None}  # no pickle holds a stream of a device
 
     def prepare(self, *, keep_levels: bool = True) -> None:
         """Make it fast in place, once; what `features` gave before is no longer good for it.

@@ -21,6 +21,7 @@ from torch import distributed
 from torch.multiprocessing import ProcessExitedException
 
 from .errors import UserError
+from .logs import set_up_loggers
 from .preemption import signals_for_children
 from .run_record import record_start
 from .warning_list import WarningList
@@ -75,6 +76,7 @@ def set_up(cfg: CfgNode | DictConfig, args: argparse.Namespace, output_dir: str)
         logging.getLogger(name).handlers.clear()
     setup_logger.cache_clear()
     logging.getLogger(TrainerBase.__module__).addFilter(_WITHOUT_TRACEBACK)
+    set_up_loggers(output_dir, comm.get_rank())
     default_setup(cfg, args)
     for name in OURS:
         setup_logger(output_dir, distributed_rank=comm.get_rank(), name=name)

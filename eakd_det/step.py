@@ -63,7 +63,7 @@ class DistillStep(SimpleTrainer):
     A step with a loss or a gradient that is not finite is left out, on any device: the weights and
     the optimizer stay as before it, and where it is a loss, the running statistics do, too.
 
-    On a GPU losses are read when they are logged, so that no other step waits for the device.
+    On a GPU losses are read when they are logged, so that no other step waits for them.
     """
 
     def __init__(

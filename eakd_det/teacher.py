@@ -56,13 +56,15 @@ def make_teacher(
     numbers = Precision(precision, amp_dtype)
     with torch.random.fork_rng(devices=[]):
         model = build_model(cfg)
-    load_strictly(model, weights, key="TEACHER.WEIGHTS", side="teacher")
+    names = load_strictly(model, weights, key="TEACHER.WEIGHTS", side="teacher")
     return Teacher(
         model,
         input_format=cfg.INPUT.FORMAT,
         fast=fast,
         precision=numbers,
         compile_to=compile_to,
+        class_names=names,
+        dataset=next(iter(cfg.DATASETS.TRAIN), ""),
     )
 
 

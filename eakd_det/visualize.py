@@ -16,10 +16,9 @@ from tqdm import tqdm
 
 from .checkpoint import write_atomically
 from .data.mapper import CheckingMapper
-from .drawing import FONT, draw_boxes
+from .drawing import FONT, INK, PAPER, draw_boxes
 
 GAP, TITLE_HEIGHT, LINE_HEIGHT = 6, 34, 24  # pixels
-PAPER, INK = (22, 27, 34), (240, 246, 252)  # around the panels; on bright pages and on dark ones
 
 
 def read_detections(results_json: str, metadata: Metadata) -> dict[int, Instances]:

@@ -15,6 +15,7 @@ from transformers import (
 
 from eakd_det.checkpoint import write_atomically
 from eakd_det.errors import UserError
+from eakd_det.lock import run_lock
 from eakd_det.output_dir import OutputFiles
 from eakd_det.preemption import leave, listening
 
@@ -136,13 +137,14 @@ def prepare(cfg: CfgNode, resume: bool = False, overwrite: bool = False) -> None
             before its teacher has been trained for hours.
     """
     missing = [run for run in needed_runs(cfg).values() if not has_ended(run)]
-    for run in (cfg, *missing):
-        check_folder(run, resume, overwrite)
+    check_folder(cfg, resume, overwrite)
     if missing:
         _read_data(cfg, training_arguments(cfg))
     for run in missing:
-        prepare(run, resume, overwrite)
-        fit(run, resume, overwrite)
+        with run_lock(run.OUTPUT_DIR):
+            if not has_ended(run):  # meanwhile, by another process
+                prepare(run, resume, overwrite)
+                fit(run, resume, overwrite)
 
 
 def _read_data(

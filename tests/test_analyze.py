@@ -101,8 +101,9 @@ def test_every_command_on_a_real_run(runs, analyze):
     out = analyze("landscape", *checkpoints, *options)
     names = ("landscape_contours", "landscape_surfaces", "landscape_area")
     numbers, grids, areas = check_figures(runs / "pictures" / "landscape", *names)
-    assert list(grids) == ["X, iteration 32", "X, iteration 96", "teacher"]
-    assert len(grids["teacher"]["losses"]) == 21 and numbers["images"] == 32
+    assert numbers["compared"] == ["X, iteration 32", "X, iteration 96"]
+    assert list(grids["networks"]) == ["X, iteration 32", "X, iteration 96", "teacher"]
+    assert len(grids["networks"]["teacher"]["losses"]) == 21 and numbers["images"] == 32
     for iteration in ("32", "96"):
         coarse, fine = numbers["networks"][f"X, iteration {iteration}"]
         assert (coarse["points"], fine["points"]) == (121, 441)
@@ -113,8 +114,9 @@ def test_every_command_on_a_real_run(runs, analyze):
 
     out = analyze("dynamics", "EA=out/EA-KD", "--output-dir", "pictures/dynamics")
     (numbers,) = check_figures(runs / "pictures" / "dynamics", "dynamics")
-    assert list(numbers) == ["EA"] and list(numbers["EA"]) == ["images"]
-    assert numbers["EA"]["images"]["iteration"] == [19, 39, 59, 79]
+    assert numbers["compared"] == list(numbers["runs"]) == ["EA"]
+    assert list(numbers["runs"]["EA"]) == ["images"]
+    assert numbers["runs"]["EA"]["images"]["iteration"] == [19, 39, 59, 79]
     assert re.search(r"EA +images +[\d.]+ -> [\d.]+", out)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from eakd_det.analysis.metrics import read_metrics
 from eakd_det.config import load_config
 from eakd_det.data.digits import generate_digits
 from eakd_det.demo import RUNS, _check_folder, _prepare_folder, format_results, run_demo
@@ -73,4 +74,8 @@ def test_stopped_and_started_again(tmp_path):
     results = json.loads((tmp_path / "output" / "demo" / "results.json").read_text())
     assert results.keys() == {"teacher", "student", "ea_dkd"}
     assert all(result.keys() >= {"AP", "AP50", "AP75"} for result in results.values())
+    for run in RUNS:  # AP over the training, for the report's curve
+        curve = read_metrics(str(tmp_path / "output" / "demo" / run))["bbox/AP"]
+        assert [iteration for iteration, _ in curve] == [13, 21]  # logged every 20 iterations
+        assert curve[-1][1] == pytest.approx(results[run]["AP"], nan_ok=True)
     assert (tmp_path / "output" / "demo" / "detections.png").stat().st_size > 10_000

@@ -1,5 +1,6 @@
 import argparse
 import json
+import logging
 import os
 import runpy
 import socket
@@ -128,6 +129,21 @@ def test_wandb_is_asked_for_and_absent(stock_cfg, arguments, tmp_path, monkeypat
     monkeypatch.setattr(launch.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="--wandb: the package wandb is not installed"):
         launch.set_up(stock_cfg, arguments, str(tmp_path))
+
+
+def test_the_log_is_plain_and_the_terminal_shows_no_config(stock_cfg, arguments, tmp_path, capsys):
+    stock_cfg.OUTPUT_DIR, arguments.wandb = str(tmp_path), None
+    arguments.config_file = str(tmp_path / "mine.yaml")
+    (tmp_path / "mine.yaml").write_text("VERSION: 2\n")
+    launch.set_up(stock_cfg, arguments, str(tmp_path))
+    logging.getLogger("fvcore.x").warning("\x1b[34mbackbone.weight\x1b[0m is missing")
+    text, shown = (tmp_path / "log.txt").read_text(), capsys.readouterr().out
+    assert "\x1b" not in text
+    assert "fvcore.x WARNING: backbone.weight is missing" in text
+    assert "Running with full config:" in text and "POSITIVE_FRACTION" in text
+    assert "Contents of args.config_file" in text
+    assert "backbone.weight" in shown and "Full config saved to" in shown
+    assert "POSITIVE_FRACTION" not in shown and "Contents of args" not in shown
 
 
 def test_what_trains_notes_its_command_and_an_evaluation_leaves_it(stock_cfg, arguments, tmp_path):

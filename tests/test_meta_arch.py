@@ -1,18 +1,23 @@
 import copy
+import itertools
 import logging
 import math
+import pickle
 
 import pytest
 import torch
 import yaml
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
+from detectron2.engine.hooks import PreciseBN
 from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
 from detectron2.structures import BitMasks, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
+from eakd_det.class_names import ENOUGH
 from eakd_det.config import stock_config
 from eakd_det.losses import (
     bernoulli_entropy,
@@ -161,16 +166,20 @@ def _reads(function, iteration):
     return len(names)
 
 
+def _make_rcnn(cfg, teacher_files):
+    cfg.MODEL.META_ARCHITECTURE = "DistillRCNN"
+    cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
+    cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.TEACHER.CONFIG_FILE, cfg.TEACHER.WEIGHTS = teacher_files
+
+
 @pytest.mark.parametrize("architecture", ["R-CNN", "RetinaNet"])
 def test_no_scalar_is_read_back_but_for_the_log(
     distill_cfg, retina_cfg, teacher_files, batch, storage, architecture
 ):
     cfg = retina_cfg
     if architecture == "R-CNN":
-        cfg.MODEL.META_ARCHITECTURE = "DistillRCNN"
-        cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
-        cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
-        cfg.TEACHER.CONFIG_FILE, cfg.TEACHER.WEIGHTS = teacher_files
+        _make_rcnn(cfg, teacher_files)
         cfg.DISTILL.METHODS = ("KD", "DKD", "REVIEWKD")
     model, stock = _build(cfg), _build(stock_config(cfg))
     model(batch)  # prepares the teacher
@@ -210,6 +219,55 @@ def test_teacher_is_in_no_state_and_no_optimizer(distill_cfg):
 def test_teacher_follows_the_student(distill_cfg):
     model = _build(distill_cfg).double()
     assert next(model.teacher.model.parameters()).dtype == torch.float64
+
+
+def _is_alike(model, other, batch):
+    losses = []
+    for m in (model, other):
+        torch.manual_seed(1)
+        losses.append({name: loss.item() for name, loss in m(batch).items()})
+    return losses[0] == losses[1]
+
+
+def test_copies_share_the_teacher(distill_cfg, batch, storage):
+    """As a moving average of the weights makes them, and moves them to where there is room."""
+    distill_cfg.DISTILL.METHODS = ("DKD", "REVIEWKD")
+    model = _build(distill_cfg)
+    model(batch)  # prepares the teacher
+    average = AveragedModel(model)
+    other = average.module
+    assert other.teacher is model.teacher
+    assert other.backbone is not model.backbone and other.helpers is not model.helpers
+    assert _is_alike(model, other, batch)
+    other.to("meta")
+    assert model.teacher.model.device == model.device == torch.device("cpu")
+    assert _is_alike(model, copy.deepcopy(model), batch)
+
+
+def test_pickled_with_the_teacher(distill_cfg, batch, storage, graphs):
+    """A process that gets the model goes on with it; what was compiled is compiled there again."""
+    distill_cfg.TEACHER.COMPILE = 128
+    model = _build(distill_cfg)
+    model(batch)
+    other = pickle.loads(pickle.dumps(model))
+    assert other.teacher is not model.teacher
+    assert _is_alike(model, other, batch)
+    assert other.double().teacher.model.pixel_mean.dtype == torch.float64
+
+
+def test_precise_bn_runs_no_teacher_and_draws_nothing(distill_cfg, batch, storage):
+    distill_cfg.MODEL.RESNETS.NORM, distill_cfg.VIS_PERIOD = "BN", 1
+    model = _build(distill_cfg)
+    before = {k: x.clone() for k, x in model.named_buffers() if "running_mean" in k}
+    drawn = []
+    model.visualize_training = lambda *_: drawn.append("stock")
+    model._draw = lambda *_: drawn.append("ours")
+    with record(teacher=model.teacher.model.backbone) as calls:
+        PreciseBN(1, model, itertools.repeat(batch), 3).update_stats()
+    assert not calls["teacher"] and not drawn
+    assert any(not torch.equal(dict(model.named_buffers())[k], x) for k, x in before.items())
+    model(batch)
+    assert drawn == ["stock", "ours"], "pictures go on afterwards"
 
 
 @pytest.mark.parametrize("train_on_pred_boxes", [False, True])
@@ -386,6 +444,41 @@ def test_pictures_of_the_weights(distill_cfg, batch, storage):
     [(_, picture, _)] = [x for x in storage._vis_data if x[0] == "distill/w_ea"]
     assert picture.shape[0] == 3
     assert picture.std() > 0
+
+
+def _objects(seen):
+    """Of each sample whether the teacher is right, and whether it is an object."""
+    logits, labels = seen
+    is_object = torch.isin(labels, torch.tensor([0, 4]))  # those of `batch`
+    return is_object & (logits.argmax(dim=1) == labels), is_object
+
+
+@pytest.mark.parametrize("architecture", ["R-CNN", "RetinaNet"])
+def test_objects_that_the_teacher_calls_otherwise(
+    teacher_files, retina_cfg, batch, storage, caplog, architecture
+):
+    """It is told when statistics are, and enough objects were seen."""
+    caplog.set_level(logging.INFO)
+    if architecture == "R-CNN":
+        _make_rcnn(retina_cfg, teacher_files)
+    retina_cfg.DISTILL.METHODS = ("KD",)
+    model = _build(retina_cfg)
+    seen = []
+    count = model.agreement.count
+    model.agreement.count = lambda *args: (seen.append(args), count(*args))
+    storage.iter = 18
+    while sum(is_object.sum() for _, is_object in map(_objects, seen)) < ENOUGH:
+        model(batch)
+    assert "by their label" not in caplog.text
+    storage.iter = 19
+    model(batch)
+    model(batch)
+    number = sum(is_object.sum() for _, is_object in map(_objects, seen))
+    right = sum(is_right.sum() for is_right, _ in map(_objects, seen))
+    [told] = [r for r in caplog.records if "by their label" in r.message]
+    assert told.levelno == (logging.WARNING if right < number / 2 else logging.INFO)
+    text = f"calls {100 * right / number:.0f} % of the training objects by their label ({number} "
+    assert text in told.message
 
 
 # Other methods and detectors.

@@ -315,7 +315,7 @@ def test_the_best_is_remembered(run_cfg, tmp_path):
     folder = tmp_path / "run"
     _train(run_cfg, folder, [2])
     saved = torch.load(folder / "model_best.pth", weights_only=True)
-    assert saved.keys() == {"model", "iteration", "metric"}
+    assert saved.keys() == {"model", "class_names", "iteration", "metric"}
     assert (folder / "last_checkpoint").read_text() == "model_final.pth"
     saved["metric"] = 101.0
     torch.save(saved, folder / "model_best.pth")

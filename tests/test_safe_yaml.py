@@ -93,7 +93,7 @@ def test_the_planted_file_works(folder):
         "train_lm.py --config-file language-model-with-a-base.yaml",
         "train_classifier.py --config-file distilled-classifier.yaml",
         "sweep.py --seeds 1 --configs distilled-classifier.yaml",
-        "sweep.py --seeds 1 --configs distilled-detector.yaml",
+        "sweep.py --seeds 1 --configs distilled-detector.yaml TEACHER.WEIGHTS teacher.pth",
         "train_lm.py --config-file distilled-language-model.yaml",
         "sweep_lm.py --seeds 1 --configs distilled-language-model.yaml",
         "analyze.py entropy-segments run",

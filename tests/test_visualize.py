@@ -1,15 +1,19 @@
 import json
+import runpy
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from detectron2.data import Metadata
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.structures import BoxMode
 from PIL import Image
 
 from eakd_det.checkpoint import SafeCheckpointer
-from eakd_det.config import stock_config
+from eakd_det.config import add_distill_config, stock_config
+from eakd_det.data.custom import prepare_custom_data, use_custom_data
 from eakd_det.drawing import MIN_WIDTH
 from eakd_det.visualize import (
     GAP,
@@ -115,6 +119,29 @@ def test_picture_of_the_weights():
     )
     assert picture.shape[1] == 2 * (MIN_WIDTH + GAP)
     assert (picture[-30:] > 200).any(), "the lines below are written"
+
+
+def test_a_plain_run_has_its_own_name_and_its_checked_data(stock_cfg, tmp_path, monkeypatch):
+    """A teacher's run is no student; its --val-json need not be named again."""
+    cfg = stock_cfg
+    add_distill_config(cfg)
+    cfg.OUTPUT_DIR = str(tmp_path / "Teacher-R18")
+    source = make(tmp_path / "own")
+    use_custom_data(cfg, prepare_custom_data(f"{cfg.OUTPUT_DIR}/annotations", val=source))
+    SafeCheckpointer(build_model(stock_config(cfg)), cfg.OUTPUT_DIR).save("model_final")
+    (tmp_path / "run.yaml").write_text(cfg.dump())
+    DatasetCatalog.remove("custom_val")  # as in another process
+    MetadataCatalog.remove("custom_val")
+    tool = runpy.run_path(str(Path(__file__).parent.parent / "tools" / "visualize.py"))
+    drawn = []
+
+    def draw(path, scenes, metadata, detections, **options):
+        drawn.append((scenes[0]["image_id"], list(detections)))
+
+    monkeypatch.setitem(tool["main"].__globals__, "draw_side_by_side", draw)
+    monkeypatch.setattr(sys, "argv", ["visualize.py", "--config-file", str(tmp_path / "run.yaml")])
+    tool["main"](tool["parse_arguments"]())
+    assert sorted(drawn) == [(1, ["Teacher-R18"]), (2, ["Teacher-R18"])]
 
 
 def test_tool(cli_cfg, call_tool, tmp_path):

@@ -16,11 +16,10 @@ import argparse
 import logging
 import os
 import sys
-import warnings
 
-# Detectron2's imports announce deprecations of torch and setuptools, not of anything of the user's.
-warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torch)")
+import eakd_det.before_torch  # noqa: F401
+
+# isort: split
 
 from classification.analysis import load_networks
 from classification.reports import landscape_of, segments_of, separation_of, weights_of
@@ -206,7 +205,7 @@ def main():
     runs = find_runs(args.runs)
     folder = args.output_dir or os.path.join(runs[0].folder, "analysis")
     for report in args.function(args, runs):  # the next one, if any, replaces its figures
-        paths = report.write(folder)
+        paths = report.write(folder, [run.label for run in runs])
         print(f"{report.table()}\n\n{chr(10).join(paths)}\n", flush=True)
 
 

@@ -13,6 +13,10 @@ import sys
 import tempfile
 from typing import Any
 
+import eakd_det.before_torch
+
+# isort: split
+
 import torch
 from tabulate import tabulate
 

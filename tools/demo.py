@@ -10,11 +10,10 @@ import argparse
 import logging
 import os
 import sys
-import warnings
 
-# Detectron2's imports announce deprecations of torch and setuptools, not of anything of the user's.
-warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torch)")
+import eakd_det.before_torch
+
+# isort: split
 
 import eakd_det.data
 import eakd_det.meta_arch  # noqa: F401  (registers the meta-architecture)

@@ -11,11 +11,10 @@ seeds of sampling (none: greedy); published figures of the same sets stand below
 
 import argparse
 import sys
-import warnings
 
-# Detectron2's imports announce deprecations of torch and setuptools, not of anything of the user's.
-warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torch)")
+import eakd_det.before_torch  # noqa: F401
+
+# isort: split
 
 from eakd_det import command_line
 from eakd_det.errors import UserError

@@ -11,6 +11,10 @@ import argparse
 import os
 import sys
 
+import eakd_det.before_torch
+
+# isort: split
+
 import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
@@ -32,11 +36,12 @@ def export(run_dir: str, output_dir: str, checkpoint: str | None = None) -> str:
     device = cfg.MODEL.DEVICE
     cfg.MODEL.DEVICE = "cpu"
     model = build_model(cfg)
-    load_strictly(model, checkpoint or last_checkpoint(run_dir), key="--checkpoint")
+    names = load_strictly(model, checkpoint or last_checkpoint(run_dir), key="--checkpoint")
     os.makedirs(output_dir, exist_ok=True)
     path = os.path.join(output_dir, "student.pth")
     with write_atomically(path, "wb") as f:
-        torch.save({"model": model.state_dict(), "__author__": "eakd_det"}, f)
+        content = {"model": model.state_dict(), "__author__": "eakd_det"}
+        torch.save({**content, "class_names": list(names)} if names else content, f)
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = device, path
     with write_atomically(os.path.join(output_dir, "student.yaml")) as f:
         f.write(cfg.dump())

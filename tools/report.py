@@ -12,11 +12,10 @@ such folders, or that of tools/sweep.py. The page needs no other file and no net
 import argparse
 import os
 import sys
-import warnings
 
-# Detectron2's imports announce deprecations of torch and setuptools, not of anything of the user's.
-warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torch)")
+import eakd_det.before_torch  # noqa: F401
+
+# isort: split
 
 from classification.report import Classifiers
 from eakd_det.errors import UserError

@@ -8,7 +8,8 @@ tools/sweep.py --output-dir output/sweep/short --table-only
 
 The runs are classifiers or detectors, as their configs say: measured are top-1, or AP, AP50 and
 AP75. Ctrl-C stops it; the same command goes on where it was. What is finished is not trained again;
-a run whose config or options have changed since starts over. Missing teachers are trained first.
+where a config, an option or a teacher has changed since, nothing is trained before --overwrite says
+that those runs start over. Missing teachers are trained first.
 The means stand beside published figures, with the paired differences of each EA-X and X, and of
 EA-X and its controls, in table.md, table.csv and table.tex of the output folder; results.json has
 the figures of each run.
@@ -19,12 +20,11 @@ import logging
 import shlex
 import signal
 import sys
-import warnings
 from pathlib import Path
 
-# Detectron2's imports announce deprecations of torch and setuptools, not of anything of the user's.
-warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torch)")
+import eakd_det.before_torch  # noqa: F401
+
+# isort: split
 
 from classification.sweeps import ClassifierSweeps
 from eakd_det import command_line
@@ -67,6 +67,9 @@ def parse_arguments():
     parser.add_argument(
         "--table-only", action="store_true", help="of what is finished; no training"
     )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="train anew what was made with another config"
+    )
     for flag in DetectorSweeps.flags:
         kind = "FILE" if flag.endswith("json") else "FOLDER"
         parser.add_argument(flag, metavar=kind, help="of detectors: your data, as for train_net.py")
@@ -97,7 +100,8 @@ def main():
         else:
             kind = kind_of_configs(args.configs, KINDS)
             runs = plan(kind, args.configs, args.seeds, args.output_dir, args.opts, data_of(args))
-            failures = run_sweep(runs, str(TOOLS / kind.script), args.output_dir, args.jobs)
+            script = str(TOOLS / kind.script)
+            failures = run_sweep(runs, script, args.output_dir, args.jobs, overwrite=args.overwrite)
             errors += [f"{title}: {why}" for title, why in failures.items()]
         print(f"\n{write_tables(kind, args.output_dir, args.pairs)}")
     except UserError as error:

@@ -4,17 +4,17 @@
 tools/sweep_lm.py --configs configs/LLM/tiny/{Student,KD,EA-KD}.yaml --seeds 1 2 3
 tools/sweep_lm.py --configs ... --seeds 1 2 3 TRAINING.MAX_STEPS 200
 
-Started again it goes on: what has ended is not run again. Teachers are trained first. Below the
+Started again it goes on: what has ended is not run again; where a config or a teacher has changed
+since, nothing is trained before --overwrite says so. Teachers are trained first. Below the
 means stand the differences of each EA-X and X, paired by seed.
 """
 
 import argparse
 import sys
-import warnings
 
-# Detectron2's imports announce deprecations of torch and setuptools, not of anything of the user's.
-warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-warnings.filterwarnings("ignore", category=UserWarning, module="(detectron2|torch)")
+import eakd_det.before_torch  # noqa: F401
+
+# isort: split
 
 from eakd_det import command_line
 from eakd_det.errors import UserError
@@ -31,13 +31,16 @@ def parse_arguments():
     )
     parser.add_argument("--configs", required=True, nargs="+", metavar="FILE")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], metavar="N")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="train anew what was made with another config"
+    )
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     return command_line.parse_arguments(parser, language_config())
 
 
 def main(args):
     show_progress()
-    rows = sweep(args.configs, args.seeds, args.opts)
+    rows = sweep(args.configs, args.seeds, args.opts, overwrite=args.overwrite)
     for metric in METRICS:
         parts = [f"{metric}, percent", table(rows, metric), differences(rows, metric)]
         print("\n\n".join(part for part in parts if part) + "\n")

@@ -18,6 +18,10 @@ import os
 # that wait for each other would burn most of it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import eakd_det.before_torch  # noqa: F401
+
+# isort: split
+
 from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 
@@ -29,6 +33,7 @@ from eakd_det import command_line
 from eakd_det.checkpoint import last_checkpoint
 from eakd_det.detectors import use_available_device
 from eakd_det.launch import launch, set_up
+from eakd_det.lock import run_lock
 from eakd_det.output_dir import TRAINER_FILES
 
 
@@ -68,6 +73,21 @@ def device_of(args):
     return load_config(args.config_file, args.opts).MODEL.DEVICE
 
 
+def fit_teacher(cfg, args):
+    """Train the teacher of a run if it is missing; where another process does so, wait for it."""
+    teacher = needs_training(cfg)
+    comm.synchronize()  # before the first process may have trained it
+    if teacher is None:
+        return
+    with run_lock(teacher.OUTPUT_DIR):
+        is_missing = needs_training(cfg) is not None
+        comm.synchronize()
+        if is_missing:
+            check_folder(teacher, args)
+            comm.synchronize()  # before the first process writes
+            fit(teacher, args)
+
+
 def main(args):
     cfg = load_config(args.config_file, args.opts)
     use_available_device(cfg)
@@ -76,13 +96,9 @@ def main(args):
         weights = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else cfg.MODEL.WEIGHTS
         result = evaluate_weights(cfg, weights)
     else:
-        teacher = needs_training(cfg)
-        for run in [teacher] if args.teacher_only else [teacher, cfg]:
-            if run is not None:
-                check_folder(run, args)
-        comm.synchronize()  # before the first process may have trained it
-        if teacher is not None:
-            fit(teacher, args)
+        if not args.teacher_only:
+            check_folder(cfg, args)
+        fit_teacher(cfg, args)
         result = {} if args.teacher_only else fit(cfg, args)
     if result:
         print(describe(result))

@@ -16,6 +16,10 @@ checkpoint. A .yaml config and a checkpoint run no code, whoever made them; a .p
 import logging
 import os
 
+import eakd_det.before_torch
+
+# isort: split
+
 from detectron2.engine import default_argument_parser
 
 import eakd_det.backbone

@@ -5,14 +5,19 @@ tools/visualize.py --config-file configs/Digits-Detection/EA-DKD-R18-R101.yaml
 tools/visualize.py --config-file run/config.yaml --weights run/model_best.pth --dataset parts_val
 tools/visualize.py --config-file run/config.yaml --val-json parts/val.json --val-images parts/images
 
-The student is the one that the config's run has trained, or the checkpoint of --weights. A config
-without a teacher draws ground truth and student.
+The student is the one that the config's run has trained, or the checkpoint of --weights. A run
+without a teacher has the name of its folder in place of "student". Data that the run was evaluated
+on with --val-json need not be named again.
 """
 
 import argparse
 import os
 import random
 import sys
+
+import eakd_det.before_torch
+
+# isort: split
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -21,7 +26,7 @@ import eakd_det.meta_arch  # noqa: F401  (registers the meta-architectures)
 from eakd_det import command_line
 from eakd_det.checkpoint import last_checkpoint
 from eakd_det.config import detection_config, load_config
-from eakd_det.data.custom import prepare_custom_data, use_custom_data
+from eakd_det.data.custom import prepare_custom_data, register_checked_copy, use_custom_data
 from eakd_det.detectors import load_student, load_teacher, use_available_device
 from eakd_det.errors import UserError
 from eakd_det.visualize import detect, draw_side_by_side
@@ -31,11 +36,13 @@ def main(args):
     cfg = load_config(args.config_file, args.opts)
     if bool(args.val_json) != bool(args.val_images):
         raise UserError("--val-json and --val-images belong together.")
+    folder = os.path.join(cfg.OUTPUT_DIR, "annotations")
     if args.val_json:
-        folder = os.path.join(cfg.OUTPUT_DIR, "annotations")
         val = (args.val_json, args.val_images)
         options = {"masks": cfg.MODEL.MASK_ON, "clip": args.clip_boxes}
         use_custom_data(cfg, prepare_custom_data(folder, val=val, **options))
+    else:
+        register_checked_copy(cfg, folder)
     use_available_device(cfg)
     name = args.dataset or next(iter(cfg.DATASETS.TEST), "")
     if name not in DatasetCatalog:
@@ -45,8 +52,10 @@ def main(args):
         )
     scenes = DatasetCatalog.get(name)
     scenes = random.Random(args.seed).sample(scenes, min(args.num_images, len(scenes)))
-    detectors = {"teacher": load_teacher(cfg)} if cfg.TEACHER.CONFIG_FILE else {}
-    detectors["student"] = load_student(cfg, args.weights or last_checkpoint(cfg.OUTPUT_DIR))
+    has_teacher = bool(cfg.TEACHER.CONFIG_FILE)
+    title = "student" if has_teacher else os.path.basename(os.path.abspath(cfg.OUTPUT_DIR))
+    detectors = {"teacher": load_teacher(cfg)} if has_teacher else {}
+    detectors[title] = load_student(cfg, args.weights or last_checkpoint(cfg.OUTPUT_DIR))
     found = {title: detect(*detector, scenes) for title, detector in detectors.items()}
     output = args.output or os.path.join(cfg.OUTPUT_DIR, "pictures")
     os.makedirs(output, exist_ok=True)

@@ -161,10 +161,9 @@ def _of_class(of: Matches, counts: np.ndarray) -> np.ndarray:
         recall = hits / np.maximum(number[part, None, None], 1)
         precision = hits / np.maximum(hits + misses, 1)
         highest = np.maximum.accumulate(precision[..., ::-1], axis=2)[..., ::-1]
-        for index in np.ndindex(recall.shape[:2]):
-            reached = np.searchsorted(recall[index], RECALLS)
-            reached = reached[reached < recall.shape[2]]
-            result[start + index[0], index[1]] = highest[index][reached].sum() / len(RECALLS)
+        reached = np.searchsorted(RECALLS, recall, side="right")  # how many of the 101
+        newly = np.diff(reached, axis=2, prepend=0)
+        result[part] = (newly * highest).sum(axis=2) / len(RECALLS)
     return np.where(number[:, None] > 0, result, np.nan)
 
 

@@ -13,7 +13,7 @@ import eakd_det.data
 import eakd_det.meta_arch  # noqa: F401  (registers the meta-architectures)
 
 from ..config import load_config
-from ..data.custom import prepare_custom_data, use_custom_data
+from ..data.custom import prepare_custom_data, register_checked_copy, use_custom_data
 from ..detectors import (
     check_datasets,
     load_student,
@@ -70,11 +70,12 @@ def analyze_detectors(
     """
     configs = detector_configs(runs, config_file)
     cfg = configs[0]
+    folder = os.path.join(runs[0].folder, "annotations")
     if val is not None:
-        folder = os.path.join(runs[0].folder, "annotations")
-        use_custom_data(
-            cfg, prepare_custom_data(folder, val=val, masks=cfg.MODEL.MASK_ON, clip=clip)
-        )
+        options = {"masks": cfg.MODEL.MASK_ON, "clip": clip}
+        use_custom_data(cfg, prepare_custom_data(folder, val=val, **options))
+    else:
+        register_checked_copy(cfg, folder)
     if not cfg.DATASETS.TEST:
         raise UserError(f"{runs[0].folder} names no DATASETS.TEST: name files with --val-json.")
     check_datasets(cfg, ("TEST",))

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 import matplotlib
@@ -12,6 +13,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ..checkpoint import write_atomically
@@ -21,6 +24,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 TEACHER_COLOUR = "#000000"
 MOST_PANELS = 4  # in a row
+LONGEST_NAME = 16  # letters of a name at the end of a line
 DPI = 130
 
 
@@ -141,16 +145,23 @@ def draw_intervals(
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Name lines at the right edge, apart from each other.
+    """Name lines at the right edge, apart from each other; below the axes where names are long.
 
     Args:
         ends: last y, name and colour of each line. The limits of the axes must be set.
     """
+    if any(len(name) > LONGEST_NAME for _, name, _ in ends):
+        lines = [Line2D([], [], color=colour, linewidth=2) for _, _, colour in ends]
+        names = ["\n".join(wrap(name, 40)) for _, name, _ in ends]
+        place = {"loc": "upper left", "bbox_to_anchor": (0, -0.2), "frameon": False}
+        axes.legend(lines, names, fontsize="small", **place)
+        return
+    letters = FontProperties(size="small").get_size_in_points()
     scale = axes.get_yaxis().get_transform()
     low, high, *heights = scale.transform([*axes.get_ylim(), *(y for y, _, _ in ends)])
     order = sorted(range(len(ends)), key=lambda i: ends[i][0])
     height = axes.get_window_extent().height / axes.figure.dpi * 72  # points
-    places = spread([(heights[i] - low) / (high - low) for i in order], 11 / height)
+    places = spread([(heights[i] - low) / (high - low) for i in order], 1.3 * letters / height)
     for i, place in zip(order, places, strict=True):
         _, name, colour = ends[i]
         axes.annotate(
@@ -161,7 +172,7 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
             textcoords="offset points",
             va="center",
             color=colour,
-            fontsize=8,
+            fontsize=letters,
         )
 
 

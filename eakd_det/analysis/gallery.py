@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from ..drawing import INK, PAPER
 from .objects import Objects
 from .samples import Samples
 
@@ -34,20 +35,22 @@ def draw_gallery(
         names: of the K classes.
     """
     rows = -(-len(chosen) // COLUMNS)
-    figure = Figure(figsize=(2.3 * COLUMNS, 2.9 * rows + 0.5), layout="constrained")
+    figure = Figure(
+        figsize=(2.3 * COLUMNS, 2.9 * rows + 0.5), layout="constrained", facecolor=PAPER
+    )
     panels = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
     for axes, index in zip(panels, chosen, strict=False):
         _draw_crop(axes, objects, index)
         name = names[objects.labels[index]]
-        axes.set_title(f"{name}: $w_{{EA}}$ {weight[index]:.2f}", fontsize=9)
+        axes.set_title(f"{name}: $w_{{EA}}$ {weight[index]:.2f}", fontsize=9, color=INK)
         lines = [
             f"{side}  {top_classes(samples.logits[index], names)}"
             for side, samples in (("T", teacher), ("S", student))
         ]
-        axes.set_xlabel("\n".join(lines), fontsize=8)
+        axes.set_xlabel("\n".join(lines), fontsize=9, color=INK)
     for axes in panels[len(chosen) :]:
         axes.set_axis_off()
-    figure.suptitle(title)
+    figure.suptitle(title, color=INK)
     return figure
 
 

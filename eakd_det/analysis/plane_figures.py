@@ -136,7 +136,7 @@ def draw_contours(
         _few_ticks(axes, landscape)
     log_bar(figure, panels, norm, "viridis").set_label("cross-entropy (nats, log scale)")
     figure.suptitle(
-        f"Loss around each network (+);\nArea@{level:g} is the share inside the white line",
+        f"Loss around each network (+);\nArea@{level:g} is the share inside the line",
         fontsize=10,
     )
     return figure

@@ -35,12 +35,16 @@ class Report:
     def table(self) -> str:
         return tabulate(self.rows, headers=self.headers, floatfmt=".4g")
 
-    def write(self, folder: str) -> list[str]:
-        """Save the figures (`eakd_det.analysis.figures.save`); their paths."""
+    def write(self, folder: str, compared: Sequence[str] = ()) -> list[str]:
+        """Save the figures (`eakd_det.analysis.figures.save`); their paths.
+
+        Args:
+            compared: labels of the runs that they show, which the numbers name.
+        """
         return [
             path
             for name, (figure, numbers) in self.figures.items()
-            for path in save(figure, folder, name, numbers)
+            for path in save(figure, folder, name, {"compared": [*compared], **numbers})
         ]
 
 
@@ -145,7 +149,7 @@ def report_landscapes(
     }
     figures = {
         "landscape_contours": (draw_contours(finest, rows, level=level), numbers),
-        "landscape_surfaces": (draw_surfaces(finest, rows, level=level), grids),
+        "landscape_surfaces": (draw_surfaces(finest, rows, level=level), {"networks": grids}),
     }
     if runs:
         lines = {
@@ -190,11 +194,13 @@ def report_dynamics(runs: list[Run]) -> Report:
     """
     found = {run.label: read_dynamics(run) for run in runs}
     numbers = {
-        name: {
-            part: {column: values.tolist() for column, values in logged.items()}
-            for part, logged in dynamics.items()
+        "runs": {
+            name: {
+                part: {column: values.tolist() for column, values in logged.items()}
+                for part, logged in dynamics.items()
+            }
+            for name, dynamics in found.items()
         }
-        for name, dynamics in found.items()
     }
     columns = ("teacher_entropy", "student_entropy", "w_ea")
     rows = [

@@ -42,7 +42,8 @@ def check_coco(
         again: look also at images that have not changed since.
 
     Returns:
-        The COCO dict, with "notes", sentences about what is changed or does not train.
+        The COCO dict, with "notes", sentences about what is changed or does not train, and
+        "image_root", the absolute path of the images.
 
     Raises:
         UserError: what is wrong, with image and annotation ids, at most 20 of them.
@@ -69,6 +70,7 @@ def check_coco(
     _complete(data, files)
     number_ids(data)
     data["notes"] = notes
+    data["image_root"] = os.path.abspath(image_root)
     return data
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import portalocker
@@ -18,7 +19,8 @@ from .ids import ORIGINAL, original_ids
 from .image_files import DAY
 from .masks import has_rle
 
-FORMAT = 2  # of the checked copies; those of another are made anew
+CUSTOM = "custom_"  # train or val; how the datasets are called
+FORMAT = 3  # of the checked copies; those of another are made anew
 
 
 @dataclass(frozen=True)
@@ -94,19 +96,41 @@ def prepare_custom_data(
 def use_custom_data(cfg: CfgNode, found: dict[str, CustomData]) -> None:
     """Register the datasets and let a config train and evaluate on them, with their classes."""
     for custom in found.values():
-        if custom.name in DatasetCatalog:
-            DatasetCatalog.remove(custom.name)
-            MetadataCatalog.remove(custom.name)
-        register_coco_instances(custom.name, {}, custom.json_file, custom.image_root)
-        MetadataCatalog.get(custom.name).set(
-            thing_classes=[name for _, name in custom.classes],
-            original_ids=original_ids(custom.data),
-        )
+        _register(custom)
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = len(custom.classes)
     if cfg.MODEL.MASK_ON and "train" in found and has_rle(found["train"].data["annotations"]):
         cfg.INPUT.MASK_FORMAT = "bitmask"
     cfg.DATASETS.TRAIN = (found["train"].name,) if "train" in found else cfg.DATASETS.TRAIN
     cfg.DATASETS.TEST = (found["val"].name,) if "val" in found else ()
+
+
+def register_checked_copy(cfg: CfgNode, folder: str) -> None:
+    """Register the data that a run was evaluated on, as it has checked them.
+
+    Nothing is registered where DATASETS.TEST names others, or the images are there no more.
+
+    Args:
+        cfg: of the run.
+        folder: where its copies are; of several the newest counts.
+    """
+    name = f"{CUSTOM}val"
+    if name not in cfg.DATASETS.TEST or name in DatasetCatalog:
+        return
+    for path in sorted(Path(folder).glob("val-*.json"), key=lambda p: p.stat().st_mtime)[-1:]:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if os.path.isdir(data.get("image_root", "")):
+            _register(CustomData(name, str(path), data["image_root"], data))
+
+
+def _register(custom: CustomData) -> None:
+    if custom.name in DatasetCatalog:
+        DatasetCatalog.remove(custom.name)
+        MetadataCatalog.remove(custom.name)
+    register_coco_instances(custom.name, {}, custom.json_file, custom.image_root)
+    MetadataCatalog.get(custom.name).set(
+        thing_classes=[name for _, name in custom.classes],
+        original_ids=original_ids(custom.data),
+    )
 
 
 def _prepare(
@@ -130,4 +154,4 @@ def _prepare(
             data = check_coco(json_file, image_root, again=again, **options)
             with write_atomically(path) as f:
                 json.dump(data, f)  # in ASCII, since pycocotools opens it in the locale's encoding
-    return CustomData(f"custom_{split}", path, image_root, data)
+    return CustomData(f"{CUSTOM}{split}", path, image_root, data)

@@ -52,7 +52,7 @@ def _draw(draw: Callable[[Axes], None], ink: str, line: str) -> str:
         "axes.labelcolor": ink,
         "axes.edgecolor": ink,
         "grid.color": line,
-        "font.size": 10,
+        "font.size": 12,
         "svg.fonttype": "none",  # the reader's own fonts
         "svg.hashsalt": "report",  # the same chart gives the same file
     }

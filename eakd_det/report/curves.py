@@ -1,18 +1,18 @@
 """Learning curves: what runs have logged over their iterations."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from ..analysis.figures import label_ends, style, thinned, tidy
+from ..analysis.figures import label_ends, stroke, style, thinned, tidy
 from ..analysis.metrics import Series
 from .charts import Chart, make_chart
 from .kinds import Kind
-from .runs import RunFiles
+from .runs import RunFiles, by_group
 
 MOST_POINTS = 300  # of a line
 LOG_RATIO = 30  # of the largest to the smallest value, from which an axis is logarithmic
@@ -20,42 +20,43 @@ LOG_RATIO = 30  # of the largest to the smallest value, from which an axis is lo
 
 def progress_charts(runs: list[RunFiles], kind: Kind) -> list[Chart]:
     """The main figure and the whole loss of all runs over the iterations."""
-    main = kind.columns[0]
-    curves = {files.run.label: kind.curve(files) for files in runs}
-    curves = {label: curve for label, curve in curves.items() if len(curve) > 1}
+    main, groups = kind.columns[0], by_group(runs)
+    curves = {name: [kind.curve(files) for files in of] for name, of in groups.items()}
+    curves = {name: of for name, of in curves.items() if all(len(curve) > 1 for curve in of)}
     teachers = {kind.teacher(files) for files in runs} - {None}
     charts = []
     if curves:
         teacher = teachers.pop() if len(teachers) == 1 else None
         charts.append(line_chart(f"{main} on the test set (%)", curves, level=teacher))
-    losses = {files.run.label: files.metrics.get("total_loss", []) for files in runs}
-    losses = {label: loss for label, loss in losses.items() if loss}
+    losses = {name: [f.metrics.get("total_loss", []) for f in of] for name, of in groups.items()}
+    losses = {name: of for name, of in losses.items() if all(of)}
     return [*charts, line_chart("total loss", losses)] if losses else charts
 
 
 def loss_charts(runs: list[RunFiles]) -> list[Chart]:
     """The parts of each run's loss, where it has several."""
     charts = []
-    for files in runs:
+    for name, of in by_group(runs).items():
         parts = {
-            name.removeprefix("loss_"): points
-            for name, points in files.metrics.items()
-            if name.startswith("loss_")
+            part.removeprefix("loss_"): [files.metrics.get(part, []) for files in of]
+            for part in of[0].metrics
+            if part.startswith("loss_")
         }
         if len(parts) > 1:
-            charts.append(line_chart(f"{files.run.label}: parts of the loss", parts))
+            charts.append(line_chart(f"{name}: parts of the loss", parts))
     return charts
 
 
-def line_chart(title: str, lines: Mapping[str, Series], level: float | None = None) -> Chart:
+def line_chart(title: str, lines: Mapping[str, list[Series]], level: float | None = None) -> Chart:
     """Lines over the iterations, each named at its end.
 
     Args:
         title: what is drawn, with its unit.
-        lines: name -> its points.
+        lines: name -> its points in each run of that name; of several the mean is drawn, and the
+            range from the lowest to the highest.
         level: the teacher's, drawn as a dashed line.
     """
-    lines = {name: finite(points) for name, points in lines.items()}
+    lines = {name: merge(map(finite, of)) for name, of in lines.items()}
     lines = {name: points for name, points in lines.items() if points}
     ends = [f"{name} ends at {points[-1][1]:.4g}" for name, points in lines.items()]
     if level is not None:
@@ -64,18 +65,35 @@ def line_chart(title: str, lines: Mapping[str, Series], level: float | None = No
     return make_chart(title, text, lambda axes: _draw_lines(axes, lines, level))
 
 
-def _draw_lines(axes: Axes, lines: Mapping[str, Series], level: float | None) -> None:
+def merge(runs: Iterable[Series]) -> list[tuple[int, float, float, float]]:
+    """(iteration, mean, lowest, highest) where all runs have a value."""
+    values = [dict(points) for points in runs]
+    common = [i for i in values[0] if all(i in of for of in values)]
+    found = [(i, [of[i] for of in values]) for i in common]
+    return [(i, sum(of) / len(of), min(of), max(of)) for i, of in found]
+
+
+def _draw_lines(
+    axes: Axes,
+    lines: Mapping[str, list[tuple[int, float, float, float]]],
+    level: float | None,
+) -> None:
     ink = matplotlib.rcParams["text.color"]
     ends = []
     for index, (name, points) in enumerate(lines.items()):
-        x, y = (thinned(np.array(values), MOST_POINTS) for values in zip(*points, strict=True))
+        x, y, low, high = (
+            thinned(np.array(values), MOST_POINTS) for values in zip(*points, strict=True)
+        )
         colour, marker = style(index)["color"], style(index)["marker"]
-        axes.plot(x, y, color=colour, marker=marker if len(x) < 20 else "", markersize=4)
+        marker = marker if len(x) < 20 else ""
+        axes.plot(x, y, color=colour, marker=marker, markersize=4, **stroke(index))
+        if (low < high).any():
+            axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
         ends.append((float(y[-1]), name, colour))
     if level is not None:
         axes.axhline(level, color=ink, linestyle="--", linewidth=1)
         ends.append((level, "teacher", ink))
-    values = [value for points in lines.values() for _, value in points]
+    values = [value for points in lines.values() for _, value, *_ in points]
     if values and min(values) > 0 and max(values) / min(values) > LOG_RATIO:
         axes.set_yscale("log")
     finish_iterations(axes)

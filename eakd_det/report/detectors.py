@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..analysis.metrics import Series
+from ..config import load_config
 from ..published import Published, published_for
 from ..results import METRICS, known_ap
 from ..sweep.detectors import DetectorSweeps
@@ -37,9 +38,7 @@ class Detectors(Kind):
                 if (distillation)
                 else student
             )
-        backbone, depth = config["MODEL"]["BACKBONE"]["NAME"], config["MODEL"]["RESNETS"]["DEPTH"]
-        student = backbone.removeprefix("build_").removesuffix("_backbone").replace("_", "-")
-        student = student.replace("resnet", f"R{depth}").upper()
+        student = _backbone_name(config["MODEL"])
         if not config["DISTILL"]["METHODS"]:
             return student
         return f"{_teacher_name(config['TEACHER']['CONFIG_FILE'])} → {student}"
@@ -90,8 +89,19 @@ def _is_lazy(config: dict[str, Any]) -> bool:
     return "dataloader" in config and "train" in config
 
 
+def _backbone_name(model: dict[str, Any]) -> str:
+    """As "R18-FPN", of a config's node MODEL."""
+    name = model["BACKBONE"]["NAME"].removeprefix("build_").removesuffix("_backbone")
+    name = name.replace("_", "-").replace("resnet", f"R{model['RESNETS']['DEPTH']}")
+    return name.upper()
+
+
 def _teacher_name(config_file: str) -> str:
-    path = Path(config_file)  # what runs write is called alike, and lies in a folder with a name
+    """The teacher's backbone; the file's name where it is the model zoo's, or is not there."""
+    path = Path(config_file)
+    if path.is_file() and path.suffix in (".yaml", ".yml"):
+        return _backbone_name(load_config(str(path)).MODEL)
+    # What runs write is called alike, and lies in a folder with a name.
     return path.parent.name if path.stem in ("config", "student") else path.stem
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 from matplotlib.axes import Axes
 
 from ..analysis.dynamics import Dynamics, read_dynamics
@@ -9,7 +10,7 @@ from ..analysis.figures import label_ends, start_at_zero, style
 from ..analysis.line_figures import dynamics_line
 from .charts import Chart, make_chart
 from .curves import finish_iterations
-from .runs import RunFiles
+from .runs import RunFiles, by_group
 
 TITLES = {
     "teacher_entropy": "teacher entropy H_T (nats)",
@@ -20,13 +21,26 @@ TITLES = {
 
 def dynamics_charts(runs: list[RunFiles]) -> list[Chart]:
     """A chart for each part of the samples and each quantity, of the runs that have logged them."""
-    found = {files.run.label: read_dynamics(files.run) for files in runs if has_dynamics(files)}
+    groups = by_group([files for files in runs if has_dynamics(files)])
+    found = {name: _mean([read_dynamics(files.run) for files in of]) for name, of in groups.items()}
     parts = dict.fromkeys(part for dynamics in found.values() for part in dynamics)
     return [
         _chart(found, part, column, title if len(parts) == 1 else f"{part}: {title}")
         for part in parts
         for column, title in TITLES.items()
     ]
+
+
+def _mean(of_runs: list[Dynamics]) -> Dynamics:
+    """The mean of runs that differ in the seed, as far as the shortest has logged."""
+    found = {}
+    for part, columns in of_runs[0].items():
+        same = [of[part] for of in of_runs if part in of]
+        length = min(len(of["iteration"]) for of in same)
+        found[part] = {
+            name: np.mean([of[name][:length] for of in same], axis=0) for name in columns
+        }
+    return found
 
 
 def has_dynamics(files: RunFiles) -> bool:

@@ -1,16 +1,20 @@
 """What reports of detectors and of classifiers differ in."""
 
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-from ..analysis.metrics import Series
+from ..analysis.metrics import METRICS, Series
 from ..errors import UserError
 from ..published import Published, method_name
-from ..sweep.formats import dataset_tables, notes
+from ..sweep.formats import Table, dataset_tables, notes
 from ..sweep.kinds import SweepKind
 from ..sweep.tables import collect, compare, summarize
 from .runs import RunFiles
+
+ALONE = "Student"  # the method of a student without a teacher
+PLAIN = (ALONE, "Teacher")
 
 
 @dataclass(frozen=True)
@@ -22,12 +26,14 @@ class Sweep:
         dataset: of all its runs.
         tables: each a header and rows of text.
         notes: on the figures.
+        runs: folder -> the config that it is a run of, and its seed.
     """
 
     folder: str
     dataset: str
-    tables: list[tuple[list[str], list[list[str]]]]
+    tables: list[Table]
     notes: list[str]
+    runs: dict[str, tuple[str, int]]
 
 
 class Kind(ABC):
@@ -78,13 +84,25 @@ class Kind(ABC):
     def sweeps(self, folder: str) -> list[Sweep]:
         """The tables of a folder that holds a sweep of such runs; of another one, nothing."""
         rows = collect(self.sweep, folder)
-        summary, differences = summarize(self.sweep, rows), compare(self.sweep, rows)
+        methods = list(dict.fromkeys(row["method"] for row in rows))
+        pairs = [(method, ALONE) for method in methods if ALONE in methods and method not in PLAIN]
+        summary, differences = summarize(self.sweep, rows), compare(self.sweep, rows, pairs)
+        has_models = len({row["models"] for row in rows if row["method"] not in PLAIN}) > 1
         return [
             Sweep(
                 folder,
                 dataset,
                 dataset_tables(self.sweep, dataset, summary, differences),
                 notes(self.sweep, summary),
+                {
+                    row["folder"]: (
+                        f"{row['method']} {row['models']}" if has_models else row["method"],
+                        row["seed"],
+                    )
+                    for row in rows
+                    if row["dataset"] == dataset
+                    and os.path.exists(os.path.join(row["folder"], METRICS))
+                },
             )
             for dataset in dict.fromkeys(entry["dataset"] for entry in summary)
         ]

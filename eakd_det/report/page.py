@@ -2,9 +2,11 @@
 
 import os
 import re
+from base64 import b64encode
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -12,10 +14,11 @@ from markupsafe import Markup, escape
 
 from ..checkpoint import write_atomically
 from .curves import loss_charts, progress_charts
+from .differences import difference_tables
 from .dynamics import dynamics_charts
 from .kinds import Kind, Sweep, kind_of
 from .pictures import Picture, analyses, detections, together
-from .runs import RunFiles, read_runs
+from .runs import RunFiles, by_group, read_runs
 from .table import make_table
 
 TEMPLATE = "page.html.j2"
@@ -50,9 +53,10 @@ def write_report(texts: list[str], kinds: list[Kind], output: str = "") -> str:
     sweeps = [sweep for of_kind in by_kind.values() for sweep in of_kind]
     others = [text for text in texts if text not in {sweep.folder for sweep in sweeps}]
     runs = read_runs(others) if others else []
+    swept = [files for sweep in sweeps for files in _runs_of(sweep)]
     kind = kind_of(runs, by_kind, kinds)
     folder = common_folder([*(files.run.folder for files in runs), *(x.folder for x in sweeps)])
-    page = render(runs, sweeps, kind, together(Path(folder)))
+    page = render(runs, sweeps, swept, kind, together(Path(folder)))
     path = output or os.path.join(folder, "report.html")
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     with write_atomically(path) as f:
@@ -60,15 +64,32 @@ def write_report(texts: list[str], kinds: list[Kind], output: str = "") -> str:
     return path
 
 
+def _runs_of(sweep: Sweep) -> list[RunFiles]:
+    """The runs of a sweep, those of one config in a group."""
+    names = {folder: f"{config}, seed {seed}" for folder, (config, seed) in sweep.runs.items()}
+    if not names:
+        return []
+    runs = read_runs([f"{name}={folder}" for folder, name in names.items()])
+    configs = [config for config, _ in sweep.runs.values()]
+    return [replace(files, group=config) for files, config in zip(runs, configs, strict=True)]
+
+
 def common_folder(folders: list[str]) -> str:
     """The one that all lie in, as seen from here; of a single one, itself."""
     return os.path.relpath(os.path.commonpath([os.path.abspath(folder) for folder in folders]))
 
 
-def render(runs: list[RunFiles], sweeps: list[Sweep], kind: Kind, shared: list[Picture]) -> str:
+def render(
+    runs: list[RunFiles],
+    sweeps: list[Sweep],
+    swept: list[RunFiles],
+    kind: Kind,
+    shared: list[Picture],
+) -> str:
     """The HTML of a report.
 
     Args:
+        swept: the runs of the sweeps.
         shared: pictures of all runs together.
     """
     environment = Environment(
@@ -79,6 +100,8 @@ def render(runs: list[RunFiles], sweeps: list[Sweep], kind: Kind, shared: list[P
         lstrip_blocks=True,
     )
     environment.filters["with_symbols"] = with_symbols
+    script = Path(__file__).with_name("page.js").read_text()
+    everything = [*runs, *swept]
     table = make_table(runs, kind)
     datasets = [*(kind.dataset(files.config) for files in runs), *(x.dataset for x in sweeps)]
     return environment.get_template(TEMPLATE).render(
@@ -87,13 +110,18 @@ def render(runs: list[RunFiles], sweeps: list[Sweep], kind: Kind, shared: list[P
         sweeps=sweeps,
         datasets=list(dict.fromkeys(datasets)),
         table=table,
+        swept=make_table(swept, kind),
+        differences=difference_tables(runs, kind),
         tiles=table.rows if len(table.rows) <= MOST_TILES else [],
-        curves=[*progress_charts(runs, kind), *loss_charts(runs)],
-        dynamics=dynamics_charts(runs),
-        analyses=_groups(runs, analyses),
+        curves=[*progress_charts(everything, kind), *loss_charts(everything)],
+        dynamics=dynamics_charts(everything),
+        analyses=_compared_first(_groups(everything, analyses)),
         shared=[Group("all runs", shared)] if shared else [],
-        pictures=_groups(runs, detections),
+        pictures=_groups(everything, detections),
+        made=by_group(everything),
         names=NAMES,
+        script=Markup(script),
+        script_hash=b64encode(sha256(script.encode()).digest()).decode(),
         written=datetime.now().strftime("%d %B %Y").lstrip("0"),
     )
 
@@ -101,6 +129,18 @@ def render(runs: list[RunFiles], sweeps: list[Sweep], kind: Kind, shared: list[P
 def with_symbols(text: str) -> Markup:
     """Text with the indices of H_T, H_S and w_EA below the line."""
     return Markup(re.sub(r"\b(H|w)_(T|S|EA)\b", r"\1<sub>\2</sub>", str(escape(text))))
+
+
+def _compared_first(groups: list[Group]) -> list[Group]:
+    """Figures that compare runs under the names of those, before the figures of single runs."""
+    found: dict[str, list[Picture]] = {}
+    for group in groups:
+        for picture in group.pictures:
+            if picture.compared:
+                found.setdefault(f"{', '.join(picture.compared)} compared", []).append(picture)
+    alone = [Group(g.label, [p for p in g.pictures if not p.compared]) for g in groups]
+    compared = [Group(label, pictures) for label, pictures in found.items()]
+    return [*compared, *(group for group in alone if group.pictures)]
 
 
 def _groups(runs: list[RunFiles], find: Callable[[Path], list[Picture]]) -> list[Group]:

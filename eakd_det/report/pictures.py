@@ -1,16 +1,18 @@
 """Pictures and figures that lie in the folders of runs, made small enough for a page."""
 
 import io
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from ..analysis.figures import DPI
 from ..errors import UserError
 from .charts import data_uri
 
-WIDTH = 1200  # pixels at most
+WIDTH = 1600  # pixels at most
 QUALITY = 85  # of JPEG
 MOST_PICTURES = 4  # of a run
 TITLES = {  # of analyses; another is called as its file
@@ -22,7 +24,9 @@ TITLES = {  # of analyses; another is called as its file
     "landscape_surfaces": "loss landscape as a surface",
     "landscape_area": "area of low loss over the training",
 }
+GALLERY = "objects of the highest w_EA"
 DRAWN_HERE = ("dynamics",)  # analyses that the page draws itself
+READABLE = 1.25  # pixels of the screen for a point, below which a figure's letters are too small
 LARGEST_SVG = 600_000  # bytes; of a larger one the PNG is taken
 
 
@@ -34,12 +38,18 @@ class Picture:
         title: below it; also what stands in for it.
         uri: data URI.
         width, height: pixels; None of an SVG.
+        readable: pixels of the screen that it needs in width, for its letters.
+        is_drawing: dark lines on white, which a dark page turns round; a photograph is not.
+        compared: labels of the runs that it shows, if there are several.
     """
 
     title: str
     uri: str
     width: int | None = None
     height: int | None = None
+    readable: int = 544
+    is_drawing: bool = False
+    compared: tuple[str, ...] = ()
 
 
 def shrink(path: Path, title: str) -> Picture:
@@ -64,7 +74,9 @@ def shrink(path: Path, title: str) -> Picture:
 def together(folder: Path) -> list[Picture]:
     """The demo's picture of what all its runs detect, from the folder that holds them."""
     path = folder / "detections.png"
-    return [shrink(path, "ground truth, and what each run detects")] if path.exists() else []
+    if not path.exists():
+        return []
+    return [replace(shrink(path, "ground truth, and what each run detects"), readable=1000)]
 
 
 def detections(folder: Path) -> list[Picture]:
@@ -86,10 +98,26 @@ def analyses(folder: Path) -> list[Picture]:
 
 def _analysis(name: Path) -> Picture:
     svg, png = name.with_suffix(".svg"), name.with_suffix(".png")
+    numbers = name.with_suffix(".json")
+    numbers = json.loads(numbers.read_text()) if numbers.exists() else {}
+    compared = tuple(numbers.get("compared", ()))
+    is_gallery = name.name.startswith("gallery")
     title = TITLES.get(name.name, name.name.replace("_", " "))
+    if is_gallery and "student" in numbers:
+        title = f"{GALLERY}, {numbers['student']}"
     if not png.exists() or (svg.exists() and svg.stat().st_size <= LARGEST_SVG):
-        return Picture(title, data_uri("image/svg+xml", svg.read_bytes()))
-    return shrink(png, title)
+        text = svg.read_text()
+        found = Picture(title, data_uri("image/svg+xml", text.encode()), readable=_readable(text))
+    else:
+        found = shrink(png, title)
+        with Image.open(png) as image:
+            found = replace(found, readable=round(READABLE * 72 / DPI * image.width))
+    return replace(found, is_drawing=not is_gallery, compared=compared if len(compared) > 1 else ())
+
+
+def _readable(svg: str) -> int:
+    width = re.search(r'<svg[^>]*\bwidth="([\d.]+)pt"', svg)
+    return round(READABLE * float(width[1])) if width else 544
 
 
 def _natural(path: Path) -> list:

@@ -24,6 +24,7 @@ class RunFiles:
         metrics: name in metrics.json -> its values over the iterations.
         result: result.json, if the run has written one.
         record: run.json, likewise.
+        group: name of the runs that differ from it in the seed alone; their lines are drawn as one.
     """
 
     run: Run
@@ -32,6 +33,7 @@ class RunFiles:
     metrics: dict[str, Series]
     result: dict[str, Any]
     record: dict[str, Any]
+    group: str
 
     def last(self, name: str) -> float | None:
         """The last value of a metric."""
@@ -80,6 +82,14 @@ def read_runs(texts: list[str]) -> list[RunFiles]:
     return [_read(run) for run in find_runs(find_folders(texts))]
 
 
+def by_group(runs: list[RunFiles]) -> dict[str, list[RunFiles]]:
+    """Runs that differ in the seed alone, together under their name."""
+    groups: dict[str, list[RunFiles]] = {}
+    for files in runs:
+        groups.setdefault(files.group, []).append(files)
+    return groups
+
+
 def _read(run: Run) -> RunFiles:
     folder = Path(run.folder)
     metrics = read_metrics(run.folder)
@@ -93,6 +103,7 @@ def _read(run: Run) -> RunFiles:
         metrics,
         result=_read_json(folder / "result.json"),
         record=_read_json(folder / RECORD),
+        group=run.label,
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from .differences import teachers_of
 from .kinds import Kind, Published
 from .runs import RunFiles
 
@@ -17,6 +18,7 @@ class Row:
         figures: column -> figure, of the columns of the table.
         best: the columns in which no other run is above it.
         published: what a paper reports for it, as another line.
+        sort_keys: numbers behind parameters, iterations and seconds, None where there are none.
     """
 
     label: str
@@ -29,6 +31,7 @@ class Row:
     iterations: str
     seconds: str
     published: "PublishedRow | None"
+    sort_keys: dict[str, int | None]
 
 
 @dataclass(frozen=True)
@@ -65,13 +68,15 @@ class Table:
 
 
 def make_table(runs: list[RunFiles], kind: Kind) -> Table:
-    """A line for each run, in the order given."""
+    """A line for each run, in the order given; the best is one of the students."""
+    teachers = teachers_of(runs, kind)
     figures = {files.run.label: kind.figures(files) for files in runs}
     published = {files.run.label: kind.published(files) for files in runs}
     known = {kind.columns[0]}.union(*figures.values())
     known = known.union(*(found.figures for found in published.values() if found is not None))
     columns = [column for column in kind.columns if column in known]
-    highest = {column: _highest(figures.values(), column) for column in columns}
+    students = [of for label, of in figures.items() if label not in teachers]
+    highest = {column: _highest(students, column) for column in columns}
     rows = []
     for files in runs:
         mine, (seconds, is_counted) = figures[files.run.label], files.seconds
@@ -82,11 +87,18 @@ def make_table(runs: list[RunFiles], kind: Kind) -> Table:
                 method=kind.method(files.config) or "not distilled",
                 models=kind.models(files.config),
                 figures={column: percent(mine.get(column)) for column in columns},
-                best=frozenset(best if len(runs) > 1 else ()),
+                best=frozenset(
+                    best if len(students) > 1 and files.run.label not in teachers else ()
+                ),
                 teacher=percent(kind.teacher(files)),
                 parameters=millions(files.parameters),
                 iterations=f"{files.iterations:,}".replace(",", " "),
                 seconds=duration(seconds, is_counted=is_counted),
+                sort_keys={
+                    "parameters": files.parameters,
+                    "iterations": files.iterations,
+                    "seconds": None if seconds is None else round(seconds),
+                },
                 published=_published_row(published[files.run.label], columns),
             )
         )

@@ -58,9 +58,12 @@ class DetectorSweeps(SweepKind):
         is_trained_there = os.path.normpath(node.WEIGHTS) == os.path.normpath(final)
         return node.CONFIG_FILE if is_trained_there and not os.path.exists(final) else ""
 
-    def teacher_arguments(self, teacher: str, arguments: list[str]) -> list[str]:
+    def teacher_files(self, cfg: CfgNode) -> tuple[str, str]:
+        return (cfg.TEACHER.CONFIG_FILE, cfg.TEACHER.WEIGHTS) if cfg.DISTILL.METHODS else ("", "")
+
+    def teacher_arguments(self, cfg: CfgNode, arguments: list[str]) -> list[str]:
         flags = arguments[2 : arguments.index("SEED")]  # on the same data, and resumed likewise
-        return ["--config-file", teacher, *flags]
+        return ["--config-file", cfg.TEACHER.CONFIG_FILE, *flags]
 
     def published(self, row: dict[str, Any]) -> dict[str, Any] | None:
         config = read_yaml(str(Path(row["folder"], "config.yaml")))

@@ -1,7 +1,6 @@
 """A grid of configs and seeds: the runs, their folders, and what makes two runs the same."""
 
 import fcntl
-import hashlib
 import json
 import logging
 import shutil
@@ -15,8 +14,11 @@ from ..checkpoint import write_atomically
 from ..errors import UserError
 from ..safe_yaml import read_yaml
 from .kinds import SweepKind
+from .origin import change, configs_of, content_of, weights_of
 
 logger = logging.getLogger(__name__)
+
+RECORD = "sweep.json"
 
 
 @dataclass
@@ -40,23 +42,37 @@ class Run:
     record: dict[str, Any]
 
     def result(self) -> dict[str, Any] | None:
-        """result.json of the run, if it is finished and its config and options are the same."""
-        path, record = self.folder / "result.json", self.folder / "sweep.json"
-        if not path.exists() or not record.exists():
+        """result.json of the run, if it is finished and was made with what this one says."""
+        path, noted = self.folder / "result.json", self._noted()
+        if not path.exists() or noted is None or self._change(noted):
             return None
-        same = json.loads(record.read_text())["fingerprint"] == self.record["fingerprint"]
-        return json.loads(path.read_text()) if same else None
+        return json.loads(path.read_text())
 
-    def open_log(self) -> TextIO:
+    def outdated(self) -> str:
+        """What a run in the folder was made with that is worth keeping and is not this one.
+
+        Returns:
+            That in words; empty where there is none. What left neither a result nor weights is
+            worth nothing.
+        """
+        noted = self._noted()
+        holds_run = (self.folder / "result.json").exists() or any(self.folder.rglob("*.pth"))
+        return (
+            self._change(noted) if noted is not None and noted["fingerprint"] and holds_run else ""
+        )
+
+    def open_log(self, *, overwrite: bool = False) -> TextIO:
         """The file for the run's output, locked as long as the run or its process has it open.
 
-        The folder of a run with another config or other options is emptied.
+        Args:
+            overwrite: empty the folder where it holds an outdated run.
 
         Raises:
-            UserError: another process trains it, or the folder holds something else.
+            UserError: another process trains it, or the folder holds something else, or an outdated
+                run.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        log, record = self.folder / "stdout.txt", self.folder / "sweep.json"
+        log, record = self.folder / "stdout.txt", self.folder / RECORD
         others = [
             p for p in self.folder.iterdir() if not p.name.startswith((log.name, record.name))
         ]
@@ -68,26 +84,48 @@ class Run:
         except BlockingIOError:
             file.close()
             raise UserError(f"another process trains it: see {log}") from None
-        if record.exists():
-            noted = json.loads(record.read_text())
-            if noted["fingerprint"] == self.record["fingerprint"]:
-                return file
-            if noted["dataset"] != self.record["dataset"]:
+        noted = self._noted()
+        if noted is not None and self._change(noted):
+            if not overwrite and (why := self.outdated()):
                 file.close()
-                raise UserError(
-                    f"{self.folder} is of {noted['dataset']}: take another --output-dir."
-                )
-            logger.info("%s: its config or options have changed, it starts over", self.title)
+                raise UserError(f"{self.folder} was made with {why}")
+            logger.info("%s: what it is made with has changed, it starts over", self.title)
             self._note({**self.record, "fingerprint": ""})  # stopped here, it starts over again
             for path in others:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             file.truncate(0)
-        self._note(self.record)
+        self._note(self._now())
         return file
 
+    def _now(self) -> dict[str, Any]:
+        """The record, with the teacher's weights as they are."""
+        return {**self.record, "teacher_weights": weights_of(self.kind.teacher_files(self.cfg)[1])}
+
+    def _noted(self) -> dict[str, Any] | None:
+        path = self.folder / RECORD
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def _change(self, noted: dict[str, Any]) -> str:
+        file, weights = self.kind.teacher_files(self.cfg)
+        return change(noted, self._now(), f"its teacher {file or weights}")
+
     def _note(self, record: dict[str, Any]) -> None:
-        with write_atomically(str(self.folder / "sweep.json")) as f:
+        with write_atomically(str(self.folder / RECORD)) as f:
             json.dump(record, f, indent=2)
+
+
+def refuse_outdated(outdated: dict[str, str], elsewhere: str = "--output-dir") -> None:
+    """Raise UserError if there are runs that would have to be overwritten.
+
+    Args:
+        outdated: folder -> what it was made with, in words; empty where it is not outdated.
+        elsewhere: what names another folder.
+    """
+    lines = [f"  {folder}: {why}" for folder, why in outdated.items() if why]
+    if lines:
+        first = "These runs were made with something else than they would be now:"
+        last = f"--overwrite trains them anew, another {elsewhere} leaves them as they are."
+        raise UserError("\n".join([first, *lines, last]))
 
 
 def plan(
@@ -127,6 +165,8 @@ def plan(
         method, models = kind.names(path, cfg)
         fingerprint = _fingerprint(kind, file, options, flags)
         record = {"method": method, "models": models, "fingerprint": fingerprint}
+        teacher, _ = kind.teacher_files(cfg)
+        record["teacher"] = configs_of([teacher] if teacher else [])
         configs[name] = file, cfg, record
     if taken := {"SEED", "OUTPUT_DIR"} & set(options[::2]):
         raise UserError(f"{' and '.join(sorted(taken))}: --seeds and --output-dir say that.")
@@ -149,5 +189,4 @@ def _fingerprint(kind: SweepKind, config_file: str, options: list[str], flags: l
     """Hash of what a config says, with its _BASE_ files and the options; comments do not count."""
     pairs = dict(zip(options[::2], options[1::2], strict=True))
     pairs = {key: value for key, value in pairs.items() if key not in kind.no_matter}
-    content = [read_yaml(config_file), pairs, *([flags] if flags else [])]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return content_of([read_yaml(config_file), pairs, *([flags] if flags else [])])

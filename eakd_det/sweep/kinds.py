@@ -82,8 +82,12 @@ class SweepKind(ABC):
         """The config file of a teacher whose weights are yet to be trained, or nothing."""
 
     @abstractmethod
-    def teacher_arguments(self, teacher: str, arguments: list[str]) -> list[str]:
-        """Of the script, to train the missing teacher of a run with those arguments."""
+    def teacher_files(self, cfg: CfgNode) -> tuple[str, str]:
+        """Config file and weights of a run's teacher, each empty where there is none."""
+
+    @abstractmethod
+    def teacher_arguments(self, cfg: CfgNode, arguments: list[str]) -> list[str]:
+        """Of the script, to train the missing teacher of a run with that config and arguments."""
 
     @abstractmethod
     def published(self, row: dict[str, Any]) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import TextIO
 
@@ -16,10 +16,15 @@ STOP_SECONDS = 10  # that a process has to end before it is killed
 TAIL_LINES = 8
 
 
-def start(command: list[str], log: TextIO, environment: dict[str, str]) -> subprocess.Popen:
+def start(
+    command: list[str], log: TextIO, environment: dict[str, str], keep: Sequence[TextIO] = ()
+) -> subprocess.Popen:
     """Start a Python script with its arguments; all that it says goes to `log`.
 
     It leads a group of its own: Ctrl-C reaches the sweep alone, which then ends the whole group.
+
+    Args:
+        keep: files that it has open as well, so that their locks last as long as it does.
     """
     return subprocess.Popen(
         [sys.executable, *command],
@@ -28,6 +33,7 @@ def start(command: list[str], log: TextIO, environment: dict[str, str]) -> subpr
         stderr=subprocess.STDOUT,
         env=environment,
         start_new_session=True,
+        pass_fds=[file.fileno() for file in keep],
     )
 
 

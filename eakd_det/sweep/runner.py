@@ -9,17 +9,21 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import TextIO
 
 from ..errors import UserError
+from ..lock import run_lock
 from . import processes
-from .grid import Run
+from .grid import Run, refuse_outdated
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
 
 
-def run_sweep(runs: list[Run], script: str, output_dir: str, jobs: int = 1) -> dict[str, str]:
+def run_sweep(
+    runs: list[Run], script: str, output_dir: str, jobs: int = 1, *, overwrite: bool = False
+) -> dict[str, str]:
     """Train what is not finished yet: first the teachers one by one, then the runs.
 
     A KeyboardInterrupt stops the processes; the same call goes on from their checkpoints.
@@ -30,12 +34,21 @@ def run_sweep(runs: list[Run], script: str, output_dir: str, jobs: int = 1) -> d
         output_dir: gets the output of the teachers' training, teachers/*.txt.
         jobs: processes at once. They share the CPU's cores, unless OMP_NUM_THREADS is set, and
             take turns on the GPUs.
+        overwrite: whether runs that were made with something else are trained anew.
 
     Returns:
         What failed: title -> why, with the last lines of its output.
+
+    Raises:
+        UserError: there are such runs, and they are not to be overwritten.
     """
+    if not overwrite:
+        refuse_outdated({str(run.folder): run.outdated() for run in runs})
     todo = [run for run in runs if not _is_done(run)]
     failed = _train_teachers(todo, script, Path(output_dir, "teachers"))
+    if not overwrite:  # of a teacher that was gone and has been trained anew
+        refuse_outdated({str(run.folder): run.outdated() for run in runs})
+    todo = [run for run in runs if run.result() is None]
     failures = {f"teacher {teacher}": text for teacher, text in failed.items()}
     ready = []
     for run in todo:
@@ -43,7 +56,7 @@ def run_sweep(runs: list[Run], script: str, output_dir: str, jobs: int = 1) -> d
             failures[run.title] = "not started without its teacher"
         else:
             ready.append(run)
-    return failures | _Grid(script, jobs).run(ready)
+    return failures | _Grid(script, jobs, overwrite).run(ready)
 
 
 def _is_done(run: Run) -> bool:
@@ -54,26 +67,40 @@ def _is_done(run: Run) -> bool:
 
 
 def _train_teachers(runs: list[Run], script: str, log_dir: Path) -> dict[str, str]:
-    """Train each teacher that is missing; the config files of those that failed, and why."""
+    """Train each teacher that is missing; the config files of those that failed, and why.
+
+    One that another process trains is waited for.
+    """
     missing = {name: run for run in runs if (name := run.kind.missing_teacher(run.cfg))}
     failures = {}
     for teacher, run in missing.items():
-        log_dir.mkdir(parents=True, exist_ok=True)
-        name = "-".join(Path(teacher).with_suffix("").parts[-2:])
-        with open(log_dir / f"{name}.txt", "a") as log:
-            logger.info("Teacher %s: training", teacher)
-            start = time.monotonic()
-            command = [script, *run.kind.teacher_arguments(teacher, run.arguments)]
-            process = processes.start(command, log, dict(os.environ))
-            try:
-                code = process.wait()
-            finally:
-                processes.stop([process])
-        seconds = time.monotonic() - start
-        logger.info("Teacher %s: %s (%.0f s)", teacher, "failed" if code else "done", seconds)
-        if code:
-            failures[teacher] = f"{processes.describe_end(code)}; {processes.tail(log.name)}"
+        _, weights = run.kind.teacher_files(run.cfg)
+        with run_lock(os.path.dirname(weights)) as lock:
+            if run.kind.missing_teacher(run.cfg):
+                failures |= _train_teacher(teacher, run, script, log_dir, lock)
+            else:
+                logger.info("Teacher %s: another process has trained it", teacher)
     return failures
+
+
+def _train_teacher(
+    teacher: str, run: Run, script: str, log_dir: Path, lock: TextIO
+) -> dict[str, str]:
+    """Train one; the process has the lock as well, should it outlive this one."""
+    log_dir.mkdir(parents=True, exist_ok=True)
+    name = "-".join(Path(teacher).with_suffix("").parts[-2:])
+    with open(log_dir / f"{name}.txt", "a") as log:
+        logger.info("Teacher %s: training", teacher)
+        start = time.monotonic()
+        command = [script, *run.kind.teacher_arguments(run.cfg, run.arguments)]
+        process = processes.start(command, log, dict(os.environ), keep=(lock,))
+        try:
+            code = process.wait()
+        finally:
+            processes.stop([process])
+    seconds = time.monotonic() - start
+    logger.info("Teacher %s: %s (%.0f s)", teacher, "failed" if code else "done", seconds)
+    return {teacher: f"{processes.describe_end(code)}; {processes.tail(log.name)}"} if code else {}
 
 
 @dataclass
@@ -91,8 +118,8 @@ class _Started:
 class _Grid:
     """Runs, `jobs` of them at once."""
 
-    def __init__(self, script: str, jobs: int):
-        self.script, self.jobs = script, jobs
+    def __init__(self, script: str, jobs: int, overwrite: bool):
+        self.script, self.jobs, self.overwrite = script, jobs, overwrite
         self.slots = deque(range(jobs))
         self.waiting, self.started = deque(), []
         self.times, self.failures = [], {}
@@ -115,7 +142,7 @@ class _Grid:
         if _is_done(run):  # meanwhile, by another sweep
             return
         try:
-            log = run.open_log()
+            log = run.open_log(overwrite=self.overwrite)
         except UserError as error:
             logger.info("%s: %s", run.title, error)
             self.failures[run.title] = str(error)

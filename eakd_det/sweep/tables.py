@@ -19,14 +19,21 @@ from .names import ALONE, CONTROLS, tell_apart
 
 logger = logging.getLogger(__name__)
 
+# What the runs of a config must have in common, as far as they have noted it.
+_ALIKE = {
+    "fingerprint": "configs or options",
+    "teacher": "configs of their teacher",
+    "teacher_weights": "weights of their teacher",
+}
+
 
 def collect(kind: SweepKind, output_dir: str) -> list[dict[str, Any]]:
     """The finished runs of a sweep that are of a kind, one dict each, by config and seed.
 
     Returns:
         "method" and "models" as tables call them, "folder" and "config", its last parts; what
-        sweep.json says ("dataset", "seed", "options", "fingerprint"), and what result.json does,
-        the metrics of the kind among it.
+        sweep.json says ("dataset", "seed", "options", and what the run was made with), and what
+        result.json does, the metrics of the kind among it.
     """
     rows = []
     for path in Path(output_dir).glob("*/*/seed*/sweep.json"):
@@ -37,6 +44,7 @@ def collect(kind: SweepKind, output_dir: str) -> list[dict[str, Any]]:
         if record.get("kind", FIRST) != kind.title:
             continue
         kept = {key: record[key] for key in ("dataset", "seed", "options", "fingerprint")}
+        kept |= {key: record.get(key, "") for key in ("teacher", "teacher_weights")}
         # Sweeps of earlier versions noted no names: those of the folders.
         names = {"method": record.get("method", method), "models": record.get("models", models)}
         row = {**names, "folder": str(path.parent), "config": f"{method}/{models}", **kept}
@@ -57,18 +65,19 @@ def _by_config(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str, str], lis
     """(dataset, models, method) -> its runs.
 
     Raises:
-        UserError: they are not of one config and one set of options.
+        UserError: they are not of one config, one set of options and one teacher.
     """
     groups = {}
     for row in rows:
         groups.setdefault((row["dataset"], row["models"], row["method"]), []).append(row)
     for (_, models, method), group in groups.items():
-        if len({row["fingerprint"] for row in group}) > 1:
-            seeds = " and ".join(f"{row['seed']} ({row['fingerprint'][:6]})" for row in group)
-            raise UserError(
-                f"The runs of {method}/{models} were made with different configs or options: "
-                f"seeds {seeds}. Sweep over all of them again, or delete those that are outdated."
-            )
+        for key, what in _ALIKE.items():
+            if len({row[key] for row in group} - {""}) > 1:
+                seeds = " and ".join(f"{row['seed']} ({row[key][:6]})" for row in group)
+                raise UserError(
+                    f"The runs of {method}/{models} were made with different {what}: seeds "
+                    f"{seeds}. Sweep over all of them again, or delete those that are outdated."
+                )
     return groups
 
 

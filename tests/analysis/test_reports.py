@@ -77,7 +77,9 @@ def test_landscapes_with_and_without_a_training(tmp_path):
         fine = networks[name][1]
         assert numbers["networks"][name][1]["variance"] == fine.variance
         assert areas["runs"]["KD"][iteration] == fine.area_below(2.5)
-        assert read(tmp_path, "landscape_surfaces")[name]["losses"] == fine.losses.tolist()
+        assert read(tmp_path, "landscape_surfaces")["networks"][name]["losses"] == (
+            fine.losses.tolist()
+        )
     assert areas["teacher"] == networks["teacher"][1].area_below(2.5)
     coarse = {name: of[:1] for name, of in networks.items()}
     report = report_landscapes(coarse, runs={}, **options)

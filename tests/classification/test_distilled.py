@@ -1,8 +1,12 @@
+import copy
+import itertools
 from collections import Counter
 
 import pytest
 import torch
+from fvcore.nn.precise_bn import update_bn_stats
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
 
 from classification.data import read_images
 from classification.distillers import DISTILLERS
@@ -11,6 +15,7 @@ from classification.models import build_classifier
 from eakd_det.distillers import EA_MODES
 from eakd_det.errors import UserError
 from eakd_det.losses import dkd_loss, entropy_weight, kd_loss
+from eakd_det.record import record
 
 from .batches import batch_of
 
@@ -39,6 +44,53 @@ def losses(distilled, number=6):
 
 def total(distilled, number=6):
     return sum(losses(distilled, number).values())
+
+
+@pytest.mark.parametrize("is_another_order", [False, True])
+def test_images_that_the_teacher_calls_by_their_label(cfg, storage, caplog, is_another_order):
+    """Here the labels are what it says, or the next class."""
+    distilled = build(cfg, "KD")
+    data = batch(distilled, 50)
+    data["labels"] = distilled.teacher.logits(data["views"][0]).argmax(dim=1)
+    if is_another_order:
+        data["labels"] = (data["labels"] + 1) % 10
+    with caplog.at_level("INFO"):
+        for storage.iter in (17, 18, 19, 20, 39):
+            distilled(data)
+    [told] = [r for r in caplog.records if "by their label" in r.message]
+    share = 0 if is_another_order else 100
+    assert f"calls {share} % of the training images by their label (150 looked" in told.message
+    assert told.levelname == ("WARNING" if is_another_order else "INFO")
+
+
+def test_features_alone_may_be_of_other_classes(cfg, storage):
+    assert not build(cfg, "REVIEWKD").agreement.is_open
+    assert build(cfg, "REVIEWKD", mode="full").agreement.is_open
+
+
+@pytest.mark.parametrize("method", ["KD", "FCFD"])
+def test_copies_share_the_teacher(cfg, storage, method):
+    """A moving average of the weights leaves it where it is, and in its mode."""
+    distilled = build(cfg, method)
+    losses(distilled)  # prepares the teacher
+    average = AveragedModel(distilled)
+    other, teacher = average.module, distilled.teacher
+    assert other.teacher is teacher and other.student is not distilled.student
+    assert losses(copy.deepcopy(distilled)) == losses(distilled)
+    is_training = teacher.model.training
+    other.eval().double()
+    assert teacher.model.training == is_training == (method == "FCFD")
+    assert next(teacher.model.parameters()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("method", ["KD", "FCFD"])
+def test_without_gradients_no_teacher_runs(cfg, storage, method):
+    distilled = build(cfg, method)
+    with record(teacher=distilled.teacher.model) as calls:
+        update_bn_stats(distilled, itertools.repeat(batch(distilled)), 2)
+    assert not calls["teacher"]
+    with torch.no_grad():
+        assert losses(distilled).keys() == {"loss_cls"}
 
 
 @pytest.mark.parametrize(("name", "loss"), [("KD", kd_loss), ("DKD", dkd_loss)])

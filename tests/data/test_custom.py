@@ -2,6 +2,7 @@ import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_datas
 from detectron2.evaluation import COCOEvaluator
 
 from eakd_det.data.coco_check import check_coco, summarize
-from eakd_det.data.custom import prepare_custom_data, use_custom_data
+from eakd_det.data.custom import prepare_custom_data, register_checked_copy, use_custom_data
 from eakd_det.engine import DistillTrainer
 from eakd_det.errors import UserError
 from eakd_det.evaluation import Evaluator
@@ -311,6 +312,31 @@ def test_what_is_checked_is_what_is_trained(tmp_path):
     assert again["train"].notes == found["train"].notes
     with pytest.raises(UserError, match=r"annotation 1 of image 1: segmentation \[\[\]\] has no"):
         prepare_custom_data(str(tmp_path / "checked"), train=(path, folder), masks=True)
+
+
+def test_a_run_s_checked_copy_is_registered(cfg, tmp_path):
+    """Of the newest of its validation data; the same images and classes as in the run."""
+    folder = str(tmp_path / "checked")
+    for name in ("old", "new"):
+        annotations = [{"image_id": 1, "category_id": 1}] * (1 + (name == "new"))
+        source = make(tmp_path / name, annotations=[dict(a) for a in annotations])
+        use_custom_data(cfg, prepare_custom_data(folder, val=source))
+    os.utime(next(Path(folder).glob("val-*.json")))
+    expected = sorted(Path(folder).glob("val-*.json"), key=lambda p: p.stat().st_mtime)[-1]
+    classes = MetadataCatalog.get("custom_val").thing_classes
+    DatasetCatalog.remove("custom_val")  # as in another process
+    MetadataCatalog.remove("custom_val")
+    register_checked_copy(cfg, folder)
+    assert MetadataCatalog.get("custom_val").json_file == str(expected)
+    assert MetadataCatalog.get("custom_val").thing_classes == classes
+    scenes = DatasetCatalog.get("custom_val")
+    assert all(os.path.isfile(scene["file_name"]) for scene in scenes)
+    DatasetCatalog.remove("custom_val")
+    MetadataCatalog.remove("custom_val")
+    for source in ("old", "new"):
+        (tmp_path / source).rename(tmp_path / f"moved {source}")
+    register_checked_copy(cfg, folder)
+    assert "custom_val" not in DatasetCatalog
 
 
 def test_other_categories_in_val(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from eakd_det.errors import UserError
 from llm.sweep import sweep
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +53,13 @@ def test_teacher_student_and_table(shortened, tmp_path, monkeypatch):
     before = (folder / "EA-KD" / "seed1" / "model.safetensors").stat().st_mtime
     assert list(sweep(FILES, [1, 2], SHORT)) == ["Teacher", "Start", "KD", "EA-KD"]
     assert (folder / "EA-KD" / "seed1" / "model.safetensors").stat().st_mtime == before
-    with pytest.raises(ValueError, match="was made with another config"):
+    teacher = folder / "Teacher" / "model.safetensors"
+    weights = teacher.read_bytes()
+    teacher.write_bytes(weights + b" ")
+    with pytest.raises(UserError, match=r"seed2: .*Teacher\.yaml.* before it was trained anew"):
+        sweep(FILES, [1, 2], SHORT)
+    teacher.write_bytes(weights)
+    with pytest.raises(UserError, match="EA-KD/seed1: another config or other options"):
         sweep(FILES, [1, 2], [*SHORT, "DISTILL.EA.TEMPERATURE", "2"])
 
 

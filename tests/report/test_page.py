@@ -2,6 +2,7 @@ import base64
 import itertools
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def test_page_needs_nothing_else(page, parsed):
         for name in ("src", "srcset", "href", "data", "action", "poster"):
             if name in attributes:
                 assert attributes[name].startswith(("data:", "#")), (tag, name)
-    assert not parsed.all("script")
+    assert parsed.all("script") == [{}], "in the page"
     text = page.read_text()
     assert not re.search(r"url\(|@import", text)
     for found in re.findall(r"data:image/svg\+xml;base64,([\w+/=]+)", text):
@@ -151,7 +152,7 @@ def test_a_detectors_page(write_run, save_picture):
     assert cells[at + 7 : at + 10] == ["28.3 M", "20", "1 h 2 min"]
     assert "Table A2" in text
     assert text.count("data:image/jpeg") == 2
-    assert 'width="1200" height="300"' in text
+    assert 'width="1600" height="400"' in text
 
 
 def test_a_sweep_is_its_table(tmp_path, classifier_runs):
@@ -175,6 +176,78 @@ def test_a_sweep_is_its_table(tmp_path, classifier_runs):
         "EA-KD minus KD" in both.read_text()
         and "Classifiers on digits, cifar100" in both.read_text()
     )
+
+
+def _sweep(root, classifier_runs):
+    """A sweep of KD, EA-KD and the student alone, two seeds each, with what runs leave."""
+    values = {"KD": (75.1, 74.2), "EA-KD": (75.6, 74.8), "Student": (72.0, 71.5)}
+    for method, of in values.items():
+        models = "resnet8" if method == "Student" else "resnet14_resnet8"
+        for seed, top1 in enumerate(of, 1):
+            folder = root / method / models / f"seed{seed}"
+            shutil.copytree(classifier_runs[0], folder)
+            record = {"dataset": "digits", "seed": seed, "options": [], "fingerprint": method}
+            (folder / "sweep.json").write_text(json.dumps(record))
+            (folder / "result.json").write_text(json.dumps({"top1": top1, "teacher_top1": 79.5}))
+    return str(root)
+
+
+def test_a_sweep_shows_its_runs(tmp_path, classifier_runs):
+    """Differences to the student alone, a line a config, each run, and how one was made."""
+    path = write_report([_sweep(tmp_path / "sweep", classifier_runs)], KINDS)
+    text = Path(path).read_text()
+    parsed = Parsed(text)
+    at = parsed.cells.index("KD minus Student")
+    assert parsed.cells[at + 1].startswith("+2.90 ± ")
+    assert "EA-KD minus Student" in parsed.cells and "EA-KD minus KD" in parsed.cells
+    assert "EA-KD, seed 2" in parsed.cells and "Each of the 6 runs" in text
+    charts = [image["alt"] for image in parsed.all("img")]
+    (curve,) = (alt for alt in charts if alt.startswith("Lines of top-1"))
+    assert all(f"{name} ends at" in curve for name in ("KD", "EA-KD", "Student"))
+    assert text.count('<p class="versions">') == 3, "one command a config"
+
+
+def test_differences_between_students_and_the_best_of_them(write_run):
+    """The teacher is no competitor; what has one seed has no interval."""
+    folders = []
+    teacher = load_config(str(ROOT / "configs/Digits-Detection/Teacher-R101.yaml"))
+    folders.append(write_run("teacher", teacher, result={"AP": 60.0, "AP50": 90.0, "AP75": 70.0}))
+    (folders[0] / "student.yaml").write_text(teacher.dump())
+    for name, aps in {"Student-R18": (50.0, 51.0), "EA-DKD-R18-R101": (53.0, 53.5)}.items():
+        for seed, ap in enumerate(aps):
+            cfg = load_config(str(ROOT / f"configs/Digits-Detection/{name}.yaml"))
+            cfg.SEED = seed
+            cfg.TEACHER.CONFIG_FILE = str(folders[0] / "student.yaml") * bool(cfg.DISTILL.METHODS)
+            result = {"AP": ap, "AP50": 80.0 + seed, "AP75": 58.0}
+            folders.append(write_run(f"{name}{seed}", cfg, result=result))
+    text = Path(
+        write_report([str(f) for f in folders], KINDS, str(folders[0] / "a.html"))
+    ).read_text()
+    assert "R101-FPN → R18-FPN" in text
+    assert "<strong>53.50</strong>" in text and "<strong>60.00</strong>" not in text
+    cells = Parsed(text).cells
+    at = cells.index("EA-DKD minus Student")
+    # 3.0 and 2.5: their mean, and 12.706 standard errors.
+    assert cells[at + 1] == f"+2.75 ± {12.7062 * 0.25:.2f}" and cells[at + 4] == "2"
+    one = [str(folders[i]) for i in (0, 1, 3)]
+    cells = Parsed(Path(write_report(one, KINDS, str(folders[0] / "b.html"))).read_text()).cells
+    at = cells.index("EA-DKD minus Student")
+    assert cells[at + 1] == "+3.00" and cells[at + 4] == "1"
+
+
+def test_figures_of_several_runs_stand_under_all_of_them(tmp_path, classifier_runs):
+    folders = [tmp_path / folder.name for folder in classifier_runs]
+    for ours, theirs in zip(folders, classifier_runs, strict=True):
+        shutil.copytree(theirs, ours)
+    analysis = folders[0] / "analysis"
+    analysis.mkdir(exist_ok=True)
+    for name, compared in {"tsne": ["EA-KD", "KD"], "weights": ["EA-KD"]}.items():
+        (analysis / f"{name}.svg").write_text(SVG)
+        (analysis / f"{name}.json").write_text(json.dumps({"compared": compared}))
+    text = Path(write_report([str(folder) for folder in folders], KINDS)).read_text()
+    compared, alone = text.index("<h3>EA-KD, KD compared</h3>"), text.index("<h3>EA-KD</h3>")
+    assert compared < text.index("t-SNE of the penultimate features, EA-KD, KD compared") < alone
+    assert alone < text.index("both entropies, and lines of equal weight, EA-KD")
 
 
 def test_two_kinds_are_refused(write_run, classifier_runs):
@@ -210,6 +283,42 @@ def test_a_browser_shows_it(browser, page, width, scheme):
     decoded = "Promise.all([...document.images].map(x => x.decode())).then(() => 'all')"
     assert browser.evaluate(decoded) == "all"
     assert browser.evaluate(CONTRAST) >= 4.5
+
+
+@needs_browser
+def test_tables_sort_by_their_columns(browser, page):
+    """By number, not by letters; published lines stay below their run."""
+    browser.complaints.clear()
+    browser.open(page)
+    browser.evaluate(f"document.querySelector('tbody').innerHTML = `{SORTED}`")
+    column = "[...document.querySelector('tbody').rows].map(x => x.cells[0].textContent).join(' ')"
+    title = "document.querySelectorAll('thead th')[1]"
+    for state, order in {"descending": "c b b2 a", "ascending": "a b b2 c"}.items():
+        browser.evaluate(f"{title}.querySelector('button').click()")
+        assert browser.evaluate(f"{title}.getAttribute('aria-sort')") == state
+        assert browser.evaluate(column) == order
+    assert browser.complaints == []
+
+
+SORTED = """<tr><th>b</th><td>9.5</td></tr><tr class='published'><th>b2</th><td>0</td></tr>
+<tr><th>a</th><td>—</td></tr><tr><th>c</th><td>10.25</td></tr>"""
+
+
+@needs_browser
+def test_dark_pages_have_no_white_drawings(browser, page):
+    browser.open(page, scheme="dark")
+    style = "getComputedStyle(document.querySelector('.drawing img')).filter"
+    assert browser.evaluate(style).startswith("invert(")
+    browser.open(page, scheme="light")
+    assert browser.evaluate(style) == "none"
+
+
+@needs_browser
+def test_long_names_leave_the_columns_in_sight(browser, classifier_runs, tmp_path):
+    name = "a-run-with-a-rather-long-name-" * 3
+    path = Path(write_report([f"{name}={classifier_runs[0]}"], KINDS, str(tmp_path / "x.html")))
+    browser.open(path, width=390)
+    assert browser.evaluate("document.querySelector('tbody th').offsetWidth") < 250
 
 
 # The lowest contrast (WCAG) of text with the ground it stands on.

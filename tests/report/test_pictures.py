@@ -20,8 +20,8 @@ def test_a_few_pictures_in_the_order_of_their_numbers(tmp_path, save_picture):
     found = detections(tmp_path)
     assert [picture.title for picture in found] == ["image 1", "image 2", "image 10", "image 21"]
     assert len(found) == MOST_PICTURES
-    assert size(found[0]) == (1200, 300) == (found[0].width, found[0].height)
-    assert len(found[0].uri) < 60_000
+    assert size(found[0]) == (1600, 400) == (found[0].width, found[0].height)
+    assert len(found[0].uri) < 90_000
 
 
 def test_the_demos_picture(tmp_path, save_picture):

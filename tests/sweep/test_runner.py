@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from classification.sweeps import ClassifierSweeps
+from eakd_det.errors import UserError
 from eakd_det.sweep.grid import plan
 from eakd_det.sweep.runner import run_sweep
 
@@ -22,9 +23,11 @@ PRELUDE = """
 import json, os, pathlib, sys, time
 arguments = sys.argv[1:]
 config = arguments[arguments.index("--config-file") + 1]
-seed, folder = (arguments[arguments.index(key) + 1] for key in ("SEED", "OUTPUT_DIR"))
 assert "--resume" in arguments
-folder = pathlib.Path(folder)
+is_teacher = "SEED" not in arguments
+if not is_teacher:
+    seed, folder = (arguments[arguments.index(key) + 1] for key in ("SEED", "OUTPUT_DIR"))
+    folder = pathlib.Path(folder)
 
 def finish(top1):
     result = {"top1": top1, "top5": 99.0, "best_top1": top1, "teacher_top1": None}
@@ -83,9 +86,9 @@ def calls(out):
 def sweep(script, out):
     """Sweeps over configs with a script; the failures."""
 
-    def call(configs, seeds, options=(), *, body=COUNT, jobs=1):
+    def call(configs, seeds, options=(), *, body=COUNT, **how):
         runs = plan(KIND, configs, seeds, str(out), list(options))
-        return run_sweep(runs, script(body), str(out), jobs)
+        return run_sweep(runs, script(body), str(out), **how)
 
     return call
 
@@ -105,12 +108,15 @@ def test_finished_runs_are_not_trained_again(sweep, config, out, caplog):
     assert "[1/6] KD/resnet20_resnet8 seed 1: top-1 81.00, done before" in caplog.messages
 
 
-def test_a_changed_option_or_config_starts_over(sweep, config, out, caplog):
+def test_what_a_changed_option_or_config_has_made_is_overwritten_when_asked(
+    sweep, config, out, caplog
+):
     files = [config("KD")]
     folder = out / "KD" / "resnet20_resnet8" / "seed1"
     sweep(files, [1], ["SOLVER.EPOCHS", "3", "DATASET.ROOT", "a"])
     (folder / "model_final.pth").touch()
     (folder / "inference").mkdir()
+    before = [(folder / name).read_text() for name in ("result.json", "sweep.json")]
     calls(out)
     for options in (
         ["SOLVER.EPOCHS", "3", "DATASET.ROOT", "b"],  # the same images, elsewhere
@@ -118,9 +124,17 @@ def test_a_changed_option_or_config_starts_over(sweep, config, out, caplog):
     ):
         sweep(files, [1], options)
         assert calls(out) == [] and (folder / "model_final.pth").exists()
+    with pytest.raises(UserError) as refusal:
+        sweep(files, [1, 2], ["SOLVER.EPOCHS", "4"])
+    first, line, last = str(refusal.value).splitlines()
+    assert first == "These runs were made with something else than they would be now:"
+    assert line == f"  {folder}: another config or other options"
+    assert last.startswith("--overwrite trains them anew, another --output-dir leaves them")
+    assert calls(out) == [] and (folder / "model_final.pth").exists()
+    assert [(folder / name).read_text() for name in ("result.json", "sweep.json")] == before
     with caplog.at_level("INFO", "eakd_det.sweep"):
-        sweep(files, [1], ["SOLVER.EPOCHS", "4"])
-    assert "its config or options have changed, it starts over" in caplog.text
+        sweep(files, [1], ["SOLVER.EPOCHS", "4"], overwrite=True)
+    assert "what it is made with has changed, it starts over" in caplog.text
     assert calls(out) == ["KD 1"]
     assert sorted(p.name for p in folder.iterdir()) == ["result.json", "stdout.txt", "sweep.json"]
     record = json.loads((folder / "sweep.json").read_text())
@@ -131,8 +145,25 @@ def test_a_changed_option_or_config_starts_over(sweep, config, out, caplog):
     sweep(files, [1], ["SOLVER.EPOCHS", "4"])
     assert calls(out) == []
     base.write_text(text.replace("resnet8", "resnet14"))
-    sweep(files, [1], ["SOLVER.EPOCHS", "4"])
+    with pytest.raises(UserError, match="seed1: another config"):
+        sweep(files, [1], ["SOLVER.EPOCHS", "4"])
+    sweep(files, [1], ["SOLVER.EPOCHS", "4"], overwrite=True)
     assert calls(out) == ["KD 1"]
+
+
+@pytest.mark.parametrize("left", ["model_0000099.pth", "config.yaml"])
+def test_an_unfinished_run_with_another_config(sweep, config, out, left):
+    """Its checkpoints are worth keeping; without any it starts over."""
+    folder = out / "KD" / "resnet20_resnet8" / "seed1"
+    sweep([config("KD")], [1], ["SOLVER.EPOCHS", "3"], body="sys.exit(1)")
+    (folder / left).touch()
+    if left.endswith(".pth"):
+        with pytest.raises(UserError, match="seed1: another config or other options"):
+            sweep([config("KD")], [1])
+        assert (folder / left).exists() and calls(out) == []
+    else:
+        assert sweep([config("KD")], [1]) == {}
+        assert not (folder / left).exists() and calls(out) == ["KD 1"]
 
 
 def test_an_unfinished_run_keeps_what_it_has(sweep, config, out):
@@ -185,12 +216,13 @@ finish(float(os.environ["OMP_NUM_THREADS"]))
 
 
 TEACHER = """
-if "--teacher-only" in arguments:
+if is_teacher:
+    assert "Teacher" in config and arguments[arguments.index("MODEL.DEVICE") + 1] == "cuda"
     weights = pathlib.Path(os.environ["TEACHER"])
     assert not weights.exists()
     with open(weights.parent / "trained.txt", "a") as f:
         f.write("once")
-    if "DATASET.NUM_WORKERS" in arguments:
+    if arguments[arguments.index("DATASET.NUM_WORKERS") + 1] == "1":
         sys.exit("no data")
     time.sleep(0.3)
     weights.touch()
@@ -218,6 +250,74 @@ def test_a_missing_teacher_is_trained_once_before_the_grid(sweep, with_teacher, 
     assert len(list(out.glob("*/*/*/result.json"))) == 6
 
 
+def test_students_of_another_teacher_are_named(sweep, with_teacher, tmp_path, out):
+    """One that was trained anew, or whose config has changed; students alone stay up to date."""
+    weights, config = tmp_path / "teacher" / "model_final.pth", Path(with_teacher[1]).parents[1]
+    sweep(with_teacher, [1], body=TEACHER)
+    folders = [out / method / "resnet20_resnet8" / "seed1" for method in ("KD", "EA-KD")]
+    for folder in folders:
+        (folder / "mark").touch()
+    record = json.loads((folders[0] / "sweep.json").read_text())
+    os.utime(weights)  # copied or touched, it is the same
+    assert sweep(with_teacher, [1], body=TEACHER) == {}
+
+    weights.write_text("trained anew")
+    teacher = config / "Teacher" / "resnet20.yaml"
+    with pytest.raises(UserError) as refusal:
+        sweep(with_teacher, [1, 2], body=TEACHER)
+    expected = [
+        f"  {folder}: its teacher {teacher} before it was trained anew" for folder in folders
+    ]
+    assert str(refusal.value).splitlines()[1:-1] == expected
+    assert all((folder / "mark").exists() for folder in folders)
+    assert sweep(with_teacher, [1], body=TEACHER, overwrite=True) == {}
+    assert not any((folder / "mark").exists() for folder in folders)
+    assert json.loads((folders[0] / "sweep.json").read_text()) != record
+    assert sweep(with_teacher, [1], body=TEACHER) == {}
+
+    base = teacher.with_name("TeacherBase.yaml")
+    base.write_text("SOLVER: {EPOCHS: 7}\n")
+    text = teacher.read_text()
+    teacher.write_text(
+        text.replace("_BASE_: ../Base.yaml", "_BASE_: [../Base.yaml, TeacherBase.yaml]")
+    )
+    with pytest.raises(UserError, match="another config of its teacher .* are still those from"):
+        sweep(with_teacher, [1], body=TEACHER)
+    weights.unlink()
+    with pytest.raises(UserError, match="another config of its teacher"):
+        sweep(with_teacher, [1], body=TEACHER)
+    teacher.write_text(text)
+    assert sweep(with_teacher, [1], body=TEACHER) == {}  # the students need it no more
+    (tmp_path / "teacher" / "trained.txt").unlink()
+    with pytest.raises(UserError, match=r"KD/resnet20_resnet8/seed1: its teacher .* trained anew"):
+        sweep(with_teacher, [1, 2], body=TEACHER)
+    assert (tmp_path / "teacher" / "trained.txt").exists(), "it was trained for seed 2"
+    assert not (out / "KD" / "resnet20_resnet8" / "seed2" / "result.json").exists()
+
+
+def test_a_teacher_that_another_process_trains_is_waited_for(
+    sweep, with_teacher, tmp_path, caplog, monkeypatch
+):
+    """And not trained again, although it was missing when the sweep began."""
+    weights = tmp_path / "teacher" / "model_final.pth"
+    polls = []
+
+    def sleep(seconds):
+        polls.append(seconds)
+        if len(polls) == 3:
+            weights.touch()
+            other.close()
+
+    monkeypatch.setattr("eakd_det.lock.time.sleep", sleep)
+    with open(f"{weights.parent}.lock", "a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with caplog.at_level("INFO", "eakd_det"):
+            assert sweep(with_teacher, [1], body=TEACHER.replace("time.sleep", "abs")) == {}
+    assert f"Another process trains {weights.parent}: waiting until it ends" in caplog.messages
+    assert any("another process has trained it" in message for message in caplog.messages)
+    assert not (weights.parent / "trained.txt").exists()
+
+
 def test_without_its_teacher_a_run_is_not_started(sweep, with_teacher, out):
     failures = sweep(with_teacher, [1], ["DATASET.NUM_WORKERS", "1"], body=TEACHER)
     teacher, *runs = failures.items()
@@ -243,8 +343,9 @@ def test_folders_of_others_are_left_alone(sweep, config, out):
     (why,) = sweep([config("KD")], [1]).values()
     assert "was not made by a sweep" in why and (folder / "thesis.txt").exists()
     sweep([config("KD")], [2])
-    (why,) = sweep([config("KD")], [2], ["DATASET.NAME", "cifar10"]).values()
-    assert "is of digits" in why and (folder.parent / "seed2" / "result.json").exists()
+    with pytest.raises(UserError, match="seed2: another config or other options"):
+        sweep([config("KD")], [2], ["DATASET.NAME", "cifar10"])
+    assert (folder.parent / "seed2" / "result.json").exists()
 
 
 # tools/sweep.py with a script in place of its own. A test suite in the background of a shell is

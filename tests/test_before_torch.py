@@ -1,0 +1,38 @@
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BARE = "setup_environment.py"  # which runs before there is a package
+TOOLS = [path for path in sorted((ROOT / "tools").glob("*.py")) if path.name != BARE]
+
+
+@pytest.mark.parametrize("path", TOOLS, ids=lambda path: path.stem)
+def test_every_tool_imports_it_first(path):
+    """Of all that is not Python's own; the help of each tool prints no warning then."""
+    names = []
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        if isinstance(node, ast.ImportFrom):
+            names.append(node.module)
+    foreign = [name for name in names if name.split(".")[0] not in sys.stdlib_module_names]
+    assert foreign[0] == "eakd_det.before_torch"
+
+
+def test_the_package_leaves_the_warnings_of_a_user_alone():
+    packages = ("eakd_det", "classification", "llm")
+    modules = [path for package in packages for path in ROOT.glob(f"{package}/**/*.py")]
+    texts = [path.read_text() for path in modules if path.name != "before_torch.py"]
+    assert len(texts) > 50
+    assert not [text for text in texts if "before_torch" in text or "filterwarnings" in text]
+
+
+def test_a_mistake_is_all_that_an_interpreter_says(call_tool):
+    """A new one, which imports everything."""
+    words = ("--config-file", "nowhere.yaml")
+    code, out, err = call_tool("train_net.py", *words, launcher=(sys.executable,))
+    assert (code, out) == (1, "")
+    assert err == "error: --config-file: there is no file 'nowhere.yaml'.\n"
