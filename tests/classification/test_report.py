@@ -16,7 +16,13 @@ KIND = Classifiers()
 def files_of(path, metrics=(), result=()):
     text = load_config(str(path)).dump()
     return RunFiles(
-        Run("run", "run", "run"), text, yaml.safe_load(text), dict(metrics), dict(result), {}
+        Run("run", "run", "run"),
+        text,
+        yaml.safe_load(text),
+        dict(metrics),
+        dict(result),
+        record={},
+        group="run",
     )
 
 
