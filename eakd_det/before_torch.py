@@ -1,9 +1,11 @@
-"""Imported by the tools before torch: silences what imports announce to their own authors.
+"""Imported by the tools before torch, which reads some settings of a process once, at its start.
 
-Importing the package changes no warning of a user's process.
+It silences what imports announce to their own authors, and lets threads that wait for each other
+sleep. Importing the package changes neither in a user's process.
 """
 
 import logging
+import os
 import warnings
 
 DEPRECATIONS = (
@@ -11,6 +13,10 @@ DEPRECATIONS = (
     "`torch.jit.script",
     "torch.meshgrid: in an upcoming release",
 )
+
+# Where another program wants the cores, too, threads that spin burn most of them: each of many
+# short operators waits for its slowest thread.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 for _message in DEPRECATIONS:
     for _category in (FutureWarning, UserWarning, DeprecationWarning):

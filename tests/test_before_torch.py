@@ -1,5 +1,8 @@
 import ast
+import os
+import runpy
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,17 @@ def test_the_package_leaves_the_warnings_of_a_user_alone():
     texts = [path.read_text() for path in modules if path.name != "before_torch.py"]
     assert len(texts) > 50
     assert not [text for text in texts if "before_torch" in text or "filterwarnings" in text]
+
+
+@pytest.mark.parametrize(("of_the_user", "policy"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_that_wait_sleep_unless_the_user_says_otherwise(monkeypatch, of_the_user, policy):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")  # which is undone after the test
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    if of_the_user:
+        monkeypatch.setenv("OMP_WAIT_POLICY", of_the_user)
+    with warnings.catch_warnings():
+        runpy.run_path(str(ROOT / "eakd_det" / "before_torch.py"))
+    assert os.environ["OMP_WAIT_POLICY"] == policy
 
 
 def test_a_mistake_is_all_that_an_interpreter_says(call_tool):

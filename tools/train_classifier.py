@@ -12,12 +12,6 @@ that goes on where it was, too. --teacher-only ends there. Where OUTPUT_DIR hold
 starts without --resume or --overwrite, which removes it.
 """
 
-import os
-
-# Small images give threads little to do at a time; where other programs want the cores, too, those
-# that wait for each other would burn most of it.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import eakd_det.before_torch  # noqa: F401
 
 # isort: split
