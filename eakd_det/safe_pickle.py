@@ -46,7 +46,7 @@ def _dict(data: Any) -> dict[str, Any]:
 def _containers_admitted() -> Iterator[None]:
     """Let torch.load read _CONTAINERS; afterwards the process's list is as others have it.
 
-    torch.serialization.safe_globals is not in torch 2.4, and would take away what a user has added.
+    torch.serialization.safe_globals would take away what a user has added of the same classes.
     """
     added = [c for c in _CONTAINERS if c not in torch.serialization.get_safe_globals()]
     torch.serialization.add_safe_globals(added)
