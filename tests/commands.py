@@ -85,6 +85,10 @@ def _run(script, arguments, folder, streams, environment):
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    if "OMP_NUM_THREADS" in environment:  # which OpenMP has read in the server, before
+        import torch  # here, for the server alone has it at hand
+
+        torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
     _fork_processes()
     sys.argv = [script, *arguments]
     sys.path[0] = os.path.dirname(script)
@@ -93,7 +97,7 @@ def _run(script, arguments, folder, streams, environment):
 
 def _fork_processes():
     """Let the processes of a launch be forked; what they get must survive a spawn all the same."""
-    import torch.multiprocessing  # here, for the server alone has it at hand
+    import torch.multiprocessing
 
     start = torch.multiprocessing.start_processes
 
