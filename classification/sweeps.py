@@ -66,7 +66,7 @@ class ClassifierSweeps(SweepKind):
         return cfg.TEACHER.CONFIG_FILE, cfg.TEACHER.WEIGHTS or trained
 
     def teacher_arguments(self, cfg: CfgNode, arguments: list[str]) -> list[str]:
-        """Of a plain run with the teacher's config, on the student's device and data."""
+        """Config of a plain run of the teacher, on the student's device and data."""
         data = cfg.DATASET
         pairs = ["MODEL.DEVICE", cfg.MODEL.DEVICE, "DATASET.NUM_WORKERS", str(data.NUM_WORKERS)]
         pairs += ["DATASET.ROOT", data.ROOT] if data.ROOT else []

@@ -193,7 +193,7 @@ def _shorten(items: Iterable[str], most: int = 20) -> str:
 
 
 def _side_of(state: dict[str, Any], side: str, ours: Iterable[str]) -> dict[str, Any]:
-    """Of a file that holds teacher and student, the one asked for, under the model's own names.
+    """Select teacher or student of a file that holds both, under the model's own names.
 
     Helpers are left out, and what wrapped the model before its keys, unless `ours`, the model's
     keys, begin so.

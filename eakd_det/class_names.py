@@ -58,7 +58,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 class LabelAgreement:
-    """How many training samples a teacher calls by their label; counted on their device.
+    """Number of training samples that a teacher calls by their label, counted on their device.
 
     Attributes:
         is_open: whether samples are still counted.

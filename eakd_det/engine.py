@@ -239,7 +239,7 @@ def _check_dataset_classes(cfg: CfgNode) -> None:
 
 
 def _class_names(cfg: CfgNode) -> tuple[str, ...]:
-    """Of the data, which checkpoints keep: whoever learns from this student compares them."""
+    """Class names of the data; checkpoints keep them for students that learn from this one."""
     return dataset_names(next(iter(cfg.DATASETS.TRAIN), ""))
 
 

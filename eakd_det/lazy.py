@@ -212,7 +212,7 @@ def _hooks(
 
 
 def _best(cfg: DictConfig, model: nn.Module) -> BestCheckpoint | None:
-    """What writes model_best.pth, if there is an evaluation on the way."""
+    """Build the hook that writes model_best.pth, if the run evaluates on the way."""
     if not cfg.train.eval_period or "evaluator" not in cfg.dataloader:
         return None
     metric = cfg.train.get("best_metric", BEST_METRIC)

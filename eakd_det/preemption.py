@@ -148,7 +148,7 @@ def leave(number: int, iteration: int, logger: logging.Logger) -> None:
 
 @contextmanager
 def signals_for_children() -> Iterator[None]:
-    """What stops a run reaches the processes that this one starts, and waits for, in the block.
+    """Pass stopping signals on to the processes that are started, and waited for, in the block.
 
     Raises:
         SystemExit: 128 + the signal, when they have ended by it.

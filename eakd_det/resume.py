@@ -218,7 +218,7 @@ class ProcessStates(RandomStates):
 
 
 def _samples(loader: Iterable) -> ToIterableDataset | None:
-    """What a training loader of Detectron2 batches: images, in the order of a sampler.
+    """Dataset that a training loader of Detectron2 batches: images, in the order of a sampler.
 
     None of a stream, and of a loader that is not Detectron2's.
     """

@@ -44,7 +44,7 @@ def _flat(tensors: dict[Hashable, Tensor], names: list[Hashable]) -> Tensor:
 
 
 def optimized(optimizer: torch.optim.Optimizer) -> dict[Hashable, Tensor]:
-    """What a step of an optimizer changes: the weights that have a gradient, and their state.
+    """Collect what a step of an optimizer changes: weights that have a gradient, and their state.
 
     State on another device than its weight stays out: Adam's count of steps.
     """

@@ -109,7 +109,7 @@ def _run(cfg: CfgNode, overwrite: bool) -> dict[str, Any]:
 
 
 def _outdated(cfg: CfgNode) -> str:
-    """What the run in the folder was made with and would not be now; empty if nothing changed."""
+    """Describe what the run in the folder was made with and would not be now, or return ""."""
     folder = Path(cfg.OUTPUT_DIR)
     if not (has_ended(cfg) or any(folder.glob("checkpoint-*"))):
         return ""
@@ -133,14 +133,14 @@ def _origin(cfg: CfgNode) -> dict[str, str]:
 
 
 def _sources(cfg: CfgNode) -> dict[str, str]:
-    """Of what a run learns and starts from: the config, or the weights themselves -> weights."""
+    """Weights that a run learns and starts from: by their run's config, or as they are named."""
     nodes = [cfg.TEACHER] if cfg.DISTILL.METHODS else []
     paths = [(node.CONFIG_FILE, model_of(node)) for node in (*nodes, cfg.MODEL)]
     return {file or weights: weights for file, weights in paths if weights}
 
 
 def _scores(cfg: CfgNode) -> dict[str, Any]:
-    """What `evaluate` has left of this model in the same way, or gives now."""
+    """Scores that `evaluate` has left of this model in the same way, or gives now."""
     path, trained = Path(cfg.OUTPUT_DIR) / SCORES, Path(cfg.OUTPUT_DIR) / RESULT
     if path.exists() and path.stat().st_mtime >= trained.stat().st_mtime:
         scores = json.loads(path.read_text())

@@ -28,7 +28,7 @@ torch.set_num_threads(1)  # tiny models lose more to threads that wait for each 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_cache_of_the_user_s(tmp_path_factory):
-    """What is known of images goes into a temporary folder, for started tools too."""
+    """Put the cache of image files into a temporary folder, for started tools too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -132,7 +132,7 @@ def batch():
 
 @pytest.fixture
 def graphs(monkeypatch):
-    """What torch.compile has made of models, which then run as they are."""
+    """Graphs that torch.compile has made of models, which then run as they are."""
     seen = []
 
     def backend(graph, _):

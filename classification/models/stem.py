@@ -1,4 +1,4 @@
-"""How far a classifier's first layers reduce an image."""
+"""Reduction of an image by a classifier's first layers."""
 
 import logging
 

@@ -74,7 +74,7 @@ def clip_boxes(data: dict[str, Any], sizes: dict[Any, Size]) -> Iterator[str]:
 
 
 def doubts(annotations: list[dict[str, Any]], sizes: dict[Any, Size]) -> Iterator[str]:
-    """What speaks against boxes being x, y, width, height in pixels, in sentences."""
+    """List, in sentences, the signs that boxes are not x, y, width, height in pixels."""
     boxes = [
         (a["bbox"], sizes[a["image_id"]])
         for a in annotations

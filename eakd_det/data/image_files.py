@@ -81,7 +81,7 @@ def look_at_file(path: str) -> ImageFile:
 
 
 def cache_folder() -> str:
-    """What is known of image files: $XDG_CACHE_HOME/eakd_det, or ~/.cache/eakd_det."""
+    """Folder of the cache of sound image files: $XDG_CACHE_HOME/eakd_det or ~/.cache/eakd_det."""
     return os.path.join(os.getenv("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "eakd_det")
 
 
@@ -140,7 +140,7 @@ def _in_threads(function, paths: Sequence[str]) -> list:
 
 
 def _stamp(path: str) -> int:
-    """Of path, size and time of change; 0 if there is no file."""
+    """Hash of path, size and time of change; 0 if there is no file."""
     path = os.path.abspath(path)
     try:
         status = os.stat(path)

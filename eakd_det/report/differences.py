@@ -23,7 +23,7 @@ def teachers_of(runs: list[RunFiles], kind: Kind) -> set[str]:
 
 
 def difference_tables(runs: list[RunFiles], kind: Kind) -> list[Table]:
-    """What each distilled student has over the student alone, and EA-X over X.
+    """Compute the lead of each distilled student over the student alone, and of EA-X over X.
 
     A sweep's statistics: differences are paired by seed, and have an interval where there are
     several seeds.

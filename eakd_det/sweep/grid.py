@@ -49,7 +49,7 @@ class Run:
         return json.loads(path.read_text())
 
     def outdated(self) -> str:
-        """What a run in the folder was made with that is worth keeping and is not this one.
+        """Describe a run in the folder that is worth keeping and was made with something else.
 
         Returns:
             That in words; empty where there is none. What left neither a result nor weights is

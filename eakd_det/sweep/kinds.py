@@ -87,7 +87,7 @@ class SweepKind(ABC):
 
     @abstractmethod
     def teacher_arguments(self, cfg: CfgNode, arguments: list[str]) -> list[str]:
-        """Of the script, to train the missing teacher of a run with that config and arguments."""
+        """Arguments of the script that train the missing teacher of a run with that config."""
 
     @abstractmethod
     def published(self, row: dict[str, Any]) -> dict[str, Any] | None:

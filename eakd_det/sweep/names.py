@@ -27,7 +27,7 @@ def method_of(distill: dict[str, Any], path: Path, *words: str) -> str:
 
 
 def addition(text: str, name: str) -> str | None:
-    """What a text has behind a name: "-T2" of "ea-kd-T2" and "EA-KD"; None if it begins otherwise.
+    """Rest of a text behind a name: "-T2" of "ea-kd-T2" and "EA-KD"; None if it begins otherwise.
 
     A file is called "KD-LS" where a table says "KD+LS".
     """

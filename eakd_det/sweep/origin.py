@@ -1,4 +1,4 @@
-"""What a run was made with: its config, its teacher's, and the weights that it learned from."""
+"""Origin of a run: its config, its teacher's, and the weights that it learned from."""
 
 import functools
 import hashlib
@@ -50,7 +50,7 @@ def weights_of(path: str) -> str:
 
 @functools.cache
 def _hash(path: str, _size: int, _mtime: int) -> str:
-    """Of a file's bytes, which are read once a process as long as its size and time stay."""
+    """Hash a file's bytes, which are read once a process as long as its size and time stay."""
     found = hashlib.sha256()
     with open(path, "rb") as f:
         while chunk := f.read(_CHUNK):
@@ -59,7 +59,7 @@ def _hash(path: str, _size: int, _mtime: int) -> str:
 
 
 def change(noted: dict[str, str], now: dict[str, str], teacher: str) -> str:
-    """What a noted run was made with and would not be now, in words; empty if nothing has changed.
+    """Describe what a noted run was made with and would not be now; empty if nothing changed.
 
     Args:
         noted, now: "fingerprint" of the config and the options, "teacher" (`configs_of`) and
