@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from eakd_det.sweep.origin import change, configs_of, content_of, weights_of
 
 from .config import load_config
 from .evaluation import SCORES, evaluate
-from .training import RESULT, fit, has_ended, needed_runs, prepare
+from .training import FILES, RESULT, fit, has_ended, needed_runs, prepare
 from .training import weights_of as model_of
 
 logger = logging.getLogger(__name__)
@@ -97,7 +96,7 @@ def _run(cfg: CfgNode, overwrite: bool) -> dict[str, Any]:
         why = _outdated(cfg)
         if why and overwrite:
             logger.info("%s was made with %s: it starts over", folder, why)
-            shutil.rmtree(folder)
+            FILES.remove(cfg.OUTPUT_DIR)
         elif why:
             refuse_outdated({cfg.OUTPUT_DIR: why}, "OUTPUT_DIR")
         if not has_ended(cfg):

@@ -14,7 +14,7 @@ TOOLS = [path for path in sorted((ROOT / "tools").glob("*.py")) if path.name != 
 
 @pytest.mark.parametrize("path", TOOLS, ids=lambda path: path.stem)
 def test_every_tool_imports_it_first(path):
-    """Of all that is not Python's own; the help of each tool prints no warning then."""
+    """Each tool imports it before other packages; its help prints no warning then."""
     names = []
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.Import):

@@ -60,7 +60,7 @@ def test_a_run_s_checkpoint_says_its_names(run_cfg, tmp_path):
 
 
 def test_names_of_the_teacher_s_dataset(run_cfg, teacher_cfg, tmp_path):
-    """Where its checkpoint has none, the dataset of its config may be registered."""
+    """Names are those of its config's registered dataset, if its checkpoint has none."""
     MetadataCatalog.get("other_digits").thing_classes = [*NAMES[1:], NAMES[0]]
     teacher_cfg = teacher_cfg.clone()
     teacher_cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(NAMES)

@@ -93,7 +93,7 @@ def test_too_few_gpus_are_told(two_gpus):
 
 
 def test_the_device_is_that_of_the_config(cli_cfg, tmp_path, two_gpus):
-    """Of a YAML and of a Python config, and of what the command line says."""
+    """The device is that of a YAML or Python config, or of the command line."""
     path = tmp_path / "run.yaml"
     path.write_text(cli_cfg.dump())
     lazy = ROOT / "configs" / "COCO-Detection" / "lazy" / "student_r18.py"

@@ -447,7 +447,7 @@ def test_pictures_of_the_weights(distill_cfg, batch, storage):
 
 
 def _objects(seen):
-    """Of each sample whether the teacher is right, and whether it is an object."""
+    """Tell of each sample whether the teacher is right, and whether it is an object."""
     logits, labels = seen
     is_object = torch.isin(labels, torch.tensor([0, 4]))  # those of `batch`
     return is_object & (logits.argmax(dim=1) == labels), is_object

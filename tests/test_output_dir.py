@@ -21,7 +21,7 @@ SOLVER: {EPOCHS: 1, BATCH_SIZE: 16}
 
 
 def make_run(folder):
-    """What a run may have left, and files of the user's; the names of the latter."""
+    """Make what a run may have left, and files of the user's; return the names of the latter."""
     ours = ["last_checkpoint", "model_0000099.pth", "model_final.pth", "model_best.pth"]
     ours += ["metrics.json", "result.json", "events.out.tfevents.1", "non_finite_rank0.pth"]
     ours += ["inference/coco_instances_results.json", "inference/val/instances_predictions.pth"]

@@ -3,7 +3,6 @@
 import fcntl
 import json
 import logging
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -12,6 +11,7 @@ from detectron2.config import CfgNode
 
 from ..checkpoint import write_atomically
 from ..errors import UserError
+from ..output_dir import DESCRIPTIONS, TRAINER_FILES
 from ..safe_yaml import read_yaml
 from .kinds import SweepKind
 from .origin import change, configs_of, content_of, weights_of
@@ -65,7 +65,7 @@ class Run:
         """The file for the run's output, locked as long as the run or its process has it open.
 
         Args:
-            overwrite: empty the folder where it holds an outdated run.
+            overwrite: remove an outdated run in the folder; the user's own files there stay.
 
         Raises:
             UserError: another process trains it, or the folder holds something else, or an outdated
@@ -91,8 +91,9 @@ class Run:
                 raise UserError(f"{self.folder} was made with {why}")
             logger.info("%s: what it is made with has changed, it starts over", self.title)
             self._note({**self.record, "fingerprint": ""})  # stopped here, it starts over again
-            for path in others:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            TRAINER_FILES.remove(str(self.folder))
+            for name in DESCRIPTIONS:
+                (self.folder / name).unlink(missing_ok=True)
             file.truncate(0)
         self._note(self._now())
         return file

@@ -315,7 +315,7 @@ def test_what_is_checked_is_what_is_trained(tmp_path):
 
 
 def test_a_run_s_checked_copy_is_registered(cfg, tmp_path):
-    """Of the newest of its validation data; the same images and classes as in the run."""
+    """The newest of its validation data count; images and classes are those of the run."""
     folder = str(tmp_path / "checked")
     for name in ("old", "new"):
         annotations = [{"image_id": 1, "category_id": 1}] * (1 + (name == "new"))

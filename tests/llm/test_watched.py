@@ -44,7 +44,7 @@ def test_the_first_step_and_the_head_is_not_blamed(cfg, tokenizer, tmp_path, chu
 
 
 def test_a_gradient_that_is_not_finite_ends_the_run(cfg, monkeypatch):
-    """Where all losses are finite."""
+    """A gradient alone is not finite: all losses are."""
 
     def with_a_nan(student_logits, *others, **options):
         zero = (student_logits - student_logits.detach()).square().sum(dim=-1).sqrt()

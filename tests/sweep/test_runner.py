@@ -115,7 +115,7 @@ def test_what_a_changed_option_or_config_has_made_is_overwritten_when_asked(
     folder = out / "KD" / "resnet20_resnet8" / "seed1"
     sweep(files, [1], ["SOLVER.EPOCHS", "3", "DATASET.ROOT", "a"])
     (folder / "model_final.pth").touch()
-    (folder / "inference").mkdir()
+    (folder / "notes.txt").touch()  # the user's own
     before = [(folder / name).read_text() for name in ("result.json", "sweep.json")]
     calls(out)
     for options in (
@@ -136,7 +136,8 @@ def test_what_a_changed_option_or_config_has_made_is_overwritten_when_asked(
         sweep(files, [1], ["SOLVER.EPOCHS", "4"], overwrite=True)
     assert "what it is made with has changed, it starts over" in caplog.text
     assert calls(out) == ["KD 1"]
-    assert sorted(p.name for p in folder.iterdir()) == ["result.json", "stdout.txt", "sweep.json"]
+    left = sorted(p.name for p in folder.iterdir())
+    assert left == ["notes.txt", "result.json", "stdout.txt", "sweep.json"]
     record = json.loads((folder / "sweep.json").read_text())
     assert record["options"] == ["SOLVER.EPOCHS", "4"] and record["seed"] == 1
     base = Path(files[0]).parents[1] / "Base.yaml"
@@ -256,7 +257,7 @@ def test_students_of_another_teacher_are_named(sweep, with_teacher, tmp_path, ou
     sweep(with_teacher, [1], body=TEACHER)
     folders = [out / method / "resnet20_resnet8" / "seed1" for method in ("KD", "EA-KD")]
     for folder in folders:
-        (folder / "mark").touch()
+        (folder / "model_best.pth").touch()
     record = json.loads((folders[0] / "sweep.json").read_text())
     os.utime(weights)  # copied or touched, it is the same
     assert sweep(with_teacher, [1], body=TEACHER) == {}
@@ -269,9 +270,9 @@ def test_students_of_another_teacher_are_named(sweep, with_teacher, tmp_path, ou
         f"  {folder}: its teacher {teacher} before it was trained anew" for folder in folders
     ]
     assert str(refusal.value).splitlines()[1:-1] == expected
-    assert all((folder / "mark").exists() for folder in folders)
+    assert all((folder / "model_best.pth").exists() for folder in folders)
     assert sweep(with_teacher, [1], body=TEACHER, overwrite=True) == {}
-    assert not any((folder / "mark").exists() for folder in folders)
+    assert not any((folder / "model_best.pth").exists() for folder in folders)
     assert json.loads((folders[0] / "sweep.json").read_text()) != record
     assert sweep(with_teacher, [1], body=TEACHER) == {}
 
