@@ -1,0 +1,97 @@
+"""What a run logs about entropies and weights, beside Detectron2's own metrics."""
+
+import logging
+
+import torch
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, get_event_storage
+from torch import Tensor
+
+from eakd_det.losses import combine_entropies
+
+from .methods import Head
+
+LOG_PERIOD = 20  # iterations; DefaultTrainer writes its metrics at this period
+PARTS = ("foreground", "background", "images")  # of a detector's samples; of a classifier's
+COLUMNS = ("teacher_entropy", "student_entropy", "w_ea", "w_ea_p10", "w_ea_p90")
+
+
+def head_statistics(
+    heads: list[Head], entropies: list[tuple[Tensor, Tensor]], *, bound: float | None
+) -> dict[str, float]:
+    """`part_statistics` of the foreground and background of a detector.
+
+    Args:
+        heads: their samples are taken together.
+        entropies: (R,) entropies of student and teacher in each head.
+        bound: of `combine_entropies`.
+    """
+    values = torch.cat(
+        [
+            weight_columns(*pair, head.num_outcomes, bound)
+            for head, pair in zip(heads, entropies, strict=True)
+        ],
+        dim=1,
+    )
+    background = torch.cat([head.labels == head.background for head in heads])
+    return part_statistics(
+        {"foreground": values[:, ~background], "background": values[:, background]}
+    )
+
+
+def weight_columns(
+    student_entropy: Tensor, teacher_entropy: Tensor, num_outcomes: int, bound: float | None
+) -> Tensor:
+    """(3, R): the entropies of teacher and student, and w_EA."""
+    weight = combine_entropies(student_entropy, teacher_entropy, num_outcomes, bound)
+    return torch.stack([teacher_entropy, student_entropy, weight])
+
+
+@torch.no_grad()
+def part_statistics(parts: dict[str, Tensor]) -> dict[str, float]:
+    """Mean entropies (nats) and mean, 10th and 90th percentile of w_EA, by part of the samples.
+
+    Args:
+        parts: one of PARTS -> its `weight_columns`.
+
+    Returns:
+        "distill/<part>/<column>" -> value; a part without samples is left out.
+    """
+    names, rows = [], []
+    for part, chosen in parts.items():
+        if chosen.shape[1]:
+            quantiles = torch.quantile(chosen[2], chosen.new_tensor([0.1, 0.9]))
+            rows.append(torch.cat([chosen.mean(dim=1), quantiles]))
+            names.extend(f"distill/{part}/{column}" for column in COLUMNS)
+    return dict(zip(names, torch.cat(rows).tolist(), strict=True)) if rows else {}
+
+
+def show_statistics(writers: list[EventWriter], max_iter: int) -> list[EventWriter]:
+    """Detectron2's writers, with the entropies and weights at the end of the terminal line."""
+    return [
+        DistillMetricPrinter(max_iter) if type(writer) is CommonMetricPrinter else writer
+        for writer in writers
+    ]
+
+
+class DistillMetricPrinter(CommonMetricPrinter):
+    """Detectron2's terminal line with the entropies and weights at its end."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.logger = _WithStatistics(self.logger)
+
+
+class _WithStatistics(logging.LoggerAdapter):
+    def __init__(self, logger: logging.Logger):
+        super().__init__(logger, {})
+
+    def process(self, msg, kwargs):
+        latest = get_event_storage().latest()
+        for part in PARTS:
+            keys = [f"distill/{part}/{column}" for column in COLUMNS]
+            if keys[0] in latest:
+                values = [latest[key][0] for key in keys]
+                msg += part + " H_T {:.3g} H_S {:.3g} w_EA {:.3g} [{:.2g}, {:.2g}]  ".format(
+                    *values
+                )
+        return msg, kwargs
