@@ -4,7 +4,8 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from eakd_det.config.defaults import distill_node, merge_config
+from eakd_det.config.defaults import distill_node
+from eakd_det.config.merge import merge_config
 from eakd_det.utils.errors import UserError
 
 from .distillers import DISTILLERS

@@ -7,8 +7,8 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eakd_det.data.class_names import LabelAgreement
 from eakd_det.distillers.entropy_statistics import LOG_PERIOD, part_statistics, weight_columns
+from eakd_det.distillers.label_agreement import LabelAgreement
 from eakd_det.distillers.methods import EA_MODES, Head
 from eakd_det.losses import shared_softmax
 from eakd_det.modeling.teacher.taught import Taught

@@ -13,9 +13,9 @@ from transformers import (
     set_seed,
 )
 
-from eakd_det.checkpoint.checkpointer import write_atomically
 from eakd_det.engine.preemption import leave, listening
 from eakd_det.utils.errors import UserError
+from eakd_det.utils.files import write_atomically
 from eakd_det.utils.lock import run_lock
 from eakd_det.utils.output_dir import OutputFiles
 

@@ -11,7 +11,7 @@ from detectron2.structures import BitMasks
 from detectron2.utils.events import EventStorage
 
 import eakd_det.modeling  # noqa: F401  (registers MobileNetV2)
-from eakd_det.config.defaults import load_config
+from eakd_det.config.merge import load_config
 from eakd_det.modeling.teacher.build import build_teacher, teacher_config
 
 ROOT = Path(__file__).parent.parent

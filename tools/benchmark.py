@@ -24,11 +24,12 @@ import eakd_det.data
 import eakd_det.modeling  # noqa: F401  (registers the meta-architectures)
 from classification.benchmark import build_steps
 from eakd_det.benchmark import detection, growth, losses, pooling, timing
-from eakd_det.checkpoint.checkpointer import write_atomically
-from eakd_det.config.defaults import detection_config, load_config
-from eakd_det.modeling.build import use_available_device
+from eakd_det.config.defaults import detection_config
+from eakd_det.config.merge import load_config
 from eakd_det.utils.command_line import parse_arguments
+from eakd_det.utils.device import use_available_device
 from eakd_det.utils.errors import UserError
+from eakd_det.utils.files import write_atomically
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CONFIG = os.path.join(ROOT, "configs", "COCO-Detection", "EA-DKD-R18-R101.yaml")

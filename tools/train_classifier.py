@@ -25,8 +25,8 @@ from classification.evaluation import evaluate_weights
 from classification.teacher import needs_training
 from eakd_det.checkpoint.checkpointer import last_checkpoint
 from eakd_det.engine.launch import launch, set_up
-from eakd_det.modeling.build import use_available_device
 from eakd_det.utils import command_line
+from eakd_det.utils.device import use_available_device
 from eakd_det.utils.lock import run_lock
 from eakd_det.utils.output_dir import TRAINER_FILES
 

@@ -21,17 +21,21 @@ import os
 from detectron2.engine import default_argument_parser
 
 from eakd_det.checkpoint.checkpointer import last_checkpoint
-from eakd_det.config.defaults import detection_config, load_config, merge_options
+from eakd_det.config.defaults import detection_config
+from eakd_det.config.lazy import load_lazy_config
+from eakd_det.config.merge import load_config, merge_options
 from eakd_det.data.boxes import MIN_SHARE
 from eakd_det.data.coco_check import summarize
 from eakd_det.data.custom import prepare_custom_data, use_custom_data
+from eakd_det.data.registered import check_proposals
 from eakd_det.engine.launch import launch, set_up
-from eakd_det.engine.lazy import load_lazy_config, run_lazy
+from eakd_det.engine.lazy import run_lazy
 from eakd_det.engine.trainer import DistillTrainer, best_metric, evaluate, evaluate_teacher
 from eakd_det.engine.weak_teacher import weak_teacher
-from eakd_det.evaluation.coco import compare_results
-from eakd_det.modeling.build import check_proposals, comparable_teacher_config, use_available_device
+from eakd_det.evaluation.comparison import compare_results
+from eakd_det.modeling.build import comparable_teacher_config
 from eakd_det.utils import command_line
+from eakd_det.utils.device import use_available_device
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.output_dir import TRAINER_FILES
 

@@ -20,12 +20,15 @@ import sys
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from eakd_det.checkpoint.checkpointer import last_checkpoint
-from eakd_det.config.defaults import detection_config, load_config
+from eakd_det.config.defaults import detection_config
+from eakd_det.config.merge import load_config
 from eakd_det.data.custom import prepare_custom_data, register_checked_copy, use_custom_data
-from eakd_det.modeling.build import load_student, load_teacher, use_available_device
+from eakd_det.evaluation.detections import detect
+from eakd_det.modeling.build import load_student, load_teacher
 from eakd_det.utils import command_line
+from eakd_det.utils.device import use_available_device
 from eakd_det.utils.errors import UserError
-from eakd_det.utils.visualizer import detect, draw_side_by_side
+from eakd_det.utils.visualizer import draw_side_by_side
 
 
 def main(args):

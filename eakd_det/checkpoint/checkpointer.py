@@ -1,18 +1,14 @@
 """Checkpoints: written whole or not at all, read without running code, strict where it matters."""
 
-import os
-import re
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
 from typing import Any
-from uuid import uuid4
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from eakd_det.utils.errors import UserError
+from eakd_det.utils.files import write_atomically
 
 from .finite import refuse_non_finite
 from .safe_pickle import load_pickle, load_pth
@@ -27,9 +23,6 @@ MERGED_STUDENT, MERGED_TEACHER, MERGED_HELPERS = "student.", "teacher.", "kd_tra
 # DataParallel, torch.compile, Lightning.
 CONTAINERS = ("model", "state_dict", "net", "model_state_dict", "model_state")
 WRAPPERS = ("module.", "_orig_mod.", "model.", "net.")
-# A file that is being written, or that a killed process has left.
-_ASIDE = re.compile(r".+\.[0-9a-f]{32}\.incomplete")
-ABANDONED_SECONDS = 3600  # without a write, after which nobody writes it any more
 
 
 class SafeCheckpointer(DetectionCheckpointer):
@@ -246,35 +239,6 @@ class _AtomicPathManager:
         return (
             write_atomically(path, mode) if "w" in mode else PathManager.open(path, mode, **kwargs)
         )
-
-
-@contextmanager
-def write_atomically(path: str, mode: str = "w") -> Iterator[Any]:
-    """Open a local file for writing aside; it takes the name `path` once it is on disk whole.
-
-    Several writers of one path do not meet: the last one to end is the one that stays. What killed
-    writers have left in the folder is removed, `ABANDONED_SECONDS` after their last write.
-    """
-    _remove_abandoned(os.path.dirname(path) or ".")
-    aside = f"{path}.{uuid4().hex}.incomplete"
-    try:
-        with open(aside, mode) as f:
-            yield f
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(aside, path)
-    finally:
-        if os.path.exists(aside):
-            os.remove(aside)
-
-
-def _remove_abandoned(folder: str) -> None:
-    with os.scandir(folder) as entries:
-        found = [entry.path for entry in entries if _ASIDE.fullmatch(entry.name)]
-    for path in found:
-        with suppress(FileNotFoundError):  # complete by now, or removed by another process
-            if time.time() - os.stat(path).st_mtime > ABANDONED_SECONDS:
-                os.remove(path)
 
 
 def last_checkpoint(output_dir: str) -> str:

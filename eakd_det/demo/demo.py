@@ -17,15 +17,16 @@ from tabulate import tabulate
 from torch import nn
 
 from eakd_det.analysis.metrics import METRICS
-from eakd_det.checkpoint.checkpointer import write_atomically
-from eakd_det.config.defaults import load_config
+from eakd_det.config.merge import load_config
 from eakd_det.engine.resume import Stopwatch
 from eakd_det.engine.run_record import record_start
 from eakd_det.engine.trainer import DistillTrainer, evaluate
-from eakd_det.modeling.build import use_available_device
+from eakd_det.evaluation.detections import read_detections
+from eakd_det.utils.device import use_available_device
 from eakd_det.utils.errors import UserError
+from eakd_det.utils.files import write_atomically
 from eakd_det.utils.output_dir import TRAINER_FILES
-from eakd_det.utils.visualizer import draw_side_by_side, read_detections
+from eakd_det.utils.visualizer import draw_side_by_side
 
 logger = logging.getLogger(__name__)
 

@@ -1,12 +1,10 @@
 """Distillation from Python configs: Detectron2's LazyConfig."""
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-import torch
-from detectron2.config import LazyCall as L
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 from detectron2.engine import default_writers, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import inference_on_dataset, print_csv_format
@@ -17,78 +15,23 @@ from torch import nn
 
 from eakd_det.checkpoint.checkpointer import SafeCheckpointer, StudentWriter, load_strictly
 from eakd_det.config.defaults import BEST_METRIC
-from eakd_det.distillers.entropy_statistics import show_statistics
-from eakd_det.distillers.methods import DISTILLERS, scalar_defaults
-from eakd_det.evaluation.coco import BestCheckpoint, CountedEvaluators, warn_of_no_detections
+from eakd_det.config.lazy import load_lazy_config
+from eakd_det.data.registered import no_data_in_words
+from eakd_det.evaluation.coco import CountedEvaluators
+from eakd_det.evaluation.no_detections import warn_of_no_detections
 from eakd_det.evaluation.results import write_boxes
-from eakd_det.losses import entropy_weight
-from eakd_det.modeling.build import no_data_in_words
 from eakd_det.modeling.meta_arch.distilled import helper_modules
-from eakd_det.modeling.teacher.build import make_teacher
-from eakd_det.utils.errors import UserError
 from eakd_det.utils.output_dir import TRAINER_FILES
 from eakd_det.utils.precision import precision
 
+from .best_checkpoint import BestCheckpoint
 from .frozen_norms import warn_of_identity_norms
 from .launch import set_up
 from .preemption import Preemption
 from .resume import OptimizerSettings, ProcessStates, preserved_random_state
 from .run_record import record_parameters
 from .step import DistillStep, log_step
-
-
-def distillation(
-    *,
-    config_file: str,
-    weights: str,
-    methods: dict[str, dict[str, Any]],
-    ea: dict[str, Any] | None = None,
-    dataset: str = "",
-) -> DictConfig:
-    """The argument `distillation` of a distilled meta-architecture, as a lazy config.
-
-    Args:
-        config_file, weights: of the teacher; see `make_teacher`.
-        methods: name in DISTILLERS -> the options that are not at their defaults.
-        ea: options of the EA weight (mode, temperature, bound); None leaves it away.
-        dataset: the one whose class names the pictures of vis_period show.
-
-    Raises:
-        UserError: there is no such method or option.
-    """
-    temperature = scalar_defaults(entropy_weight)["temperature"]
-    defaults = {"enabled": ea is not None, "mode": "full", "temperature": temperature, "bound": 0.0}
-    _check_names("methods", methods, DISTILLERS)
-    for name, options in methods.items():
-        _check_names(f"methods, {name}", options, ["weight", *DISTILLERS[name].defaults])
-    _check_names("ea", ea or {}, defaults)
-    return L(_settings)(
-        teacher=L(make_teacher)(config_file=config_file, weights=weights),
-        methods={
-            name: {"weight": 1.0, **DISTILLERS[name].defaults, **options}
-            for name, options in methods.items()
-        },
-        ea={**defaults, **(ea or {})},
-        dataset=dataset,
-    )
-
-
-def _check_names(where: str, names: Iterable[str], known: Iterable[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise UserError(f"{where}: {name!r} is unknown; choose from {', '.join(known)}.")
-
-
-def _settings(**settings: Any) -> dict[str, Any]:
-    return settings
-
-
-def load_lazy_config(path: str, overrides: Sequence[str]) -> DictConfig:
-    """A Python config with "key=value" overrides; "cuda" becomes "cpu" where no GPU is there."""
-    cfg = LazyConfig.apply_overrides(LazyConfig.load(path), list(overrides))
-    if cfg.train.device.startswith("cuda") and not torch.cuda.is_available():
-        cfg.train.device = "cpu"
-    return cfg
+from .writers import show_statistics
 
 
 def run_lazy(args: argparse.Namespace) -> None:

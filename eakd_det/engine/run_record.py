@@ -18,7 +18,8 @@ from detectron2.utils import comm
 from torch import nn
 
 from eakd_det import __version__
-from eakd_det.checkpoint.checkpointer import HELPERS, write_atomically
+from eakd_det.checkpoint.checkpointer import HELPERS
+from eakd_det.utils.files import write_atomically
 
 NAME = "run.json"
 

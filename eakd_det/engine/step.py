@@ -14,9 +14,9 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from eakd_det.checkpoint.checkpointer import write_atomically
 from eakd_det.distillers.entropy_statistics import LOG_PERIOD
 from eakd_det.utils.errors import UserError
+from eakd_det.utils.files import write_atomically
 
 from .idle import IdleLosses
 from .left_out import LeftOut, is_finite

@@ -20,35 +20,28 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
-from eakd_det.checkpoint.checkpointer import SafeCheckpointer, StudentWriter, write_atomically
+from eakd_det.checkpoint.checkpointer import SafeCheckpointer, StudentWriter
 from eakd_det.config.defaults import stock_config
 from eakd_det.data.class_names import dataset_names
 from eakd_det.data.mapper import CheckingMapper
-from eakd_det.distillers.entropy_statistics import show_statistics
-from eakd_det.evaluation.coco import (
-    BestCheckpoint,
-    CountedEvaluators,
-    Evaluator,
-    warn_of_no_detections,
-)
+from eakd_det.data.registered import check_datasets, no_data_in_words
+from eakd_det.evaluation.coco import CountedEvaluators, Evaluator
+from eakd_det.evaluation.no_detections import warn_of_no_detections
 from eakd_det.evaluation.results import write_result
-from eakd_det.modeling.build import (
-    check_datasets,
-    load_student,
-    load_teacher,
-    no_data_in_words,
-    num_classes,
-)
+from eakd_det.modeling.build import load_student, load_teacher, num_classes
 from eakd_det.modeling.meta_arch.distilled import Distilled, helper_modules
 from eakd_det.modeling.poolers import pool_as_configured
 from eakd_det.utils.errors import UserError
+from eakd_det.utils.files import write_atomically
 from eakd_det.utils.precision import precision
 
+from .best_checkpoint import BestCheckpoint
 from .frozen_norms import warn_of_identity_norms
 from .preemption import Preemption
 from .resume import OptimizerSettings, ProcessStates, preserved_random_state
 from .run_record import record_parameters
 from .step import DistillStep, log_step
+from .writers import show_statistics
 
 
 class DistillTrainer(DefaultTrainer):

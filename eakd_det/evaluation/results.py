@@ -6,7 +6,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from eakd_det.checkpoint.checkpointer import write_atomically
+from eakd_det.utils.files import write_atomically
 
 NAME = "result.json"
 METRICS = ("AP", "AP50", "AP75")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from eakd_det.analysis.metrics import Series
-from eakd_det.config.defaults import load_config
+from eakd_det.config.merge import load_config
 from eakd_det.evaluation.results import METRICS, known_ap
 from eakd_det.sweep.detectors import DetectorSweeps
 from eakd_det.sweep.published import Published, published_for

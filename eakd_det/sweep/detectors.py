@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from detectron2.config import CfgNode
 
-from eakd_det.config.defaults import detection_config, load_config
+from eakd_det.config.defaults import detection_config
+from eakd_det.config.merge import load_config
 from eakd_det.config.safe_yaml import read_yaml
 from eakd_det.evaluation.results import METRICS
 from eakd_det.modeling.teacher.build import teacher_config

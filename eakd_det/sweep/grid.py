@@ -9,9 +9,9 @@ from typing import Any, TextIO
 
 from detectron2.config import CfgNode
 
-from eakd_det.checkpoint.checkpointer import write_atomically
 from eakd_det.config.safe_yaml import read_yaml
 from eakd_det.utils.errors import UserError
+from eakd_det.utils.files import write_atomically
 from eakd_det.utils.output_dir import DESCRIPTIONS, TRAINER_FILES
 
 from .kinds import SweepKind

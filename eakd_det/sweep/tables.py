@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from eakd_det.checkpoint.checkpointer import write_atomically
 from eakd_det.utils.errors import UserError
+from eakd_det.utils.files import write_atomically
 from eakd_det.utils.statistics import spread
 
 from .formats import as_latex, as_markdown

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from detectron2.utils import comm
 
-from eakd_det.checkpoint.checkpointer import write_atomically
-
 from .errors import UserError
+from .files import write_atomically
 
 METRICS = "metrics.json"
 DESCRIPTIONS = ("config.yaml", "run.json")  # that the set-up of a run writes

@@ -13,10 +13,10 @@ from PIL import Image
 
 from eakd_det.analysis.objects import ask, find_objects
 from eakd_det.config.defaults import stock_config
+from eakd_det.evaluation.detections import detect
 from eakd_det.modeling.build import load_teacher
 from eakd_det.modeling.recorder import record
 from eakd_det.utils.errors import UserError
-from eakd_det.utils.visualizer import detect
 
 
 @pytest.fixture

@@ -16,15 +16,10 @@ from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
 from torch import nn
 
-from eakd_det.checkpoint.checkpointer import (
-    ABANDONED_SECONDS,
-    SafeCheckpointer,
-    last_checkpoint,
-    load_strictly,
-    write_atomically,
-)
+from eakd_det.checkpoint.checkpointer import SafeCheckpointer, last_checkpoint, load_strictly
 from eakd_det.config.defaults import stock_config
 from eakd_det.utils.errors import UserError
+from eakd_det.utils.files import ABANDONED_SECONDS, write_atomically
 
 
 class Foreign:

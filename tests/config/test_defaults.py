@@ -4,7 +4,8 @@ import pytest
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
-from eakd_det.config.defaults import add_distill_config, load_config, stock_config
+from eakd_det.config.defaults import add_distill_config, stock_config
+from eakd_det.config.merge import load_config
 from eakd_det.losses import dkd_loss, entropy_weight, kd_loss
 from eakd_det.utils.errors import UserError
 

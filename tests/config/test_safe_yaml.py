@@ -15,13 +15,13 @@ import yaml
 from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
 
-from eakd_det.config.defaults import load_config
+from eakd_det.config.merge import load_config
 from eakd_det.config.safe_yaml import merge_file, read_yaml
 from eakd_det.demo.demo import RUNS, run_demo
 from eakd_det.modeling.teacher.build import make_teacher
 from eakd_det.utils.errors import UserError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ZOO = Path(model_zoo.get_config_file("COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml")).parents[1]
 KINDS = {
     "detector": "VERSION: 2\nDATASETS: {TEST: [digits_det_val]}\n",

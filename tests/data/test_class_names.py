@@ -4,8 +4,9 @@ import pytest
 import torch
 from detectron2.data import MetadataCatalog
 
-from eakd_det.data.class_names import ENOUGH, LabelAgreement, check_class_order
+from eakd_det.data.class_names import check_class_order
 from eakd_det.data.datasets.digits import NAMES
+from eakd_det.distillers.label_agreement import ENOUGH, LabelAgreement
 from eakd_det.engine.trainer import DistillTrainer
 from eakd_det.utils.errors import UserError
 from tests.reads import reads

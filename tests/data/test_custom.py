@@ -14,8 +14,8 @@ from eakd_det.data.coco_check import check_coco, summarize
 from eakd_det.data.custom import prepare_custom_data, register_checked_copy, use_custom_data
 from eakd_det.engine.trainer import DistillTrainer
 from eakd_det.evaluation.coco import Evaluator
+from eakd_det.evaluation.detections import read_detections
 from eakd_det.utils.errors import UserError
-from eakd_det.utils.visualizer import read_detections
 from tests.conftest import save_teacher
 from tests.evaluation.test_coco import IDS, coco_with, find_all
 

@@ -16,7 +16,7 @@ from torch import distributed
 from eakd_det.engine import launch
 from eakd_det.utils.errors import UserError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 STAND_IN = """
 import json, os

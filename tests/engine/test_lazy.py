@@ -7,12 +7,13 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
-from eakd_det.config.defaults import load_config, stock_config
-from eakd_det.engine.lazy import distillation, load_lazy_config
+from eakd_det.config.defaults import stock_config
+from eakd_det.config.lazy import distillation, load_lazy_config
+from eakd_det.config.merge import load_config
 from eakd_det.utils.errors import UserError
 from tests.conftest import save_teacher
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 LAZY = ROOT / "configs" / "COCO-Detection" / "lazy"
 
 

@@ -11,6 +11,7 @@ from detectron2.data import build_detection_train_loader
 from detectron2.data.samplers import TrainingSampler
 from detectron2.engine import HookBase
 
+from eakd_det.engine.best_checkpoint import BestCheckpoint
 from eakd_det.engine.preemption import SIGNALS
 from eakd_det.engine.resume import (
     preserved_random_state,
@@ -19,7 +20,6 @@ from eakd_det.engine.resume import (
     skip_batches,
 )
 from eakd_det.engine.trainer import DistillTrainer
-from eakd_det.evaluation.coco import BestCheckpoint
 from eakd_det.utils.errors import UserError
 
 

@@ -13,7 +13,9 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from eakd_det.config.defaults import stock_config
 from eakd_det.engine.trainer import DistillTrainer
 from eakd_det.evaluation import coco as evaluation
-from eakd_det.evaluation.coco import Evaluator, compare_results, explain_no_detections
+from eakd_det.evaluation.coco import Evaluator
+from eakd_det.evaluation.comparison import compare_results
+from eakd_det.evaluation.no_detections import explain_no_detections
 from eakd_det.utils.errors import UserError
 
 

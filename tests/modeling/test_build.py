@@ -5,14 +5,9 @@ from detectron2.data.build import get_detection_dataset_dicts
 from detectron2.modeling import build_model
 
 from eakd_det.config.defaults import stock_config
-from eakd_det.modeling.build import (
-    check_datasets,
-    load_student,
-    load_teacher,
-    no_data_in_words,
-    num_classes,
-    use_available_device,
-)
+from eakd_det.data.registered import check_datasets, no_data_in_words
+from eakd_det.modeling.build import load_student, load_teacher, num_classes
+from eakd_det.utils.device import use_available_device
 from eakd_det.utils.errors import UserError
 
 

@@ -7,12 +7,13 @@ from detectron2.modeling import build_model
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import BitMasks, Boxes
 
-from eakd_det.config.defaults import load_config, stock_config
+from eakd_det.config.defaults import stock_config
+from eakd_det.config.merge import load_config
 from eakd_det.engine.trainer import DistillTrainer, write_student_config
 from eakd_det.modeling.poolers import SparseROIAlign, pool_as_configured, use_sparse_pooling
 from eakd_det.utils.errors import UserError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 MASK = ["MODEL.MASK_ON", True, "MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHead"]
 MASK += ["MODEL.ROI_MASK_HEAD.NUM_CONV", 1, "MODEL.ROI_MASK_HEAD.CONV_DIM", 8]
 

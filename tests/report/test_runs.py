@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from detectron2.config import LazyConfig
 
-from eakd_det.config.defaults import load_config
-from eakd_det.engine.lazy import load_lazy_config
+from eakd_det.config.lazy import load_lazy_config
+from eakd_det.config.merge import load_config
 from eakd_det.report.runs import find_folders, read_runs
 from eakd_det.utils.errors import UserError
 

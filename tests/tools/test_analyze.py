@@ -47,7 +47,7 @@ def runs(call_tool, tmp_path, monkeypatch):
 @pytest.fixture
 def analyze(monkeypatch, capsys):
     """Calls the tool in this process; its output."""
-    path = Path(__file__).parent.parent / "tools" / "analyze.py"
+    path = Path(__file__).parents[2] / "tools" / "analyze.py"
     spec = importlib.util.spec_from_file_location("analyze", path)
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)

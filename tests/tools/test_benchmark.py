@@ -6,7 +6,7 @@ import pytest
 
 from eakd_det.benchmark import losses, timing
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def test_variants_are_called_in_turn():

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from eakd_det.analysis.metrics import read_metrics
-from eakd_det.config.defaults import load_config
+from eakd_det.config.merge import load_config
 from eakd_det.data.datasets.digits import generate_digits
 from eakd_det.demo.demo import RUNS, _check_folder, _prepare_folder, format_results, run_demo
 from eakd_det.utils.errors import UserError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def test_table():

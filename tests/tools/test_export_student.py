@@ -12,7 +12,7 @@ from eakd_det.engine.trainer import write_student_config
 from eakd_det.modeling.meta_arch.distilled import helper_modules
 from eakd_det.utils.errors import UserError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "export_student.py"
 STOCK_PROCESS = """
 import sys, torch

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from eakd_det.config.defaults import load_config
+from eakd_det.config.merge import load_config
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_page_and_its_size(call_tool, tmp_path):

@@ -10,7 +10,7 @@ import torch
 
 from classification.models import build_classifier
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -14,14 +14,9 @@ from PIL import Image
 from eakd_det.checkpoint.checkpointer import SafeCheckpointer
 from eakd_det.config.defaults import add_distill_config, stock_config
 from eakd_det.data.custom import prepare_custom_data, use_custom_data
+from eakd_det.evaluation.detections import read_detections
 from eakd_det.utils.drawing import MIN_WIDTH
-from eakd_det.utils.visualizer import (
-    GAP,
-    TITLE_HEIGHT,
-    draw_side_by_side,
-    draw_weights,
-    read_detections,
-)
+from eakd_det.utils.visualizer import GAP, TITLE_HEIGHT, draw_side_by_side, draw_weights
 from tests.data.test_custom import make
 
 
@@ -131,7 +126,7 @@ def test_a_plain_run_has_its_own_name_and_its_checked_data(stock_cfg, tmp_path, 
     (tmp_path / "run.yaml").write_text(cfg.dump())
     DatasetCatalog.remove("custom_val")  # as in another process
     MetadataCatalog.remove("custom_val")
-    tool = runpy.run_path(str(Path(__file__).parent.parent / "tools" / "visualize.py"))
+    tool = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "visualize.py"))
     drawn = []
 
     def draw(path, scenes, metadata, detections, **options):

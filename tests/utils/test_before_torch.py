@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BARE = "setup_environment.py"  # which runs before there is a package
 TOOLS = [path for path in sorted((ROOT / "tools").glob("*.py")) if path.name != BARE]
 

@@ -10,7 +10,7 @@ from eakd_det.config.defaults import detection_config
 from eakd_det.utils.command_line import split_options
 from llm.config import language_config
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DEFAULTS = detection_config(), classification_config()
 WORDS = ["--configs", "configs/KD/a_b.yaml", "EA-KD.yaml", "KD.yaml", "--seeds", "1", "2"]
 

@@ -14,7 +14,7 @@ from eakd_det.sweep import processes
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.lock import run_lock
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 HOLDER = """
 import fcntl, sys, time
 file = open(sys.argv[1], "a")

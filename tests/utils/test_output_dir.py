@@ -9,7 +9,7 @@ from eakd_det.utils.errors import UserError
 from eakd_det.utils.output_dir import TRAINER_FILES
 from llm.training import FILES
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DIGITS = """
 VERSION: 2
 OUTPUT_DIR: run

@@ -10,8 +10,9 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from eakd_det.data.class_names import LabelAgreement, check_class_order, dataset_names
+from eakd_det.data.class_names import check_class_order, dataset_names
 from eakd_det.distillers.entropy_statistics import LOG_PERIOD, head_statistics
+from eakd_det.distillers.label_agreement import LabelAgreement
 from eakd_det.distillers.methods import DISTILLERS, EA_MODES, Comparison, Head
 from eakd_det.distillers.settings import method_settings
 from eakd_det.losses import shared_softmax

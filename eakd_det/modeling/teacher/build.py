@@ -7,7 +7,8 @@ from detectron2.modeling import build_model
 from detectron2.utils.file_io import PathManager
 
 from eakd_det.checkpoint.checkpointer import load_strictly
-from eakd_det.config.defaults import load_config, stock_config
+from eakd_det.config.defaults import stock_config
+from eakd_det.config.merge import load_config
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.precision import Precision
 

@@ -18,7 +18,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from eakd_det.config.defaults import stock_config
-from eakd_det.data.class_names import ENOUGH
+from eakd_det.distillers.label_agreement import ENOUGH
 from eakd_det.losses import (
     bernoulli_entropy,
     bernoulli_kd_loss,
