@@ -13,15 +13,13 @@ import sys
 import tempfile
 from typing import Any
 
-import eakd_det.utils.before_torch
+import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
 
 import torch
 from tabulate import tabulate
 
-import eakd_det.data
-import eakd_det.modeling  # noqa: F401  (registers the meta-architectures)
 from classification.benchmark import build_steps
 from eakd_det.benchmark import detection, growth, losses, pooling, timing
 from eakd_det.config.defaults import detection_config

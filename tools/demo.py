@@ -11,12 +11,10 @@ import logging
 import os
 import sys
 
-import eakd_det.utils.before_torch
+import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
 
-import eakd_det.data
-import eakd_det.modeling  # noqa: F401  (registers the meta-architecture)
 from eakd_det.config.defaults import detection_config
 from eakd_det.demo.demo import format_results, run_demo
 from eakd_det.utils.command_line import parse_arguments

@@ -16,6 +16,8 @@ checkpoint. A .yaml config and a checkpoint run no code, whoever made them; a .p
 import logging
 import os
 
+import eakd_det.utils.before_torch  # noqa: F401
+
 # isort: split
 
 from detectron2.engine import default_argument_parser

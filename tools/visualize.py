@@ -15,6 +15,8 @@ import os
 import random
 import sys
 
+import eakd_det.utils.before_torch  # noqa: F401
+
 # isort: split
 
 from detectron2.data import DatasetCatalog, MetadataCatalog

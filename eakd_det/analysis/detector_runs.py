@@ -8,8 +8,6 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from torch import nn
 
-import eakd_det.data
-import eakd_det.modeling  # noqa: F401  (registers the meta-architectures)
 from eakd_det.config.merge import load_config
 from eakd_det.data.custom import prepare_custom_data, register_checked_copy, use_custom_data
 from eakd_det.data.registered import check_datasets

@@ -25,9 +25,13 @@ OUR_KEYS = (
 def add_distill_config(cfg: CfgNode) -> None:
     """Add the nodes TEACHER and DISTILL, and OUR_KEYS, to a Detectron2 config.
 
+    Registers the meta-architectures, backbones and datasets of this package, too.
+
     Defaults come from the signatures of the losses, so each is written once and every key exists
     for the command line; a misspelt one stops the run.
     """
+    import eakd_det.modeling  # noqa: F401  (registers; it reads configs itself, so not above)
+
     cfg.TEACHER = CfgNode()
     cfg.TEACHER.CONFIG_FILE = ""  # a path, or a name of Detectron2's model zoo
     cfg.TEACHER.WEIGHTS = ""  # any checkpoint Detectron2 reads

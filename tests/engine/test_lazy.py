@@ -99,8 +99,8 @@ def test_trained_by_the_tool(cli_cfg, call_tool, tmp_path):
     """Trains, resumes and evaluates, on the tiny scenes."""
     config = f"""
 from detectron2.config import LazyConfig
-from eakd_det.errors import UserError
-from eakd_det.lazy import distillation
+from eakd_det.utils.errors import UserError
+from eakd_det.config.lazy import distillation
 import eakd_det.data
 
 base = LazyConfig.load({str(LAZY / "ea_dkd_r18_r101.py")!r})

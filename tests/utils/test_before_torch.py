@@ -40,7 +40,7 @@ def test_threads_that_wait_sleep_unless_the_user_says_otherwise(monkeypatch, of_
     if of_the_user:
         monkeypatch.setenv("OMP_WAIT_POLICY", of_the_user)
     with warnings.catch_warnings():
-        runpy.run_path(str(ROOT / "eakd_det" / "before_torch.py"))
+        runpy.run_path(str(ROOT / "eakd_det" / "utils" / "before_torch.py"))
     assert os.environ["OMP_WAIT_POLICY"] == policy
 
 

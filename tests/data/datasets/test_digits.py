@@ -10,7 +10,7 @@ from eakd_det.data.datasets.digits import NAMES, NUM_TRAIN_DIGITS
 
 FIRST_USE = """
 from detectron2.data import DatasetCatalog
-import eakd_det.data.digits as digits
+import eakd_det.data.datasets.digits as digits
 digits.NUM_SCENES.update(train=3, val=2)
 train = DatasetCatalog.get("digits_det_train")
 val = DatasetCatalog.get("digits_det_val")

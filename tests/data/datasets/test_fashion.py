@@ -23,7 +23,7 @@ from .idx import write_fashion_mnist
 
 FIRST_USE = """
 from detectron2.data import DatasetCatalog
-import eakd_det.data.fashion as fashion
+import eakd_det.data.datasets.fashion as fashion
 fashion.NUM_SCENES.update(train=3, val=2)
 train = DatasetCatalog.get("fashion_det_train")
 val = DatasetCatalog.get("fashion_det_val")
