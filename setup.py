@@ -23,7 +23,12 @@ setup(
     ),
     package_data={
         "classification": ["published.yaml"],
-        "eakd_det": ["published.yaml", "report/page.css", "report/page.html.j2", "report/page.js"],
+        "eakd_det": [
+            "sweep/published.yaml",
+            "report/page.css",
+            "report/page.html.j2",
+            "report/page.js",
+        ],
         "llm": ["published.yaml"],
     },
     python_requires=">=3.10",

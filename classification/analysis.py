@@ -13,10 +13,10 @@ from eakd_det.analysis.directions import WeightPlane
 from eakd_det.analysis.landscape import Loss
 from eakd_det.analysis.runs import Run
 from eakd_det.analysis.samples import Samples
-from eakd_det.detectors import use_available_device
-from eakd_det.errors import UserError
-from eakd_det.inference import fold_batch_norms, freeze
-from eakd_det.safe_yaml import read_yaml
+from eakd_det.config.safe_yaml import read_yaml
+from eakd_det.modeling.teacher.fuse_norms import fold_batch_norms, freeze
+from eakd_det.utils.device import use_available_device
+from eakd_det.utils.errors import UserError
 
 from .config import load_config
 from .data import Indices, read_images

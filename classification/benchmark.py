@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from detectron2.utils.events import EventStorage
 
-from eakd_det.precision import Precision
+from eakd_det.utils.precision import Precision
 
 from .config import classification_config
 from .distilled import DistilledClassifier

@@ -4,8 +4,9 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from eakd_det.config import distill_node, merge_config
-from eakd_det.errors import UserError
+from eakd_det.config.defaults import distill_node
+from eakd_det.config.merge import merge_config
+from eakd_det.utils.errors import UserError
 
 from .distillers import DISTILLERS
 

@@ -16,7 +16,7 @@ from torchvision.datasets.folder import pil_loader
 from torchvision.transforms import v2
 
 from eakd_det.data.image_files import look_at_files
-from eakd_det.errors import UserError, listed
+from eakd_det.utils.errors import UserError, listed
 
 from .augment import crop_and_flip, seeded, strong_view
 from .sources import Source, source_of

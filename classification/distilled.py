@@ -7,12 +7,12 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eakd_det.class_names import LabelAgreement
-from eakd_det.distillers import EA_MODES, Head
-from eakd_det.errors import UserError
+from eakd_det.distillers.entropy_statistics import LOG_PERIOD, part_statistics, weight_columns
+from eakd_det.distillers.label_agreement import LabelAgreement
+from eakd_det.distillers.methods import EA_MODES, Head
 from eakd_det.losses import shared_softmax
-from eakd_det.statistics import LOG_PERIOD, part_statistics, weight_columns
-from eakd_det.taught import Taught
+from eakd_det.modeling.teacher.taught import Taught
+from eakd_det.utils.errors import UserError
 
 from .distillers import DISTILLERS, ImageComparison
 from .loader import LARGE_PRIME

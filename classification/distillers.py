@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from eakd_det.distillers import (
+from eakd_det.distillers.methods import (
     Comparison,
     Head,
     HelpedDistiller,
@@ -16,7 +16,6 @@ from eakd_det.distillers import (
     ReviewDistiller,
     scalar_defaults,
 )
-from eakd_det.errors import UserError
 from eakd_det.losses import (
     CurriculumTemperature,
     FeatureBridges,
@@ -34,6 +33,7 @@ from eakd_det.losses import (
     ttm_loss,
     wttm_loss,
 )
+from eakd_det.utils.errors import UserError
 
 from .models import StagedClassifier
 

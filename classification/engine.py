@@ -18,17 +18,19 @@ from fvcore.common.param_scheduler import MultiStepParamScheduler
 from torch import nn
 from torch.utils.data import DataLoader
 
-from eakd_det.checkpoint import SafeCheckpointer, StudentWriter, write_atomically
-from eakd_det.errors import UserError
-from eakd_det.evaluation import BestCheckpoint
-from eakd_det.method_settings import method_settings
-from eakd_det.precision import precision
-from eakd_det.preemption import Preemption
-from eakd_det.resume import OptimizerSettings, RandomStates, Stopwatch
-from eakd_det.run_record import record_parameters
-from eakd_det.statistics import LOG_PERIOD, show_statistics
-from eakd_det.step import DistillStep, log_step
-from eakd_det.weak_teacher import WeakTeacher
+from eakd_det.checkpoint.checkpointer import SafeCheckpointer, StudentWriter
+from eakd_det.distillers.entropy_statistics import LOG_PERIOD
+from eakd_det.distillers.settings import method_settings
+from eakd_det.engine.best_checkpoint import BestCheckpoint
+from eakd_det.engine.preemption import Preemption
+from eakd_det.engine.resume import OptimizerSettings, RandomStates, Stopwatch
+from eakd_det.engine.run_record import record_parameters
+from eakd_det.engine.step import DistillStep, log_step
+from eakd_det.engine.weak_teacher import WeakTeacher
+from eakd_det.engine.writers import show_statistics
+from eakd_det.utils.errors import UserError
+from eakd_det.utils.files import write_atomically
+from eakd_det.utils.precision import precision
 
 from .buffers import AverageBuffers
 from .data import read_images

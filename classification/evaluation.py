@@ -12,8 +12,8 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from eakd_det.errors import UserError
-from eakd_det.resume import Stopwatch, preserved_random_state
+from eakd_det.engine.resume import Stopwatch, preserved_random_state
+from eakd_det.utils.errors import UserError
 
 from .data import read_images
 from .distilled import DistilledClassifier

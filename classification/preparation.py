@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from eakd_det.inference import fold_batch_norms, freeze
-from eakd_det.precision import Precision
-from eakd_det.preparation import report_difference
-from eakd_det.winograd import use_winograd
+from eakd_det.modeling.teacher.fuse_norms import fold_batch_norms, freeze
+from eakd_det.modeling.teacher.preparation import report_difference
+from eakd_det.modeling.teacher.winograd import use_winograd
+from eakd_det.utils.precision import Precision
 
 from .models import Outputs, features_of
 

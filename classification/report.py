@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from eakd_det.analysis.metrics import Series
-from eakd_det.published import Published
 from eakd_det.report.kinds import Kind
 from eakd_det.report.runs import RunFiles
+from eakd_det.sweep.published import Published
 
 from .config import load_config
 from .sweeps import ClassifierSweeps, paper_name, published

@@ -7,12 +7,7 @@ from tqdm import tqdm
 
 from eakd_det.analysis.figures import panel_rows
 from eakd_det.analysis.landscape import SIZES, Landscape, explore
-from eakd_det.analysis.reports import (
-    Report,
-    report_landscapes,
-    report_segments,
-    report_separation,
-)
+from eakd_det.analysis.reports import Report, report_landscapes, report_segments, report_separation
 from eakd_det.analysis.samples import Samples
 from eakd_det.analysis.separation import separate
 from eakd_det.analysis.weights import report_weights

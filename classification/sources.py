@@ -11,8 +11,8 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
-from eakd_det.data.fashion_mnist import FETCH_FASHION_MNIST, NAMES, read_fashion_mnist
-from eakd_det.errors import UserError
+from eakd_det.data.datasets.fashion_mnist import FETCH_FASHION_MNIST, NAMES, read_fashion_mnist
+from eakd_det.utils.errors import UserError
 
 from .augment import CROP_PADDING
 

@@ -7,9 +7,9 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 
-from eakd_det.checkpoint import load_strictly
-from eakd_det.errors import UserError
-from eakd_det.precision import Precision
+from eakd_det.checkpoint.checkpointer import load_strictly
+from eakd_det.utils.errors import UserError
+from eakd_det.utils.precision import Precision
 
 from .config import load_config
 from .models import build_classifier, published_normalisation, warn_of_large_stem

@@ -8,11 +8,12 @@ import torch
 from detectron2.config import CfgNode
 from transformers import TrainingArguments
 
-from eakd_det.config import distill_node, merge_config
-from eakd_det.distillers import scalar_defaults
-from eakd_det.errors import UserError
-from eakd_det.method_settings import method_settings
-from eakd_det.precision import HALVES
+from eakd_det.config.defaults import distill_node
+from eakd_det.config.merge import merge_config
+from eakd_det.distillers.methods import scalar_defaults
+from eakd_det.distillers.settings import method_settings
+from eakd_det.utils.errors import UserError
+from eakd_det.utils.precision import HALVES
 
 from .distillers import DISTILLERS
 from .generation import generate

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from eakd_det.errors import UserError
 from eakd_det.losses.divergence import IGNORED
+from eakd_det.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 

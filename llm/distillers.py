@@ -10,7 +10,8 @@ from detectron2.config import CfgNode
 from torch import Tensor
 from torch.nn import functional as F
 
-from eakd_det.distillers import EA_MODES
+from eakd_det.distillers.methods import EA_MODES
+from eakd_det.distillers.settings import method_settings
 from eakd_det.losses import (
     entropy,
     forward_kl,
@@ -21,7 +22,6 @@ from eakd_det.losses import (
     symmetric_kl,
 )
 from eakd_det.losses.reduction import at_least_float32
-from eakd_det.method_settings import method_settings
 
 # DISTILL.METHODS -> divergence.
 DISTILLERS: dict[str, Callable[..., Tensor]] = {

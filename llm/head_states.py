@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eakd_det.errors import UserError
+from eakd_det.utils.errors import UserError
 
 
 class HeadStates:

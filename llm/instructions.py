@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from eakd_det.checkpoint import write_atomically
+from eakd_det.utils.files import write_atomically
 
 WORDS = tuple(
     """

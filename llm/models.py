@@ -21,9 +21,9 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import find_adapter_config_file
 
-from eakd_det.errors import UserError
-from eakd_det.finite import refuse_non_finite
-from eakd_det.precision import HALVES
+from eakd_det.checkpoint.finite import refuse_non_finite
+from eakd_det.utils.errors import UserError
+from eakd_det.utils.precision import HALVES
 
 # What transformers raises where files are missing or do not fit, or need a package,
 LOADING_ERRORS = (OSError, ValueError, ImportError, RuntimeError)

@@ -8,11 +8,11 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from eakd_det.checkpoint import write_atomically
-from eakd_det.lock import run_lock
 from eakd_det.sweep.grid import RECORD, refuse_outdated
 from eakd_det.sweep.names import method_of
 from eakd_det.sweep.origin import change, configs_of, content_of, weights_of
+from eakd_det.utils.files import write_atomically
+from eakd_det.utils.lock import run_lock
 
 from .config import load_config
 from .evaluation import SCORES, evaluate

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from tabulate import tabulate
 
-from eakd_det.spread import spread
+from eakd_det.utils.statistics import spread
 
 Runs = list[dict[str, Any]]  # what `evaluate` gave for each seed of training
 

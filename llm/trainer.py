@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
-from eakd_det.errors import UserError
 from eakd_det.losses import LanguageHead, chunked_loss
 from eakd_det.losses.divergence import IGNORED
+from eakd_det.utils.errors import UserError
 
 from .distillers import TokenObjective
 from .head_states import capture, check_head

@@ -13,11 +13,11 @@ from transformers import (
     set_seed,
 )
 
-from eakd_det.checkpoint import write_atomically
-from eakd_det.errors import UserError
-from eakd_det.lock import run_lock
-from eakd_det.output_dir import OutputFiles
-from eakd_det.preemption import leave, listening
+from eakd_det.engine.preemption import leave, listening
+from eakd_det.utils.errors import UserError
+from eakd_det.utils.files import write_atomically
+from eakd_det.utils.lock import run_lock
+from eakd_det.utils.output_dir import OutputFiles
 
 from .config import load_config, training_arguments
 from .data import Instruction, PadRight, encode, read_instructions

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from eakd_det.errors import UserError
+from eakd_det.utils.errors import UserError
 
 END = "<|endoftext|>"  # as in GPT-2
 # Texts that tokenizers of the same words but other rules split differently.

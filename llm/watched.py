@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
-from eakd_det.errors import UserError
-from eakd_det.finite import non_finite
-from eakd_det.idle import PATIENCE, IdleLosses
+from eakd_det.checkpoint.finite import non_finite
+from eakd_det.engine.idle import PATIENCE, IdleLosses
+from eakd_det.utils.errors import UserError
 
 from .models import refuse_to_look_ahead
 

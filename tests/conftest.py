@@ -14,9 +14,9 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
-import eakd_det.meta_arch  # noqa: F401  (registers the meta-architectures)
-from eakd_det.config import add_distill_config
-from eakd_det.data.digits import NAMES, generate_digits
+import eakd_det.modeling  # noqa: F401  (registers the meta-architectures)
+from eakd_det.config.defaults import add_distill_config
+from eakd_det.data.datasets.digits import NAMES, generate_digits
 
 from . import commands
 

@@ -10,9 +10,9 @@ from detectron2.modeling import build_model
 from detectron2.structures import BitMasks
 from detectron2.utils.events import EventStorage
 
-import eakd_det.backbone  # noqa: F401  (registers MobileNetV2)
-from eakd_det.config import load_config
-from eakd_det.teacher import build_teacher, teacher_config
+import eakd_det.modeling  # noqa: F401  (registers MobileNetV2)
+from eakd_det.config.merge import load_config
+from eakd_det.modeling.teacher.build import build_teacher, teacher_config
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "configs").glob("*-Detection/*.yaml"))
@@ -124,7 +124,7 @@ def teachers(tmp_path_factory):
 @each_file
 def test_every_config_trains(path, teachers, monkeypatch, batch):
     """A step at a tiny image size, with random weights: finite losses that move the student."""
-    monkeypatch.setattr("eakd_det.distilled.build_teacher", teachers)
+    monkeypatch.setattr("eakd_det.modeling.meta_arch.distilled.build_teacher", teachers)
     cfg = load_config(str(path))
     cfg.MODEL.DEVICE = "cpu"
     narrow(cfg)

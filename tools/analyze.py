@@ -17,7 +17,7 @@ import logging
 import os
 import sys
 
-import eakd_det.before_torch  # noqa: F401
+import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
 
@@ -27,7 +27,7 @@ from eakd_det.analysis.detector_runs import analyze_detectors
 from eakd_det.analysis.landscape import SIZES
 from eakd_det.analysis.reports import report_dynamics
 from eakd_det.analysis.runs import find_runs
-from eakd_det.errors import UserError
+from eakd_det.utils.errors import UserError
 
 
 def entropy_segments(args, runs):

@@ -13,23 +13,21 @@ import sys
 import tempfile
 from typing import Any
 
-import eakd_det.before_torch
+import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
 
 import torch
 from tabulate import tabulate
 
-import eakd_det.backbone
-import eakd_det.data
-import eakd_det.meta_arch  # noqa: F401  (registers the meta-architectures)
 from classification.benchmark import build_steps
 from eakd_det.benchmark import detection, growth, losses, pooling, timing
-from eakd_det.checkpoint import write_atomically
-from eakd_det.command_line import parse_arguments
-from eakd_det.config import detection_config, load_config
-from eakd_det.detectors import use_available_device
-from eakd_det.errors import UserError
+from eakd_det.config.defaults import detection_config
+from eakd_det.config.merge import load_config
+from eakd_det.utils.command_line import parse_arguments
+from eakd_det.utils.device import use_available_device
+from eakd_det.utils.errors import UserError
+from eakd_det.utils.files import write_atomically
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CONFIG = os.path.join(ROOT, "configs", "COCO-Detection", "EA-DKD-R18-R101.yaml")

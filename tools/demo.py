@@ -11,16 +11,14 @@ import logging
 import os
 import sys
 
-import eakd_det.before_torch
+import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
 
-import eakd_det.data
-import eakd_det.meta_arch  # noqa: F401  (registers the meta-architecture)
-from eakd_det.command_line import parse_arguments
-from eakd_det.config import detection_config
-from eakd_det.demo import format_results, run_demo
-from eakd_det.errors import UserError
+from eakd_det.config.defaults import detection_config
+from eakd_det.demo.demo import format_results, run_demo
+from eakd_det.utils.command_line import parse_arguments
+from eakd_det.utils.errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -34,7 +32,7 @@ def setup_logging(output_dir: str) -> None:
     terminal = logging.StreamHandler(sys.stdout)
     terminal.setFormatter(logging.Formatter("%(message)s"))
     logging.getLogger("eakd_det").addHandler(terminal)
-    logging.getLogger("eakd_det.engine").setLevel(logging.WARNING)
+    logging.getLogger("eakd_det.engine.trainer").setLevel(logging.WARNING)
     logging.getLogger("torch.fx").setLevel(logging.ERROR)  # a warning to authors of tracers
 
 

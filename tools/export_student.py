@@ -11,7 +11,7 @@ import argparse
 import os
 import sys
 
-import eakd_det.before_torch
+import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
 
@@ -20,10 +20,10 @@ from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from detectron2.utils.logger import setup_logger
 
-import eakd_det.backbone  # noqa: F401  (registers MobileNetV2)
-from eakd_det.checkpoint import last_checkpoint, load_strictly, write_atomically
-from eakd_det.config import merge_config
-from eakd_det.errors import UserError
+from eakd_det.checkpoint.checkpointer import last_checkpoint, load_strictly
+from eakd_det.config.merge import merge_config
+from eakd_det.utils.errors import UserError
+from eakd_det.utils.files import write_atomically
 
 
 def export(run_dir: str, output_dir: str, checkpoint: str | None = None) -> str:

@@ -13,14 +13,14 @@ import argparse
 import os
 import sys
 
-import eakd_det.before_torch  # noqa: F401
+import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
 
 from classification.report import Classifiers
-from eakd_det.errors import UserError
 from eakd_det.report.detectors import Detectors
 from eakd_det.report.page import write_report
+from eakd_det.utils.errors import UserError
 
 
 def parse_arguments():

@@ -22,18 +22,18 @@ import signal
 import sys
 from pathlib import Path
 
-import eakd_det.before_torch  # noqa: F401
+import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
 
 from classification.sweeps import ClassifierSweeps
-from eakd_det import command_line
-from eakd_det.errors import UserError
 from eakd_det.sweep.detectors import DetectorSweeps
 from eakd_det.sweep.grid import plan
 from eakd_det.sweep.kinds import kind_of_configs, kind_of_folder
 from eakd_det.sweep.runner import run_sweep
 from eakd_det.sweep.tables import write_tables
+from eakd_det.utils import command_line
+from eakd_det.utils.errors import UserError
 
 TOOLS = Path(__file__).resolve().parent
 KINDS = (ClassifierSweeps(), DetectorSweeps())

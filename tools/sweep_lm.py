@@ -12,12 +12,12 @@ means stand the differences of each EA-X and X, paired by seed.
 import argparse
 import sys
 
-import eakd_det.before_torch  # noqa: F401
+import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
 
-from eakd_det import command_line
-from eakd_det.errors import UserError
+from eakd_det.utils import command_line
+from eakd_det.utils.errors import UserError
 from llm.config import language_config
 from llm.evaluation import METRICS
 from llm.log import show_progress

@@ -12,7 +12,7 @@ that goes on where it was, too. --teacher-only ends there. Where OUTPUT_DIR hold
 starts without --resume or --overwrite, which removes it.
 """
 
-import eakd_det.before_torch  # noqa: F401
+import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
 
@@ -23,12 +23,12 @@ from classification.config import classification_config, load_config
 from classification.engine import ClassifierTrainer
 from classification.evaluation import evaluate_weights
 from classification.teacher import needs_training
-from eakd_det import command_line
-from eakd_det.checkpoint import last_checkpoint
-from eakd_det.detectors import use_available_device
-from eakd_det.launch import launch, set_up
-from eakd_det.lock import run_lock
-from eakd_det.output_dir import TRAINER_FILES
+from eakd_det.checkpoint.checkpointer import last_checkpoint
+from eakd_det.engine.launch import launch, set_up
+from eakd_det.utils import command_line
+from eakd_det.utils.device import use_available_device
+from eakd_det.utils.lock import run_lock
+from eakd_det.utils.output_dir import TRAINER_FILES
 
 
 def parse_arguments():

@@ -17,14 +17,14 @@ pairs are for the run alone.
 import argparse
 import sys
 
-import eakd_det.before_torch  # noqa: F401
+import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
 
 from accelerate import PartialState
 
-from eakd_det import command_line
-from eakd_det.errors import UserError
+from eakd_det.utils import command_line
+from eakd_det.utils.errors import UserError
 from llm.config import language_config, load_config
 from llm.log import show_progress
 from llm.training import fit, prepare

@@ -16,28 +16,30 @@ checkpoint. A .yaml config and a checkpoint run no code, whoever made them; a .p
 import logging
 import os
 
-import eakd_det.before_torch
+import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
 
 from detectron2.engine import default_argument_parser
 
-import eakd_det.backbone
-import eakd_det.meta_arch  # noqa: F401  (registers the meta-architectures)
-from eakd_det import command_line
-from eakd_det.checkpoint import last_checkpoint
-from eakd_det.config import detection_config, load_config, merge_options
+from eakd_det.checkpoint.checkpointer import last_checkpoint
+from eakd_det.config.defaults import detection_config
+from eakd_det.config.lazy import load_lazy_config
+from eakd_det.config.merge import load_config, merge_options
 from eakd_det.data.boxes import MIN_SHARE
 from eakd_det.data.coco_check import summarize
 from eakd_det.data.custom import prepare_custom_data, use_custom_data
-from eakd_det.detectors import check_proposals, comparable_teacher_config, use_available_device
-from eakd_det.engine import DistillTrainer, best_metric, evaluate, evaluate_teacher
-from eakd_det.errors import UserError
-from eakd_det.evaluation import compare_results
-from eakd_det.launch import launch, set_up
-from eakd_det.lazy import load_lazy_config, run_lazy
-from eakd_det.output_dir import TRAINER_FILES
-from eakd_det.weak_teacher import weak_teacher
+from eakd_det.data.registered import check_proposals
+from eakd_det.engine.launch import launch, set_up
+from eakd_det.engine.lazy import run_lazy
+from eakd_det.engine.trainer import DistillTrainer, best_metric, evaluate, evaluate_teacher
+from eakd_det.engine.weak_teacher import weak_teacher
+from eakd_det.evaluation.comparison import compare_results
+from eakd_det.modeling.build import comparable_teacher_config
+from eakd_det.utils import command_line
+from eakd_det.utils.device import use_available_device
+from eakd_det.utils.errors import UserError
+from eakd_det.utils.output_dir import TRAINER_FILES
 
 
 def parse_arguments():

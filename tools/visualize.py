@@ -15,21 +15,22 @@ import os
 import random
 import sys
 
-import eakd_det.before_torch
+import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-import eakd_det.backbone
-import eakd_det.meta_arch  # noqa: F401  (registers the meta-architectures)
-from eakd_det import command_line
-from eakd_det.checkpoint import last_checkpoint
-from eakd_det.config import detection_config, load_config
+from eakd_det.checkpoint.checkpointer import last_checkpoint
+from eakd_det.config.defaults import detection_config
+from eakd_det.config.merge import load_config
 from eakd_det.data.custom import prepare_custom_data, register_checked_copy, use_custom_data
-from eakd_det.detectors import load_student, load_teacher, use_available_device
-from eakd_det.errors import UserError
-from eakd_det.visualize import detect, draw_side_by_side
+from eakd_det.evaluation.detections import detect
+from eakd_det.modeling.build import load_student, load_teacher
+from eakd_det.utils import command_line
+from eakd_det.utils.device import use_available_device
+from eakd_det.utils.errors import UserError
+from eakd_det.utils.visualizer import draw_side_by_side
 
 
 def main(args):

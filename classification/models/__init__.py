@@ -10,7 +10,7 @@ from functools import partial
 
 from torch import nn
 
-from eakd_det.errors import UserError
+from eakd_det.utils.errors import UserError
 
 from .external import (
     PREFIXES,

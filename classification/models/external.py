@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
-from eakd_det.errors import UserError
-from eakd_det.record import record
+from eakd_det.modeling.recorder import record
+from eakd_det.utils.errors import UserError
 
 from .staged import Outputs, StagedClassifier
 

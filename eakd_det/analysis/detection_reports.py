@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import UserError
+from eakd_det.utils.errors import UserError
+
 from .average_precision import NUM_RESAMPLES, PartAP, ap_of_parts, interval
 from .detection_figures import draw_ap_segments
 from .gallery import draw_gallery, top_classes

@@ -8,20 +8,13 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from torch import nn
 
-import eakd_det.backbone
-import eakd_det.data
-import eakd_det.meta_arch  # noqa: F401  (registers the meta-architectures)
+from eakd_det.config.merge import load_config
+from eakd_det.data.custom import prepare_custom_data, register_checked_copy, use_custom_data
+from eakd_det.data.registered import check_datasets
+from eakd_det.modeling.build import load_student, load_teacher, num_classes
+from eakd_det.utils.device import use_available_device
+from eakd_det.utils.errors import UserError
 
-from ..config import load_config
-from ..data.custom import prepare_custom_data, register_checked_copy, use_custom_data
-from ..detectors import (
-    check_datasets,
-    load_student,
-    load_teacher,
-    num_classes,
-    use_available_device,
-)
-from ..errors import UserError
 from .detection_reports import report_detectors
 from .figures import panel_rows
 from .objects import ask, find_objects

@@ -1,9 +1,10 @@
-"""Entropies and weights over a training, as the run has logged them (eakd_det.statistics)."""
+"""Entropies and weights of a training, as its run has logged them."""
 
 import numpy as np
 
-from ..errors import UserError
-from ..statistics import COLUMNS, PARTS
+from eakd_det.distillers.entropy_statistics import COLUMNS, PARTS
+from eakd_det.utils.errors import UserError
+
 from .metrics import METRICS, read_metrics
 from .runs import Run
 

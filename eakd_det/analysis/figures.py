@@ -17,7 +17,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from ..checkpoint import write_atomically
+from eakd_det.utils.files import write_atomically
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; black is the teacher's.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from ..drawing import INK, PAPER
+from eakd_det.utils.drawing import INK, PAPER
+
 from .objects import Objects
 from .samples import Samples
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.interpolate import RectBivariateSpline
 
-from ..errors import UserError
+from eakd_det.utils.errors import UserError
 
 SIZES = (11, 21, 41, 81)  # points of an axis; each grid halves the steps of the last
 

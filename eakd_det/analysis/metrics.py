@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from ..errors import UserError
+from eakd_det.utils.errors import UserError
 
 METRICS = "metrics.json"
 Series = list[tuple[int, float]]  # (iteration from 0, value)

@@ -14,11 +14,12 @@ from detectron2.structures import Boxes, BoxMode
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..compatibility import box_predictors, describe, roi_remedy
-from ..data.mapper import CheckingMapper
-from ..errors import UserError
-from ..frozen_teacher import Teacher
-from ..record import record
+from eakd_det.data.mapper import CheckingMapper
+from eakd_det.modeling.compatibility import box_predictors, describe, roi_remedy
+from eakd_det.modeling.recorder import record
+from eakd_det.modeling.teacher.detector import Teacher
+from eakd_det.utils.errors import UserError
+
 from .samples import Samples
 
 

@@ -7,7 +7,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
-from ..errors import UserError
+from eakd_det.utils.errors import UserError
+
 from .dynamics import read_dynamics
 from .figures import save
 from .landscape import Landscape

@@ -4,8 +4,8 @@ import os
 import re
 from dataclasses import dataclass
 
-from ..errors import UserError
-from ..safe_pickle import load_pth
+from eakd_det.checkpoint.safe_pickle import load_pth
+from eakd_det.utils.errors import UserError
 
 FINAL = "model_final.pth"
 WORDS = {FINAL: "final", "model_best.pth": "best"}

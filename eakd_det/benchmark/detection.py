@@ -15,11 +15,11 @@ from detectron2.utils.events import EventStorage
 from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
-from ..config import stock_config
-from ..engine import DistillTrainer
-from ..precision import precision
-from ..record import record
-from ..teacher import build_teacher, teacher_config
+from eakd_det.config.defaults import stock_config
+from eakd_det.engine.trainer import DistillTrainer
+from eakd_det.modeling.recorder import record
+from eakd_det.modeling.teacher.build import build_teacher, teacher_config
+from eakd_det.utils.precision import precision
 
 OBJECTS = 8  # an image
 

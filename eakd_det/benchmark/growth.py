@@ -9,7 +9,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from detectron2.config import CfgNode
 
-from ..teacher import teacher_config
+from eakd_det.modeling.teacher.build import teacher_config
+
 from .detection import Size, build_step, make_batch, save_random_teacher
 from .timing import interleave
 

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..losses import dkd_loss, entropy_weight, multi_level_loss
+from eakd_det.losses import dkd_loss, entropy_weight, multi_level_loss
+
 from .multi_level_terms import one_by_one
 
 

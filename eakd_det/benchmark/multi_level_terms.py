@@ -2,7 +2,7 @@
 
 from torch.nn import functional as F
 
-from ..losses import standardize as standardize_logits
+from eakd_det.losses import standardize as standardize_logits
 
 
 def kl(student, teacher, tau):

@@ -6,7 +6,7 @@ import torch
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes
 
-from ..roi_pooling import POOLER_BACKENDS, use_sparse_pooling
+from eakd_det.modeling.poolers import POOLER_BACKENDS, use_sparse_pooling
 
 # Images, height, width, ROIs an image, channels and sampling ratio.
 POOLING = {

@@ -12,7 +12,7 @@ import torch
 import torchvision
 from tqdm import tqdm
 
-from ..run_record import processor
+from eakd_det.engine.run_record import processor
 
 
 def interleave(

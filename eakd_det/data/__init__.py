@@ -1,7 +1,7 @@
 """Datasets that come with the toolkit."""
 
-from .digits import register_digits
-from .fashion import register_fashion
+from .datasets.digits import register_digits
+from .datasets.fashion import register_fashion
 
 register_digits()
 register_fashion()

@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..errors import UserError, listed
+from eakd_det.utils.errors import UserError, listed
+
 from .boxes import Size, box_fault, clip_boxes, doubts, is_number
 from .coco_file import leave_out_root, read_coco
 from .ids import number_ids

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from ..errors import UserError
+from eakd_det.utils.errors import UserError
 
 REQUIRED = {
     "images": ("id", "file_name"),

@@ -12,8 +12,9 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
-from ..checkpoint import write_atomically
-from ..errors import UserError
+from eakd_det.utils.errors import UserError
+from eakd_det.utils.files import write_atomically
+
 from .coco_check import check_coco
 from .ids import ORIGINAL, original_ids
 from .image_files import DAY

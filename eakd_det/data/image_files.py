@@ -12,7 +12,7 @@ import portalocker
 from PIL import ExifTags, Image
 from tqdm import tqdm
 
-from ..checkpoint import write_atomically
+from eakd_det.utils.files import write_atomically
 
 RULES = 1  # of what is sound; where they change, all files are looked at anew
 DAY = 24 * 3600  # seconds, for which a process waits for the one that looks at the same files

@@ -5,7 +5,8 @@ from typing import Any
 from detectron2.data import DatasetMapper
 from detectron2.data.detection_utils import SizeMismatchError
 
-from ..errors import UserError
+from eakd_det.utils.errors import UserError
+
 from .image_files import has_wide_values, look_at_file
 
 JPEG = (".jpg", ".jpeg")  # which are of 8 bits

@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from ..analysis.figures import label_ends, stroke, style, thinned, tidy
-from ..analysis.metrics import Series
+from eakd_det.analysis.figures import label_ends, stroke, style, thinned, tidy
+from eakd_det.analysis.metrics import Series
+
 from .charts import Chart, make_chart
 from .differences import teachers_of
 from .kinds import Kind

@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..analysis.metrics import Series
-from ..config import load_config
-from ..published import Published, published_for
-from ..results import METRICS, known_ap
-from ..sweep.detectors import DetectorSweeps
+from eakd_det.analysis.metrics import Series
+from eakd_det.config.merge import load_config
+from eakd_det.evaluation.results import METRICS, known_ap
+from eakd_det.sweep.detectors import DetectorSweeps
+from eakd_det.sweep.published import Published, published_for
+
 from .kinds import Kind
 from .runs import RunFiles
 

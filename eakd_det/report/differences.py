@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from ..sweep.formats import DASH, Table, dataset_tables
-from ..sweep.tables import compare
+from eakd_det.sweep.formats import DASH, Table, dataset_tables
+from eakd_det.sweep.tables import compare
+
 from .kinds import ALONE, Kind
 from .runs import RunFiles
 

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 
-from ..analysis.dynamics import Dynamics, read_dynamics
-from ..analysis.figures import label_ends, start_at_zero, style
-from ..analysis.line_figures import dynamics_line
+from eakd_det.analysis.dynamics import Dynamics, read_dynamics
+from eakd_det.analysis.figures import label_ends, start_at_zero, style
+from eakd_det.analysis.line_figures import dynamics_line
+
 from .charts import Chart, make_chart
 from .curves import finish_iterations
 from .runs import RunFiles, by_group

@@ -5,12 +5,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-from ..analysis.metrics import METRICS, Series
-from ..errors import UserError
-from ..published import Published, method_name
-from ..sweep.formats import Table, dataset_tables, notes
-from ..sweep.kinds import SweepKind
-from ..sweep.tables import collect, compare, summarize
+from eakd_det.analysis.metrics import METRICS, Series
+from eakd_det.sweep.formats import Table, dataset_tables, notes
+from eakd_det.sweep.kinds import SweepKind
+from eakd_det.sweep.published import Published, method_name
+from eakd_det.sweep.tables import collect, compare, summarize
+from eakd_det.utils.errors import UserError
+
 from .runs import RunFiles
 
 ALONE = "Student"  # the method of a student without a teacher

@@ -12,7 +12,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from ..checkpoint import write_atomically
+from eakd_det.utils.files import write_atomically
+
 from .curves import loss_charts, progress_charts
 from .differences import difference_tables
 from .dynamics import dynamics_charts

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from ..analysis.figures import DPI
-from ..errors import UserError
+from eakd_det.analysis.figures import DPI
+from eakd_det.utils.errors import UserError
+
 from .charts import data_uri
 
 WIDTH = 1600  # pixels at most

@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
-from ..analysis.metrics import METRICS, Series, read_metrics
-from ..analysis.runs import Run, find_runs
-from ..errors import UserError
-from ..run_record import NAME as RECORD
+from eakd_det.analysis.metrics import METRICS, Series, read_metrics
+from eakd_det.analysis.runs import Run, find_runs
+from eakd_det.engine.run_record import NAME as RECORD
+from eakd_det.utils.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,15 @@ from typing import Any, ClassVar
 
 from detectron2.config import CfgNode
 
-from ..config import detection_config, load_config
-from ..errors import UserError
-from ..published import method_name, published_for
-from ..results import METRICS
-from ..safe_yaml import read_yaml
-from ..teacher import teacher_config
+from eakd_det.config.defaults import detection_config
+from eakd_det.config.merge import load_config
+from eakd_det.config.safe_yaml import read_yaml
+from eakd_det.evaluation.results import METRICS
+from eakd_det.modeling.teacher.build import teacher_config
+from eakd_det.utils.errors import UserError
+
 from .kinds import SweepKind
+from .published import method_name, published_for
 
 # Of "EA-DKD-matched-R18-R101": what comes before the first part that is a network, and the rest.
 _NAME = re.compile(r"(.+?)-((?:[A-Z]+\d+)(?:-.*)?)")

@@ -9,10 +9,11 @@ from typing import Any, TextIO
 
 from detectron2.config import CfgNode
 
-from ..checkpoint import write_atomically
-from ..errors import UserError
-from ..output_dir import DESCRIPTIONS, TRAINER_FILES
-from ..safe_yaml import read_yaml
+from eakd_det.config.safe_yaml import read_yaml
+from eakd_det.utils.errors import UserError
+from eakd_det.utils.files import write_atomically
+from eakd_det.utils.output_dir import DESCRIPTIONS, TRAINER_FILES
+
 from .kinds import SweepKind
 from .origin import change, configs_of, content_of, weights_of
 

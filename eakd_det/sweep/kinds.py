@@ -8,8 +8,9 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from ..errors import UserError
-from ..safe_yaml import read_yaml
+from eakd_det.config.safe_yaml import read_yaml
+from eakd_det.utils.errors import UserError
+
 from .names import addition, method_of
 
 FIRST = "classifiers"  # what a sweep.json is of that says nothing: for long there was no other kind

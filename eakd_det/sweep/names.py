@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ..published import method_name
+from .published import method_name
 
 CONTROLS = ("matched", "teacher")  # methods that end so have that DISTILL.EA.MODE
 ALONE = ("Teacher", "Student")  # methods of a run that is not distilled

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..safe_yaml import read_yaml
+from eakd_det.config.safe_yaml import read_yaml
 
 _CHUNK = 1 << 20
 MODEL_FILES = ("*.safetensors", "pytorch_model*.bin")  # of a language model's folder

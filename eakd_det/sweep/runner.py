@@ -11,8 +11,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TextIO
 
-from ..errors import UserError
-from ..lock import run_lock
+from eakd_det.utils.errors import UserError
+from eakd_det.utils.lock import run_lock
+
 from . import processes
 from .grid import Run, refuse_outdated
 

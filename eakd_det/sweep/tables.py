@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import write_atomically
-from ..errors import UserError
-from ..spread import spread
+from eakd_det.utils.errors import UserError
+from eakd_det.utils.files import write_atomically
+from eakd_det.utils.statistics import spread
+
 from .formats import as_latex, as_markdown
 from .kinds import FIRST, SweepKind
 from .names import ALONE, CONTROLS, tell_apart

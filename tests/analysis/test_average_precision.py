@@ -5,12 +5,7 @@ import pytest
 import torch
 from detectron2.structures import BoxMode
 
-from eakd_det.analysis.average_precision import (
-    NEAR,
-    NUM_RESAMPLES,
-    ap_of_parts,
-    interval,
-)
+from eakd_det.analysis.average_precision import NEAR, NUM_RESAMPLES, ap_of_parts, interval
 from eakd_det.analysis.objects import find_objects
 
 

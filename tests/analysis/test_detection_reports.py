@@ -12,8 +12,8 @@ from eakd_det.analysis import detection_reports
 from eakd_det.analysis.detection_reports import NUM_PICTURES, report_ap, report_detectors
 from eakd_det.analysis.objects import Answers, find_objects
 from eakd_det.analysis.samples import Samples
-from eakd_det.data.digits import NAMES
-from eakd_det.errors import UserError
+from eakd_det.data.datasets.digits import NAMES
+from eakd_det.utils.errors import UserError
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from detectron2.modeling import build_model
 
 from eakd_det.analysis.detector_runs import analyze_detectors, detector_configs, load_detectors
 from eakd_det.analysis.runs import find_runs
-from eakd_det.config import stock_config
-from eakd_det.errors import UserError
+from eakd_det.config.defaults import stock_config
+from eakd_det.utils.errors import UserError
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 
 from eakd_det.analysis.dynamics import read_dynamics
 from eakd_det.analysis.runs import Run
-from eakd_det.errors import UserError
-from eakd_det.statistics import COLUMNS
+from eakd_det.distillers.entropy_statistics import COLUMNS
+from eakd_det.utils.errors import UserError
 
 
 def line(iteration, value, *parts):

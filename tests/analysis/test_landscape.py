@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from eakd_det.analysis.landscape import SIZES, Landscape, explore
-from eakd_det.errors import UserError
+from eakd_det.utils.errors import UserError
 
 
 def bowl(alpha, beta):

@@ -5,7 +5,7 @@ import pytest
 
 from eakd_det.analysis.line_figures import MOST_POINTS, draw_areas, draw_dynamics, draw_segments
 from eakd_det.analysis.segments import Segment
-from eakd_det.statistics import COLUMNS
+from eakd_det.distillers.entropy_statistics import COLUMNS
 
 
 def segments(student):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from eakd_det.analysis.metrics import read_metrics
-from eakd_det.errors import UserError
+from eakd_det.utils.errors import UserError
 
 
 @pytest.fixture

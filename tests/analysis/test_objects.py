@@ -12,11 +12,11 @@ from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image
 
 from eakd_det.analysis.objects import ask, find_objects
-from eakd_det.config import stock_config
-from eakd_det.detectors import load_teacher
-from eakd_det.errors import UserError
-from eakd_det.record import record
-from eakd_det.visualize import detect
+from eakd_det.config.defaults import stock_config
+from eakd_det.evaluation.detections import detect
+from eakd_det.modeling.build import load_teacher
+from eakd_det.modeling.recorder import record
+from eakd_det.utils.errors import UserError
 
 
 @pytest.fixture

@@ -5,12 +5,7 @@ import pytest
 import torch
 
 from eakd_det.analysis.landscape import explore
-from eakd_det.analysis.plane_figures import (
-    LINE,
-    draw_contours,
-    draw_separations,
-    draw_surfaces,
-)
+from eakd_det.analysis.plane_figures import LINE, draw_contours, draw_separations, draw_surfaces
 from eakd_det.analysis.separation import Separation, highest
 
 NAMES = ["coat", "bag", "shirt"]

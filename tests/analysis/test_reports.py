@@ -10,7 +10,7 @@ from eakd_det.analysis.reports import report_landscapes, report_segments, report
 from eakd_det.analysis.samples import Samples
 from eakd_det.analysis.segments import entropy_segments
 from eakd_det.analysis.separation import separate
-from eakd_det.errors import UserError
+from eakd_det.utils.errors import UserError
 
 
 def samples(seed, number=40):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eakd_det.analysis.runs import find_runs
-from eakd_det.errors import UserError
+from eakd_det.utils.errors import UserError
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from classification.models import build_classifier
 from classification.teacher import build_teacher
 from eakd_det.analysis.directions import WeightPlane
 from eakd_det.analysis.runs import Run
-from eakd_det.errors import UserError
+from eakd_det.utils.errors import UserError
 
 
 def make_run(cfg, name="run", model="resnet8", **options):

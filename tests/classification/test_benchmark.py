@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from classification.benchmark import VARIANTS, build_steps
-from eakd_det import winograd
+from eakd_det.modeling.teacher import winograd
 
 
 def test_variants_compute_alike_and_pull_their_levers(monkeypatch):

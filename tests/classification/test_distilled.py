@@ -12,10 +12,10 @@ from classification.data import read_images
 from classification.distillers import DISTILLERS
 from classification.engine import build_distilled
 from classification.models import build_classifier
-from eakd_det.distillers import EA_MODES
-from eakd_det.errors import UserError
+from eakd_det.distillers.methods import EA_MODES
 from eakd_det.losses import dkd_loss, entropy_weight, kd_loss
-from eakd_det.record import record
+from eakd_det.modeling.recorder import record
+from eakd_det.utils.errors import UserError
 
 from .batches import batch_of
 

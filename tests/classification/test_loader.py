@@ -5,7 +5,7 @@ import torch
 
 from classification.data import TensorImages, read_images
 from classification.loader import TrainBatches, build_test_loader, build_train_loader
-from eakd_det.errors import UserError
+from eakd_det.utils.errors import UserError
 
 from .batches import batch_of
 

@@ -7,8 +7,8 @@ from torch import nn
 
 from classification.models import MODELS, build_classifier, features_of
 from classification.preparation import Teacher
-from eakd_det import winograd
-from eakd_det.precision import Precision
+from eakd_det.modeling.teacher import winograd
+from eakd_det.utils.precision import Precision
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
@@ -37,7 +37,7 @@ def prepared(model, *args, **kwargs):
 
 
 def line_of(caplog):
-    (line,) = [r for r in caplog.records if r.name == "eakd_det.preparation"]
+    (line,) = [r for r in caplog.records if r.name == "eakd_det.modeling.teacher.preparation"]
     return line
 
 

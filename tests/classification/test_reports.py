@@ -8,7 +8,7 @@ from classification.models import build_classifier
 from classification.reports import landscape_of, segments_of, separation_of, weights_of
 from classification.sources import source_of
 from eakd_det.analysis.runs import Run
-from eakd_det.errors import UserError
+from eakd_det.utils.errors import UserError
 
 
 @pytest.fixture

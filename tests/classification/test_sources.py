@@ -8,8 +8,8 @@ from PIL import Image
 from classification.data import read_images
 from classification.loader import build_test_loader
 from classification.sources import DATASETS
-from eakd_det.data.fashion_mnist import DEBIAN_FASHION_MNIST
-from eakd_det.errors import UserError
+from eakd_det.data.datasets.fashion_mnist import DEBIAN_FASHION_MNIST
+from eakd_det.utils.errors import UserError
 
 from .batches import batch_of
 

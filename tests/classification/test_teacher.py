@@ -4,7 +4,7 @@ import torch
 from classification.models import build_classifier
 from classification.sources import source_of
 from classification.teacher import build_model
-from eakd_det.errors import UserError
+from eakd_det.utils.errors import UserError
 
 
 def _random_state(name):

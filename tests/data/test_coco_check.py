@@ -9,7 +9,7 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 from eakd_det.data.coco_check import check_coco, summarize
-from eakd_det.errors import UserError
+from eakd_det.utils.errors import UserError
 
 WIDTH, HEIGHT = 60, 40
 

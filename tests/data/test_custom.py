@@ -12,13 +12,13 @@ from detectron2.evaluation import COCOEvaluator
 
 from eakd_det.data.coco_check import check_coco, summarize
 from eakd_det.data.custom import prepare_custom_data, register_checked_copy, use_custom_data
-from eakd_det.engine import DistillTrainer
-from eakd_det.errors import UserError
-from eakd_det.evaluation import Evaluator
-from eakd_det.visualize import read_detections
+from eakd_det.engine.trainer import DistillTrainer
+from eakd_det.evaluation.coco import Evaluator
+from eakd_det.evaluation.detections import read_detections
+from eakd_det.utils.errors import UserError
+from tests.conftest import save_teacher
+from tests.evaluation.test_coco import IDS, coco_with, find_all
 
-from ..conftest import save_teacher
-from ..test_evaluation import IDS, coco_with, find_all
 from .test_coco_check import HEIGHT, WIDTH, save_image
 
 BOX = [5, 6, 20, 20]

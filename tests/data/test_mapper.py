@@ -7,7 +7,7 @@ from detectron2.data import build_detection_train_loader
 from PIL import Image
 
 from eakd_det.data.mapper import CheckingMapper
-from eakd_det.errors import UserError
+from eakd_det.utils.errors import UserError
 
 from .test_coco_check import save_image
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from eakd_det.errors import UserError
+from eakd_det.utils.errors import UserError
 from llm.evaluation import evaluate, named_sets
 from llm.generation import generate
 from llm.rouge import exact_match, rouge_l

@@ -17,7 +17,7 @@ from transformers import (
     ViTForImageClassification,
 )
 
-from eakd_det.errors import UserError
+from eakd_det.utils.errors import UserError
 from llm.evaluation import evaluate
 from llm.models import load_model, load_tokenizer, refuse_to_look_ahead
 from llm.training import fit

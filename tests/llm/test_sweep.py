@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from eakd_det.errors import UserError
+from eakd_det.utils.errors import UserError
 from llm.config import language_config
 from llm.evaluation import SCORES
 from llm.sweep import _origin, _outdated, _scores, row_names
@@ -47,7 +47,7 @@ def test_a_teacher_that_another_process_trains_is_waited_for(cfg, tmp_path, monk
         (tmp_path / "Teacher" / RESULT).write_text("{}")
         other.close()
 
-    monkeypatch.setattr("eakd_det.lock.time.sleep", sleep)
+    monkeypatch.setattr("eakd_det.utils.lock.time.sleep", sleep)
     with open(tmp_path / "Teacher.lock", "a") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         prepare(cfg)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eakd_det.errors import UserError
+from eakd_det.utils.errors import UserError
 from llm.sweep import sweep
 
 ROOT = Path(__file__).parents[2]

@@ -11,9 +11,9 @@ from torch import nn
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, TrainerCallback
 
-from eakd_det.errors import UserError
+from eakd_det.engine.preemption import SIGNALS
 from eakd_det.losses import entropy_weight, forward_kl, skewed_forward_kl
-from eakd_det.preemption import SIGNALS
+from eakd_det.utils.errors import UserError
 from llm import training
 from llm.data import PadRight, encode, read_instructions
 from llm.head_states import capture, check_head

@@ -7,9 +7,9 @@ import pytest
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
 
-from eakd_det.errors import UserError
-from eakd_det.idle import PATIENCE
+from eakd_det.engine.idle import PATIENCE
 from eakd_det.losses import forward_kl
+from eakd_det.utils.errors import UserError
 from llm.distillers import DISTILLERS
 from llm.training import fit
 

@@ -10,7 +10,8 @@ from eakd_det.losses import (
     skewed_reverse_kl,
     symmetric_kl,
 )
-from tests.losses.contract import make_logits, softmax
+
+from .contract import make_logits, softmax
 
 
 def kl(a, b):

@@ -5,7 +5,8 @@ import torch
 from torch.testing import assert_close
 
 from eakd_det.losses import bernoulli_entropy, bernoulli_kd_loss, entropy, kd_loss
-from tests.losses.contract import (
+
+from .contract import (
     HALVES,
     SampleLossContract,
     check_against_rows,

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from eakd_det.losses import LanguageHead, chunked_loss, entropy_weight, skewed_forward_kl
-from tests.losses.divergence_forms import FORMS
+
+from .divergence_forms import FORMS
 
 ROOT = Path(__file__).parents[2]
 WORDS, WIDTH, TEACHER_WIDTH = 37, 5, 9

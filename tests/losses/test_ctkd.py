@@ -9,7 +9,8 @@ from eakd_det.losses import (
     kd_loss,
     standardize,
 )
-from tests.losses.contract import make_logits, softmax
+
+from .contract import make_logits, softmax
 
 
 def temperature_at(u, dtype=torch.float64):

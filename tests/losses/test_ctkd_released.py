@@ -11,7 +11,8 @@ from eakd_det.losses import (
     standardize,
 )
 from tests.golden import PRECISIONS, golden, golden_case
-from tests.losses.test_ctkd import temperature_at
+
+from .test_ctkd import temperature_at
 
 SCHEDULES = ["scheduleA", "scheduleB"]
 CASES = ["case0", "case1", "case2", "case3"]

@@ -11,7 +11,8 @@ from eakd_det.losses import (
     skewed_reverse_kl,
     symmetric_kl,
 )
-from tests.losses.contract import (
+
+from .contract import (
     HALVES,
     TOLERANCES,
     SampleLossContract,
@@ -21,7 +22,7 @@ from tests.losses.contract import (
     one_hot_logits,
     softmax,
 )
-from tests.losses.divergence_forms import FORMS, make_batch, slow_tokens
+from .divergence_forms import FORMS, make_batch, slow_tokens
 
 each_form = pytest.mark.parametrize(
     ("loss", "form"), [pytest.param(*pair, id=name) for name, pair in FORMS.items()]

@@ -6,7 +6,8 @@ from torch.testing import assert_close
 
 from eakd_det.losses import combine_entropies, entropy, entropy_weight
 from tests.golden import PRECISIONS, Figures
-from tests.losses.contract import (
+
+from .contract import (
     HALVES,
     assert_matches,
     check_against_rows,

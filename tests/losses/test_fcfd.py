@@ -4,8 +4,9 @@ from torch.testing import assert_close
 
 from eakd_det.losses import fcfd_loss, feature_rampup, kd_loss
 from eakd_det.losses.fcfd_paths import PathOutputs
-from tests.losses.contract import HALVES, softmax
-from tests.losses.staged import make_outputs
+
+from .contract import HALVES, softmax
+from .staged import make_outputs
 
 
 def slow_parts(outputs, n, temperature):

@@ -10,7 +10,8 @@ from classification.models import build_classifier
 from eakd_det.losses import FeatureBridges, fcfd_loss, run_paths
 from eakd_det.losses.fcfd_bridges import STUDENT, TEACHER, pure_maps
 from eakd_det.losses.fcfd_paths import MixedPath, mixed_paths
-from tests.losses.staged import Staged, make_images, make_pair
+
+from .staged import Staged, make_images, make_pair
 
 SMALL, LARGE = [1, 2, 2, 2], [1, 1, 2, 2]  # strides
 EMITS = ["after_activation", "before_activation"]

@@ -10,8 +10,9 @@ from classification.models import build_classifier
 from eakd_det.losses import FeatureBridges, draw_paths, entropy_weight, fcfd_loss, run_paths
 from eakd_det.losses.fcfd_bridges import STUDENT, TEACHER, pure_maps
 from eakd_det.losses.fcfd_paths import MixedPath, mixed_paths
-from tests.losses.contract import HALVES
-from tests.losses.staged import Staged, make_images, make_pair
+
+from .contract import HALVES
+from .staged import Staged, make_images, make_pair
 
 EMITS = ["after_activation", "before_activation"]
 

@@ -4,7 +4,8 @@ from torch.testing import assert_close
 
 from eakd_det.losses import entropy, entropy_weight, kd_loss, standardize
 from tests.golden import PRECISIONS, Figures
-from tests.losses.contract import (
+
+from .contract import (
     HALVES,
     SampleLossContract,
     assert_matches,

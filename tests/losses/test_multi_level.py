@@ -7,7 +7,8 @@ from torch.testing import assert_close
 
 from eakd_det.benchmark.multi_level_terms import kl, masks, one_by_one
 from eakd_det.losses import entropy_weight, multi_level_loss
-from tests.losses.contract import (
+
+from .contract import (
     HALVES,
     assert_matches,
     check_autocast,

@@ -3,7 +3,8 @@ import torch
 from torch.testing import assert_close
 
 from eakd_det.losses import PrimeAwareHead, pad_loss
-from tests.losses.contract import HALVES, assert_matches, check_against_rows, make_logits
+
+from .contract import HALVES, assert_matches, check_against_rows, make_logits
 
 SHAPES = [(1, 1), (1, 640), (3, 7), (5, 64)]
 DTYPES = [torch.float64, torch.float32, *HALVES]

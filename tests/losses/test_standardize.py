@@ -4,7 +4,8 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from eakd_det.losses import kd_loss, standardize
-from tests.losses.contract import (
+
+from .contract import (
     HALVES,
     assert_matches,
     check_against_rows,

@@ -4,7 +4,8 @@ from torch.testing import assert_close
 
 from eakd_det.losses import entropy_weight, kd_loss, ttm_loss, wttm_loss
 from tests.golden import PRECISIONS, golden, golden_case
-from tests.losses.contract import (
+
+from .contract import (
     HALVES,
     SampleLossContract,
     assert_matches,

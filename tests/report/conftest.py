@@ -9,7 +9,7 @@ from PIL import Image
 from classification.config import classification_config
 from classification.engine import ClassifierTrainer
 from classification.models import build_classifier
-from eakd_det.launch import set_up
+from eakd_det.engine.launch import set_up
 
 
 @pytest.fixture(scope="session")

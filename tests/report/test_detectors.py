@@ -5,11 +5,11 @@ import pytest
 import yaml
 from detectron2.config import LazyConfig
 
-from eakd_det.config import load_config
-from eakd_det.lazy import load_lazy_config
-from eakd_det.published import method_name, published_for
+from eakd_det.config.lazy import load_lazy_config
+from eakd_det.config.merge import load_config
 from eakd_det.report.detectors import Detectors
 from eakd_det.report.runs import read_runs
+from eakd_det.sweep.published import method_name, published_for
 
 COCO = Path(__file__).parent.parent.parent / "configs" / "COCO-Detection"
 KIND = Detectors()

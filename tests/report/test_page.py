@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from classification.report import Classifiers
-from eakd_det.config import load_config
-from eakd_det.errors import UserError
+from eakd_det.config.merge import load_config
 from eakd_det.report.detectors import Detectors
 from eakd_det.report.page import write_report
+from eakd_det.utils.errors import UserError
 
 from .browser import Browser, find_browser
 

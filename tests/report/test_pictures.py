@@ -4,8 +4,8 @@ import io
 import pytest
 from PIL import Image
 
-from eakd_det.errors import UserError
 from eakd_det.report.pictures import LARGEST_SVG, MOST_PICTURES, analyses, detections, together
+from eakd_det.utils.errors import UserError
 
 
 def size(picture):

@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 from detectron2.config import LazyConfig
 
-from eakd_det.config import load_config
-from eakd_det.errors import UserError
-from eakd_det.lazy import load_lazy_config
+from eakd_det.config.lazy import load_lazy_config
+from eakd_det.config.merge import load_config
 from eakd_det.report.runs import find_folders, read_runs
+from eakd_det.utils.errors import UserError
 
 ROOT = Path(__file__).parent.parent.parent
 LAZY = ROOT / "configs" / "COCO-Detection" / "lazy" / "ea_dkd_r18_r101.py"

@@ -7,12 +7,12 @@ import pytest
 from detectron2.data import MetadataCatalog
 
 from classification.sweeps import ClassifierSweeps
-from eakd_det.errors import UserError
 from eakd_det.report.detectors import Detectors
 from eakd_det.sweep.detectors import DetectorSweeps
 from eakd_det.sweep.grid import plan
 from eakd_det.sweep.kinds import kind_of_configs, kind_of_folder
 from eakd_det.sweep.tables import write_tables
+from eakd_det.utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 KIND = DetectorSweeps()

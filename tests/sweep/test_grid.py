@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from classification.sweeps import ClassifierSweeps
-from eakd_det.errors import UserError
 from eakd_det.sweep.grid import plan
+from eakd_det.utils.errors import UserError
 
 KIND = ClassifierSweeps()
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from classification.sweeps import ClassifierSweeps
-from eakd_det.errors import UserError
 from eakd_det.sweep.grid import plan
 from eakd_det.sweep.runner import run_sweep
+from eakd_det.utils.errors import UserError
 
 KIND = ClassifierSweeps()
 ROOT = Path(__file__).parents[2]
@@ -309,7 +309,7 @@ def test_a_teacher_that_another_process_trains_is_waited_for(
             weights.touch()
             other.close()
 
-    monkeypatch.setattr("eakd_det.lock.time.sleep", sleep)
+    monkeypatch.setattr("eakd_det.utils.lock.time.sleep", sleep)
     with open(f"{weights.parent}.lock", "a") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with caplog.at_level("INFO", "eakd_det"):

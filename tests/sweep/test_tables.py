@@ -6,8 +6,8 @@ import pytest
 from scipy import stats
 
 from classification.sweeps import ClassifierSweeps, published
-from eakd_det.errors import UserError
 from eakd_det.sweep.tables import collect, compare, summarize, write_tables
+from eakd_det.utils.errors import UserError
 
 KIND = ClassifierSweeps()
 KD = {1: 75.1, 2: 74.2, 3: 75.9}

@@ -1,7 +1,7 @@
 """EA-DKD-R18-R101.yaml as a Python config."""
 
-from eakd_det.lazy import distillation
-from eakd_det.meta_arch import DistillRCNN
+from eakd_det.config.lazy import distillation
+from eakd_det.modeling.meta_arch.rcnn import DistillRCNN
 
 from .student_r18 import (  # noqa: F401  (names of this config, too)
     dataloader,

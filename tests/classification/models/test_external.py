@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from classification.models import build_classifier, features_of
-from eakd_det.errors import UserError
+from eakd_det.utils.errors import UserError
 
 needs_timm = pytest.mark.skipif(
     importlib.util.find_spec("timm") is None, reason="timm is not installed"

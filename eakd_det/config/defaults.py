@@ -1,0 +1,82 @@
+"""The configuration keys of distillation, and the way back to a plain Detectron2 config."""
+
+from functools import reduce
+from typing import Any
+
+from detectron2.config import CfgNode, get_cfg
+
+from eakd_det.distillers.methods import DISTILLERS, scalar_defaults
+from eakd_det.losses import entropy_weight
+
+# Our meta-architectures and the stock ones that their students are.
+STOCK_ARCHITECTURES = {"DistillRCNN": "GeneralizedRCNN", "DistillRetinaNet": "RetinaNet"}
+
+BEST_METRIC = "bbox/AP"  # of model_best.pth, by default
+
+# What we add to Detectron2's own nodes.
+OUR_KEYS = (
+    "MODEL.ROI_HEADS.POOLER_BACKEND",
+    "SOLVER.ACCUMULATE",
+    "SOLVER.AMP.DTYPE",
+    "TEST.BEST_METRIC",
+)
+
+
+def add_distill_config(cfg: CfgNode) -> None:
+    """Add the nodes TEACHER and DISTILL, and OUR_KEYS, to a Detectron2 config.
+
+    Registers the meta-architectures, backbones and datasets of this package, too.
+
+    Defaults come from the signatures of the losses, so each is written once and every key exists
+    for the command line; a misspelt one stops the run.
+    """
+    import eakd_det.modeling  # noqa: F401  (registers; it reads configs itself, so not above)
+
+    cfg.TEACHER = CfgNode()
+    cfg.TEACHER.CONFIG_FILE = ""  # a path, or a name of Detectron2's model zoo
+    cfg.TEACHER.WEIGHTS = ""  # any checkpoint Detectron2 reads
+    cfg.TEACHER.FAST = True  # fold its norms, take channels_last
+    cfg.TEACHER.PRECISION = ""  # float32, bfloat16, float16, amp; empty is the student's
+    cfg.TEACHER.COMPILE = 0  # 128: torch.compile its backbone, for images padded to multiples of it
+
+    cfg.MODEL.ROI_HEADS.POOLER_BACKEND = "torchvision"  # or "sparse": faster on a CPU
+    cfg.SOLVER.ACCUMULATE = 1  # parts that a step's IMS_PER_BATCH images are computed in
+    cfg.SOLVER.AMP.DTYPE = "float16"  # of SOLVER.AMP.ENABLED; or "bfloat16"
+    cfg.TEST.BEST_METRIC = BEST_METRIC  # model_best.pth has the highest at any TEST.EVAL_PERIOD
+
+    cfg.DISTILL = distill_node({name: d.defaults for name, d in DISTILLERS.items()})
+
+
+def distill_node(methods: dict[str, dict[str, Any]]) -> CfgNode:
+    """The node DISTILL: METHODS, the options of each method with their defaults, and EA."""
+    node = CfgNode()
+    node.METHODS = ()  # any of the names
+    for name, defaults in methods.items():
+        options = {key.upper(): value for key, value in defaults.items()}
+        node[name] = CfgNode({"WEIGHT": 1.0, **options})
+
+    node.EA = CfgNode()
+    node.EA.ENABLED = False
+    node.EA.MODE = "full"  # any of EA_MODES
+    node.EA.TEMPERATURE = scalar_defaults(entropy_weight)["temperature"]
+    node.EA.BOUND = 0.0  # upper bound of the entropy in nats; 0 is log(classes)
+    return node
+
+
+def stock_config(cfg: CfgNode) -> CfgNode:
+    """Copy a config without our keys: the student as plain Detectron2 sees it."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    for key in ("TEACHER", "DISTILL", *OUR_KEYS):
+        *nodes, leaf = key.split(".")
+        reduce(getattr, nodes, cfg).pop(leaf, None)
+    name = cfg.MODEL.META_ARCHITECTURE
+    cfg.MODEL.META_ARCHITECTURE = STOCK_ARCHITECTURES.get(name, name)
+    return cfg
+
+
+def detection_config() -> CfgNode:
+    """Detectron2's defaults with our keys."""
+    cfg = get_cfg()
+    add_distill_config(cfg)
+    return cfg

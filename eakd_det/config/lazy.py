@@ -1,0 +1,69 @@
+"""Distillation in Detectron2's LazyConfig."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from detectron2.config import LazyCall as L
+from detectron2.config import LazyConfig
+from omegaconf import DictConfig
+
+from eakd_det.distillers.methods import DISTILLERS, scalar_defaults
+from eakd_det.losses import entropy_weight
+from eakd_det.utils.errors import UserError
+
+
+def distillation(
+    *,
+    config_file: str,
+    weights: str,
+    methods: dict[str, dict[str, Any]],
+    ea: dict[str, Any] | None = None,
+    dataset: str = "",
+) -> DictConfig:
+    """The argument `distillation` of a distilled meta-architecture, as a lazy config.
+
+    Args:
+        config_file, weights: of the teacher; see `make_teacher`.
+        methods: name in DISTILLERS -> the options that are not at their defaults.
+        ea: options of the EA weight (mode, temperature, bound); None leaves it away.
+        dataset: the one whose class names the pictures of vis_period show.
+
+    Raises:
+        UserError: there is no such method or option.
+    """
+    temperature = scalar_defaults(entropy_weight)["temperature"]
+    defaults = {"enabled": ea is not None, "mode": "full", "temperature": temperature, "bound": 0.0}
+    _check_names("methods", methods, DISTILLERS)
+    for name, options in methods.items():
+        _check_names(f"methods, {name}", options, ["weight", *DISTILLERS[name].defaults])
+    _check_names("ea", ea or {}, defaults)
+    return L(_settings)(
+        teacher=L("eakd_det.modeling.teacher.build.make_teacher")(
+            config_file=config_file, weights=weights
+        ),
+        methods={
+            name: {"weight": 1.0, **DISTILLERS[name].defaults, **options}
+            for name, options in methods.items()
+        },
+        ea={**defaults, **(ea or {})},
+        dataset=dataset,
+    )
+
+
+def _check_names(where: str, names: Iterable[str], known: Iterable[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise UserError(f"{where}: {name!r} is unknown; choose from {', '.join(known)}.")
+
+
+def _settings(**settings: Any) -> dict[str, Any]:
+    return settings
+
+
+def load_lazy_config(path: str, overrides: Sequence[str]) -> DictConfig:
+    """A Python config with "key=value" overrides; "cuda" becomes "cpu" where no GPU is there."""
+    cfg = LazyConfig.apply_overrides(LazyConfig.load(path), list(overrides))
+    if cfg.train.device.startswith("cuda") and not torch.cuda.is_available():
+        cfg.train.device = "cpu"
+    return cfg

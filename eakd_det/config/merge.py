@@ -1,0 +1,85 @@
+"""Config files and KEY VALUE pairs, merged with messages for the user."""
+
+import difflib
+from collections.abc import Iterator
+from functools import reduce
+
+from detectron2.config import CfgNode
+from detectron2.utils.file_io import PathManager
+
+from eakd_det.utils.errors import UserError
+
+from .defaults import detection_config
+from .safe_yaml import merge_file
+
+
+def load_config(path: str, options: list[str] = ()) -> CfgNode:
+    """The defaults of `detection_config`, then a file, then KEY VALUE pairs.
+
+    Raises:
+        UserError: as `merge_config`.
+    """
+    cfg = detection_config()
+    merge_config(cfg, path, options)
+    return cfg
+
+
+def merge_config(cfg: CfgNode, path: str, options: list[str] = ()) -> None:
+    """Merge a file, then KEY VALUE pairs, into a config.
+
+    Raises:
+        UserError: there is no such file, it holds more than plain values (`read_yaml`), a key does
+            not exist (the nearest one is named), or a value has the wrong type.
+    """
+    if not PathManager.isfile(path):
+        raise UserError(f"--config-file: there is no file {path!r}.")
+    for source, merge in [
+        (path, lambda: merge_file(cfg, path)),
+        ("the command line", lambda: merge_options(cfg, options)),
+    ]:
+        try:
+            merge()
+        except UserError:
+            raise
+        except (AssertionError, KeyError, ValueError) as error:  # what yacs raises
+            text = str(error.args[0]) if error.args else ""
+            hint = _nearest_key(text, cfg)
+            if "<class 'float'> vs. <class 'int'>" in text:
+                hint = " Write the number with decimals, as 4.0."
+            raise UserError(f"{source}: {text}{hint}") from error
+
+
+def merge_options(cfg: CfgNode, options: list[str]) -> None:
+    """Merge KEY VALUE pairs of a command line, where 4 will do for 4.0; raises what yacs raises."""
+    if len(options) % 2:
+        known = set(_keys(cfg))
+        wrong = next((word for word in options[::2] if word not in known), options[-1])
+        raise KeyError(f"pairs of KEY VALUE are wanted, as SOLVER.BASE_LR 0.01; {wrong!r} is none")
+    cfg.merge_from_list(_with_decimals(options, cfg))
+
+
+def _with_decimals(options: list[str], cfg: CfgNode) -> list[str]:
+    """KEY VALUE pairs in which whole numbers for keys with decimals have them; yacs wants it so."""
+    keys = set(_keys(cfg))
+    values = []
+    for key, value in zip(options[::2], options[1::2], strict=False):
+        if key in keys and value.lstrip("-").isdigit():
+            *nodes, leaf = key.split(".")
+            is_float = isinstance(reduce(getattr, nodes, cfg)[leaf], float)
+            value = f"{value}.0" if is_float else value
+        values += [key, value]
+    return values + list(options[len(values) :])
+
+
+def _nearest_key(text: str, cfg: CfgNode) -> str:
+    key = text.removeprefix("Non-existent config key: ").removeprefix("Non-existent key: ")
+    near = [] if key == text else difflib.get_close_matches(key, _keys(cfg), 1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from _keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"

@@ -1,0 +1,240 @@
+"""The demo: teacher, student alone and EA-DKD student on digits_det, from nothing to AP."""
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Callable
+from datetime import timedelta
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import HookBase
+from detectron2.engine.hooks import EvalHook
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, get_event_storage
+from tabulate import tabulate
+from torch import nn
+
+from eakd_det.analysis.metrics import METRICS
+from eakd_det.config.merge import load_config
+from eakd_det.engine.resume import Stopwatch
+from eakd_det.engine.run_record import record_start
+from eakd_det.engine.trainer import DistillTrainer, evaluate
+from eakd_det.evaluation.detections import read_detections
+from eakd_det.utils.device import use_available_device
+from eakd_det.utils.errors import UserError
+from eakd_det.utils.files import write_atomically
+from eakd_det.utils.output_dir import TRAINER_FILES
+from eakd_det.utils.visualizer import draw_side_by_side
+
+logger = logging.getLogger(__name__)
+
+# Run -> its title, its config and the share of the demo's time that it takes on a CPU.
+RUNS = {
+    "teacher": ("teacher R101", "Teacher-R101.yaml", 0.6),
+    "student": ("student R18 alone", "Student-R18.yaml", 0.18),
+    "ea_dkd": ("student R18, EA-DKD", "EA-DKD-R18-R101.yaml", 0.22),
+}
+CHECKPOINT_PERIOD = 100  # iterations that a stopped demo can lose
+EVALUATIONS = 3  # of a run, the last one at its end
+NUM_PICTURES = 6
+
+
+def run_demo(
+    config_dir: str, output_dir: str, options: list[str], *, overwrite: bool = False
+) -> dict[str, dict[str, float]]:
+    """Train, evaluate and draw; a demo that was stopped goes on where it was.
+
+    Args:
+        config_dir: folder of the Digits-Detection configs.
+        output_dir: gets a folder for each run, results.json and detections.png.
+        options: KEY VALUE pairs that override every config.
+        overwrite: start anew, and remove the runs in these folders.
+
+    Returns:
+        Run -> AP, AP50, AP75 (percent), parameters and seconds of training.
+
+    Raises:
+        UserError: a run's folder holds something else.
+    """
+    configs = {run: _config(run, config_dir, output_dir, options) for run in RUNS}
+    if not overwrite:
+        for cfg in configs.values():
+            _check_folder(cfg)
+    dataset = configs["teacher"].DATASETS.TEST[0]
+    for name in (*configs["teacher"].DATASETS.TRAIN, dataset):
+        DatasetCatalog.get(name)  # generates the scenes on first use
+    for cfg in configs.values():
+        _prepare_folder(cfg, overwrite)
+    results = {}
+    for number, run in enumerate(RUNS, start=1):
+        title = f"[{number}/{len(RUNS)}] {RUNS[run][0]}"
+        results[run] = _train_and_evaluate(run, configs[run], title)
+    with write_atomically(os.path.join(output_dir, "results.json")) as f:
+        json.dump(results, f, indent=2)
+    _draw(os.path.join(output_dir, "detections.png"), dataset, configs)
+    return results
+
+
+def format_results(results: dict[str, dict[str, float]]) -> str:
+    """The table at the end of the demo."""
+    rows = [
+        [
+            RUNS[run][0],
+            *(f"{result[name]:.1f}" for name in ("AP", "AP50", "AP75")),
+            f"{result['parameters'] / 1e6:.1f} M",
+            f"{result['seconds']:.0f}",
+        ]
+        for run, result in results.items()
+    ]
+    header = ["", "AP", "AP50", "AP75", "parameters", "seconds"]
+    return tabulate(rows, header, tablefmt="simple", disable_numparse=True, stralign="right")
+
+
+def _config(run: str, config_dir: str, output_dir: str, options: list[str]) -> CfgNode:
+    # Plain students' configs are stock, and so cannot ask for it themselves.
+    faster = ["MODEL.ROI_HEADS.POOLER_BACKEND", "sparse"]
+    cfg = load_config(os.path.join(config_dir, RUNS[run][1]), [*faster, *options])
+    cfg.OUTPUT_DIR = os.path.join(output_dir, run)
+    cfg.SOLVER.CHECKPOINT_PERIOD = CHECKPOINT_PERIOD
+    if cfg.DISTILL.METHODS:
+        cfg.TEACHER.CONFIG_FILE = os.path.join(output_dir, "teacher", "student.yaml")
+        cfg.TEACHER.WEIGHTS = os.path.join(output_dir, "teacher", "model_final.pth")
+    use_available_device(cfg)
+    return cfg
+
+
+def _train_and_evaluate(run: str, cfg: CfgNode, title: str) -> dict[str, float]:
+    """The results of a run: read if it is finished, else after training what is left of it."""
+    folder = cfg.OUTPUT_DIR
+    path = os.path.join(folder, "result.json")
+    if os.path.exists(path):
+        logger.info("%s: done before", title)
+        with open(path) as f:
+            return json.load(f)
+    train_cfg = cfg.clone()
+    train_cfg.DATASETS.TEST = ()  # evaluated below, through the stock architecture
+    seed_all_rng(cfg.SEED)
+    is_begun = os.path.exists(os.path.join(folder, "last_checkpoint"))
+    record_start(folder, cfg.MODEL.DEVICE, resume=is_begun)
+    trainer = _DemoTrainer(
+        train_cfg,
+        lambda *state: _log_progress(run, title, *state),
+        lambda model: _evaluate_on_the_way(cfg, model),
+    )
+    trainer.resume_or_load(resume=True)
+    trainer.train()
+    logger.info("%s: evaluating on %s", title, cfg.DATASETS.TEST[0])
+    with open(os.path.join(folder, "evaluation.txt"), "w") as f, contextlib.redirect_stdout(f):
+        metrics = evaluate(cfg, os.path.join(folder, "model_final.pth"))["bbox"]
+    result = {name: metrics[name] for name in ("AP", "AP50", "AP75")}
+    with open(os.path.join(folder, METRICS), "a") as f:  # behind those on the way
+        at_end = {f"bbox/{name}": value for name, value in result.items()}
+        f.write(json.dumps({"iteration": cfg.SOLVER.MAX_ITER, **at_end}) + "\n")
+    result["parameters"] = sum(p.numel() for p in trainer.model.parameters())
+    result["seconds"] = trainer.stopwatch.seconds
+    logger.info("%s: AP %.1f  AP50 %.1f  AP75 %.1f", title, *list(result.values())[:3])
+    with write_atomically(path) as f:
+        json.dump(result, f)
+    for name in os.listdir(folder):  # a finished run needs its last checkpoint alone
+        if name.startswith("model_0"):
+            os.remove(os.path.join(folder, name))
+    return result
+
+
+def _evaluate_on_the_way(cfg: CfgNode, model: nn.Module) -> dict[str, dict[str, float]]:
+    """AP, AP50 and AP75 of a model that is still trained, for its learning curve."""
+    with open(os.devnull, "w") as f, contextlib.redirect_stdout(f):
+        metrics = DistillTrainer.test(cfg, model)["bbox"]
+    return {"bbox": {name: metrics[name] for name in ("AP", "AP50", "AP75")}}
+
+
+def _check_folder(cfg: CfgNode) -> None:
+    """Refuse a folder that a demo with this config did not make, unless there is nothing in it."""
+    folder = cfg.OUTPUT_DIR
+    path = os.path.join(folder, "config.yaml")
+    if os.path.exists(path):
+        with open(path) as f:
+            if f.read() == cfg.dump():
+                return
+    if os.path.isdir(folder) and set(os.listdir(folder)) - {"config.yaml"}:
+        raise UserError(
+            f"{folder} was made with another config, or not by the demo: --overwrite starts the "
+            "demo anew, and removes the run there; or choose another --output-dir."
+        )
+
+
+def _prepare_folder(cfg: CfgNode, overwrite: bool) -> None:
+    """Make the folder of a run, and note the config by which a demo that goes on knows it."""
+    folder = cfg.OUTPUT_DIR
+    os.makedirs(folder, exist_ok=True)
+    if overwrite:
+        TRAINER_FILES.remove(folder)
+    with write_atomically(os.path.join(folder, "config.yaml")) as f:
+        f.write(cfg.dump())
+
+
+class _DemoTrainer(DistillTrainer):
+    """DistillTrainer with one line of progress in place of Detectron2's, and a stopwatch."""
+
+    def __init__(
+        self,
+        cfg: CfgNode,
+        log: Callable[[int, int, float, float], None],
+        evaluate_model: Callable[[nn.Module], dict[str, dict[str, float]]],
+    ):
+        self.log = log
+        self.evaluate_model = evaluate_model
+        self.stopwatch = Stopwatch()
+        super().__init__(cfg)
+
+    def build_hooks(self) -> list[HookBase]:
+        *ours, writer = super().build_hooks()
+        period = max(1, self.max_iter // EVALUATIONS)
+        on_the_way = EvalHook(
+            period, lambda: self.evaluate_model(self.model), eval_after_train=False
+        )
+        return [self.stopwatch, *ours, on_the_way, writer]
+
+    def build_writers(self) -> list[EventWriter]:
+        others = [w for w in super().build_writers() if not isinstance(w, CommonMetricPrinter)]
+        return [_ProgressWriter(self), *others]
+
+
+class _ProgressWriter(EventWriter):
+    def __init__(self, trainer: _DemoTrainer):
+        self.trainer = trainer
+
+    def write(self) -> None:
+        storage, trainer = get_event_storage(), self.trainer
+        if storage.iter < trainer.max_iter:  # it is called once more when all is done
+            loss = storage.history("total_loss").median(20)
+            seconds = trainer.stopwatch.seconds / (storage.iter + 1)
+            trainer.log(storage.iter + 1, trainer.max_iter, loss, seconds)
+
+
+def _log_progress(
+    run: str, title: str, iteration: int, iterations: int, loss: float, seconds_each: float
+) -> None:
+    """One line: where the run is, and the time left of it and of the whole demo."""
+    here = (iterations - iteration) * seconds_each
+    shares = {name: share for name, (_, _, share) in RUNS.items()}
+    later = sum(list(shares.values())[list(shares).index(run) + 1 :])
+    all_of_it = here + iterations * seconds_each * later / shares[run]
+    logger.info(
+        "%s: iteration %d/%d  loss %.2f  left: %s of this run, about %s in all",
+        *(title, iteration, iterations, loss),
+        *(timedelta(seconds=round(seconds)) for seconds in (here, all_of_it)),
+    )
+
+
+def _draw(path: str, dataset: str, configs: dict[str, CfgNode]) -> None:
+    metadata = MetadataCatalog.get(dataset)
+    detections = {
+        RUNS[run][0]: read_detections(
+            os.path.join(cfg.OUTPUT_DIR, "inference", "coco_instances_results.json"), metadata
+        )
+        for run, cfg in configs.items()
+    }
+    draw_side_by_side(path, DatasetCatalog.get(dataset)[:NUM_PICTURES], metadata, detections)

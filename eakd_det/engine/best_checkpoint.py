@@ -1,0 +1,42 @@
+"""Hook that keeps the checkpoint of the best evaluation."""
+
+import logging
+import os
+from itertools import count
+
+from detectron2.engine.hooks import BestCheckpointer
+
+from eakd_det.checkpoint.safe_pickle import load_pth
+
+
+class BestCheckpoint(BestCheckpointer):
+    """BestCheckpointer that writes the value into the file, and knows it in a resumed run."""
+
+    def before_train(self) -> None:
+        path = os.path.join(self._checkpointer.save_dir, f"{self._file_prefix}.pth")
+        if not os.path.isfile(path):
+            return
+        if self.trainer.start_iter == 0:  # of another run in the same folder
+            os.replace(path, _unused(path))
+        else:
+            saved = load_pth(path)
+            self.best_metric, self.best_iter = saved["metric"], saved["iteration"]
+
+    def _best_checking(self) -> None:
+        if self._val_metric not in self.trainer.storage.latest():
+            logging.getLogger(__name__).warning(
+                f"TEST.BEST_METRIC: the evaluation gives no {self._val_metric}; there will be no "
+                "model_best.pth. (In a Python config the key is train.best_metric.)"
+            )
+            return
+        value, iteration = self.trainer.storage.latest()[self._val_metric]
+        is_better = self.best_metric is None or value > self.best_metric
+        if is_better and self._update_best(value, iteration):  # a NaN is no update
+            self._checkpointer.save(self._file_prefix, iteration=iteration, metric=value)
+
+
+def _unused(path: str) -> str:
+    """The path with the first number before its ending that no file has."""
+    stem, ending = os.path.splitext(path)
+    candidates = (f"{stem}_earlier{number}{ending}" for number in count(1))
+    return next(candidate for candidate in candidates if not os.path.exists(candidate))

@@ -1,0 +1,181 @@
+"""Starting the processes of a run: Detectron2's launch, or torchrun's."""
+
+import argparse
+import contextlib
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import TrainerBase, default_setup
+from detectron2.engine import launch as launch_processes
+from detectron2.engine.launch import DEFAULT_TIMEOUT
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+from omegaconf import DictConfig
+from torch import distributed
+from torch.multiprocessing import ProcessExitedException
+
+from eakd_det.utils.errors import UserError
+from eakd_det.utils.logger import set_up_loggers
+
+from .preemption import signals_for_children
+from .run_record import record_start
+from .warning_list import WarningList
+
+OURS = ("eakd_det", "classification")  # packages that log
+
+
+def launch(
+    main: Callable[[argparse.Namespace], object],
+    args: argparse.Namespace,
+    device_of: Callable[[argparse.Namespace], str],
+    *,
+    before: Callable[[argparse.Namespace], object] | None = None,
+) -> None:
+    """Call `main(args)` in every process of the run; a mistake of the user ends it in words.
+
+    Args:
+        main: of an importable module, or of the script that is run.
+        args: of Detectron2's argument parser. Under torchrun its processes are taken.
+        device_of: gives the device of the config that args name. Processes on the CPU leave the
+            GPUs of their machine alone.
+        before: called first, before the processes of the run know each other and wait for each
+            other no longer than half an hour; under torchrun in each of them.
+    """
+    if before is not None:
+        _guarded(before, args)
+    try:
+        if "LOCAL_RANK" in os.environ:
+            _guarded(_join_torchrun, args, device_of)
+            _guarded(main, args)
+            distributed.destroy_process_group()
+        else:
+            _guarded(_start_processes, args, main, device_of)
+    except ProcessExitedException as error:
+        if error.signal_name:
+            raise  # killed from outside, for example for its memory: torch says by which signal
+        sys.exit(error.exit_code)
+
+
+def set_up(cfg: CfgNode | DictConfig, args: argparse.Namespace, output_dir: str) -> None:
+    """Detectron2's default_setup; our packages' messages go where Detectron2's go.
+
+    A run that trains notes its command in run.json, and `launch` lists its warnings once more at
+    its end. A second run of the process has the log to itself. With args.wandb, what TensorBoard
+    gets also goes to that project of Weights & Biases.
+
+    Raises:
+        UserError: it is asked for and not installed.
+    """
+    _WARNINGS.tell()  # of an earlier run, in its own log
+    for name in ("fvcore", "detectron2", *OURS):
+        logging.getLogger(name).handlers.clear()
+    setup_logger.cache_clear()
+    logging.getLogger(TrainerBase.__module__).addFilter(_WITHOUT_TRACEBACK)
+    set_up_loggers(output_dir, comm.get_rank())
+    default_setup(cfg, args)
+    for name in OURS:
+        setup_logger(output_dir, distributed_rank=comm.get_rank(), name=name)
+    if not args.eval_only:
+        device = cfg.MODEL.DEVICE if isinstance(cfg, CfgNode) else cfg.train.device
+        record_start(output_dir, device, resume=args.resume)
+        for name in OURS if comm.is_main_process() else ():
+            logging.getLogger(name).addHandler(_WARNINGS)
+    if args.wandb and comm.is_main_process():
+        if importlib.util.find_spec("wandb") is None:
+            raise UserError("--wandb: the package wandb is not installed; pip install wandb.")
+        import wandb
+
+        wandb.init(project=args.wandb, dir=output_dir, sync_tensorboard=True)
+
+
+class _WithoutTraceback(logging.Filter):
+    """Lets a trainer's line about a mistake of the user have its sentence alone."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], UserError):
+            record.msg, record.args, record.exc_info = str(record.exc_info[1]), (), None
+        return True
+
+
+_WITHOUT_TRACEBACK = _WithoutTraceback()
+_WARNINGS = WarningList()
+
+
+def _join_torchrun(
+    args: argparse.Namespace, device_of: Callable[[argparse.Namespace], str]
+) -> None:
+    processes = int(os.environ["LOCAL_WORLD_SIZE"])
+    is_on_gpu = _is_on_gpu(device_of(args), processes)
+    distributed.init_process_group("nccl" if is_on_gpu else "gloo", timeout=DEFAULT_TIMEOUT)
+    comm.create_local_process_group(processes)
+    if is_on_gpu:
+        torch.cuda.set_device(comm.get_local_rank())
+
+
+def _start_processes(
+    args: argparse.Namespace,
+    main: Callable[[argparse.Namespace], object],
+    device_of: Callable[[argparse.Namespace], str],
+) -> None:
+    """Detectron2's launch, whose processes take the GPUs that they see."""
+    several = args.num_gpus * args.num_machines > 1
+    hides_gpus = several and not _is_on_gpu(device_of(args), args.num_gpus)
+    with contextlib.ExitStack() as stack:
+        if several:
+            stack.enter_context(signals_for_children())
+        if hides_gpus:
+            stack.enter_context(_without_gpus())
+        launch_processes(
+            _guarded,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(main, args),
+        )
+
+
+def _is_on_gpu(device: str, processes: int) -> bool:
+    """Whether the processes of this machine take a GPU each.
+
+    Raises:
+        UserError: there are too few.
+    """
+    if not (device.startswith("cuda") and torch.cuda.is_available()):
+        return False
+    if processes > torch.cuda.device_count():
+        raise UserError(
+            f"{processes} processes take a GPU each and this machine has "
+            f"{torch.cuda.device_count()}: start fewer, or set MODEL.DEVICE cpu (in a Python "
+            "config train.device=cpu)."
+        )
+    return True
+
+
+@contextlib.contextmanager
+def _without_gpus() -> Iterator[None]:
+    """Processes that start in the with-block see no GPU."""
+    name = "CUDA_VISIBLE_DEVICES"
+    before = os.environ.get(name)
+    os.environ[name] = ""
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
+
+
+def _guarded(function: Callable[..., object], *args: Any) -> None:
+    try:
+        function(*args)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    finally:
+        _WARNINGS.tell()

@@ -1,0 +1,54 @@
+"""The two detectors of a run, as stock models with their weights."""
+
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import nn
+
+from eakd_det.checkpoint.checkpointer import load_strictly
+from eakd_det.config.defaults import stock_config
+from eakd_det.utils.errors import UserError
+
+from .teacher.build import teacher_config
+
+
+def num_classes(cfg: CfgNode) -> tuple[str, int]:
+    """The key that says how many classes a model has, and its value."""
+    is_retina = "RetinaNet" in cfg.MODEL.META_ARCHITECTURE
+    key = "RETINANET" if is_retina else "ROI_HEADS"
+    return f"MODEL.{key}.NUM_CLASSES", cfg.MODEL[key].NUM_CLASSES
+
+
+def load_student(cfg: CfgNode, weights: str) -> tuple[CfgNode, nn.Module]:
+    """The plain student of a run: its stock config and model, with the weights of a checkpoint.
+
+    Raises:
+        UserError: the weights do not fit the stock model exactly.
+    """
+    cfg = stock_config(cfg)
+    model = build_model(cfg)
+    load_strictly(model, weights, key="MODEL.WEIGHTS")
+    return cfg, model
+
+
+def load_teacher(cfg: CfgNode) -> tuple[CfgNode, nn.Module]:
+    """The teacher of a run: its stock config and model; raises as `load_student`."""
+    teacher = comparable_teacher_config(cfg)
+    model = build_model(teacher)
+    load_strictly(model, cfg.TEACHER.WEIGHTS, key="TEACHER.WEIGHTS", side="teacher")
+    return teacher, model
+
+
+def comparable_teacher_config(cfg: CfgNode) -> CfgNode:
+    """The stock config of a run's teacher, which can be evaluated on the student's data.
+
+    Raises:
+        UserError: there is no teacher, or it has another number of classes.
+    """
+    teacher = teacher_config(cfg)
+    (key, there), (_, here) = num_classes(teacher), num_classes(cfg)
+    if here != there:
+        raise UserError(
+            f"The teacher has {there} classes and the student {here}: on the student's data it "
+            f"cannot be evaluated or drawn ({key})."
+        )
+    return teacher

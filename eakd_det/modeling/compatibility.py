@@ -1,0 +1,164 @@
+"""Whether a student can learn from a teacher: refused before the first step, naming both sides."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from detectron2.modeling import GeneralizedRCNN, RetinaNet
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
+from torch import nn
+
+from eakd_det.distillers.methods import DISTILLERS
+from eakd_det.utils.errors import UserError
+
+
+def box_predictors(model: nn.Module) -> list[nn.Module]:
+    """The classifiers of an R-CNN's ROIs, one a stage; a cascade has several."""
+    predictor = model.roi_heads.box_predictor
+    return list(predictor) if isinstance(predictor, nn.ModuleList) else [predictor]
+
+
+def check_roi_heads(student: nn.Module, teacher: nn.Module, methods: Iterable[str]) -> None:
+    """Both must classify ROIs of an FPN with softmaxes over the same classes.
+
+    What one foreground class means for a method, and which stages of a cascade are not used, is
+    told in the log.
+
+    Raises:
+        UserError: one does not.
+    """
+    for model, place in [(student, "the student's config"), (teacher, "TEACHER.CONFIG_FILE")]:
+        remedy = roi_remedy(model)
+        if remedy:
+            raise UserError(
+                "DISTILL.METHODS compares softmaxes over ROIs pooled from an FPN, but the "
+                f"student is a {describe(student)} and the teacher a {describe(teacher)}: "
+                f"set {remedy} in {place}."
+            )
+    _check_classes(
+        student.roi_heads.num_classes, teacher.roi_heads.num_classes, "MODEL.ROI_HEADS.NUM_CLASSES"
+    )
+    stages = [len(box_predictors(model)) for model in (student, teacher)]
+    if stages[0] < stages[1]:
+        logging.getLogger(__name__).warning(
+            f"The teacher is a cascade of {stages[1]} stages, and the student has {stages[0]}: the "
+            "teacher's later ones, which make it as good as its AP says, are not learnt from. "
+            "MODEL.ROI_HEADS.NAME CascadeROIHeads makes the student a cascade, too."
+        )
+    if student.roi_heads.num_classes == 1:
+        for name in methods:
+            distiller = DISTILLERS[name]
+            if distiller.compares == "logits" and distiller.note_on_one_class:
+                logging.getLogger(__name__).warning(
+                    f"{name} with one foreground class: {distiller.note_on_one_class}."
+                )
+
+
+def check_dense_heads(
+    student: nn.Module, teacher: nn.Module, methods: dict[str, dict[str, Any]]
+) -> None:
+    """Both must classify the same anchors with sigmoids over the same classes.
+
+    Args:
+        methods: name in DISTILLERS -> its options.
+
+    Raises:
+        UserError: they do not, or a method or an option of it does not know sigmoids.
+    """
+    if not isinstance(teacher, RetinaNet):
+        raise UserError(
+            f"DISTILL.METHODS compares the anchors of two RetinaNets, but the teacher is a "
+            f"{describe(teacher)}: let TEACHER.CONFIG_FILE name a RetinaNet."
+        )
+    for name, options in methods.items():
+        if options.get("standardize"):
+            raise UserError(
+                f"DISTILL.{name}.STANDARDIZE takes away what all classes of an anchor have in "
+                "common, which is all that tells a RetinaNet's foreground: set it to False."
+            )
+        if DISTILLERS[name].compares == "logits" and DISTILLERS[name].sigmoid_loss is None:
+            known = [n for n, d in DISTILLERS.items() if d.compares != "logits" or d.sigmoid_loss]
+            raise UserError(
+                f"DISTILL.METHODS: {name} needs a softmax, but a RetinaNet has a sigmoid for each "
+                f"class; choose from {', '.join(known)}."
+            )
+    _check_classes(student.num_classes, teacher.num_classes, "MODEL.RETINANET.NUM_CLASSES")
+    here, there = student.anchor_generator, teacher.anchor_generator
+    same = [a.tolist() for a in here.cell_anchors] == [a.tolist() for a in there.cell_anchors]
+    if not (same and here.strides == there.strides and here.offset == there.offset):
+        raise UserError(
+            "The student's anchors are not the teacher's: give both the same "
+            "MODEL.ANCHOR_GENERATOR and MODEL.RETINANET.IN_FEATURES."
+        )
+
+
+def check_input_formats(student: str | None, teacher: str) -> None:
+    """The channel order of the images must be the same, or RGB and BGR.
+
+    Raises:
+        UserError: it cannot be converted.
+    """
+    if student != teacher and {student, teacher} != {"RGB", "BGR"}:
+        raise UserError(
+            f"The student reads {student} images and the teacher {teacher}: these cannot be "
+            "converted; give both the same INPUT.FORMAT, or RGB and BGR."
+        )
+
+
+def match_levels(student: nn.Module, teacher: nn.Module) -> list[tuple[str, str]]:
+    """Names of the levels of both backbones that have the same stride, finest first.
+
+    Raises:
+        UserError: a level has no counterpart.
+    """
+    here, there = (_levels(model) for model in (student, teacher))
+    alone = [f"the student's {here[s]} (stride {s})" for s in sorted(here.keys() - there.keys())]
+    alone += [f"the teacher's {there[s]} (stride {s})" for s in sorted(there.keys() - here.keys())]
+    if alone:
+        raise UserError(
+            f"DISTILL.METHODS compares feature maps, but {' and '.join(alone)} has no counterpart "
+            "of the same stride in the other's backbone: give both the same levels."
+        )
+    return [(here[stride], there[stride]) for stride in sorted(here)]
+
+
+def _levels(model: nn.Module) -> dict[int, str]:
+    return {spec.stride: name for name, spec in model.backbone.output_shape().items()}
+
+
+def _check_classes(here: int, there: int, key: str) -> None:
+    if here != there:
+        raise UserError(
+            f"The student has {here} classes and the teacher {there}: set {key} to the teacher's, "
+            "or let TEACHER.CONFIG_FILE and TEACHER.WEIGHTS name a teacher of the student's "
+            "classes."
+        )
+
+
+def describe(model: nn.Module) -> str:
+    """The detector in a few words: its architecture, its ROI heads and their classifier."""
+    if not isinstance(model, GeneralizedRCNN):
+        return type(model).__name__
+    classifier = "a sigmoid" if _is_fast_rcnn(model) and _uses_sigmoid(model) else "a softmax"
+    return f"{type(model.roi_heads).__name__} R-CNN with {classifier} classifier"
+
+
+def roi_remedy(model: nn.Module) -> str:
+    """The setting that makes a detector fit for softmax distillation; empty if it is."""
+    if not isinstance(model, GeneralizedRCNN):
+        return "MODEL.META_ARCHITECTURE GeneralizedRCNN"
+    if not _is_fast_rcnn(model):
+        return "MODEL.ROI_HEADS.NAME StandardROIHeads on an FPN backbone (a C4 head has none)"
+    if _uses_sigmoid(model):
+        return "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE False"
+    return ""
+
+
+def _is_fast_rcnn(model: nn.Module) -> bool:
+    return isinstance(model.roi_heads, StandardROIHeads) and all(
+        isinstance(predictor, FastRCNNOutputLayers) for predictor in box_predictors(model)
+    )
+
+
+def _uses_sigmoid(model: nn.Module) -> bool:
+    return any(predictor.use_sigmoid_ce for predictor in box_predictors(model))

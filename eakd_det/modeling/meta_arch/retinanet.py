@@ -1,0 +1,46 @@
+"""RetinaNet with a teacher."""
+
+import torch
+from detectron2.layers import cat
+from detectron2.modeling import META_ARCH_REGISTRY, RetinaNet
+from detectron2.structures import Boxes
+
+from eakd_det.distillers.methods import Head
+from eakd_det.modeling.compatibility import check_dense_heads
+
+from .distilled import Distilled
+
+
+@META_ARCH_REGISTRY.register()
+class DistillRetinaNet(Distilled, RetinaNet):
+    """RetinaNet that learns from a teacher's class logits on the anchors that count.
+
+    The sum over the anchors is divided as the focal loss is: by the running number of foreground
+    anchors.
+    """
+
+    stock = RetinaNet
+
+    def _check_heads(self, methods):
+        check_dense_heads(self, self.teacher.model, methods)
+
+    def _recorded(self):
+        return {"losses": self.losses}
+
+    def _heads(self, calls, teacher_features):
+        anchors, student_logits, labels, *_ = calls["losses"][0].args
+        labels = torch.stack(labels)  # (B, anchors); -1 is ignored
+        counted = labels >= 0
+        chosen = counted.flatten().nonzero().squeeze(1)  # once, since the device waits for it
+        teacher_logits = self.teacher.anchor_logits(teacher_features)
+        return [
+            Head(
+                student_logits=cat(student_logits, dim=1).flatten(0, 1)[chosen],
+                teacher_logits=teacher_logits.flatten(0, 1)[chosen],
+                labels=labels.flatten()[chosen],
+                images=chosen // counted.shape[1],
+                normalizer=self.loss_normalizer,
+                sigmoid=True,
+                first_boxes=lambda: Boxes.cat(anchors).tensor[counted[0]],
+            )
+        ]

@@ -1,0 +1,91 @@
+"""A frozen backbone through torch.compile, for images whose shapes are few."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eakd_det.utils.errors import UserError
+
+MOST_SHAPES = 64  # of padded images that it is compiled for
+
+
+class CompiledBackbone:
+    """A frozen backbone for images padded to multiples of some size; its maps are as without.
+
+    Beyond the pixels that it was given, every convolution reads and gives zeros, which is what it
+    pads with itself, and the maps are cropped.
+    """
+
+    def __init__(self, backbone: nn.Module, multiple: int):
+        """
+        Args:
+            backbone: a convolutional one; it is used through this object alone from here on.
+            multiple: of the images' height and width; see `check_multiple`.
+        """
+        self.multiple = multiple
+        self.strides = _strides(backbone)
+        self.backbone = backbone
+        self._compiled = None
+        self._outside = torch.empty(0)
+        for conv in [m for m in backbone.modules() if isinstance(m, nn.Conv2d)]:
+            conv.register_forward_pre_hook(self._clear_input)
+            conv.register_forward_hook(self._clear_output)
+
+    def __call__(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Maps of pixels (B, 3, H, W), of the sizes that H and W give."""
+        height, width = pixels.shape[-2:]
+        pixels = F.pad(pixels, (0, -width % self.multiple, 0, -height % self.multiple))
+        outside = pixels.new_ones(1, 1, *pixels.shape[-2:], dtype=torch.bool)
+        outside[..., :height, :width] = False
+        if self._compiled is None:
+            self._compiled = torch.compile(self._run, dynamic=False)
+        # The argument recompile_limit of torch.compile is newer than the oldest torch; this name of
+        # the setting is known to all.
+        config = torch._dynamo.config
+        with config.patch(cache_size_limit=max(MOST_SHAPES, config.cache_size_limit)):
+            features = self._compiled(pixels, outside)
+        return {
+            name: x[..., : -(-height // stride), : -(-width // stride)]
+            for name, x in features.items()
+            for stride in [self.strides[name]]
+        }
+
+    def _run(self, pixels: Tensor, outside: Tensor) -> dict[str, Tensor]:
+        self._outside = outside  # an argument first: another tensor is no reason to compile again
+        return self.backbone(pixels)
+
+    def _clear_input(self, _: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+        (x,) = args
+        return (self._clear(x),)
+
+    def _clear_output(self, _: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+        return self._clear(
+            output
+        )  # for a max pooling behind it, which reads no convolution's zeros
+
+    def _clear(self, x: Tensor) -> Tensor:
+        stride = self._outside.shape[-1] // x.shape[-1]
+        return x.masked_fill(self._outside[..., ::stride, ::stride], 0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_compiled": None}  # no code in a pickle: it is compiled again
+
+
+def check_multiple(backbone: nn.Module, multiple: int) -> None:
+    """Images padded to multiples of it must have whole positions on every map.
+
+    Raises:
+        UserError: they have not.
+    """
+    stride = max(backbone.size_divisibility, *_strides(backbone).values())
+    if multiple % stride:
+        raise UserError(
+            f"TEACHER.COMPILE: {multiple} must be a multiple of {stride}, the coarsest stride of "
+            "the teacher's backbone."
+        )
+
+
+def _strides(backbone: nn.Module) -> dict[str, int]:
+    return {name: spec.stride for name, spec in backbone.output_shape().items()}

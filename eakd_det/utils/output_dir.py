@@ -1,0 +1,118 @@
+"""OUTPUT_DIR: whether it holds a run, and what a new one may remove of it."""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from detectron2.utils import comm
+
+from .errors import UserError
+from .files import write_atomically
+
+METRICS = "metrics.json"
+DESCRIPTIONS = ("config.yaml", "run.json")  # that the set-up of a run writes
+
+
+@dataclass(frozen=True)
+class OutputFiles:
+    """Files that a kind of run leaves in OUTPUT_DIR, as glob patterns.
+
+    Attributes:
+        results: a folder that has one of them holds a run.
+        others: what is removed with them.
+    """
+
+    results: tuple[str, ...]
+    others: tuple[str, ...]
+
+    def check(
+        self, output_dir: str, *, resume: bool, overwrite: bool, inputs: Iterable[str] = ()
+    ) -> None:
+        """Refuse a start that would write over a run unasked; nothing is written.
+
+        Args:
+            resume, overwrite: the flags of the command line.
+            inputs: checkpoints or model folders that the run reads.
+
+        Raises:
+            UserError: the folder holds a run and there is no flag, or both; or an input is among
+                what --overwrite removes.
+        """
+        if resume and overwrite:
+            raise UserError("--resume goes on and --overwrite starts anew: give one of them.")
+        if overwrite:
+            self._check_inputs(output_dir, inputs)
+        elif not resume and self._find(output_dir, self.results):
+            raise UserError(
+                f"OUTPUT_DIR {output_dir} holds a run: --resume goes on, --overwrite starts anew."
+            )
+
+    @contextmanager
+    def starting(self, output_dir: str, *, overwrite: bool) -> Iterator[None]:
+        """The with-block sets a run up; after it, with `overwrite`, the earlier one is removed.
+
+        If the block refuses something, the earlier run is as before, its config.yaml included.
+        """
+        paths = [Path(output_dir, name) for name in DESCRIPTIONS]
+        before = {p: p.read_bytes() for p in paths if comm.is_main_process() and p.exists()}
+        try:
+            yield
+        except UserError:
+            for path, content in before.items():
+                with write_atomically(str(path), "wb") as f:
+                    f.write(content)
+            raise
+        if overwrite:
+            self.remove(output_dir)
+
+    def remove(self, output_dir: str) -> None:
+        """Remove a run, in the main process; the others wait. Files of other names stay."""
+        if comm.is_main_process():
+            for path in self._find(output_dir, (*self.results, *self.others)):
+                if path.name == METRICS:
+                    os.truncate(path, 0)  # the writer of the new run may have it open
+                elif path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+        comm.synchronize()
+
+    def _find(self, output_dir: str, patterns: Iterable[str]) -> list[Path]:
+        found = (path for pattern in patterns for path in Path(output_dir).glob(pattern))
+        # A start that was refused leaves an empty one.
+        return [p for p in found if p.name != METRICS or p.stat().st_size]
+
+    def _check_inputs(self, output_dir: str, inputs: Iterable[str]) -> None:
+        removed = [p.resolve() for p in self._find(output_dir, (*self.results, *self.others))]
+        for name in filter(None, inputs):
+            path = Path(name).resolve()
+            if any(path == p or path in p.parents or p in path.parents for p in removed):
+                raise UserError(
+                    f"--overwrite would remove {name}, which the run needs: choose another "
+                    "OUTPUT_DIR."
+                )
+
+
+# What Detectron2's trainer and ours write for detectors and classifiers.
+TRAINER_FILES = OutputFiles(
+    results=(
+        "last_checkpoint",
+        f"model_{7 * '[0-9]'}.pth",
+        "model_final.pth",
+        "model_best.pth",
+        METRICS,
+        "result.json",
+    ),
+    others=(
+        "events.out.tfevents.*",
+        "student.yaml",
+        "non_finite_rank*.pth",
+        "inference/coco_instances_results.json",
+        "inference/instances_predictions.pth",
+        "inference/*/coco_instances_results.json",
+        "inference/*/instances_predictions.pth",
+    ),
+)

@@ -1,0 +1,189 @@
+import argparse
+import json
+import logging
+import os
+import runpy
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.engine import TrainerBase
+from detectron2.utils import comm
+from torch import distributed
+
+from eakd_det.engine import launch
+from eakd_det.utils.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+STAND_IN = """
+import json, os
+def init(**options):
+    with open(os.path.join(options["dir"], "init.json"), "w") as f:
+        json.dump(options, f)
+"""
+
+
+@pytest.fixture
+def arguments():
+    return argparse.Namespace(config_file="", wandb="project", eval_only=False, resume=False)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+@pytest.mark.parametrize(("device", "hidden"), [("cpu", True), ("cuda", False)])
+def test_processes_on_the_cpu_see_no_gpu(monkeypatch, two_gpus, device, hidden):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    seen = []
+    note = lambda *_, **__: seen.append(os.environ["CUDA_VISIBLE_DEVICES"])  # noqa: E731
+    monkeypatch.setattr(launch, "launch_processes", note)
+    args = argparse.Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto")
+    launch.launch(print, args, lambda args: device)
+    assert seen == ["" if hidden else "0,1"]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
+
+
+@pytest.fixture
+def torchrun(monkeypatch, tmp_path):
+    """The environment of a process of torchrun, the only one."""
+    numbers = {"LOCAL_RANK": 0, "RANK": 0, "LOCAL_WORLD_SIZE": 1, "WORLD_SIZE": 1}
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        numbers["MASTER_PORT"] = free.getsockname()[1]
+    for name, value in {**numbers, "MASTER_ADDR": "localhost"}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(comm, "_LOCAL_PROCESS_GROUP", None)
+    yield
+    comm.create_local_process_group.cache_clear()
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def test_torchrun_on_the_cpu_of_a_machine_with_gpus(monkeypatch, two_gpus, torchrun):
+    monkeypatch.setattr(torch.cuda, "set_device", lambda rank: pytest.fail("a GPU is taken"))
+    seen = []
+    launch.launch(lambda args: seen.append(distributed.get_backend()), None, lambda args: "cpu")
+    assert seen == ["gloo"]
+
+
+def test_torchrun_on_gpus(monkeypatch, two_gpus, torchrun):
+    seen = []
+    monkeypatch.setattr(torch.cuda, "set_device", seen.append)
+    init = distributed.init_process_group
+
+    def note_backend(backend, **options):
+        seen.append(backend)
+        init("gloo", **options)  # there is no GPU here
+
+    monkeypatch.setattr(launch.distributed, "init_process_group", note_backend)
+    launch.launch(lambda args: None, None, lambda args: "cuda")
+    assert seen == ["nccl", 0]
+
+
+def test_too_few_gpus_are_told(two_gpus):
+    args = argparse.Namespace(num_gpus=4, num_machines=1, machine_rank=0, dist_url="auto")
+    with pytest.raises(SystemExit, match="error: 4 processes take a GPU each and this machine has"):
+        launch.launch(print, args, lambda args: "cuda")
+
+
+def test_the_device_is_that_of_the_config(cli_cfg, tmp_path, two_gpus):
+    """The device is that of a YAML or Python config, or of the command line."""
+    path = tmp_path / "run.yaml"
+    path.write_text(cli_cfg.dump())
+    lazy = ROOT / "configs" / "COCO-Detection" / "lazy" / "student_r18.py"
+    digits = ROOT / "configs" / "Digits" / "KD.yaml"
+    detectors, classifiers = (
+        runpy.run_path(str(ROOT / "tools" / name))["device_of"]
+        for name in ("train_net.py", "train_classifier.py")
+    )
+    for device_of, config, options, device in [
+        (detectors, path, [], "cpu"),
+        (detectors, path, ["MODEL.DEVICE", "cuda"], "cuda"),
+        (detectors, lazy, ["train.device=cpu"], "cpu"),
+        (detectors, lazy, [], "cuda"),
+        (classifiers, digits, ["MODEL.DEVICE", "cpu"], "cpu"),
+        (classifiers, digits, [], "cuda"),
+    ]:
+        args = argparse.Namespace(config_file=str(config), opts=options)
+        assert device_of(args) == device
+
+
+def test_wandb_gets_what_tensorboard_gets(stock_cfg, arguments, tmp_path, monkeypatch):
+    stock_cfg.OUTPUT_DIR = str(tmp_path)
+    (tmp_path / "wandb.py").write_text(STAND_IN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    launch.set_up(stock_cfg, arguments, str(tmp_path))
+    options = json.loads(Path(tmp_path / "init.json").read_text())
+    assert options == {"project": "project", "dir": str(tmp_path), "sync_tensorboard": True}
+
+
+def test_wandb_is_asked_for_and_absent(stock_cfg, arguments, tmp_path, monkeypatch):
+    stock_cfg.OUTPUT_DIR = str(tmp_path)
+    monkeypatch.setattr(launch.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="--wandb: the package wandb is not installed"):
+        launch.set_up(stock_cfg, arguments, str(tmp_path))
+
+
+def test_the_log_is_plain_and_the_terminal_shows_no_config(stock_cfg, arguments, tmp_path, capsys):
+    stock_cfg.OUTPUT_DIR, arguments.wandb = str(tmp_path), None
+    arguments.config_file = str(tmp_path / "mine.yaml")
+    (tmp_path / "mine.yaml").write_text("VERSION: 2\n")
+    launch.set_up(stock_cfg, arguments, str(tmp_path))
+    logging.getLogger("fvcore.x").warning("\x1b[34mbackbone.weight\x1b[0m is missing")
+    text, shown = (tmp_path / "log.txt").read_text(), capsys.readouterr().out
+    assert "\x1b" not in text
+    assert "fvcore.x WARNING: backbone.weight is missing" in text
+    assert "Running with full config:" in text and "POSITIVE_FRACTION" in text
+    assert "Contents of args.config_file" in text
+    assert "backbone.weight" in shown and "Full config saved to" in shown
+    assert "POSITIVE_FRACTION" not in shown and "Contents of args" not in shown
+
+
+def test_what_trains_notes_its_command_and_an_evaluation_leaves_it(stock_cfg, arguments, tmp_path):
+    stock_cfg.OUTPUT_DIR, arguments.wandb = str(tmp_path), None
+    launch.set_up(stock_cfg, arguments, str(tmp_path))
+    before = (tmp_path / "run.json").read_text()
+    assert json.loads(before)["starts"][0]["processes"] == 1
+    arguments.eval_only = True
+    launch.set_up(stock_cfg, arguments, str(tmp_path))
+    assert (tmp_path / "run.json").read_text() == before
+
+
+def test_a_mistake_of_the_user_s_leaves_no_traceback_in_the_log(stock_cfg, arguments, tmp_path):
+    class Trainer(TrainerBase):
+        def run_step(self):
+            raise UserError("a.png cannot be read.")
+
+    stock_cfg.OUTPUT_DIR, arguments.wandb = str(tmp_path), None
+    launch.set_up(stock_cfg, arguments, str(tmp_path))
+    with pytest.raises(UserError):
+        Trainer().train(0, 1)
+    text = (tmp_path / "log.txt").read_text()
+    assert "a.png cannot be read." in text
+    assert "Traceback" not in text
+
+
+def test_what_comes_before_the_processes(arguments):
+    arguments.num_gpus, arguments.num_machines = 1, 1
+    arguments.machine_rank, arguments.dist_url = 0, "auto"
+    calls = []
+
+    def start(before):
+        launch.launch(lambda _: calls.append("main"), arguments, lambda _: "cpu", before=before)
+
+    start(lambda _: calls.append("first"))
+    assert calls == ["first", "main"]
+
+    def refuse(_):
+        raise UserError("a.json is no JSON.")
+
+    with pytest.raises(SystemExit, match="error: a.json is no JSON."):
+        start(refuse)
+    assert calls == ["first", "main"]

@@ -1,0 +1,159 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import LazyConfig, instantiate
+from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
+
+from eakd_det.config.defaults import stock_config
+from eakd_det.config.lazy import distillation, load_lazy_config
+from eakd_det.config.merge import load_config
+from eakd_det.utils.errors import UserError
+from tests.conftest import save_teacher
+
+ROOT = Path(__file__).parents[2]
+LAZY = ROOT / "configs" / "COCO-Detection" / "lazy"
+
+
+def _use(cfg, teacher_files):
+    """The lazy config with a small teacher of its classes in place of the model zoo's."""
+    teacher = cfg.model.distillation.teacher
+    teacher.config_file, teacher.weights = teacher_files
+    return cfg
+
+
+@pytest.fixture(scope="module")
+def teacher_of_80(teacher_cfg, tmp_path_factory):
+    cfg = teacher_cfg.clone()
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 80
+    return save_teacher(cfg, tmp_path_factory.mktemp("teacher"))
+
+
+def test_the_python_config_is_the_yaml_s_model(teacher_of_80, batch):
+    """The same keys, and with the same weights and random state the same losses."""
+    lazy = _use(load_lazy_config(str(LAZY / "ea_dkd_r18_r101.py"), []), teacher_of_80)
+    cfg = load_config(str(ROOT / "configs" / "COCO-Detection" / "EA-DKD-R18-R101.yaml"))
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.TEACHER.CONFIG_FILE, cfg.TEACHER.WEIGHTS = teacher_of_80
+    ours, theirs = instantiate(lazy.model), build_model(cfg)
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    theirs.load_state_dict(ours.state_dict())
+    trained = [[n for n, p in m.named_parameters() if p.requires_grad] for m in (ours, theirs)]
+    assert trained[0] == trained[1]
+    losses = []
+    for model in (ours, theirs):
+        torch.manual_seed(0)
+        with EventStorage():
+            losses.append(model(batch))
+    assert losses[0] == losses[1]
+    assert "loss_dkd" in losses[0]
+
+
+def test_the_python_student_is_stock():
+    lazy = load_lazy_config(str(LAZY / "student_r18.py"), [])
+    cfg = load_config(str(ROOT / "configs" / "COCO-Detection" / "Student-R18.yaml"))
+    cfg.MODEL.DEVICE = "cpu"
+    theirs = build_model(stock_config(cfg)).state_dict()
+    assert instantiate(lazy.model).state_dict().keys() == theirs.keys()
+
+
+def test_options_that_are_not_given_have_their_defaults():
+    lazy = distillation(config_file="a", weights="b", methods={"DKD": {"beta": 0.5}})
+    options = dict(lazy.methods.DKD)
+    assert options == {
+        "weight": 1.0,
+        "alpha": 1.0,
+        "beta": 0.5,
+        "temperature": 4.0,
+        "standardize": False,
+    }
+    assert not lazy.ea.enabled
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"methods": {"DKT": {}}}, "methods: 'DKT' is unknown; choose from KD, DKD, REVIEWKD"),
+        ({"methods": {"KD": {"temprature": 1.0}}}, "methods, KD: 'temprature' is unknown"),
+        ({"methods": {"KD": {}}, "ea": {"temprature": 1.0}}, "ea: 'temprature' is unknown"),
+    ],
+)
+def test_mistakes_are_told(options, message):
+    with pytest.raises(UserError, match=message):
+        distillation(config_file="a", weights="b", **options)
+
+
+def test_every_python_config_loads():
+    files = sorted(LAZY.glob("*.py"))
+    assert len(files) > 1
+    for path in files:
+        cfg = LazyConfig.load(str(path))
+        assert path.stem in cfg.train.output_dir
+        expected = {"model", "dataloader", "train", "optimizer", "lr_multiplier"}
+        assert cfg.keys() == expected
+
+
+def test_trained_by_the_tool(cli_cfg, call_tool, tmp_path):
+    """Trains, resumes and evaluates, on the tiny scenes."""
+    config = f"""
+from detectron2.config import LazyConfig
+from eakd_det.utils.errors import UserError
+from eakd_det.config.lazy import distillation
+import eakd_det.data
+
+base = LazyConfig.load({str(LAZY / "ea_dkd_r18_r101.py")!r})
+model, dataloader, train = base.model, base.dataloader, base.train
+optimizer, lr_multiplier = base.optimizer, base.lr_multiplier
+model.roi_heads.num_classes = 10
+model.roi_heads.batch_size_per_image = 16
+model.distillation = distillation(
+    config_file={cli_cfg.TEACHER.CONFIG_FILE!r}, weights={cli_cfg.TEACHER.WEIGHTS!r},
+    methods={{"DKD": {{}}, "REVIEWKD": {{}}}}, ea={{}},
+    dataset="digits_det_train",
+)
+dataloader.train.dataset.names = "digits_det_train"
+dataloader.test.dataset.names = "digits_det_val"
+for _mapper in (dataloader.train.mapper, dataloader.test.mapper):
+    _mapper.augmentations[0].short_edge_length = 96
+dataloader.train.total_batch_size = 2
+dataloader.train.num_workers = dataloader.test.num_workers = 0
+train.init_checkpoint = ""
+train.output_dir = {str(tmp_path / "lazy")!r}
+train.max_iter = train.eval_period = 2
+train.seed = 5
+model.roi_heads.box_predictor.test_score_thresh = 0.0  # an untrained student is sure of nothing
+"""
+    path = tmp_path / "lazy.py"
+    path.write_text(config)
+
+    def call(*arguments):
+        return call_tool("train_net.py", "--config-file", str(path), *arguments)
+
+    code, out, err = call()
+    assert code == 0, out + err
+    assert "loss_dkd" in out
+    assert "FrozenBN layers, " in out[out.index("What to look at:") :]
+    saved = torch.load(tmp_path / "lazy" / "model_final.pth", weights_only=True)
+    assert "helpers" in saved
+    assert not [key for key in saved["model"] if key.startswith("helpers")]
+    result = json.loads((tmp_path / "lazy" / "result.json").read_text())
+    assert result.keys() == {"AP", "AP50", "AP75", "teacher_AP"}
+    best = torch.load(tmp_path / "lazy" / "model_best.pth", weights_only=True)
+    assert best["model"].keys() == saved["model"].keys()
+    assert best["metric"] == result["AP"]
+    code, out, err = call(
+        "--resume", "train.max_iter=4", "train.eval_period=0", "optimizer.lr=0.004"
+    )
+    assert code == 0, out + err
+    assert "Starting training from iteration 2" in out
+    assert "--resume: BASE_LR 0.01 -> 0.004 from iteration 2 on" in out
+    saved = torch.load(tmp_path / "lazy" / "model_final.pth", weights_only=True)
+    assert saved["trainer"]["optimizer"]["param_groups"][0]["initial_lr"] == 0.004
+    code, out, err = call("--resume", "--eval-only")
+    assert code == 0, out + err
+    assert "copypaste: AP,AP50,AP75" in out
+    code, _, err = call("--check")
+    assert code == 1
+    assert "error: A Python config names its data itself" in err

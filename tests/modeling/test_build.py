@@ -1,0 +1,96 @@
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.build import get_detection_dataset_dicts
+from detectron2.modeling import build_model
+
+from eakd_det.config.defaults import stock_config
+from eakd_det.data.registered import check_datasets, no_data_in_words
+from eakd_det.modeling.build import load_student, load_teacher, num_classes
+from eakd_det.utils.device import use_available_device
+from eakd_det.utils.errors import UserError
+
+
+@pytest.mark.parametrize("key", ["TRAIN", "TEST"])
+def test_unknown_datasets(stock_cfg, key):
+    stock_cfg.DATASETS[key] = ("coco_2017_val", "nowhere_val")
+    with pytest.raises(UserError, match=rf"DATASETS\.{key}: there is no dataset 'nowhere_val'"):
+        check_datasets(stock_cfg)
+    stock_cfg.DATASETS[key] = ("coco_2017_val",)
+    assert "coco_2017_val" in DatasetCatalog
+    check_datasets(stock_cfg)
+
+
+@pytest.fixture
+def dataset():
+    """Registers a dataset of images with so many objects each, -1 for a crowd; its name."""
+    name = "images_without_objects"
+
+    def register(objects):
+        of = {0: [], -1: [{"iscrowd": 1, "category_id": 0}], 1: [{"category_id": 0}]}
+        images = [{"file_name": "a.png", "annotations": of[number]} for number in objects]
+        DatasetCatalog.register(name, lambda: images)
+        MetadataCatalog.get(name).set(thing_classes=["bolt"])
+        return name
+
+    yield register
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
+@pytest.mark.parametrize(
+    ("objects", "words"),
+    [
+        ([0, 0, -1], "3 images (2 without annotations, 1 with crowds (iscrowd 1) alone), none can"),
+        ([-1], "1 images (1 with crowds (iscrowd 1) alone), none can be trained on"),
+        ([1], "1 images (1 with fewer than MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE key"),
+        ([], "0 images (the file lists none), none can be trained on"),
+    ],
+)
+def test_data_without_a_trainable_image(dataset, objects, words):
+    name = dataset(objects)
+    keypoints = 1 if objects == [1] else 0
+    with pytest.raises(UserError) as error, no_data_in_words():
+        get_detection_dataset_dicts(name, min_keypoints=keypoints)
+    assert str(error.value).startswith(f"DATASETS.TRAIN: of {name}, {words}")
+
+
+def test_other_faults_of_a_loader_are_left_alone():
+    with pytest.raises(AssertionError, match="another"), no_data_in_words():
+        raise AssertionError("another")
+
+
+def test_number_of_classes(stock_cfg):
+    assert num_classes(stock_cfg) == ("MODEL.ROI_HEADS.NUM_CLASSES", 5)
+
+
+def test_number_of_classes_of_a_retinanet(retina_cfg):
+    assert num_classes(retina_cfg) == ("MODEL.RETINANET.NUM_CLASSES", 10)
+
+
+def test_the_teacher_as_a_detector(distill_cfg, teacher_files):
+    cfg, model = load_teacher(distill_cfg)
+    assert cfg.INPUT.FORMAT == "BGR"
+    weights = torch.load(teacher_files[1], weights_only=True)["model"]
+    assert all(torch.equal(model.state_dict()[name], weights[name]) for name in weights)
+    distill_cfg.MODEL.ROI_HEADS.NUM_CLASSES = 3
+    with pytest.raises(UserError, match="The teacher has 5 classes and the student 3"):
+        load_teacher(distill_cfg)
+
+
+def test_the_student_as_a_detector(distill_cfg, tmp_path):
+    state = build_model(stock_config(distill_cfg)).state_dict()
+    torch.save({"model": state}, tmp_path / "student.pth")
+    cfg, model = load_student(distill_cfg, str(tmp_path / "student.pth"))
+    assert type(model).__name__ == cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN"
+    assert all(torch.equal(model.state_dict()[name], state[name]) for name in state)
+
+
+def test_device(stock_cfg, monkeypatch):
+    stock_cfg.MODEL.DEVICE = "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    use_available_device(stock_cfg)
+    assert stock_cfg.MODEL.DEVICE == "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    use_available_device(stock_cfg)
+    assert stock_cfg.MODEL.DEVICE == "cpu"

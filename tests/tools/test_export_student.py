@@ -1,0 +1,109 @@
+import os
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.modeling import build_model
+
+from eakd_det.checkpoint.checkpointer import SafeCheckpointer
+from eakd_det.engine.trainer import write_student_config
+from eakd_det.modeling.meta_arch.distilled import helper_modules
+from eakd_det.utils.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / "tools" / "export_student.py"
+STOCK_PROCESS = """
+import sys, torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import get_cfg
+from detectron2.modeling import build_model
+cfg = get_cfg()
+cfg.merge_from_file(sys.argv[1])
+model = build_model(cfg)
+checkpointer = DetectionCheckpointer(model)
+faults = []
+checkpointer._log_incompatible_keys = lambda keys: faults.extend(sum(keys, []))
+checkpointer.load(cfg.MODEL.WEIGHTS)
+assert not faults, faults
+assert not any(name.startswith("eakd_det") for name in sys.modules)
+torch.save(model.state_dict(), sys.argv[2])
+"""
+
+
+@pytest.fixture
+def run_dir(distill_cfg, tmp_path):
+    """A run's folder with two checkpoints that also hold optimizer state."""
+    distill_cfg.OUTPUT_DIR = str(tmp_path / "run")
+    distill_cfg.DISTILL.METHODS = ("DKD", "REVIEWKD")
+    write_student_config(distill_cfg)
+    for seed, name in [(1, "model_0000001"), (2, "model_final")]:
+        torch.manual_seed(seed)
+        model = build_model(distill_cfg)
+        others = {"optimizer": torch.optim.SGD(model.parameters(), 0.1), **helper_modules(model)}
+        assert "helpers" in others
+        SafeCheckpointer(model, distill_cfg.OUTPUT_DIR, **others).save(name)
+    return tmp_path / "run"
+
+
+@pytest.fixture(scope="module")
+def export():
+    """The function of the tool; tools/ is no package."""
+    return runpy.run_path(str(TOOL))["export"]
+
+
+def _weights(path):
+    return torch.load(path, weights_only=True)["model"]
+
+
+def _equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_exported_student_is_stock(export, run_dir, call_code, tmp_path):
+    path = export(str(run_dir), str(tmp_path / "out"))
+    assert sorted(os.listdir(tmp_path / "out")) == ["student.pth", "student.yaml"]
+    assert torch.load(path, weights_only=True).keys() == {"model", "__author__"}
+    assert _equal(_weights(path), _weights(run_dir / "model_final.pth"))
+    loaded = tmp_path / "loaded.pth"
+    code, _, err = call_code(STOCK_PROCESS, tmp_path / "out" / "student.yaml", loaded)
+    assert code == 0, err
+    assert _equal(torch.load(loaded), _weights(run_dir / "model_final.pth"))
+
+
+def test_a_named_checkpoint(export, run_dir, tmp_path):
+    older, newest = run_dir / "model_0000001.pth", run_dir / "model_final.pth"
+    path = export(str(run_dir), str(tmp_path / "out"), str(older))
+    assert _equal(_weights(path), _weights(older))
+    assert not _equal(_weights(older), _weights(newest))
+
+
+def test_the_config_keeps_its_device(export, run_dir, tmp_path):
+    text = (run_dir / "student.yaml").read_text()
+    (run_dir / "student.yaml").write_text(text.replace("DEVICE: cpu", "DEVICE: cuda"))
+    export(str(run_dir), str(tmp_path / "out"))
+    cfg = get_cfg()
+    cfg.merge_from_file(str(tmp_path / "out" / "student.yaml"))
+    assert cfg.MODEL.DEVICE == "cuda"
+    assert cfg.MODEL.WEIGHTS == str(tmp_path / "out" / "student.pth")
+
+
+def test_no_checkpoint(export, run_dir, tmp_path):
+    (run_dir / "last_checkpoint").unlink()
+    with pytest.raises(UserError, match=f"{run_dir} holds no checkpoint"):
+        export(str(run_dir), str(tmp_path / "out"))
+    with pytest.raises(UserError, match=r"--checkpoint: elsewhere\.pth cannot be loaded"):
+        export(str(run_dir), str(tmp_path / "out"), "elsewhere.pth")
+    assert not (tmp_path / "out").exists()
+
+
+def test_command_line(run_dir, call_tool, tmp_path):
+    """A folder that is no run is told in a sentence; a run is exported."""
+    code, _, err = call_tool("export_student.py", tmp_path, tmp_path / "out")
+    assert code == 1
+    assert err.splitlines()[-1].startswith(f"error: {tmp_path} has no student.yaml")
+    assert "Traceback" not in err
+    code, _, err = call_tool("export_student.py", run_dir, tmp_path / "out")
+    assert code == 0, err
+    assert (tmp_path / "out" / "student.pth").exists()

@@ -1,0 +1,122 @@
+import fcntl
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from classification.config import load_config
+from eakd_det.sweep import processes
+from eakd_det.utils.errors import UserError
+from eakd_det.utils.lock import run_lock
+
+ROOT = Path(__file__).parents[2]
+HOLDER = """
+import fcntl, sys, time
+file = open(sys.argv[1], "a")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("held", flush=True)
+time.sleep(300)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return str(tmp_path / "runs" / "teacher")
+
+
+def is_locked(folder):
+    with open(f"{folder}.lock", "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+@pytest.fixture
+def held(folder, monkeypatch):
+    """Lets another holder have the lock until it is asked for the third time; calls `then`."""
+
+    def hold(then):
+        os.makedirs(os.path.dirname(folder))
+        other, polls = open(f"{folder}.lock", "a"), []  # noqa: SIM115  (closed below)
+        fcntl.flock(other, fcntl.LOCK_EX)
+
+        def sleep(_):
+            polls.append(None)
+            if len(polls) == 3:
+                then()
+                other.close()
+
+        monkeypatch.setattr("eakd_det.utils.lock.time.sleep", sleep)
+        return polls
+
+    return hold
+
+
+def test_one_at_a_time(folder, held, caplog):
+    polls = held(lambda: None)
+    with run_lock(f"{folder}/"):
+        assert is_locked(folder)
+    assert len(polls) == 3 and not is_locked(folder)
+    assert caplog.messages == [f"Another process trains {folder}/: waiting until it ends"]
+    with pytest.raises(KeyError), run_lock(folder):
+        raise KeyError
+    assert not is_locked(folder)
+    with run_lock(folder):
+        pass
+    assert len(caplog.messages) == 1
+
+
+def test_the_end_of_a_process_frees_its_lock(folder, tmp_path):
+    os.makedirs(os.path.dirname(folder))
+    command = [sys.executable, "-c", HOLDER, f"{folder}.lock"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n" and is_locked(folder)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    with run_lock(folder):
+        pass
+
+
+def test_a_child_keeps_the_lock_that_it_was_given(folder, tmp_path):
+    with open(tmp_path / "log.txt", "w") as log, run_lock(folder) as file:
+        code = "import time; time.sleep(300)"
+        process = processes.start(["-c", code], log, dict(os.environ), keep=(file,))
+    assert is_locked(folder)
+    processes.stop([process])
+    assert not is_locked(folder)
+
+
+def test_a_file_system_without_locks_is_told(folder, monkeypatch):
+    def refuse(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("eakd_det.utils.lock.fcntl.flock", refuse)
+    with pytest.raises(UserError, match=r"teacher\.lock cannot be locked \(Function not impl"):  # noqa: SIM117
+        with run_lock(folder):
+            pass
+
+
+def test_a_classifier_s_teacher_is_trained_by_one_process(folder, held, tmp_path):
+    """The second waits, and finds it trained."""
+    text = "VERSION: 2\nMODEL: {NAME: resnet8, DEVICE: cpu}\nDATASET: {NAME: digits}\n"
+    (tmp_path / "teacher.yaml").write_text(f"{text}OUTPUT_DIR: {folder}\n")
+    student = (
+        f'{text}TEACHER: {{CONFIG_FILE: {tmp_path}/teacher.yaml}}\nDISTILL: {{METHODS: ["KD"]}}'
+    )
+    (tmp_path / "student.yaml").write_text(student)
+
+    def finish():
+        os.makedirs(folder)
+        Path(folder, "model_final.pth").touch()
+
+    polls = held(finish)
+    fit_teacher = runpy.run_path(str(ROOT / "tools" / "train_classifier.py"))["fit_teacher"]
+    fit_teacher(load_config(str(tmp_path / "student.yaml")), Namespace(resume=True))
+    assert len(polls) == 3 and os.listdir(folder) == ["model_final.pth"]
