@@ -5,19 +5,17 @@ from typing import Any
 
 from torch import nn
 
-from .frozen import FrozenTeacher
-
 
 class WithTeacher(nn.Module):
     """A module with a teacher outside of its submodules, which moves to the module's device.
 
     Attributes:
-        teacher: None if there is none.
+        teacher: a FrozenTeacher, or None.
         moves_teacher: False for deep copies (an average of the weights, for example): they share
             the teacher, and neither move nor cast it.
     """
 
-    teacher: FrozenTeacher | None = None
+    teacher: Any = None
     moves_teacher = True
 
     def _apply(self, fn, *args, **kwargs):

@@ -14,7 +14,7 @@ def teacher(distill_cfg):
 
 
 def _stock_logits(teacher_cfg, teacher_files, images, boxes):
-    """The teacher alone, by stock code, on images in its own channel order."""
+    """Return the logits of the teacher in stock code, for images in its own channel order."""
     model = build_model(teacher_cfg).eval()
     DetectionCheckpointer(model).load(teacher_files[1])
     with torch.no_grad():
