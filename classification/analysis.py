@@ -14,7 +14,7 @@ from eakd_det.analysis.landscape import Loss
 from eakd_det.analysis.runs import Run
 from eakd_det.analysis.samples import Samples
 from eakd_det.config.safe_yaml import read_yaml
-from eakd_det.modeling.teacher.fuse_norms import fold_batch_norms, freeze
+from eakd_det.modeling.teacher import freeze, fuse_batch_norms
 from eakd_det.utils.device import use_available_device
 from eakd_det.utils.errors import UserError
 
@@ -167,7 +167,7 @@ def collect_samples(networks: list[Network], loader: ViewLoader) -> list[Samples
 def plane_loss(network: Network, batches: list[tuple[Tensor, Tensor]], seed: int) -> Loss:
     """The mean cross-entropy of images and labels as a function of the place in a plane of weights.
 
-    Batch norms are folded into the convolutions before them, which is faster and leaves the plane
+    Batch norms are fused into the convolutions before them, which is faster and leaves the plane
     as it is: a direction is scaled to the norm of its filter, whatever factor that has got. Only
     where the factor is negative does a filter go the other way, which is as random.
 
@@ -177,7 +177,7 @@ def plane_loss(network: Network, batches: list[tuple[Tensor, Tensor]], seed: int
         seed: of the directions.
     """
     model = copy.deepcopy(network.model)
-    fold_batch_norms(model)
+    fuse_batch_norms(model)
     model.to(memory_format=torch.channels_last)
     batches = [(x.contiguous(memory_format=torch.channels_last), y) for x, y in batches]
     plane, number = WeightPlane(model, seed), sum(len(labels) for _, labels in batches)

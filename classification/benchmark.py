@@ -13,7 +13,7 @@ from .config import classification_config
 from .distilled import DistilledClassifier
 from .engine import build_optimizer
 from .models import build_classifier
-from .preparation import Teacher
+from .teacher import ClassifierTeacher
 
 TEACHER, STUDENT = "resnet32x4", "resnet8x4"
 NUM_CLASSES, IMAGE_SIZE = 100, 32
@@ -63,7 +63,7 @@ def _build_step(levers: dict[str, Any], batch: dict[str, Any], device: str) -> C
     precision = Precision(cfg.TEACHER.PRECISION, cfg.SOLVER.AMP.DTYPE)
     distilled = DistilledClassifier(
         student,
-        Teacher(teacher, fast=cfg.TEACHER.FAST, precision=precision),
+        ClassifierTeacher(teacher, fast=cfg.TEACHER.FAST, precision=precision),
         methods={"KD": {"weight": 1.0, "warmup": 0.0}},
         ea={"enabled": True, "mode": "full", "temperature": 3.0, "bound": 0.0},
         channels_last=cfg.MODEL.CHANNELS_LAST,

@@ -11,13 +11,13 @@ from eakd_det.distillers.entropy_statistics import LOG_PERIOD, part_statistics, 
 from eakd_det.distillers.label_agreement import LabelAgreement
 from eakd_det.distillers.methods import EA_MODES, Head
 from eakd_det.losses import shared_softmax
-from eakd_det.modeling.teacher.taught import Taught
+from eakd_det.modeling.teacher import WithTeacher
 from eakd_det.utils.errors import UserError
 
 from .distillers import DISTILLERS, ImageComparison
 from .loader import LARGE_PRIME
 from .models import Outputs, features_of
-from .preparation import Teacher
+from .teacher import ClassifierTeacher
 
 CAUSES = (
     "Are its classes in another order than the labels, was it trained on other data, or on images "
@@ -25,7 +25,7 @@ CAUSES = (
 )
 
 
-class DistilledClassifier(Taught):
+class DistilledClassifier(WithTeacher):
     """Takes batches of `classification.views`: losses by name in training, else logits.
 
     Attributes:
@@ -37,7 +37,7 @@ class DistilledClassifier(Taught):
     def __init__(
         self,
         student: nn.Module,
-        teacher: Teacher | None = None,
+        teacher: ClassifierTeacher | None = None,
         *,
         methods: dict[str, dict[str, Any]] | None = None,
         ea: dict[str, Any] | None = None,
@@ -89,7 +89,7 @@ class DistilledClassifier(Taught):
     def train(self, mode: bool = True) -> "DistilledClassifier":
         """The teacher stays in eval mode, but for FCFD, where batches normalise it, too."""
         super().train(mode)
-        if self.teacher is not None and self.leads:
+        if self.teacher is not None and self.moves_teacher:
             self.teacher.model.train(mode and self.path_method is not None)
         return self
 
@@ -119,7 +119,7 @@ class DistilledClassifier(Taught):
         if not self.methods or not torch.is_grad_enabled():
             return {"loss_cls": self.ce_weight * F.cross_entropy(self.student(views[0]), labels)}
         if self.path_method is None and not self.teacher.is_prepared:
-            self.teacher.prepare(views[0])
+            self.teacher.prepare(lambda: [self.teacher.logits(views[0])])
         step = get_event_storage().iter
         comparison = self._compare(views, labels, step)
         heads = [head for head in (*comparison.heads, comparison.strong) if head is not None]

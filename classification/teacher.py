@@ -1,37 +1,79 @@
-"""The teacher of a classifier: which model it is and where its weights are."""
+"""A classifier's frozen teacher, its model and its weights."""
 
 import json
 import os
 
 import torch
 from detectron2.config import CfgNode
-from torch import nn
+from torch import Tensor, nn
 
 from eakd_det.checkpoint.checkpointer import load_strictly
+from eakd_det.modeling.teacher import FrozenTeacher, fuse_batch_norms
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.precision import Precision
 
 from .config import load_config
-from .models import build_classifier, published_normalisation, warn_of_large_stem
-from .preparation import Teacher
+from .models import (
+    Outputs,
+    build_classifier,
+    features_of,
+    published_normalisation,
+    warn_of_large_stem,
+)
 from .sources import Source, source_of
 
 PRETRAINED = "pretrained"
-SIDES = {"MODEL": "student", "TEACHER": "teacher"}  # of a file that holds both
+SIDES = {"MODEL": "student", "TEACHER": "teacher"}  # prefixes in a file that holds both
+
+
+class ClassifierTeacher(FrozenTeacher):
+    """FrozenTeacher that is a classifier.
+
+    N counts images, C classes.
+
+    Attributes:
+        layers: of a timm or torchvision model, names of the modules whose maps are the features.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: tuple[str, ...] = (),
+        *,
+        fast: bool = False,
+        precision: Precision | None = None,
+    ):
+        super().__init__(model, fast=fast, precision=precision)
+        self.layers = layers
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """Return logits (N, C) of images (N, 3, H, W), in the teacher's precision."""
+        with self.context():
+            return self.model(self._input(images))
+
+    @torch.no_grad()
+    def outputs(self, images: Tensor) -> Outputs:
+        """Return logits as `logits` does, with the features before their activation."""
+        with self.context():
+            return features_of(self.model, self._input(images), self.layers, preactivations=True)
+
+    def _fuse_norms(self) -> None:
+        fuse_batch_norms(self.model, keep=self.layers)
 
 
 def build_model(name: str, weights: str, source: Source, *, key: str) -> nn.Module:
-    """A classifier with the weights that MODEL or TEACHER name.
+    """Build a classifier and load the weights that MODEL or TEACHER name.
 
     Args:
-        name: as `build_classifier` takes it.
+        name: argument of `build_classifier`.
         weights: a checkpoint that must fit, "pretrained" of timm or torchvision, or empty.
-        source: of the images that it will see.
+        source: the data set whose images it will classify.
         key: "MODEL" or "TEACHER", for the messages.
 
     Raises:
-        UserError: there is no such model, it does not take such images, or its weights or its
-            number of classes do not fit.
+        UserError: there is no such model, it does not take images of this size, or its weights or
+            its number of classes do not fit.
     """
     if not name:
         raise UserError(f"{key}.NAME is empty: name a model.")
@@ -44,10 +86,10 @@ def build_model(name: str, weights: str, source: Source, *, key: str) -> nn.Modu
 
 @torch.no_grad()
 def _try_one_image(model: nn.Module, name: str, size: int) -> None:
-    """Raise UserError if the model cannot tell the classes of images of this size."""
+    """Raise UserError if the model returns no logits for images of this size."""
     try:
         logits = model.eval()(torch.zeros(1, 3, size, size))
-    except Exception as error:  # of a model that is not ours, anything
+    except Exception as error:  # a user's model may raise anything
         raise UserError(
             f"{name} does not take images of {size} x {size} pixels: {error}"
         ) from error
@@ -58,7 +100,7 @@ def _try_one_image(model: nn.Module, name: str, size: int) -> None:
 
 
 def _renormalise(model: nn.Module, source: Source) -> None:
-    """Let a model with published weights see images normalised as those expect."""
+    """Normalise a model's inputs as its published weights expect, by a forward hook."""
     mean, std = (torch.tensor(x).view(-1, 1, 1) for x in published_normalisation(model))
     own_mean, own_std = (torch.tensor(x).view(-1, 1, 1) for x in (source.mean, source.std))
     factor, shift = own_std / std, (own_mean - mean) / std
@@ -73,7 +115,7 @@ def _renormalise(model: nn.Module, source: Source) -> None:
 
 
 def teacher_config(cfg: CfgNode) -> CfgNode | None:
-    """The config of the teacher's own run, on this run's device and data; None without one."""
+    """Return the config of the teacher's own run, on this run's device and data; None without."""
     if not cfg.TEACHER.CONFIG_FILE:
         return None
     if not os.path.isfile(cfg.TEACHER.CONFIG_FILE):
@@ -96,12 +138,12 @@ def teacher_config(cfg: CfgNode) -> CfgNode | None:
 
 
 def final_checkpoint(cfg: CfgNode) -> str:
-    """Where a run leaves its last weights."""
+    """Return the path of a run's last weights."""
     return os.path.join(cfg.OUTPUT_DIR, "model_final.pth")
 
 
 def needs_training(cfg: CfgNode) -> CfgNode | None:
-    """The config of the teacher's run, if the run's methods wait for its weights; else None."""
+    """Return the config of the teacher's run if it must be trained first, else None."""
     if not cfg.DISTILL.METHODS or cfg.TEACHER.WEIGHTS:
         return None
     teacher = teacher_config(cfg)
@@ -109,7 +151,7 @@ def needs_training(cfg: CfgNode) -> CfgNode | None:
 
 
 def known_top1(cfg: CfgNode) -> float | None:
-    """The teacher's top-1 (percent) from its own run, if its last weights are taken from there."""
+    """Return the teacher's top-1 (percent), if its weights are the last of its own run."""
     own = teacher_config(cfg)
     if own is None or cfg.TEACHER.WEIGHTS not in ("", final_checkpoint(own)):
         return None
@@ -120,15 +162,16 @@ def known_top1(cfg: CfgNode) -> float | None:
         return json.load(f)["top1"]
 
 
-def build_teacher(cfg: CfgNode) -> Teacher:
-    """The teacher of a run: its weights loaded, in eval mode, frozen, and yet to be prepared.
+def build_teacher(cfg: CfgNode) -> ClassifierTeacher:
+    """Build the teacher of a run, with its weights and not yet prepared.
 
-    The random state is left as it was, so that the student trains as it would without a teacher.
+    The random state is restored, so that the student trains as without a teacher.
 
     Raises:
-        UserError: there is no teacher, no such model or precision, or its weights do not fit.
+        UserError: no teacher is named, there is no such model or precision, or its weights do not
+            fit.
     """
-    numbers = Precision(cfg.TEACHER.PRECISION, cfg.SOLVER.AMP.DTYPE)
+    precision = Precision(cfg.TEACHER.PRECISION, cfg.SOLVER.AMP.DTYPE)
     own = teacher_config(cfg)
     name, weights = cfg.TEACHER.NAME, cfg.TEACHER.WEIGHTS
     if own is not None:
@@ -147,5 +190,4 @@ def build_teacher(cfg: CfgNode) -> Teacher:
     if weights == PRETRAINED:
         _renormalise(model, source)
     layers = cfg.TEACHER.LAYERS or (own.MODEL.LAYERS if own is not None else ())
-    numbers.warn_if_slow(torch.device(cfg.MODEL.DEVICE))
-    return Teacher(model, tuple(layers), fast=cfg.TEACHER.FAST, precision=numbers)
+    return ClassifierTeacher(model, tuple(layers), fast=cfg.TEACHER.FAST, precision=precision)

@@ -14,6 +14,7 @@ from eakd_det.utils.errors import UserError
 from .distillers import TokenObjective
 from .head_states import capture, check_head
 from .liger import FusedLoss
+from .teacher import LanguageTeacher
 from .watched import WatchedTrainer
 
 
@@ -51,7 +52,7 @@ class DistillationTrainer(WatchedTrainer):
         self._refuse_what_does_not_fit(chunk_size)
         self.objective, self.num_words, self.chunk_size = objective, num_words, chunk_size
         self.fused_loss = fused_loss
-        self.teacher = teacher.to(self.args.device).eval().requires_grad_(False)
+        self.teacher = LanguageTeacher(teacher.to(self.args.device))
         self._teacher_output = self._states = None  # of the batch that is being computed
         self._has_checked_heads = False
 
@@ -76,14 +77,14 @@ class DistillationTrainer(WatchedTrainer):
         """Trainer's, after the teacher's pass over the same inputs."""
         seen = {key: value for key, value in inputs.items() if key != "labels"}
         if not (self.chunk_size and model.training):
-            with torch.no_grad(), self.accelerator.autocast():
-                self._teacher_output = self.teacher(**seen)
+            with self.accelerator.autocast():
+                self._teacher_output = self.teacher.outputs(seen)
             self._states = None
             return super().compute_loss(model, inputs, *args, **kwargs)
         student = self.accelerator.unwrap_model(model)
-        heads = student.get_output_embeddings(), self.teacher.get_output_embeddings()
-        with capture(heads[1]) as of_teacher, torch.no_grad(), self.accelerator.autocast():
-            self._teacher_output = self.teacher(**seen)
+        heads = student.get_output_embeddings(), self.teacher.head
+        with capture(heads[1]) as of_teacher, self.accelerator.autocast():
+            self._teacher_output = self.teacher.outputs(seen)
         with capture(heads[0]) as of_student:
             self._states = list(zip((of_student, of_teacher), heads, strict=True))
             return super().compute_loss(model, inputs, *args, **kwargs)
@@ -107,7 +108,7 @@ class DistillationTrainer(WatchedTrainer):
         return weight / number.clamp(min=1)
 
     def _networks(self, model: nn.Module) -> dict[str, nn.Module]:
-        return {**super()._networks(model), "TEACHER": self.teacher}
+        return {**super()._networks(model), "TEACHER": self.teacher.model}
 
     def _step_losses(self) -> dict[str, Tensor]:
         terms = {name: x for name, x in self.objective.sums.items() if name.startswith("loss_")}

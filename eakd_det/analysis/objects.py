@@ -17,7 +17,7 @@ from tqdm import tqdm
 from eakd_det.data.mapper import CheckingMapper
 from eakd_det.modeling.compatibility import box_predictors, describe, roi_remedy
 from eakd_det.modeling.recorder import record
-from eakd_det.modeling.teacher.detector import Teacher
+from eakd_det.modeling.teacher import DetectorTeacher
 from eakd_det.utils.errors import UserError
 
 from .samples import Samples
@@ -92,7 +92,7 @@ def ask(cfg: CfgNode, model: nn.Module, objects: Objects) -> Answers:
             f"The classes of objects' ROIs are asked for, and a {describe(model)} has none with a "
             f"softmax ({remedy} would)."
         )
-    detector = Teacher(model, input_format=cfg.INPUT.FORMAT, fast=False)
+    detector = DetectorTeacher(model, input_format=cfg.INPUT.FORMAT, fast=False)
     loader = build_detection_test_loader(objects.scenes, mapper=CheckingMapper(cfg, is_train=False))
     counts = torch.bincount(objects.places, minlength=len(objects.scenes)).tolist()
     logits, features, detections = [], [], []
@@ -111,7 +111,7 @@ def ask(cfg: CfgNode, model: nn.Module, objects: Objects) -> Answers:
 
 
 def _ask_about(
-    boxes: Tensor, x: dict[str, Any], detector: Teacher, maps: dict[str, Tensor]
+    boxes: Tensor, x: dict[str, Any], detector: DetectorTeacher, maps: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Logits, (n, K + 1), and features, (n, D), of the boxes of an image.
 

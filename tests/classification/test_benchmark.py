@@ -1,12 +1,11 @@
 import pytest
 import torch
+from torch import nn
 
 from classification.benchmark import VARIANTS, build_steps
-from eakd_det.modeling.teacher import winograd
 
 
-def test_variants_compute_alike_and_pull_their_levers(monkeypatch):
-    monkeypatch.setattr(winograd, "IS_FASTER_HERE", True)
+def test_variants_compute_alike_and_pull_their_levers():
     steps = build_steps(batch_size=2)
     assert list(steps) == list(VARIANTS) and {"plain", "levers", "bf16_teacher"} <= set(VARIANTS)
     weights = {}
@@ -20,8 +19,8 @@ def test_variants_compute_alike_and_pull_their_levers(monkeypatch):
         is_last = model.student.conv1.weight.is_contiguous(memory_format=torch.channels_last)
         assert is_last == ("MODEL.CHANNELS_LAST" in levers)
         half = levers.get("TEACHER.PRECISION") == "bfloat16"
-        is_tiled = any(isinstance(m, winograd.WinogradConv2d) for m in teacher.modules())
-        assert is_tiled == ("TEACHER.FAST" in levers and not half)
+        is_fused = not any(isinstance(m, nn.BatchNorm2d) for m in teacher.modules())
+        assert is_fused == ("TEACHER.FAST" in levers)
         assert teacher.fc.weight.dtype == (torch.bfloat16 if half else torch.float32)
         assert batch["views"][0].shape == (2, 3, 32, 32)
     for name in ("fast_teacher", "channels_last", "levers"):

@@ -12,7 +12,7 @@ from classification.distilled import DistilledClassifier
 from classification.distillers import DISTILLERS
 from classification.models import build_classifier
 from classification.sources import source_of
-from classification.teacher import Teacher, teacher_config
+from classification.teacher import ClassifierTeacher, teacher_config
 from eakd_det.distillers.settings import method_settings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -95,7 +95,7 @@ def check_step(path):
     )
     distilled = DistilledClassifier(
         student,
-        Teacher(teacher.eval().requires_grad_(False)),
+        ClassifierTeacher(teacher),
         **method_settings(cfg.DISTILL, DISTILLERS),
         ce_weight=cfg.DISTILL.CE_WEIGHT,
         image_size=source.image_size,

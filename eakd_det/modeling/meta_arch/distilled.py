@@ -18,9 +18,7 @@ from eakd_det.distillers.settings import method_settings
 from eakd_det.losses import shared_softmax
 from eakd_det.modeling.compatibility import check_input_formats, match_levels
 from eakd_det.modeling.recorder import Call, record
-from eakd_det.modeling.teacher.build import build_teacher
-from eakd_det.modeling.teacher.preparation import report_difference
-from eakd_det.modeling.teacher.taught import Taught
+from eakd_det.modeling.teacher import WithTeacher, build_teacher
 from eakd_det.modeling.weight_picture import picture_of_weights
 
 CAUSES = (
@@ -29,7 +27,7 @@ CAUSES = (
 )
 
 
-class Distilled(Taught):
+class Distilled(WithTeacher):
     """Adds distillation losses to the training of the stock meta-architecture that it precedes.
 
     A subclass says what to record of the student's heads, and how to read the records.
@@ -132,23 +130,29 @@ class Distilled(Taught):
         batched_inputs: list[dict[str, Any]],
         features: dict[str, Tensor],
     ) -> Callable[[], dict[str, Tensor]]:
-        """Make the teacher fast, and tell what that changes on this batch.
+        """Prepare the teacher, and log how far that changes its outputs for this batch.
 
         Args:
-            features: of the teacher as it was loaded.
+            features: those of the unprepared teacher.
 
         Returns:
-            Gives those of the prepared one.
+            A function that returns those of the prepared teacher.
         """
-        before = self._answers(calls, features)
-        self.teacher.prepare(keep_levels=bool(self.levels))
-        features = self.teacher.features(batched_inputs, self.input_format)
-        after = self._answers(calls, features)
-        report_difference(before, after, are_maps=not self.compares_logits)
-        return lambda: features
+        prepared = {}
 
-    def _answers(self, calls: dict[str, list[Call]], features: dict[str, Tensor]) -> list[Tensor]:
-        """What of a teacher the methods compare: its logits, else its maps."""
+        def outputs() -> list[Tensor]:
+            if self.teacher.is_prepared:
+                prepared.update(self.teacher.features(batched_inputs, self.input_format))
+            return self._teacher_outputs(calls, prepared or features)
+
+        are_maps, keep_levels = not self.compares_logits, bool(self.levels)
+        self.teacher.prepare(outputs, are_maps=are_maps, keep_levels=keep_levels)
+        return lambda: prepared
+
+    def _teacher_outputs(
+        self, calls: dict[str, list[Call]], features: dict[str, Tensor]
+    ) -> list[Tensor]:
+        """Return the teacher's logits if methods compare them, else its feature maps."""
         if self.compares_logits:
             return [head.teacher_logits for head in self._heads(calls, features)]
         return [features[name] for _, name in self.levels]

@@ -1,4 +1,4 @@
-"""The frozen teacher: a whole stock detector, built from its own config."""
+"""Build a detector's teacher, a whole stock detector, from its own config."""
 
 import torch
 from detectron2 import model_zoo
@@ -12,11 +12,11 @@ from eakd_det.config.merge import load_config
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.precision import Precision
 
-from .detector import Teacher
+from .detector import DetectorTeacher
 
 
-def build_teacher(cfg: CfgNode) -> Teacher:
-    """The teacher of a run, from its node TEACHER; see `make_teacher`."""
+def build_teacher(cfg: CfgNode) -> DetectorTeacher:
+    """Build the teacher of a run from its node TEACHER; see `make_teacher`."""
     node = cfg.TEACHER
     return make_teacher(
         node.CONFIG_FILE,
@@ -38,32 +38,32 @@ def make_teacher(
     precision: str = "",
     amp_dtype: str = "float16",
     compile_to: int = 0,
-) -> Teacher:
+) -> DetectorTeacher:
     """Build a teacher from its config and its checkpoint.
 
-    The random state is left as it was, so that the student trains as it would without a teacher.
+    The random state is restored, so that the student trains as without a teacher.
 
     Args:
         config_file: a path, or a name of Detectron2's model zoo.
         weights: any checkpoint that Detectron2 reads.
-        device: where it is built; later it follows the student.
-        precision, amp_dtype: as `Precision` takes them.
-        fast, compile_to: as `Teacher` takes them.
+        device: of its weights, until the student is moved to another.
+        precision, amp_dtype: arguments of `Precision`.
+        fast, compile_to: arguments of `DetectorTeacher`.
 
     Raises:
-        UserError: something is empty or cannot be found, or the weights or the precision do not
-            fit.
+        UserError: config or weights are not named or not found, the weights do not fit, or there
+            is no such precision.
     """
     cfg = _config(config_file, weights, device)
-    numbers = Precision(precision, amp_dtype)
+    own_precision = Precision(precision, amp_dtype)
     with torch.random.fork_rng(devices=[]):
         model = build_model(cfg)
     names = load_strictly(model, weights, key="TEACHER.WEIGHTS", side="teacher")
-    return Teacher(
+    return DetectorTeacher(
         model,
         input_format=cfg.INPUT.FORMAT,
         fast=fast,
-        precision=numbers,
+        precision=own_precision,
         compile_to=compile_to,
         class_names=names,
         dataset=next(iter(cfg.DATASETS.TRAIN), ""),
@@ -71,7 +71,7 @@ def make_teacher(
 
 
 def teacher_config(cfg: CfgNode) -> CfgNode:
-    """The own stock config of a run's teacher, on the student's device.
+    """Return the stock config of a run's teacher, on the student's device.
 
     Raises:
         UserError: TEACHER.CONFIG_FILE or TEACHER.WEIGHTS is empty, or no such config is found.
@@ -98,6 +98,6 @@ def _config(name: str, weights: str, device: str) -> CfgNode:
                 f"TEACHER.CONFIG_FILE: {name} is neither a file nor a config of Detectron2's "
                 "model zoo."
             ) from error
-    cfg = stock_config(load_config(path))  # that of an earlier student can be a teacher's, too
+    cfg = stock_config(load_config(path))  # an earlier distilled student may be the teacher
     cfg.MODEL.DEVICE = device
     return cfg

@@ -1,4 +1,4 @@
-"""A frozen backbone through torch.compile, for images whose shapes are few."""
+"""Compilation of a frozen backbone for images padded to few shapes."""
 
 from typing import Any
 
@@ -8,20 +8,20 @@ from torch.nn import functional as F
 
 from eakd_det.utils.errors import UserError
 
-MOST_SHAPES = 64  # of padded images that it is compiled for
+MOST_SHAPES = 64  # of padded images, each with compiled code of its own
 
 
 class CompiledBackbone:
-    """A frozen backbone for images padded to multiples of some size; its maps are as without.
+    """A frozen backbone compiled for padded images, with the same maps as without padding.
 
-    Beyond the pixels that it was given, every convolution reads and gives zeros, which is what it
-    pads with itself, and the maps are cropped.
+    Inputs and outputs of every convolution are set to zero in the padded area, as a convolution's
+    own padding is, and the maps are cropped.
     """
 
     def __init__(self, backbone: nn.Module, multiple: int):
         """
         Args:
-            backbone: a convolutional one; it is used through this object alone from here on.
+            backbone: a convolutional network, only called through this object from here on.
             multiple: of the images' height and width; see `check_multiple`.
         """
         self.multiple = multiple
@@ -34,15 +34,15 @@ class CompiledBackbone:
             conv.register_forward_hook(self._clear_output)
 
     def __call__(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Maps of pixels (B, 3, H, W), of the sizes that H and W give."""
+        """Return the maps of pixels (B, 3, H, W), of the sizes that H and W give."""
         height, width = pixels.shape[-2:]
         pixels = F.pad(pixels, (0, -width % self.multiple, 0, -height % self.multiple))
         outside = pixels.new_ones(1, 1, *pixels.shape[-2:], dtype=torch.bool)
         outside[..., :height, :width] = False
         if self._compiled is None:
             self._compiled = torch.compile(self._run, dynamic=False)
-        # The argument recompile_limit of torch.compile is newer than the oldest torch; this name of
-        # the setting is known to all.
+        # torch.compile's argument recompile_limit is newer than the oldest torch; all have this
+        # setting.
         config = torch._dynamo.config
         with config.patch(cache_size_limit=max(MOST_SHAPES, config.cache_size_limit)):
             features = self._compiled(pixels, outside)
@@ -53,7 +53,7 @@ class CompiledBackbone:
         }
 
     def _run(self, pixels: Tensor, outside: Tensor) -> dict[str, Tensor]:
-        self._outside = outside  # an argument first: another tensor is no reason to compile again
+        self._outside = outside  # a compiled argument, so that a new tensor compiles nothing anew
         return self.backbone(pixels)
 
     def _clear_input(self, _: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
@@ -61,20 +61,18 @@ class CompiledBackbone:
         return (self._clear(x),)
 
     def _clear_output(self, _: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
-        return self._clear(
-            output
-        )  # for a max pooling behind it, which reads no convolution's zeros
+        return self._clear(output)  # a max pooling may read it
 
     def _clear(self, x: Tensor) -> Tensor:
         stride = self._outside.shape[-1] // x.shape[-1]
         return x.masked_fill(self._outside[..., ::stride, ::stride], 0)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_compiled": None}  # no code in a pickle: it is compiled again
+        return {**vars(self), "_compiled": None}  # compiled code cannot be pickled
 
 
 def check_multiple(backbone: nn.Module, multiple: int) -> None:
-    """Images padded to multiples of it must have whole positions on every map.
+    """Check that images padded to multiples of a size have whole positions on every map.
 
     Raises:
         UserError: they have not.

@@ -1,4 +1,4 @@
-"""Frozen networks, with norms folded into convolutions: equal but for the order of additions."""
+"""Fusion of batch norms into the convolutions before them; outputs differ by rounding alone."""
 
 import logging
 from collections import Counter
@@ -10,47 +10,48 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # not what is derived: it may also activate
+BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # no subclasses: they may also activate
 
 
 def freeze(model: nn.Module) -> nn.Module:
-    """The model, in eval mode and without gradients."""
+    """Set the model to eval mode, without gradients, and return it."""
     return model.eval().requires_grad_(False)
 
 
-def fold_detector_norms(model: nn.Module) -> None:
-    """Fold the batch norms of a detector's convolutions into their weights, in place.
+def fuse_detector_norms(model: nn.Module) -> None:
+    """Fuse the batch norms of a detector's convolutions into their weights, in place.
 
-    Detectron2's convolutions hold their norm; others are followed by it in a Sequential. A norm of
-    another kind stays.
+    A Conv2d of Detectron2 holds its norm; others are followed by it in a Sequential. Norms of
+    other kinds stay.
     """
     for conv in [m for m in model.modules() if type(m) is Conv2d]:
         if isinstance(conv.norm, FrozenBatchNorm2d | _BatchNorm):
-            _fold(conv, conv.norm)
+            _fuse(conv, conv.norm)
             conv.norm = None
-    _fold_pairs(model, _pairs_of_sequences(model))
+    _fuse_pairs(model, _pairs_of_sequences(model))
 
 
-def fold_batch_norms(model: nn.Module, keep: Collection[str] = ()) -> None:
-    """Fold each batch norm that alone reads a convolution into that, in place.
+def fuse_batch_norms(model: nn.Module, keep: Collection[str] = ()) -> None:
+    """Fuse each batch norm that is the only reader of a convolution into it, in place.
 
     Args:
-        model: in eval mode. What is no Sequential is traced; the log says where torch.fx cannot.
-        keep: names of modules whose output is looked at, and must stay as it is.
+        model: in eval mode. Beside pairs in a Sequential, pairs are found by tracing with torch.fx;
+            a model that cannot be traced keeps those norms, and the log says so.
+        keep: names of modules whose output is read elsewhere and must not change.
     """
-    _fold_pairs(model, _pairs_of_sequences(model), keep)
+    _fuse_pairs(model, _pairs_of_sequences(model), keep)
     try:
         graph = fx.Tracer().trace(model)
-    except Exception as error:  # a model that is not ours may do anything, and works without
+    except Exception as error:  # a user's model may raise anything; it is correct unfused
         logging.getLogger(__name__).info(
             f"{type(model).__name__} keeps some batch norms, since it cannot be traced: {error}"
         )
         return
-    _fold_pairs(model, _pairs_of_graph(graph), keep)
+    _fuse_pairs(model, _pairs_of_graph(graph), keep)
 
 
 def _pairs_of_sequences(model: nn.Module) -> list[tuple[str, str]]:
-    """Names of modules that follow each other in a Sequential."""
+    """Return names of pairs that follow each other in a Sequential."""
     return [
         (f"{name}.{first}".lstrip("."), f"{name}.{second}".lstrip("."))  # the model's own is ""
         for name, sequence in model.named_modules()
@@ -60,7 +61,7 @@ def _pairs_of_sequences(model: nn.Module) -> list[tuple[str, str]]:
 
 
 def _pairs_of_graph(graph: fx.Graph) -> list[tuple[str, str]]:
-    """Names of modules, called once, of which the second alone reads the first."""
+    """Return names of pairs, each called once, with the second the only reader of the first."""
     calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
     pairs = []
     for node in graph.nodes:
@@ -71,7 +72,7 @@ def _pairs_of_graph(graph: fx.Graph) -> list[tuple[str, str]]:
     return pairs
 
 
-def _fold_pairs(
+def _fuse_pairs(
     model: nn.Module, pairs: Iterable[tuple[str, str]], keep: Collection[str] = ()
 ) -> None:
     modules = dict(model.named_modules())
@@ -79,12 +80,12 @@ def _fold_pairs(
         conv, norm = modules[first], modules[second]
         is_pair = type(conv) is nn.Conv2d and type(norm) in BATCH_NORMS
         if is_pair and norm.track_running_stats and first not in keep:
-            _fold(conv, norm)
+            _fuse(conv, norm)
             parent, _, name = second.rpartition(".")
             setattr(modules[parent], name, nn.Identity())
 
 
-def _fold(conv: nn.Conv2d, norm: nn.Module) -> None:
+def _fuse(conv: nn.Conv2d, norm: nn.Module) -> None:
     conv.weight, conv.bias = fuse_conv_bn_weights(
         conv.weight,
         conv.bias,

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from classification.models import build_classifier
-from eakd_det.modeling.teacher.fuse_norms import fold_batch_norms, fold_detector_norms, freeze
+from eakd_det.modeling.teacher import freeze, fuse_batch_norms, fuse_detector_norms
 
 
 def _norms(model):
@@ -37,11 +37,11 @@ def _trained(model):
         ("torchvision:resnet18", 64, 0),
     ],
 )
-def test_folded_classifiers_say_the_same(name, size, left):
+def test_fused_classifiers_give_the_same(name, size, left):
     model = _trained(build_classifier(name, 10))
     images = torch.randn(2, 3, size, size)
     expected = model(images)
-    fold_batch_norms(model)
+    fuse_batch_norms(model)
     assert len(_norms(model)) == left
     torch.testing.assert_close(model(images), expected, atol=1e-5, rtol=1e-5)
 
@@ -57,11 +57,11 @@ class _Detector(nn.Module):
         return self.rest(self.group(self.stem(x)))
 
 
-def test_folded_detectors_say_the_same():
+def test_fused_detectors_give_the_same():
     model = _trained(_Detector())
     images = torch.randn(2, 3, 9, 9)
     expected = model(images)
-    fold_detector_norms(model)
+    fuse_detector_norms(model)
     assert not _norms(model) and isinstance(model.group.norm, nn.GroupNorm)
     torch.testing.assert_close(model(images), expected, atol=1e-5, rtol=1e-5)
 
@@ -87,20 +87,20 @@ class _Shared(nn.Module):
         return self.active(x)
 
 
-def test_what_cannot_be_folded_stays():
+def test_norms_that_cannot_be_fused_stay():
     model = _trained(_Shared())
     images = torch.randn(2, 3, 5, 5)
     expected = model(images)
-    fold_batch_norms(model)
+    fuse_batch_norms(model)
     assert len(_norms(model)) == 3
     assert torch.equal(model(images), expected)
 
 
-def test_what_is_looked_at_stays():
+def test_modules_whose_output_is_read_stay():
     model = _trained(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)))
     images = torch.randn(2, 3, 5, 5)
     expected = model[0](images)
-    fold_batch_norms(model, keep=["0"])
+    fuse_batch_norms(model, keep=["0"])
     assert torch.equal(model[0](images), expected)
 
 
@@ -120,7 +120,7 @@ def test_a_model_that_cannot_be_traced_keeps_some(caplog):
     images = torch.randn(2, 3, 5, 5)
     expected = model(images)
     with caplog.at_level(logging.INFO):
-        fold_batch_norms(model)
+        fuse_batch_norms(model)
     assert "_Branch keeps some batch norms, since it cannot be traced" in caplog.text
     assert _norms(model) == [model.norm]
     torch.testing.assert_close(model(images), expected)

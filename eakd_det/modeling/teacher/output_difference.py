@@ -1,4 +1,4 @@
-"""What preparing a frozen network changed in its answers."""
+"""Difference between the outputs of a teacher before and after it was prepared."""
 
 import logging
 import math
@@ -8,27 +8,28 @@ import torch
 from torch import Tensor
 
 TOLERANCE = 1e-3  # of logits in full precision; of maps relative to their largest value
-# The same where convolutions round their factors to TF32's 10 bits, as cuDNN's do unless they are
-# told not to. Of an R101-FPN, folded and not, logits are 0.016 apart then and maps 8e-4.
+# The same where convolutions round their factors to TF32's 10 bits, cuDNN's default. The logits of
+# an R101-FPN with norms fused and unfused differ by 0.016 then, its maps by 8e-4.
 TF32_TOLERANCE = 0.1
 FULL = (torch.float32, torch.float64)
 PIECE = 2**20  # values that are compared at a time
 
 
-def report_difference(
+def log_output_difference(
     before: Sequence[Tensor], after: Sequence[Tensor], *, are_maps: bool = False
 ) -> float:
-    """Log how far a teacher's answers moved when it was prepared: one line.
+    """Log in one line how far a teacher's outputs differ before and after it was prepared.
 
-    It is a warning if they moved by more than `tolerance`, or are not finite.
+    The line is a warning if they differ by more than `tolerance` or are not finite.
 
     Args:
-        before, after: its answers on the same samples, in tensors of one shape each; they may
-            differ in their precision.
-        are_maps: whether they are feature maps, which may have any size, and not logits.
+        before, after: outputs for the same samples. Each tensor has the shape of its counterpart;
+            the precision may differ.
+        are_maps: whether they are feature maps, compared relative to their largest value, and not
+            logits.
 
     Returns:
-        The largest difference, of maps relative to the largest value; 0 of no samples.
+        The largest difference; 0 without samples.
     """
     pairs = [(a, b) for a, b in zip(before, after, strict=True) if a.numel()]
     difference = _max_of([_difference(a, b) for a, b in pairs])
@@ -52,10 +53,10 @@ def report_difference(
 
 
 def tolerance(dtype: torch.dtype, device: str) -> float:
-    """Up to which answers of that precision, on a device of that type, may differ.
+    """Return the largest difference of outputs of this precision that is rounding.
 
     Half precisions have no bound. On other devices than the CPU the flags that allow TF32 are not
-    asked for: torch raises where a program has set them in its old and its new way.
+    read: torch raises an error where a program has set both its old and its new ones.
     """
     if dtype not in FULL:
         return math.inf
@@ -63,14 +64,14 @@ def tolerance(dtype: torch.dtype, device: str) -> float:
 
 
 def _difference(a: Tensor, b: Tensor) -> Tensor:
-    """The largest, a scalar; no copy of all is made."""
+    """Return the largest difference, a scalar, in pieces that need little memory."""
     dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
-    dim = min(1, a.dim() - 1)  # a slice of the other has all of an image
+    dim = min(1, a.dim() - 1)  # dim 0 would not cut a single image
     width = max(PIECE * a.shape[dim] // a.numel(), 1)
     pieces = zip(a.split(width, dim), b.split(width, dim), strict=True)
     return torch.stack([(x.to(dtype) - y.to(dtype)).abs_().max() for x, y in pieces]).max()
 
 
 def _max_of(values: list[Tensor]) -> float:
-    """The largest of scalars, NaN if one is; 0 of none. They are read from the device at once."""
+    """Return the largest of scalars, NaN if one is, 0 of none, with one read from the device."""
     return torch.stack(values).max().item() if values else 0.0

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from eakd_det.modeling.teacher import preparation
-from eakd_det.modeling.teacher.preparation import (
+from eakd_det.modeling.teacher import output_difference
+from eakd_det.modeling.teacher.output_difference import (
     TF32_TOLERANCE,
     TOLERANCE,
-    report_difference,
+    log_output_difference,
     tolerance,
 )
 
@@ -17,8 +17,8 @@ from eakd_det.modeling.teacher.preparation import (
 def report(caplog, before, after):
     """The difference, and the one line about it."""
     caplog.clear()
-    with caplog.at_level(logging.INFO, "eakd_det.modeling.teacher.preparation"):
-        difference = report_difference(before, after)
+    with caplog.at_level(logging.INFO, "eakd_det.modeling.teacher.output_difference"):
+        difference = log_output_difference(before, after)
     (record,) = caplog.records
     return difference, record
 
@@ -52,7 +52,7 @@ def test_halves_may_differ_but_must_be_finite(caplog, dtype):
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_the_bound_knows_the_precision(device):
+def test_the_bound_depends_on_the_precision(device):
     """TF32 rounds the factors of float32 alone, and on no CPU."""
     assert tolerance(torch.float64, device) == TOLERANCE
     assert tolerance(torch.float32, device) == (TOLERANCE if device == "cpu" else TF32_TOLERANCE)
@@ -60,7 +60,7 @@ def test_the_bound_knows_the_precision(device):
 
 
 def test_a_rounding_to_tf32_is_no_warning(caplog, monkeypatch):
-    monkeypatch.setattr(preparation, "tolerance", lambda dtype, _: tolerance(dtype, "cuda"))
+    monkeypatch.setattr(output_difference, "tolerance", lambda dtype, _: tolerance(dtype, "cuda"))
     _, record = report(caplog, [torch.zeros(2)], [torch.tensor([0.0, 0.016])])
     assert record.levelname == "INFO"
     _, record = report(caplog, [torch.zeros(2)], [torch.tensor([0.0, 0.2])])
@@ -83,14 +83,14 @@ class _Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("shape", [(2, 64, 20, 30), (600, 81), (5000,)])
-def test_no_copy_of_all_answers_is_made(caplog, monkeypatch, shape, dtype):
-    monkeypatch.setattr(preparation, "PIECE", 4096)
+def test_no_copy_of_all_outputs_is_made(caplog, monkeypatch, shape, dtype):
+    monkeypatch.setattr(output_difference, "PIECE", 4096)
     before, after = torch.randn(shape), torch.randn(shape)
     if len(shape) == 4:
         after = after.to(memory_format=torch.channels_last)
     after = after.to(dtype)
     with _Largest() as largest:
-        difference = report_difference([before], [after], are_maps=len(shape) == 4)
+        difference = log_output_difference([before], [after], are_maps=len(shape) == 4)
     scale = before.abs().max().item() if len(shape) == 4 else 1.0
     expected = (before.double() - after.double()).abs().max().item() / scale
     assert difference == pytest.approx(expected, rel=1e-6)
@@ -109,12 +109,12 @@ def test_no_samples_do_not_differ(caplog):
     assert report(caplog, [empty], [empty])[0] == 0
     assert report(caplog, [], [])[0] == 0
     with pytest.raises(ValueError):
-        report_difference([empty], [])
+        log_output_difference([empty], [])
 
 
 def test_maps_are_compared_relative_to_their_size(caplog):
     before, after = [torch.tensor([[500.0, -1.0]])], [torch.tensor([[500.1, -1.0]])]
-    with caplog.at_level(logging.INFO, "eakd_det.modeling.teacher.preparation"):
-        assert report_difference(before, after, are_maps=True) == pytest.approx(2e-4, rel=1e-3)
+    with caplog.at_level(logging.INFO, "eakd_det.modeling.teacher.output_difference"):
+        assert log_output_difference(before, after, are_maps=True) == pytest.approx(2e-4, rel=1e-3)
     (record,) = caplog.records
     assert record.levelno == logging.INFO and "relative to the largest value" in record.message

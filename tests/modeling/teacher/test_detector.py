@@ -1,0 +1,151 @@
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes
+
+from eakd_det.modeling.recorder import record
+from eakd_det.modeling.teacher import build_teacher
+
+
+@pytest.fixture
+def teacher(distill_cfg):
+    return build_teacher(distill_cfg)
+
+
+def _stock_logits(teacher_cfg, teacher_files, images, boxes):
+    """Return the logits of the teacher in stock code, for images in its own channel order."""
+    model = build_model(teacher_cfg).eval()
+    DetectionCheckpointer(model).load(teacher_files[1])
+    with torch.no_grad():
+        batched = model.preprocess_image([{"image": image} for image in images])
+        features = model.backbone(batched.tensor)
+        heads = model.roi_heads
+        pooled = heads.box_pooler([features[name] for name in heads.box_in_features], boxes)
+        return heads.box_predictor(heads.box_head(pooled))[0]
+
+
+@pytest.mark.parametrize("student_format", ["RGB", "BGR"])
+def test_logits_equal_stock(distill_cfg, teacher_cfg, teacher_files, batch, student_format):
+    teacher = build_teacher(distill_cfg)
+    assert teacher.input_format == "BGR"
+    boxes = [Boxes(torch.rand(7, 4) * 40 + torch.tensor([0, 0, 40, 40])) for _ in batch]
+    logits = teacher.roi_logits(teacher.features(batch, student_format), boxes)
+    flipped = [x["image"].flip(0) for x in batch]
+    same = [x["image"] for x in batch]
+    right, wrong = (flipped, same) if student_format == "RGB" else (same, flipped)
+    expected = _stock_logits(teacher_cfg, teacher_files, right, boxes)
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+    mistaken = _stock_logits(teacher_cfg, teacher_files, wrong, boxes)
+    assert (logits - mistaken).abs().max() > 0.01, "this test could not see swapped channels"
+
+
+def _outputs(teacher, batch):
+    features = teacher.features(batch, "RGB")
+    boxes = [Boxes(torch.tensor([[1.5, 2, 41, 50], [30, 20, 90, 77]]) + i) for i in range(2)]
+    return features, teacher.roi_logits(features, boxes)
+
+
+def _channels_last(teacher):
+    weight = teacher.model.backbone.bottom_up.res2[0].conv2.weight
+    return weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_prepared_gives_the_same(teacher, batch):
+    features, logits = _outputs(teacher, batch)
+    assert not teacher.is_prepared and not _channels_last(teacher)
+    teacher.prepare()
+    names = [name for name, _ in teacher.model.named_buffers() if "norm" in name]
+    assert teacher.is_prepared and _channels_last(teacher) and not names
+    fast_features, fast_logits = _outputs(teacher, batch)
+    torch.testing.assert_close(fast_logits, logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(fast_features, features, atol=1e-4, rtol=1e-4)
+
+
+def test_levels_for_the_rpn_alone_are_left_out(distill_cfg, batch):
+    for keep in (True, False):
+        teacher = build_teacher(distill_cfg)
+        teacher.prepare(keep_levels=keep)
+        assert ("p6" in teacher.features(batch, "RGB")) == keep
+
+
+def test_not_fast(distill_cfg, batch):
+    distill_cfg.TEACHER.FAST = False
+    teacher = build_teacher(distill_cfg)
+    assert teacher.is_prepared
+    before = _outputs(teacher, batch)[1]
+    teacher.prepare()
+    assert not _channels_last(teacher)
+    assert torch.equal(_outputs(teacher, batch)[1], before)
+
+
+@pytest.mark.parametrize(("precision", "fast"), [("bfloat16", True), ("float16", False)])
+def test_halves(distill_cfg, batch, precision, fast):
+    distill_cfg.TEACHER.PRECISION, distill_cfg.TEACHER.FAST = precision, fast
+    teacher = build_teacher(distill_cfg)
+    exact = _outputs(teacher, batch)[1]
+    teacher.prepare()
+    features, logits = _outputs(teacher, batch)
+    dtype = getattr(torch, precision)
+    assert features["p2"].dtype == logits.dtype == dtype
+    assert teacher.model.pixel_mean.dtype == torch.float32
+    assert 0 < (logits.float() - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+def test_rois_are_not_rounded(distill_cfg, batch):
+    """In bfloat16 the box 129.4 would become 129, and 300.5 become 300."""
+    distill_cfg.TEACHER.PRECISION = "bfloat16"
+    teacher = build_teacher(distill_cfg)
+    teacher.prepare()
+    with record(pooler=teacher.model.roi_heads.box_pooler.level_poolers[0]) as calls:
+        teacher.roi_logits(
+            teacher.features(batch, "RGB"), [Boxes(torch.tensor([[9.0, 9, 30.4, 129.4]]))] * 2
+        )
+    maps, rois = calls["pooler"][0].args
+    assert maps.dtype == torch.float32 and rois[0, 4].item() == pytest.approx(129.4)
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected"), [("", "bfloat16"), ("float32", "float32"), ("amp", "float16")]
+)
+def test_precision_under_the_students_autocast(distill_cfg, batch, precision, expected):
+    distill_cfg.TEACHER.PRECISION, distill_cfg.SOLVER.AMP.DTYPE = precision, "float16"
+    teacher = build_teacher(distill_cfg)
+    teacher.prepare()
+    with torch.autocast("cpu", torch.bfloat16):
+        features, logits = _outputs(teacher, batch)
+    assert features["p2"].dtype == logits.dtype == getattr(torch, expected)
+
+
+def test_compiled(distill_cfg, batch, graphs):
+    """Images get few shapes: here two shapes become one, which is compiled once."""
+    distill_cfg.TEACHER.COMPILE = 128
+    teacher, limit = build_teacher(distill_cfg), torch._dynamo.config.cache_size_limit
+    exact = _outputs(teacher, batch)[1]
+    smaller = [{"image": x["image"][:, :90, :90]} for x in batch]
+    exact_smaller = teacher.features(smaller, "RGB")
+    teacher.prepare()
+    torch.testing.assert_close(_outputs(teacher, batch)[1], exact, atol=1e-5, rtol=1e-5)
+    assert len(graphs) == 1
+    features = teacher.features(smaller, "RGB")
+    torch.testing.assert_close(features, exact_smaller, atol=1e-4, rtol=1e-4)
+    assert features["p2"].shape[-2:] == (24, 24)
+    assert len(graphs) == 1
+    assert torch._dynamo.config.cache_size_limit == limit, "the rest of the process keeps its own"
+
+
+def test_compile_must_fit_the_strides(distill_cfg):
+    distill_cfg.TEACHER.COMPILE = 100
+    with pytest.raises(ValueError, match="TEACHER.COMPILE: 100 must be a multiple of 64"):
+        build_teacher(distill_cfg)
+
+
+def test_is_frozen(teacher, batch):
+    assert not teacher.model.training
+    assert not any(p.requires_grad for p in teacher.model.parameters())
+    assert not any(f.requires_grad for f in teacher.features(batch, "RGB").values())
+
+
+def test_no_roi_at_all(teacher, batch):
+    empty = [Boxes(torch.zeros(0, 4)) for _ in batch]
+    assert teacher.roi_logits(teacher.features(batch, "RGB"), empty).shape == (0, 6)
