@@ -5,7 +5,7 @@ from classification.benchmark import VARIANTS, build_steps
 from eakd_det.modeling.teacher import winograd
 
 
-def test_variants_compute_alike_and_pull_their_levers(monkeypatch):
+def test_variants_agree_and_use_their_options(monkeypatch):
     monkeypatch.setattr(winograd, "IS_FASTER_HERE", True)
     steps = build_steps(batch_size=2)
     assert list(steps) == list(VARIANTS) and {"plain", "levers", "bf16_teacher"} <= set(VARIANTS)
@@ -29,7 +29,7 @@ def test_variants_compute_alike_and_pull_their_levers(monkeypatch):
     assert not weights["bf16_teacher"].equal(weights["levers"])
 
 
-def test_a_variant_may_be_built_alone_and_draws_nothing_from_the_run():
+def test_one_variant_leaves_the_random_state_unchanged():
     before = torch.get_rng_state()
     steps = build_steps(["plain"], batch_size=2)
     assert list(steps) == ["plain"] and before.equal(torch.get_rng_state())
