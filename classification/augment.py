@@ -1,7 +1,7 @@
-"""Views of training images, made of whole batches of uint8 tensors and of their random draws.
+"""Augmented views of training images, from uint8 batches and uniform random numbers (draws).
 
-N counts images. An image's draws decide its view, whatever batch or process it is in. Crops are
-made on the device that the images are on, strong views on the CPU.
+N is the number of images. The draws of an image determine its view, in any batch and process. Crops
+are computed on the images' device, strong views on the CPU.
 """
 
 from collections.abc import Iterator
@@ -14,20 +14,20 @@ from torchvision.transforms import v2
 
 CROP_PADDING = 4  # pixels on each side
 MAGNITUDES = 31  # strengths of torchvision's RandAugment
-CUT_OUT_COLOUR = (125, 123, 114)  # the released code's, of RGB
+CUT_OUT_COLOUR = (125, 123, 114)  # RGB; as in the released code of MLD
 _STRENGTHS = [v2.RandAugment(num_ops=1, magnitude=m) for m in range(MAGNITUDES)]
 
 
 def crop_and_flip(
     images: Tensor, draws: Tensor, *, padding: int = CROP_PADDING, flip: bool = True
 ) -> Tensor:
-    """A random crop of each padded image, mirrored with probability 1/2.
+    """Crop each padded image at random, and mirror it with probability 1/2.
 
     Args:
         images: (N, channels, H, W).
-        draws: (N, 3), uniform from 0 to 1: of the rows, the columns and the mirroring.
+        draws: (N, 3), uniform from 0 to 1: for the rows, the columns and the mirroring.
         padding: black pixels on each side.
-        flip: whether to mirror at all; digits and letters should not be.
+        flip: whether to mirror; set False for digits and letters.
 
     Returns:
         (N, channels, H, W).
@@ -39,20 +39,20 @@ def crop_and_flip(
     columns = corners[:, 1:] + torch.arange(width, device=device)
     if flip:
         columns = torch.where(draws[:, 2:3] < 0.5, columns.flip(1), columns)
-    each = torch.arange(number, device=device)[:, None, None]
-    cropped = padded[each, :, rows[:, :, None], columns[:, None]]
+    index = torch.arange(number, device=device)[:, None, None]
+    cropped = padded[index, :, rows[:, :, None], columns[:, None]]
     return cropped.permute(0, 3, 1, 2).contiguous()
 
 
 def strong_view(images: Tensor, draws: Tensor) -> Tensor:
-    """RandAugment with two operations of random strength on each image, then a square cut out.
+    """Apply RandAugment with two operations of random strength to each image, and cut out a square.
 
-    As the released code of MLD, whose squares are up to half as wide as the image; the operations
-    are torchvision's.
+    As in the released code of MLD, squares are up to half as wide as the image; the operations are
+    torchvision's.
 
     Args:
         images: (N, 3, H, W) uint8, cropped and flipped.
-        draws: (N,), uniform from 0 to 1: of each image's random numbers.
+        draws: (N,), uniform from 0 to 1: seeds of the images' random numbers.
 
     Returns:
         (N, 3, H, W) uint8.
@@ -66,10 +66,10 @@ def strong_view(images: Tensor, draws: Tensor) -> Tensor:
 
 @contextmanager
 def seeded(draw: Tensor) -> Iterator[None]:
-    """Draw from the CPU's random numbers of a seed, and leave the run's alone.
+    """Seed the CPU's random numbers within the block, and restore their state after it.
 
     Args:
-        draw: a scalar, uniform from 0 to 1, that is the seed.
+        draw: scalar, uniform from 0 to 1, that gives the seed.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(draw.double() * 2**53))
@@ -81,7 +81,7 @@ def _augment(image: Tensor) -> Tensor:
 
 
 def _cut_out(image: Tensor) -> Tensor:
-    """Fill a square, which the left and upper edges move inwards and the others cut."""
+    """Fill a square, shifted inside at the upper and left edges and clipped at the others."""
     _, height, width = image.shape
     side = torch.rand(()) * 0.5 * width
     corner = (torch.rand(2) * torch.tensor([height, width]) - side / 2).clamp(min=0)

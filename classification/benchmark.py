@@ -1,4 +1,4 @@
-"""Training steps of a classifier to be timed: CIFAR's resnet32x4 teaches resnet8x4 by EA-KD."""
+"""Training steps of a classifier for timing: EA-KD of CIFAR's resnet8x4 from resnet32x4."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -18,7 +18,7 @@ from .teacher import ClassifierTeacher
 TEACHER, STUDENT = "resnet32x4", "resnet8x4"
 NUM_CLASSES, IMAGE_SIZE = 100, 32
 
-# Variant -> the keys that it sets; the others are off.
+# Variant -> its config keys; options that it does not name are off.
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "fast_teacher": {"TEACHER.FAST": True},
@@ -35,13 +35,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def build_steps(
     names: Iterable[str] = tuple(VARIANTS), *, batch_size: int = 64, device: str = "cpu"
 ) -> dict[str, Callable[[], None]]:
-    """Variant -> one training step of it: both forward passes, the loss, backward and SGD.
+    """Build a training step of each variant: both forward passes, the loss, backward and SGD.
 
-    All begin with the same random weights and take the same batch of random images. Their teachers
-    are prepared here, by a first step. On a GPU a call returns before the step is done.
+    All start with the same random weights and take the same batch of random images. A first step
+    prepares the teachers here. On a GPU a call returns before the step is done.
 
     Args:
-        names: of VARIANTS.
+        names: keys of VARIANTS.
+
+    Returns:
+        Variant -> function that runs a step.
     """
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch_size, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
@@ -76,7 +79,7 @@ def _step(
     model: DistilledClassifier, optimizer: torch.optim.Optimizer, batch: dict[str, Any]
 ) -> None:
     optimizer.zero_grad()
-    with EventStorage():  # of an iteration that is not logged
+    with EventStorage():  # at iteration 0, which is not logged
         losses = model(batch)
     sum(losses.values()).backward()
     optimizer.step()

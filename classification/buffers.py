@@ -1,4 +1,4 @@
-"""Running statistics of several processes."""
+"""Averaging of batch norms' running statistics over processes."""
 
 import torch
 from detectron2.engine import HookBase
@@ -7,17 +7,17 @@ from torch import distributed, nn
 
 
 class AverageBuffers(HookBase):
-    """Averages batch norms' running statistics over the processes at the end of each epoch.
+    """Average batch norms' running statistics over the processes at the end of each epoch.
 
-    Each process has seen other images. The hook comes before those that save and test, so that what
-    is tested is what is saved.
+    Each process has seen different images. Register the hook before those that save and evaluate,
+    so that the evaluated model is the saved one.
     """
 
     def __init__(self, model: nn.Module, period: int):
         """
         Args:
-            model: with the buffers.
-            period: iterations of an epoch.
+            model: its floating-point buffers are averaged.
+            period: iterations per epoch.
         """
         self.model, self.period = model, period
 
@@ -28,7 +28,7 @@ class AverageBuffers(HookBase):
         buffers = [b for b in self.model.buffers() if b.is_floating_point()]
         if not buffers:
             return
-        mean = torch.cat([buffer.flatten() for buffer in buffers])  # one message for all
+        mean = torch.cat([buffer.flatten() for buffer in buffers])  # one all_reduce for all buffers
         distributed.all_reduce(mean)
         mean /= comm.get_world_size()
         parts = mean.split([buffer.numel() for buffer in buffers])

@@ -1,4 +1,4 @@
-"""The configuration keys of classification: a small root of its own, in Detectron2's manner."""
+"""Configuration keys of the classifiers: a small root of their own, in Detectron2's style."""
 
 from typing import Any
 
@@ -12,38 +12,38 @@ from .distillers import DISTILLERS
 
 
 def classification_config() -> CfgNode:
-    """Every key with its default; those of the methods come from the signatures of the losses."""
+    """Return the default config; the defaults of the methods come from the losses' signatures."""
     cfg = CfgNode()
-    cfg.VERSION = 2  # that of Detectron2's configs
+    cfg.VERSION = 2  # as in Detectron2's configs
     cfg.OUTPUT_DIR = "output"
-    cfg.SEED = 0  # from 0; of the initial weights, the order of the data and their augmentation
+    cfg.SEED = 0  # 0 or more; of the initial weights, the shuffling and the augmentation
     cfg.CUDNN_BENCHMARK = True
 
     cfg.MODEL = CfgNode()
-    cfg.MODEL.NAME = ""  # of classification.models.MODELS, timm:NAME or torchvision:NAME
+    cfg.MODEL.NAME = ""  # a key of classification.models.MODELS, timm:NAME or torchvision:NAME
     cfg.MODEL.WEIGHTS = ""  # a checkpoint to start from; "pretrained" for timm and torchvision
-    cfg.MODEL.LAYERS = ()  # of a timm or torchvision model: modules with maps, the stem first
-    cfg.MODEL.DEVICE = "cuda"  # the CPU where there is none
+    cfg.MODEL.LAYERS = ()  # timm and torchvision: modules that output maps, the stem first
+    cfg.MODEL.DEVICE = "cuda"  # the CPU if there is no GPU
     cfg.MODEL.CHANNELS_LAST = False  # memory format of student, images and unprepared teacher
 
     cfg.TEACHER = CfgNode()
-    cfg.TEACHER.CONFIG_FILE = ""  # of the teacher's own run, which is trained if need be
-    cfg.TEACHER.NAME = ""  # as MODEL.NAME; empty is that of CONFIG_FILE
-    cfg.TEACHER.WEIGHTS = ""  # as MODEL.WEIGHTS; empty is the last checkpoint of CONFIG_FILE's run
+    cfg.TEACHER.CONFIG_FILE = ""  # config of the teacher's own run, which is trained if needed
+    cfg.TEACHER.NAME = ""  # as MODEL.NAME; empty: the name in CONFIG_FILE
+    cfg.TEACHER.WEIGHTS = ""  # as MODEL.WEIGHTS; empty: the last checkpoint of CONFIG_FILE's run
     cfg.TEACHER.LAYERS = ()
-    cfg.TEACHER.FAST = True  # batch norms folded into convolutions, channels_last; not for FCFD
-    cfg.TEACHER.PRECISION = ""  # float32, bfloat16, float16 or amp; empty is the student's
+    cfg.TEACHER.FAST = True  # fuse batch norms into convolutions, channels_last; not for FCFD
+    cfg.TEACHER.PRECISION = ""  # float32, bfloat16, float16 or amp; empty: the student's
 
     cfg.DATASET = CfgNode()
-    cfg.DATASET.NAME = ""  # of classification.data.DATASETS
-    cfg.DATASET.ROOT = ""  # empty is $DETECTRON2_DATASETS, or ./datasets
-    cfg.DATASET.TRAIN_SIZE = 0  # images to train on, a fixed random choice; 0 is all
-    cfg.DATASET.NUM_WORKERS = 0  # processes that read and augment
+    cfg.DATASET.NAME = ""  # a key of classification.sources.DATASETS
+    cfg.DATASET.ROOT = ""  # empty: $DETECTRON2_DATASETS, or ./datasets
+    cfg.DATASET.TRAIN_SIZE = 0  # training images, a fixed random subset; 0: all
+    cfg.DATASET.NUM_WORKERS = 0  # processes that read and augment images
 
     cfg.SOLVER = CfgNode()
     cfg.SOLVER.EPOCHS = 240
-    cfg.SOLVER.BATCH_SIZE = 64  # images of a step, over all processes and parts
-    cfg.SOLVER.ACCUMULATE = 1  # parts that a step's images are computed in
+    cfg.SOLVER.BATCH_SIZE = 64  # images per step, over all processes and micro-batches
+    cfg.SOLVER.ACCUMULATE = 1  # micro-batches per step on each process
     cfg.SOLVER.BASE_LR = 0.05
     cfg.SOLVER.STEPS = ()  # epochs after which the learning rate is multiplied by GAMMA
     cfg.SOLVER.GAMMA = 0.1
@@ -51,29 +51,29 @@ def classification_config() -> CfgNode:
     cfg.SOLVER.NESTEROV = False
     cfg.SOLVER.WEIGHT_DECAY = 5e-4
     cfg.SOLVER.CHECKPOINT_PERIOD = 1  # epochs
-    cfg.SOLVER.KEEP_CHECKPOINTS = 1  # how many of them stay; 0 is all
+    cfg.SOLVER.KEEP_CHECKPOINTS = 1  # number of checkpoints to keep; 0: all
     cfg.SOLVER.AMP = CfgNode({"ENABLED": False, "DTYPE": "float16"})  # or "bfloat16"
 
     cfg.TEST = CfgNode()
     cfg.TEST.EVAL_PERIOD = 1  # epochs
-    cfg.TEST.BATCH_SIZE = 256  # images that a process evaluates at once
+    cfg.TEST.BATCH_SIZE = 256  # images per batch on each process
 
     methods = {name: {"warmup": 0.0, **d.defaults} for name, d in DISTILLERS.items()}
     cfg.DISTILL = distill_node(methods)
-    cfg.DISTILL.CE_WEIGHT = 1.0  # of the cross-entropy with the labels
+    cfg.DISTILL.CE_WEIGHT = 1.0  # weight of the cross-entropy with the labels
     return cfg
 
 
 def load_config(path: str, options: list[str] = ()) -> CfgNode:
-    """The defaults, then a file, then KEY VALUE pairs.
+    """Return the default config, updated from a file and then from KEY VALUE pairs.
 
     Raises:
-        UserError: a file, key or value is wrong.
+        UserError: a file, key or value is invalid.
     """
     cfg = classification_config()
     merge_config(cfg, path, options)
     if cfg.SEED < 0:
-        raise UserError("SEED must be 0 or more: a run that is resumed must know it.")
+        raise UserError("SEED must be 0 or more: a resumed run needs the same seed.")
     for key, value in _must_be_positive(cfg):
         if value < 1:
             raise UserError(f"{key} must be 1 or more, not {value}.")
@@ -92,7 +92,7 @@ def load_config(path: str, options: list[str] = ()) -> CfgNode:
     is_whole = all(isinstance(step, int) and step > 0 for step in steps)
     if not is_whole or steps != sorted(set(steps)) or steps[-1:] >= [epochs]:
         raise UserError(
-            f"SOLVER.STEPS {tuple(steps)} must be whole epochs that rise from 1 on and end before "
+            f"SOLVER.STEPS {tuple(steps)} must be increasing whole epochs, from 1 to less than "
             f"EPOCHS {epochs}."
         )
     return cfg

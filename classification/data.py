@@ -1,6 +1,6 @@
-"""Batches of an image set, as bytes and as random draws.
+"""Batches of an image set: uint8 images and the random numbers of their augmentation.
 
-N counts images of a batch. Small sets are held as one uint8 tensor.
+N is the number of images in a batch. Small sets are held as one uint8 tensor.
 """
 
 import os
@@ -24,7 +24,7 @@ from .sources import Source, source_of
 
 @dataclass
 class Indices:
-    """Which images make a batch, the seed of the augmentation, and a factor of the losses."""
+    """A batch as image indices, with the augmentation seed and a factor of its losses."""
 
     images: list[int]
     seed: int
@@ -32,19 +32,19 @@ class Indices:
 
 
 class ImageBatches(Dataset):
-    """Gives whole batches, which `Views` makes into what models take.
+    """Image set that returns whole batches, which `Views` turns into the input of models.
 
-    A batch has
-        "views": a list of (N, 3, H, W) uint8, those views that are made here,
-        "draws": (N, 3) of `crop_and_flip`, or None where the weak view is among the views, or as
-            it is,
+    A batch is a dict with
+        "views": list of (N, 3, H, W) uint8, the views that are computed here,
+        "draws": (N, 3), random numbers of the weak view for `crop_and_flip`, or None if "views" has
+            the weak view or images are not augmented,
         "labels", "indices": (N,) int64,
-        "scale": as it is asked for.
+        "scale": that of `Indices`.
 
-    The views of an image depend on the seed of the epoch alone, not on the batch that it is in.
+    The views of an image depend on the epoch's seed alone, not on the batch that contains it.
 
     Attributes:
-        pixels: (all, 3, H, W) uint8, or None of a set that is not in memory.
+        pixels: (all images, 3, H, W) uint8, or None for a set that is not in memory.
     """
 
     pixels: Tensor | None = None
@@ -53,7 +53,7 @@ class ImageBatches(Dataset):
         """
         Args:
             is_train: whether to augment.
-            num_views: 1 is the weak view alone, 2 a strong one beside it.
+            num_views: 1 for the weak view alone, 2 for a weak and a strong view.
         """
         self.source, self.is_train, self.num_views = source, is_train, num_views
         self._seed = self._table = None
@@ -69,7 +69,7 @@ class ImageBatches(Dataset):
         }
 
     def _read(self, indices: Tensor, draws: Tensor | None) -> dict[str, Any]:
-        """ "views" and "draws" of a batch, from the draws of its views, (N, views, 4)."""
+        """Return "views" and "draws" of a batch from the draws of all its views, (N, views, 4)."""
         raise NotImplementedError
 
     def _crop(self, images: Tensor, draws: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class ImageBatches(Dataset):
         return crop_and_flip(images, draws, **options)
 
     def _draws(self, indices: Tensor, seed: int) -> Tensor:
-        """(N, views, 4), uniform from 0 to 1."""
+        """Return random numbers (N, views, 4), uniform from 0 to 1."""
         if (seed, self.num_views) != self._seed:
             generator = torch.Generator().manual_seed(seed)
             self._table = torch.rand(len(self), self.num_views, 4, generator=generator)
@@ -86,18 +86,18 @@ class ImageBatches(Dataset):
 
 
 class TensorImages(ImageBatches):
-    """A set in memory; the weak views of whole batches are made where the models are.
+    """An image set in memory, whose weak views are computed batch-wise on the models' device.
 
-    Strong views are made here, one by one: RandAugment's operations round differently on another
-    device, and their choice is drawn on the CPU.
+    Strong views are computed here, image by image: RandAugment's operations round differently on
+    other devices, and are chosen by the CPU's random numbers.
     """
 
     def __init__(self, images: Tensor, labels: Tensor, source: Source, **options: Any):
         """
         Args:
-            images: (all, 3, H, W) uint8.
-            labels: (all,) int64.
-            options: as those of ImageBatches.
+            images: (all images, 3, H, W) uint8.
+            labels: (all images,) int64.
+            options: keyword arguments of ImageBatches.
         """
         super().__init__(source, **options)
         self.pixels, self.labels = images, labels
@@ -116,16 +116,16 @@ class TensorImages(ImageBatches):
 
 
 class FolderImages(ImageBatches):
-    """A set of image files, read and augmented one by one (DATASET.NUM_WORKERS shares them out)."""
+    """A set of image files, read and augmented one by one by DATASET.NUM_WORKERS processes."""
 
     def __init__(self, samples: Sequence[tuple[str, int]], source: Source, **options: Any):
         """
         Args:
-            samples: path and label of each image.
-            options: as those of ImageBatches.
+            samples: (path, label) of each image.
+            options: keyword arguments of ImageBatches.
         """
         super().__init__(source, **options)
-        # Arrays, which forked workers share: lists would be copied into each as they are read.
+        # An array, whose memory forked workers share; reading a list would copy it into each.
         self.paths = np.array([os.fsencode(path) for path, _ in samples])
         self.labels = torch.tensor([label for _, label in samples])
         size = source.image_size
@@ -141,25 +141,25 @@ class FolderImages(ImageBatches):
         return len(self.paths)
 
     def _read(self, indices: Tensor, draws: Tensor | None) -> dict[str, Any]:
-        pictures = [_read_picture(os.fsdecode(p)) for p in self.paths[indices.numpy()]]
-        views = self._views(pictures, draws)
+        files = [_read_file(os.fsdecode(p)) for p in self.paths[indices.numpy()]]
+        views = self._views(files, draws)
         if draws is not None and self.num_views == 2:
             views[1] = strong_view(views[1], draws[:, 1, 3])
         return {"views": views, "draws": None}
 
-    def _views(self, pictures: list[Tensor], draws: Tensor | None) -> list[Tensor]:
-        """(N, 3, H, W) cropped and flipped for each view; without draws as they are."""
+    def _views(self, files: list[Tensor], draws: Tensor | None) -> list[Tensor]:
+        """Return (N, 3, H, W) for each view, cropped and flipped if there are draws."""
         if self.resize is None:
-            images = torch.stack(pictures)
+            images = torch.stack(files)
             return [images] if draws is None else [self._crop(images, d) for d in draws.unbind(1)]
         if draws is None:
-            return [torch.stack([self.resize(picture) for picture in pictures])]
+            return [torch.stack([self.resize(image) for image in files])]
         views = []
         for column in draws[:, :, 0].unbind(1):
             crops = []
-            for picture, draw in zip(pictures, column, strict=True):
+            for image, draw in zip(files, column, strict=True):
                 with seeded(draw):
-                    crops.append(self.resize(picture))
+                    crops.append(self.resize(image))
             views.append(torch.stack(crops))
         return views
 
@@ -176,15 +176,16 @@ def read_images(
     """Read an image set.
 
     Args:
-        name: of DATASETS.
-        root: where its files lie; empty is $DETECTRON2_DATASETS, or ./datasets.
-        is_train: the training part, or the test part, which is never augmented.
-        size: only so many images, a random choice that is always the same; 0 is all.
-        num_views: of each image.
-        augment: whether the training part is.
+        name: a key of DATASETS.
+        root: folder of its files; empty: $DETECTRON2_DATASETS, or ./datasets.
+        is_train: read the training set, else the test set, which is never augmented.
+        size: number of images, a fixed random subset; 0: all.
+        num_views: number of views of each image.
+        augment: whether to augment the training set.
 
     Raises:
-        UserError: there is no such set, its files are missing, or it has fewer images.
+        UserError: there is no such set, files are missing, it has more class folders than classes,
+            fewer than `size` images, or images that cannot be used.
     """
     source = source_of(name)
     root = root or os.getenv("DETECTRON2_DATASETS", "datasets")
@@ -197,7 +198,7 @@ def read_images(
         ) from error
     labels = found[1] if isinstance(found, tuple) else found
     if not isinstance(found, tuple) and max(label for _, label in found) >= source.num_classes:
-        raise UserError(f"{name} has {source.num_classes} classes, and the folders in {root} more.")
+        raise UserError(f"{name} has {source.num_classes} classes, but more folders in {root}.")
     if size > len(labels):
         raise UserError(f"DATASET.TRAIN_SIZE {size}: {name} has {len(labels)} images.")
     views = {"is_train": is_train and augment, "num_views": num_views}
@@ -210,18 +211,18 @@ def read_images(
             found = [found[i] for i in chosen]
     if isinstance(found, tuple):
         return TensorImages(*found, source, **views)
-    check_pictures([path for path, _ in found], 0 if source.is_resized else source.image_size)
+    _check_files([path for path, _ in found], 0 if source.is_resized else source.image_size)
     return FolderImages(found, source, **views)
 
 
-def check_pictures(paths: Sequence[str], size: int = 0) -> None:
-    """Look at image files before they are trained on; see `look_at_files`.
+def _check_files(paths: Sequence[str], size: int) -> None:
+    """Check image files before the training.
 
     Args:
-        size: height and width that all must have; 0 is any.
+        size: required height and width; 0: any.
 
     Raises:
-        UserError: some cannot be read, or are of another size.
+        UserError: files cannot be read or have another size.
     """
     faults = []
     for path, file in zip(paths, look_at_files(paths), strict=True):
@@ -233,17 +234,17 @@ def check_pictures(paths: Sequence[str], size: int = 0) -> None:
         raise UserError(f"{len(faults)} of {len(paths)} images cannot be used:\n{listed(faults)}")
 
 
-def _read_picture(path: str) -> Tensor:
-    """(3, H, W) uint8.
+def _read_file(path: str) -> Tensor:
+    """Read an image as (3, H, W) uint8.
 
     Raises:
-        UserError: the file has been broken since it was checked.
+        UserError: the file has become unreadable since it was checked.
     """
     try:
         return v2.functional.pil_to_tensor(pil_loader(path))
-    except Exception as error:  # of a broken image, almost any
+    except Exception as error:  # Pillow raises almost any type for a damaged file
         raise UserError(
-            f"{path} cannot be read: {error}. Mend or remove it; then --resume goes on."
+            f"{path} cannot be read: {error}. Repair or remove it, then continue with --resume."
         ) from error
 
 

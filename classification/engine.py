@@ -110,7 +110,7 @@ class ClassifierTrainer(DistillStep):
                 images,
                 solver.BATCH_SIZE,
                 seed=cfg.SEED,
-                parts=solver.ACCUMULATE,
+                micro_batches=solver.ACCUMULATE,
                 num_workers=cfg.DATASET.NUM_WORKERS,
                 device=cfg.MODEL.DEVICE,
             ),

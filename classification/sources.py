@@ -1,4 +1,4 @@
-"""Where the image sets come from: torchvision, scikit-learn and Debian."""
+"""Image sets by name: those of torchvision, scikit-learn and Debian, and folders of images."""
 
 import os
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from eakd_det.utils.errors import UserError
 
 from .augment import CROP_PADDING
 
-NUM_TRAIN_DIGITS = 1297  # of 1797; the file runs writer after writer, so the test has other hands
+NUM_TRAIN_DIGITS = 1297  # of 1797; the file is ordered by writer, so the test set has other writers
 
 
 @dataclass
@@ -24,15 +24,15 @@ class Source:
     """An image set.
 
     Attributes:
-        read: (root, is_train) -> a set that TensorImages or FolderImages takes.
+        read: (root, is_train) -> (images, labels) for TensorImages, or samples for FolderImages.
         num_classes: number of classes.
-        mean, std: of the channels, of values between 0 and 1.
-        crop_padding, flip: of `crop_and_flip`.
-        image_size: height and width of what the models get.
-        is_resized: of image files, whether they come in all sizes, and parts of them are scaled to
-            `image_size` in place of `crop_and_flip`.
-        fetch: the command that brings missing files.
-        names: of the classes, where they are known; else they go by their numbers.
+        mean, std: of each channel, for values between 0 and 1.
+        crop_padding, flip: arguments of `crop_and_flip`.
+        image_size: height and width of the models' input.
+        is_resized: for image files: they have any size, and crops of them are scaled to
+            `image_size` instead of `crop_and_flip`.
+        fetch: command that downloads missing files, with {root}.
+        names: class names; if empty, classes are shown by number.
     """
 
     read: Callable[[str, bool], Any]
@@ -68,20 +68,20 @@ def _digits(root: str, is_train: bool) -> tuple[Tensor, Tensor]:
 
 
 def _folders(name: str, root: str, is_train: bool) -> list[tuple[str, int]]:
-    """Images in a folder for each class; the classes are those of the training images."""
+    """List the images of one folder per class; the training set defines the classes."""
     train, val = (os.path.join(root, name, split) for split in ("train", "val"))
     classes, numbers = find_classes(train)
     others = set(find_classes(val)[0]) ^ set(classes)
     if others:
         raise UserError(
-            f"{train} and {val} have other classes: {len(others)} are in one alone, "
+            f"{train} and {val} have different classes: {len(others)} are in only one of them, "
             f"{min(others)} for example."
         )
     return make_dataset(train if is_train else val, numbers, IMG_EXTENSIONS)
 
 
 def _tiny_imagenet(root: str, is_train: bool) -> list[tuple[str, int]]:
-    """Its validation images lie in one folder, with their classes in a list beside it."""
+    """List Tiny ImageNet's images; a text file has the classes of the validation images."""
     train = os.path.join(root, "tiny-imagenet-200", "train")
     _, numbers = find_classes(train)
     if is_train:
@@ -142,10 +142,10 @@ DATASETS: dict[str, Source] = {
 
 
 def source_of(name: str) -> Source:
-    """The set that DATASET.NAME names.
+    """Return the image set of a name, DATASET.NAME.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such set.
     """
     if name not in DATASETS:
         raise UserError(f"DATASET.NAME: {name!r} is unknown; choose from {', '.join(DATASETS)}.")

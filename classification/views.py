@@ -1,6 +1,6 @@
-"""Normalised views of batches, made on the device that the models are on.
+"""Normalised views of batches, computed on the models' device.
 
-N counts images.
+N is the number of images in a batch.
 """
 
 from typing import Any
@@ -13,11 +13,11 @@ from .data import ImageBatches
 
 
 class Views:
-    """Makes of what an image set hands out what models take.
+    """Converts batches of an image set to the input of models.
 
-    The pixels of a set in memory are kept on the device. For a batch of it only indices, random
-    draws and labels cross, and strong views, in a byte a value; files' views cross likewise. Where
-    they come from pinned memory, nothing waits for them.
+    The pixels of a set in memory are kept on the device. Of its batches, only indices, random
+    numbers, labels and strong views (uint8) are copied there; of a set of files, all views (uint8).
+    Copies from pinned memory are asynchronous.
     """
 
     def __init__(self, images: ImageBatches, device: torch.device | str):
@@ -27,31 +27,32 @@ class Views:
         self.mean, self.std = (255 * mean).to(self.device), (255 * std).to(self.device)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """
+        """Return the input of models for a batch.
+
         Args:
-            batch: of `ImageBatches`.
+            batch: as returned by `ImageBatches`.
 
         Returns:
             "views", a list of (N, 3, H, W) float32, and "labels", (N,), on the device, and the
             batch's "indices" and "scale".
         """
-        views = [self._moved(view) for view in batch["views"]]
+        views = [self._to_device(view) for view in batch["views"]]
         if self.pixels is not None:
             views.insert(0, self._weak_view(batch["indices"], batch["draws"]))
         return {
             "views": [view.float().sub_(self.mean).div_(self.std) for view in views],
-            "labels": self._moved(batch["labels"]),
+            "labels": self._to_device(batch["labels"]),
             "indices": batch["indices"],
             "scale": batch["scale"],
         }
 
     def _weak_view(self, indices: Tensor, draws: Tensor | None) -> Tensor:
-        """(N, 3, H, W) uint8, cropped and flipped if there are draws."""
-        images = self.pixels[self._moved(indices)]
+        """Return (N, 3, H, W) uint8, cropped and flipped if there are draws."""
+        images = self.pixels[self._to_device(indices)]
         if draws is None:
             return images
         padding, flip = self.source.crop_padding, self.source.flip
-        return crop_and_flip(images, self._moved(draws), padding=padding, flip=flip)
+        return crop_and_flip(images, self._to_device(draws), padding=padding, flip=flip)
 
-    def _moved(self, x: Tensor) -> Tensor:
+    def _to_device(self, x: Tensor) -> Tensor:
         return x.to(self.device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""The configuration keys of language models: a small root of its own, in Detectron2's manner."""
+"""Configuration keys of language models: a small root of their own, in Detectron2's style."""
 
 import dataclasses
 from enum import Enum
@@ -19,33 +19,33 @@ from .distillers import DISTILLERS
 from .generation import generate
 from .prompts import PROMPTS
 
-DTYPES = ("auto", "float32", *HALVES)  # of weights in memory; auto is as they are saved
-# Of TrainingArguments: what the root says once, and what the tools' own flags say.
-NOT_IN_TRAINING = ("output_dir", "resume_from_checkpoint", "do_train", "do_eval", "do_predict")
-# Its fields that are tables of options; other such fields may name a JSON file.
-OPEN_IN_TRAINING = ("lr_scheduler_kwargs", "gradient_checkpointing_kwargs")
+DTYPES = ("auto", "float32", *HALVES)  # of weights in memory; auto: as saved
+# Fields of TrainingArguments that other keys or the tools' flags set.
+EXCLUDED_FIELDS = ("output_dir", "resume_from_checkpoint", "do_train", "do_eval", "do_predict")
+# Fields of TrainingArguments that are dicts of any keys; other dict fields may name a JSON file.
+DICT_FIELDS = ("lr_scheduler_kwargs", "gradient_checkpointing_kwargs")
 
 
 def language_config() -> CfgNode:
-    """Every key with its default; those of the losses and the training come from signatures."""
+    """Return the default config; defaults of losses and training come from signatures."""
     cfg = CfgNode()
-    cfg.VERSION = 2  # that of Detectron2's configs
+    cfg.VERSION = 2  # as in Detectron2's configs
     cfg.OUTPUT_DIR = "output"
 
     cfg.MODEL = _model_node("float32")
     cfg.MODEL.ARCHITECTURE = CfgNode(new_allowed=True)  # model_type and keys of its config
     cfg.TOKENIZER = CfgNode()
-    cfg.TOKENIZER.NAME = ""  # a path or hub name; empty is that of the weights, or the teacher's
-    cfg.TOKENIZER.VOCAB_SIZE = 0  # words of a byte-level one to train on the training set
+    cfg.TOKENIZER.NAME = ""  # a path or hub name; empty: that of the weights, or the teacher's
+    cfg.TOKENIZER.VOCAB_SIZE = 0  # tokens of a byte-level one to train on the training set
 
     cfg.TEACHER = _model_node("auto")
 
     cfg.DATASET = CfgNode()
-    cfg.DATASET.TRAIN = ""  # JSONL, or a name of llm.instructions.GENERATED
+    cfg.DATASET.TRAIN = ""  # a JSONL file, or a name of llm.instructions.GENERATED
     cfg.DATASET.VALID = ""  # likewise, for TRAINING.EVAL_STRATEGY
-    cfg.DATASET.TRAIN_SIZE = 0  # the first so many examples of it; 0 is all
+    cfg.DATASET.TRAIN_SIZE = 0  # number of training examples, from the first; 0: all
     cfg.DATASET.PROMPT = next(iter(PROMPTS))
-    cfg.DATASET.MAX_LENGTH = 512  # tokens of prompt and answer
+    cfg.DATASET.MAX_LENGTH = 512  # tokens of prompt and answer together
 
     cfg.TRAINING = _training_node()
     cfg.DISTILL = distill_node(
@@ -54,20 +54,20 @@ def language_config() -> CfgNode:
             for name, loss in DISTILLERS.items()
         }
     )
-    cfg.DISTILL.CE_WEIGHT = 1.0  # of the cross-entropy with the answers
-    cfg.DISTILL.CHUNK_SIZE = 0  # tokens whose logits are there at a time; 0 is all
+    cfg.DISTILL.CE_WEIGHT = 1.0  # weight of the cross-entropy with the answers
+    cfg.DISTILL.CHUNK_SIZE = 0  # tokens whose logits are computed at a time; 0: all
 
     options = {key.upper(): value for key, value in scalar_defaults(generate).items()}
-    cfg.TEST = CfgNode({"SETS": (), **options})  # NAME=PATH, a path as DATASET.TRAIN
-    cfg.TEST.SEEDS = ()  # of sampling, one run for each; empty is greedy generation
+    cfg.TEST = CfgNode({"SETS": (), **options})  # NAME=PATH, with a path as DATASET.TRAIN
+    cfg.TEST.SEEDS = ()  # of sampling, one evaluation for each; empty: greedy decoding
     return cfg
 
 
 def load_config(path: str, options: list[str] = ()) -> CfgNode:
-    """The defaults, then a file, then KEY VALUE pairs.
+    """Return the default config, updated from a file and then from KEY VALUE pairs.
 
     Raises:
-        UserError: a file, key or value is wrong.
+        UserError: a file, key or value is invalid.
     """
     cfg = language_config()
     merge_config(cfg, path, options)
@@ -76,13 +76,13 @@ def load_config(path: str, options: list[str] = ()) -> CfgNode:
 
 
 def training_arguments(cfg: CfgNode, **overrides: Any) -> TrainingArguments:
-    """Transformers' arguments of a run.
+    """Build the TrainingArguments of a run.
 
     Raises:
-        UserError: two of them do not go together.
+        UserError: arguments are invalid or contradict each other.
     """
     values = {key.lower(): value for key, value in cfg.TRAINING.items()}
-    values |= {name: dict(values[name]) or None for name in OPEN_IN_TRAINING}
+    values |= {name: dict(values[name]) or None for name in DICT_FIELDS}
     try:
         return TrainingArguments(output_dir=cfg.OUTPUT_DIR, **{**values, **overrides})
     except ValueError as error:
@@ -92,20 +92,20 @@ def training_arguments(cfg: CfgNode, **overrides: Any) -> TrainingArguments:
 def _model_node(dtype: str) -> CfgNode:
     node = CfgNode()
     node.WEIGHTS = ""  # a path or hub name of an AutoModelForCausalLM
-    node.CONFIG_FILE = ""  # in their place: of a run that leaves them, and is trained if need be
-    node.DTYPE = dtype  # any of DTYPES
+    node.CONFIG_FILE = ""  # instead: config of the run that writes them, trained if needed
+    node.DTYPE = dtype  # one of DTYPES
     return node
 
 
 def _training_node() -> CfgNode:
-    """TrainingArguments' fields in upper case; a typo in one fails as that of any key."""
+    """Return TrainingArguments' fields in upper case, so that misspelled ones are refused."""
     node = CfgNode()
     for field in dataclasses.fields(TrainingArguments):
-        if field.init and field.name not in NOT_IN_TRAINING:
+        if field.init and field.name not in EXCLUDED_FIELDS:
             default = field.default
             if default is dataclasses.MISSING:
                 default = field.default_factory()
-            if field.name in OPEN_IN_TRAINING:
+            if field.name in DICT_FIELDS:
                 default = CfgNode(new_allowed=True)
             node[field.name.upper()] = default.value if isinstance(default, Enum) else default
     return node
@@ -135,15 +135,15 @@ def _check(cfg: CfgNode) -> None:
         )
     if cfg.DISTILL.CHUNK_SIZE and cfg.DISTILL.EA.ENABLED and cfg.DISTILL.EA.MODE == "matched":
         raise UserError(
-            "DISTILL.EA.MODE matched needs the tokens of a batch at once: set CHUNK_SIZE 0."
+            "DISTILL.EA.MODE matched needs all tokens of a batch: set DISTILL.CHUNK_SIZE 0."
         )
 
 
 def _check_options(node: CfgNode) -> None:
-    """Let the divergences say now, and not after a teacher's training, what they refuse."""
+    """Refuse invalid options of the divergences before a teacher is trained."""
     token = torch.zeros(1, 2), torch.zeros(1, 2), torch.zeros(1, dtype=torch.long)
     for name, options in method_settings(node, DISTILLERS)["methods"].items():
-        del options["weight"]  # the factor
+        del options["weight"]  # factor of the loss; the divergence's `weight` are token weights
         try:
             DISTILLERS[name](*token, **options)
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""Generation on sets of instructions, and its scores."""
+"""Evaluation of generated answers on sets of instructions."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ from eakd_det.utils.files import write_atomically
 from .data import encode_prompt, read_instructions
 from .generation import generate
 from .instructions import path_of
-from .models import load_model, load_tokenizer, num_positions, refuse_to_look_ahead
+from .models import check_causal, load_model, load_tokenizer, num_positions
 from .prompts import PROMPTS
 from .rouge import exact_match, rouge_l
 
@@ -26,10 +26,10 @@ METRICS = {"rougeL": rouge_l, "exact": exact_match}
 
 
 def named_sets(cfg: CfgNode) -> dict[str, str]:
-    """TEST.SETS as name -> path.
+    """Return TEST.SETS as name -> path.
 
     Raises:
-        UserError: there is none, or one is not NAME=PATH.
+        UserError: there are no sets, or an entry is not NAME=PATH.
     """
     sets = {}
     for entry in cfg.TEST.SETS:
@@ -43,17 +43,17 @@ def named_sets(cfg: CfgNode) -> dict[str, str]:
 
 
 def evaluate(cfg: CfgNode, weights: str = "") -> dict[str, Any]:
-    """Score a run's model on TEST.SETS: greedy, or one sampling for each of TEST.SEEDS.
+    """Score a run's model on TEST.SETS, by greedy decoding or by sampling with each of TEST.SEEDS.
 
     Args:
-        weights: a path or hub name; empty is the model in OUTPUT_DIR, whose scores, and the answers
-            of the first seed, are also written there.
+        weights: a path or hub name; empty: the model in OUTPUT_DIR, where its scores and the
+            answers of the first seed are also written.
 
     Returns:
-        "scores": set -> metric -> one figure in percent for each seed; "settings", TEST as YAML.
+        "scores": set -> metric -> one value in percent per seed; "settings": TEST as YAML.
 
     Raises:
-        UserError: there is no model, or no set, or answers are to be longer than the model can.
+        UserError: there is no model or no set, or MAX_NEW_TOKENS leaves no room for a prompt.
     """
     if not weights and not (Path(cfg.OUTPUT_DIR) / "config.json").exists():
         raise UserError(f"{cfg.OUTPUT_DIR} has no model; train it first (tools/train_lm.py).")
@@ -63,20 +63,20 @@ def evaluate(cfg: CfgNode, weights: str = "") -> dict[str, Any]:
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = load_tokenizer(name, "--model")
     options = {key: cfg.TEST[key.upper()] for key in scalar_defaults(generate)}
-    limit = _longest_prompt(cfg, num_positions(model))
+    limit = _max_prompt(cfg, num_positions(model))
     prompt, scores, answers = PROMPTS[cfg.DATASET.PROMPT], {}, {}
     first = next(iter(sets.values()))[0]
     tokens = 2 * encode_prompt(tokenizer, prompt(first.instruction, first.context))
-    refuse_to_look_ahead(model, torch.tensor(tokens, device=model.device), "--model")
+    check_causal(model, torch.tensor(tokens, device=model.device), "--model")
     for key, examples in sets.items():
         prompts = [prompt(example.instruction, example.context) for example in examples]
         references = [example.answers for example in examples]
         scores[key] = {metric: [] for metric in METRICS}
         for seed in cfg.TEST.SEEDS or (None,):
-            given = generate(model, tokenizer, prompts, limit, seed, **options)
-            answers.setdefault(key, given)
+            generated = generate(model, tokenizer, prompts, limit, seed, **options)
+            answers.setdefault(key, generated)
             for metric, score in METRICS.items():
-                scores[key][metric].append(score(given, references))
+                scores[key][metric].append(score(generated, references))
         logger.info("%s on %s: ROUGE-L %.2f", name, key, mean(scores[key]["rougeL"]))
     result = {"settings": cfg.TEST.dump(), "scores": scores}
     if not weights:
@@ -85,8 +85,8 @@ def evaluate(cfg: CfgNode, weights: str = "") -> dict[str, Any]:
     return result
 
 
-def _longest_prompt(cfg: CfgNode, positions: int | None) -> int:
-    """Tokens that leave room for the answer."""
+def _max_prompt(cfg: CfgNode, positions: int | None) -> int:
+    """Return the number of prompt tokens that leaves room for the answer."""
     new = cfg.TEST.MAX_NEW_TOKENS
     if positions is not None and new >= positions:
         raise UserError(
@@ -97,5 +97,5 @@ def _longest_prompt(cfg: CfgNode, positions: int | None) -> int:
 
 
 def mean(values: list[float]) -> float:
-    """The arithmetic mean."""
+    """Return the arithmetic mean."""
     return sum(values) / len(values)

@@ -1,4 +1,4 @@
-"""Answers of a language model to instructions."""
+"""Generation of answers by a language model."""
 
 import logging
 from collections.abc import Sequence
@@ -26,16 +26,16 @@ def generate(
     top_p: float = 1.0,
     top_k: int = 0,
 ) -> list[str]:
-    """What the model writes after each prompt, up to its end.
+    """Generate an answer to each prompt, up to the end-of-text token.
 
     Args:
-        max_prompt: tokens; of a longer prompt the beginning is cut off, which is told in the log.
-        seed: of sampling; None takes the likeliest word each time (greedy).
-        batch_size: prompts at a time; those of similar length go together.
-        temperature, top_p, top_k: of sampling; top_k 0 is all words.
+        max_prompt: tokens; longer prompts lose their beginning, with a warning.
+        seed: seed of sampling; None: greedy decoding.
+        batch_size: prompts per batch; prompts of similar length are batched.
+        temperature, top_p, top_k: sampling parameters; top_k 0: all tokens.
 
     Returns:
-        One text a prompt, without the prompt and special tokens.
+        One text per prompt, without the prompt and special tokens.
     """
     model.eval()
     options = {"do_sample": False}
@@ -43,9 +43,12 @@ def generate(
         set_seed(seed)
         options = dict(do_sample=True, temperature=temperature, top_p=top_p, top_k=top_k)
     encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
-    num_cut = sum(len(tokens) > max_prompt for tokens in encoded)
-    if num_cut:
-        logger.warning("%d of %d prompts were cut to %d tokens.", num_cut, len(encoded), max_prompt)
+    num_truncated = sum(len(tokens) > max_prompt for tokens in encoded)
+    if num_truncated:
+        logger.warning(
+            "%d of %d prompts were truncated to %d tokens.",
+            *(num_truncated, len(encoded), max_prompt),
+        )
     encoded = [tokens[-max_prompt:] for tokens in encoded]
     order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
     answers = [""] * len(prompts)
@@ -67,7 +70,7 @@ def generate(
 
 
 def _pad_left(rows: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask, (B, L): a text is continued at its right end."""
+    """Return token ids and attention mask, (B, L), of rows that are continued on the right."""
     length = max(map(len, rows))
     ids = [[pad] * (length - len(row)) + row for row in rows]
     mask = [[0] * (length - len(row)) + [1] * len(row) for row in rows]

@@ -1,4 +1,4 @@
-"""What enters a network's output head, with logits of one token a sequence alone being made."""
+"""Input states of a network's output head, for losses that compute logits in chunks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +11,10 @@ from eakd_det.utils.errors import UserError
 
 
 class HeadStates:
-    """Filled by a forward pass inside `capture`.
+    """Input states of an output head, set by a forward pass inside `capture`.
 
     Attributes:
-        states: (B, L, D), with their gradients.
+        states: (B, L, D), part of the graph.
     """
 
     states: Tensor
@@ -22,18 +22,18 @@ class HeadStates:
 
 @contextmanager
 def capture(head: nn.Linear) -> Iterator[HeadStates]:
-    """Within the block, `head` hands over its input and is run on each sequence's first token.
+    """Record the input of `head` within the block, and run it on each sequence's first token only.
 
-    The forward pass of the whole network is the stock one, so that what wraps it (data-parallel
-    training, gradient checkpointing) works as ever.
+    The forward pass of the whole network is the stock one, so that wrappers (data-parallel
+    training, gradient checkpointing) work as usual.
     """
     captured = HeadStates()
 
-    def take(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    def record(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
         (captured.states,) = inputs
         return (captured.states[:, :1],)
 
-    handle = head.register_forward_pre_hook(take)
+    handle = head.register_forward_pre_hook(record)
     try:
         yield captured
     finally:
@@ -41,25 +41,25 @@ def capture(head: nn.Linear) -> Iterator[HeadStates]:
 
 
 def check_head(head: nn.Module, states: Tensor, logits: Tensor, name: str) -> None:
-    """Refuse a network whose logits are not its head's output.
+    """Refuse a network whose logits are not the output of its linear head.
 
     Args:
-        states: (B, L, D) of `capture`.
-        logits: (B, 1, V) that the network returned then.
-        name: of the network, for the message.
+        states: (B, L, D), recorded by `capture`.
+        logits: (B, 1, V), returned by the network inside `capture`.
+        name: name of the network, for the message.
 
     Raises:
-        UserError: it scales or caps its logits, or its head is no linear layer.
+        UserError: the network scales or caps its logits, or its head is not a linear layer.
     """
     if type(head) is nn.Linear:
         expected = F.linear(states[:, :1], head.weight, head.bias)
         tolerance = 1e-5 if expected.dtype == torch.float32 else 2e-2
-        # NaN equals NaN here: the head is not to blame for it, and the loss will tell.
+        # NaN equals NaN here: the check of the loss reports it.
         if expected.shape == logits.shape and expected.float().allclose(
             logits.float(), rtol=tolerance, atol=tolerance, equal_nan=True
         ):
             return
     raise UserError(
-        f"The logits of the {name} are not a linear head's output alone (some models scale or cap "
-        "them), so they cannot be made in chunks: set DISTILL.CHUNK_SIZE 0."
+        f"The logits of the {name} are not the output of a linear head (some models scale or cap "
+        "them), so they cannot be computed in chunks: set DISTILL.CHUNK_SIZE 0."
     )

@@ -1,4 +1,4 @@
-"""Generated instructions whose answers can be checked: five tasks, train and test apart."""
+"""Generated instructions with checkable answers: five tasks, with training and test sets."""
 
 import itertools
 import json
@@ -35,34 +35,34 @@ Example = dict[str, str]
 
 
 def sort_words(rng: random.Random) -> Example:
-    """Words in alphabetical order."""
+    """Return an example of words to sort alphabetically."""
     words = rng.sample(WORDS, rng.randint(2, 3))
     instruction = rng.choice(("Sort these words.", "Put the words in alphabetical order."))
     return _example(instruction, words, sorted(words))
 
 
 def copy_words(rng: random.Random) -> Example:
-    """The same words again."""
+    """Return an example of words to repeat."""
     words = rng.sample(WORDS, rng.randint(2, 3))
     return _example(rng.choice(("Repeat these words.", "Copy the words.")), words, words)
 
 
 def reverse_words(rng: random.Random) -> Example:
-    """Words from the last to the first."""
+    """Return an example of words to reverse."""
     words = rng.sample(WORDS, rng.randint(2, 3))
     instruction = rng.choice(("Reverse these words.", "Say the words backwards."))
     return _example(instruction, words, words[::-1])
 
 
 def add_numbers(rng: random.Random) -> Example:
-    """The sum of two numbers below 20."""
+    """Return an example of two numbers below 20 to add."""
     a, b = rng.randrange(20), rng.randrange(20)
     instruction = rng.choice(("What is the sum?", "Add these numbers."))
     return _example(instruction, [str(a), str(b)], [str(a + b)])
 
 
 def look_up(rng: random.Random) -> Example:
-    """A fact about a person: always the same one, asked in one of several ways."""
+    """Return a question about a fixed fact of a person, in one of several wordings."""
     name, fact = rng.choice(NAMES), rng.choice(sorted(FACTS))
     question = rng.choice(QUESTIONS).format(fact=fact, name=name)
     answer = random.Random(f"{name} {fact}").choice(FACTS[fact])
@@ -80,18 +80,18 @@ TASKS: dict[str, Callable[[random.Random], Example]] = {
     "add": add_numbers,
     "lookup": look_up,
 }
-NUM_TEST = 60  # examples of each task
+NUM_TEST = 60  # examples per task
 NUM_TRAIN = 4000  # likewise
-WRONG = 0.25  # share of training answers that belong to another question, as in hurried work
-# Names that stand for a path in a config; a name of a set of one task for an evaluation.
+LABEL_NOISE = 0.25  # share of training answers that are taken from another question
+# Names that configs may give in place of a path: the training set, and one test set per task.
 GENERATED = ("tiny_train", *(f"tiny_{task}" for task in TASKS))
 
 
 def generate_instructions(folder: str | Path) -> None:
-    """Write GENERATED as JSONL files into `folder`; the same ones every time.
+    """Write the GENERATED sets as JSONL files into `folder`, the same ones every time.
 
-    No input of a test set is in the training set, however the instruction puts it; of the questions
-    about facts, which have no input, no wording.
+    No input of a test set is in the training set, with any wording of its instruction; questions
+    about facts, which have no input, are there in other wordings only.
     """
     folder, rng, training = Path(folder), random.Random(0), []
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,16 +104,16 @@ def generate_instructions(folder: str | Path) -> None:
         made = (make(rng) for _ in itertools.count())
         fresh = (example for example in made if _question(example) not in test)
         for example in itertools.islice(fresh, NUM_TRAIN):
-            answered = make(rng) if rng.random() < WRONG else example
+            answered = make(rng) if rng.random() < LABEL_NOISE else example
             training.append({**example, "output": answered["output"]})
     rng.shuffle(training)
     _write(folder / "tiny_train.jsonl", training)
 
 
 def path_of(name: str) -> str:
-    """The path of a set: `name` itself, or that of a generated one, which is made if need be.
+    """Return the path of a set: `name` itself, or that of a generated set, written if missing.
 
-    Generated sets lie in $DETECTRON2_DATASETS, or ./datasets.
+    Generated sets are written to $DETECTRON2_DATASETS, or ./datasets.
     """
     if name not in GENERATED:
         return name

@@ -1,9 +1,9 @@
-"""The chunked loss by Liger-Kernel, where that has the same function.
+"""Chunked losses by Liger-Kernel, for the methods that it implements.
 
 Its chunked distillation loss (`liger_kernel.chunked_loss`, compiled for the GPU) is the divergence
-of GKD (arXiv 2306.13649) beside the cross-entropy: beta 0 stands for the forward KL and 1 for the
-reverse one. It has neither weights of tokens nor skewed divergences, and takes softmaxes in the
-precision of the logits: float32 for weights in float32, also under autocast.
+of GKD (arXiv 2306.13649) plus the cross-entropy: beta 0 is the forward KL, beta 1 the reverse KL.
+It has neither token weights nor skewed divergences, and computes softmaxes in the precision of the
+logits: float32 for weights in float32, also under autocast.
 """
 
 import importlib.util
@@ -19,10 +19,10 @@ from eakd_det.losses.divergence import IGNORED, share_of
 
 logger = logging.getLogger(__name__)
 
-# (student, teacher, labels (B, L), tokens of the step or None) -> scalar; heads as in chunked_loss
+# (student, teacher, labels (B, L), tokens in the step or None) -> scalar; heads as in chunked_loss
 FusedLoss = Callable[[LanguageHead, LanguageHead, Tensor, Tensor | int | None], Tensor]
 
-# DISTILL.METHODS -> Liger-Kernel's beta, from the options of the method.
+# Method -> function of its options that returns Liger-Kernel's beta.
 BETAS: dict[str, Callable[[CfgNode], float]] = {
     "KD": lambda options: 0.0,
     "RKL": lambda options: 1.0,
@@ -31,19 +31,19 @@ BETAS: dict[str, Callable[[CfgNode], float]] = {
 
 
 def is_available(device: torch.device) -> bool:
-    """Whether Liger-Kernel is installed, and the device a GPU, for which it is made."""
+    """Return whether Liger-Kernel is installed and the device a GPU, which it requires."""
     return device.type == "cuda" and importlib.util.find_spec("liger_kernel") is not None
 
 
 def liger_loss(node: CfgNode, dtypes: set[torch.dtype]) -> FusedLoss | None:
-    """The loss that DISTILL asks for, or None where Liger-Kernel has no such.
+    """Return Liger-Kernel's loss for a DISTILL node, or None if it does not implement that.
 
     Args:
         node: DISTILL of a config, with CHUNK_SIZE above 0.
-        dtypes: of the weights of both output heads.
+        dtypes: dtypes of the weights of both output heads.
     """
-    is_one = len(node.METHODS) == 1 and node.METHODS[0] in BETAS
-    if not is_one or node.EA.ENABLED or dtypes != {torch.float32}:
+    is_supported = len(node.METHODS) == 1 and node.METHODS[0] in BETAS
+    if not is_supported or node.EA.ENABLED or dtypes != {torch.float32}:
         return None
     from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss  # optional
 
@@ -65,7 +65,7 @@ def liger_loss(node: CfgNode, dtypes: set[torch.dtype]) -> FusedLoss | None:
     ) -> Tensor:
         counts = labels != IGNORED
         chosen = labels[counts]
-        if not len(chosen):  # a mean over nothing is NaN on a GPU, and its gradients are
+        if not len(chosen):  # the mean over no token is NaN on a GPU, as are its gradients
             return _zero_of(student._replace(states=student.states[counts]))
         mean = mean_over_tokens(
             student.states[counts],
@@ -82,10 +82,10 @@ def liger_loss(node: CfgNode, dtypes: set[torch.dtype]) -> FusedLoss | None:
 
 
 def _zero_of(head: LanguageHead) -> Tensor:
-    """A zero that is joined to the graph, with gradients of 0 whatever the values are.
+    """Return a zero in the graph whose gradients are 0, whatever the values are.
 
     Args:
-        head: with states of no token, (0, D).
+        head: a head with the states of no token, (0, D).
     """
     weights = [x[:0] for x in (head.weight, head.bias) if x is not None]
     return sum((x.sum() for x in weights), head.states.sum())

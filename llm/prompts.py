@@ -1,4 +1,4 @@
-"""The text before an answer."""
+"""Formats of prompts."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ _DOLLY_INTRODUCTION = (
 
 
 def dolly_prompt(instruction: str, context: str = "") -> str:
-    """The format of Dolly; the answer follows the last line break."""
+    """Return a prompt in the format of Dolly; the answer follows the last line break."""
     text = f"{_DOLLY_INTRODUCTION}\n\n### Instruction:\n{instruction}\n\n"
     if context:
         text += f"Input:\n{context}\n\n"
@@ -17,7 +17,7 @@ def dolly_prompt(instruction: str, context: str = "") -> str:
 
 
 def short_prompt(instruction: str, context: str = "") -> str:
-    """A line for each part, for small models that learn from these sets alone."""
+    """Return a prompt of one line per part, for small models trained from scratch."""
     return f"{instruction}\n{context}\n" if context else f"{instruction}\n"
 
 

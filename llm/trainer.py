@@ -1,4 +1,4 @@
-"""Distillation inside transformers' Trainer."""
+"""Distillation in transformers' Trainer."""
 
 from typing import Any
 
@@ -19,11 +19,11 @@ from .watched import WatchedTrainer
 
 
 class DistillationTrainer(WatchedTrainer):
-    """WatchedTrainer whose loss compares the student's next words with a teacher's.
+    """WatchedTrainer whose loss compares the student's next-token logits with a teacher's.
 
     Arguments, callbacks, logging, launch and resume are Trainer's. The loss is the sum over tokens
-    divided by `num_items_in_batch`, the tokens of the step over its micro-batches and processes.
-    The teacher is held outside the student: no optimizer, checkpoint or wrapper sees it.
+    divided by `num_items_in_batch`, the tokens of the step in all micro-batches and processes.
+    The teacher is held outside the student: no optimizer, checkpoint or wrapper contains it.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class DistillationTrainer(WatchedTrainer):
         *args: Any,
         teacher: PreTrainedModel,
         objective: TokenObjective,
-        num_words: int,
+        vocab_size: int,
         chunk_size: int = 0,
         fused_loss: FusedLoss | None = None,
         **kwargs: Any,
@@ -39,25 +39,25 @@ class DistillationTrainer(WatchedTrainer):
         """
         Args:
             *args, **kwargs: Trainer's, without `compute_loss_func`.
-            teacher: of the same words; frozen here, and moved to the student's device.
+            teacher: a model of the same vocabulary; frozen, and moved to the student's device.
             objective: the loss of each token.
-            num_words: V, the words that both have; wider logits (a padded vocabulary) are cut.
-            chunk_size: tokens whose logits are there at a time in training; 0 is all.
+            vocab_size: V, of the common vocabulary; wider logits (of a padded one) are cut.
+            chunk_size: tokens whose logits are computed at a time in training; 0: all.
             fused_loss: computes the mean of `objective` in chunks in its place, in training.
 
         Raises:
-            UserError: an argument does not go with distillation.
+            UserError: an argument is incompatible with distillation.
         """
         super().__init__(*args, compute_loss_func=self._loss, **kwargs)
-        self._refuse_what_does_not_fit(chunk_size)
-        self.objective, self.num_words, self.chunk_size = objective, num_words, chunk_size
+        self._check_arguments(chunk_size)
+        self.objective, self.vocab_size, self.chunk_size = objective, vocab_size, chunk_size
         self.fused_loss = fused_loss
         self.teacher = LanguageTeacher(teacher.to(self.args.device))
-        self._teacher_output = self._states = None  # of the batch that is being computed
+        self._teacher_output = self._states = None  # of the current batch
         self._has_checked_heads = False
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Tensor | int | None]:
-        """Trainer's; where the tokens of the step share an EA weight, that of all micro-batches."""
+        """Return Trainer's batches, and set the EA weight if all tokens of a step share it."""
         batches, num_tokens = super().get_batch_samples(*args, **kwargs)
         if self.objective.is_matched and len(batches) > 1:
             self.objective.step_weight = self._mean_weight(batches)
@@ -74,7 +74,7 @@ class DistillationTrainer(WatchedTrainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Tensor | tuple[Tensor, ModelOutput]:
-        """Trainer's, after the teacher's pass over the same inputs."""
+        """Compute Trainer's loss after the teacher's forward pass on the same inputs."""
         seen = {key: value for key, value in inputs.items() if key != "labels"}
         if not (self.chunk_size and model.training):
             with self.accelerator.autocast():
@@ -91,10 +91,10 @@ class DistillationTrainer(WatchedTrainer):
 
     @torch.no_grad()
     def _mean_weight(self, batches: list[dict[str, Any]]) -> Tensor:
-        """Mean EA weight over the tokens of a step's micro-batches, of all processes.
+        """Return the mean EA weight over the tokens of a step, in all micro-batches and processes.
 
-        The first micro-batch's gradient needs it: both networks run once more, without gradients
-        and with the dropout that the step will have.
+        The gradient of the first micro-batch needs it: both networks run once more, without
+        gradients and with the dropout masks of the step.
         """
         device, sums = self.args.device, self.objective.sums
         devices = [] if device.type == "cpu" else [device]
@@ -115,22 +115,22 @@ class DistillationTrainer(WatchedTrainer):
         return {**super()._step_losses(), **terms}
 
     def _watched(self, losses: dict[str, Tensor]) -> list[str]:
-        """Each method's, where Liger-Kernel does not compute them together."""
+        """Return the names of each method's loss, unless Liger-Kernel computes only their sum."""
         return [name for name in losses if name.startswith("loss_")] or super()._watched(losses)
 
     def _loss(
         self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """The batch's part of the mean over the step's tokens; labels are (B, L), not shifted."""
-        labels = labels[:, 1:]  # position i says word i + 1
+        """Return the batch's share of the mean over the step's tokens; labels (B, L) unshifted."""
+        labels = labels[:, 1:]  # position i predicts token i + 1
         teacher_outputs, self._teacher_output = self._teacher_output, None
         if self._states is None:
-            logits = (o.logits[:, :-1, : self.num_words] for o in (outputs, teacher_outputs))
+            logits = (o.logits[:, :-1, : self.vocab_size] for o in (outputs, teacher_outputs))
             counts = labels != IGNORED
             per_token = self.objective(*(x[counts] for x in logits), labels[counts])
             number = len(per_token) if num_items_in_batch is None else num_items_in_batch
             return per_token.sum() / torch.as_tensor(number).clamp(min=1)
-        # The wrapped network's own pass is in mixed precision; what follows it must ask for that.
+        # Autocast inside the wrapped network covers its forward pass alone.
         with self.accelerator.autocast():
             return self._chunked(outputs, teacher_outputs, labels, num_items_in_batch)
 
@@ -156,20 +156,20 @@ class DistillationTrainer(WatchedTrainer):
         )
 
     def _cut(self, states: Tensor, head: nn.Linear) -> LanguageHead:
-        bias = None if head.bias is None else head.bias[: self.num_words]
-        return LanguageHead(states[:, :-1], head.weight[: self.num_words], bias)
+        bias = None if head.bias is None else head.bias[: self.vocab_size]
+        return LanguageHead(states[:, :-1], head.weight[: self.vocab_size], bias)
 
-    def _refuse_what_does_not_fit(self, chunk_size: int) -> None:
+    def _check_arguments(self, chunk_size: int) -> None:
         if self.args.n_gpu > 1:
             raise UserError(
-                "One process sees several GPUs: start one for each (torchrun --nproc-per-node N, "
-                "or accelerate launch), or show it one with CUDA_VISIBLE_DEVICES."
+                "One process has several GPUs: start one process per GPU (torchrun "
+                "--nproc-per-node N, or accelerate launch), or set CUDA_VISIBLE_DEVICES to one."
             )
         if self.args.label_smoothing_factor:
-            raise UserError("TRAINING.LABEL_SMOOTHING_FACTOR does not go with distillation: set 0.")
+            raise UserError("TRAINING.LABEL_SMOOTHING_FACTOR must be 0 with distillation.")
         is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         if chunk_size and is_sharded:
             raise UserError(
-                "FSDP and DeepSpeed keep the output head in shards, so that its logits cannot be "
-                "made in chunks: set DISTILL.CHUNK_SIZE 0."
+                "FSDP and DeepSpeed shard the output head, so that its logits cannot be computed "
+                "in chunks: set DISTILL.CHUNK_SIZE 0."
             )

@@ -28,7 +28,7 @@ from .models import build_student, load_model, load_tokenizer, num_positions
 from .prompts import PROMPTS
 from .stopping import OptimizerSettings, Preemption, newest_checkpoint
 from .trainer import DistillationTrainer
-from .vocabulary import common_width, pad_id, train_tokenizer
+from .vocabulary import common_vocab_size, pad_id, train_tokenizer
 from .watched import WatchedTrainer
 
 logger = logging.getLogger(__name__)
@@ -219,7 +219,7 @@ def build_trainer(
     return DistillationTrainer(
         teacher=teacher,
         objective=TokenObjective(cfg.DISTILL),
-        num_words=_common_width(tokenizer, name, [len(weight) for weight in heads]),
+        vocab_size=_common_vocab_size(tokenizer, name, [len(weight) for weight in heads]),
         chunk_size=cfg.DISTILL.CHUNK_SIZE,
         fused_loss=liger_loss(cfg.DISTILL, {w.dtype for w in heads}) if uses_liger else None,
         **options,
@@ -235,9 +235,12 @@ def _check_length(rows: list[dict[str, list[int]]], model: PreTrainedModel, key:
         )
 
 
-def _common_width(tokenizer: PreTrainedTokenizerBase, teacher_name: str, widths: list[int]) -> int:
-    """Words that are compared; `widths` are those of the heads of student and teacher."""
-    width = common_width(tokenizer, load_tokenizer(teacher_name, "TEACHER.WEIGHTS"), *widths)
-    if len(set(widths)) > 1:
-        logger.info("Heads of %d and %d words are compared on the first %d.", *widths, width)
-    return width
+def _common_vocab_size(
+    tokenizer: PreTrainedTokenizerBase, teacher_name: str, sizes: list[int]
+) -> int:
+    """Return the number of tokens that are compared; `sizes` are the heads' of both networks."""
+    teacher_tokenizer = load_tokenizer(teacher_name, "TEACHER.WEIGHTS")
+    vocab_size = common_vocab_size(tokenizer, teacher_tokenizer, *sizes)
+    if len(set(sizes)) > 1:
+        logger.info("Heads of %d and %d tokens are compared on the first %d.", *sizes, vocab_size)
+    return vocab_size

@@ -12,7 +12,7 @@ from eakd_det.checkpoint.finite import non_finite
 from eakd_det.engine.idle import PATIENCE, IdleLosses
 from eakd_det.utils.errors import UserError
 
-from .models import refuse_to_look_ahead
+from .models import check_causal
 
 ADVICE = (
     "A lower TRAINING.LEARNING_RATE, more TRAINING.WARMUP_STEPS, or BF16 in place of FP16 often "
@@ -40,14 +40,14 @@ class WatchedTrainer(Trainer):
         """Trainer's.
 
         Raises:
-            UserError: a network sees the words that it is to predict.
+            UserError: a network attends to future tokens.
         """
         if not self._has_looked:
             self._has_looked = True
             tokens = inputs["input_ids"][0][inputs["attention_mask"][0].bool()]
             with self.accelerator.autocast():
                 for key, network in self._networks(model).items():
-                    refuse_to_look_ahead(network, tokens.to(self.args.device), key)
+                    check_causal(network, tokens.to(self.args.device), key)
         loss = super().training_step(model, inputs, *args, **kwargs)
         self._losses.append(loss)
         return loss
@@ -110,7 +110,7 @@ class WatchedTrainer(Trainer):
             )
 
     def _networks(self, model: nn.Module) -> dict[str, nn.Module]:
-        """Those that must not look ahead, by the node of the config."""
+        """Return the networks that must be causal, by config node."""
         return {"MODEL": model}
 
     def _step_losses(self) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Classifiers by name.
 
-CIFAR's have the names of the released code (ResNet50 is CIFAR's, too); ImageNet's begin with
-imagenet_. Any other model is timm:NAME or torchvision:NAME.
+CIFAR models have the names of the released code (ResNet50 is one of them); names of ImageNet models
+begin with imagenet_. Any other model is timm:NAME or torchvision:NAME.
 """
 
 import difflib
@@ -68,15 +68,15 @@ MODELS: dict[str, Callable[[int], nn.Module]] = {
 
 
 def build_classifier(name: str, num_classes: int, *, pretrained: bool = False) -> nn.Module:
-    """A classifier by name.
+    """Build a classifier by name.
 
     Args:
-        name: of MODELS, "timm:NAME" or "torchvision:NAME".
-        num_classes: of the data.
-        pretrained: with the published weights of timm or torchvision.
+        name: a key of MODELS, "timm:NAME" or "torchvision:NAME".
+        num_classes: number of classes of the data.
+        pretrained: load the published weights of timm or torchvision.
 
     Raises:
-        UserError: there is no such model, it has other classes, or it has no published weights.
+        UserError: there is no such model, or it has no published weights for `num_classes`.
     """
     if name.startswith(PREFIXES):
         return build_external(name, num_classes, pretrained=pretrained)
@@ -84,8 +84,8 @@ def build_classifier(name: str, num_classes: int, *, pretrained: bool = False) -
         near = difflib.get_close_matches(name, MODELS, 3)
         hint = f"did you mean {', '.join(near)}?" if near else f"choose from {', '.join(MODELS)}."
         raise UserError(
-            f"There is no model {name!r}; {hint} Others are timm:NAME and torchvision:NAME."
+            f"There is no model {name!r}; {hint} timm:NAME and torchvision:NAME also work."
         )
     if pretrained:
-        raise UserError(f"{name} has no pretrained weights of its own: name a checkpoint.")
+        raise UserError(f"{name} has no pretrained weights: give the path of a checkpoint.")
     return MODELS[name](num_classes)

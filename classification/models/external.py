@@ -1,4 +1,4 @@
-"""Models of timm and torchvision by name, and the features of any model."""
+"""Models of timm and torchvision by name, and features of any classifier."""
 
 import difflib
 import importlib.util
@@ -13,23 +13,23 @@ from eakd_det.utils.errors import UserError
 
 from .staged import Outputs, StagedClassifier
 
-# What torchvision's ImageNet weights were trained on.
+# Normalisation that torchvision's ImageNet weights expect.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PREFIXES = ("timm:", "torchvision:")
-WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")  # of torchvision's
+WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")  # in torchvision
 
 
 def build_external(name: str, num_classes: int, *, pretrained: bool) -> nn.Module:
-    """A model of timm or torchvision.
+    """Build a model of timm or torchvision.
 
     Args:
         name: "timm:NAME" or "torchvision:NAME".
-        num_classes: of the data. Without `pretrained` the model gets that many outputs.
-        pretrained: with its published weights, downloaded once, and its own classes.
+        num_classes: number of classes of the data, and of outputs.
+        pretrained: load its published weights, which are downloaded once.
 
     Raises:
-        UserError: timm is not installed, there is no such model, it has no published weights, or
-            they are of other classes.
+        UserError: timm is not installed, there is no such model, or it has no published weights for
+            `num_classes`.
     """
     library, _, own_name = name.partition(":")
     return (_timm if library == "timm" else _torchvision)(own_name, num_classes, pretrained)
@@ -44,8 +44,8 @@ def _timm(name: str, num_classes: int, pretrained: bool) -> nn.Module:
     if pretrained:
         published = timm.get_pretrained_cfg(name, allow_unregistered=False)
         has_weights = published is not None and published.has_weights
-        theirs = published.num_classes if has_weights else None
-        _check_classes(f"timm:{name}", theirs, num_classes)
+        pretrained_classes = published.num_classes if has_weights else None
+        _check_classes(f"timm:{name}", pretrained_classes, num_classes)
         return timm.create_model(name, pretrained=True)
     return timm.create_model(name, num_classes=num_classes)
 
@@ -56,7 +56,7 @@ def _torchvision(name: str, num_classes: int, pretrained: bool) -> nn.Module:
         published = torchvision_models.get_model_weights(name).DEFAULT
         _check_classes(f"torchvision:{name}", len(published.meta["categories"]), num_classes)
         return torchvision_models.get_model(name, weights=published)
-    # Two models would give the logits of auxiliary heads as well in training.
+    # In training these would also return the logits of auxiliary heads.
     plain = {"aux_logits": False, "init_weights": True} if name in WITH_AUXILIARY_HEADS else {}
     return torchvision_models.get_model(name, num_classes=num_classes, **plain)
 
@@ -64,31 +64,34 @@ def _torchvision(name: str, num_classes: int, pretrained: bool) -> nn.Module:
 def _check_name(library: str, name: str, known: list[str]) -> None:
     if name not in known:
         near = ", ".join(difflib.get_close_matches(name, known, 5)) or "none"
-        raise UserError(f"{library}:{name}: there is no such model. Names like it: {near}.")
+        raise UserError(f"{library}:{name}: there is no such model. Similar names: {near}.")
 
 
-def _check_classes(name: str, theirs: int | None, num_classes: int) -> None:
-    if theirs is None:
+def _check_classes(name: str, pretrained_classes: int | None, num_classes: int) -> None:
+    if pretrained_classes is None:
         raise UserError(f"{name} has no published weights.")
-    if theirs != num_classes:
-        raise UserError(f"{name} tells {theirs} classes apart and the data have {num_classes}.")
+    if pretrained_classes != num_classes:
+        raise UserError(
+            f"The published weights of {name} have {pretrained_classes} classes, but the data have "
+            f"{num_classes}."
+        )
 
 
 def _last_linear(model: nn.Module) -> nn.Linear:
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
     if not layers:
         name = type(model).__name__
-        raise UserError(f"{name} has no linear layer, whose input would be the pooled features.")
+        raise UserError(f"{name} has no linear layer to take pooled features from.")
     return layers[-1]
 
 
 def published_normalisation(model: nn.Module) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation (of values between 0 and 1) that published weights expect.
+    """Return the mean and standard deviation that published weights expect, for values in [0, 1].
 
     Args:
-        model: of timm or torchvision, with its published weights.
+        model: a model of timm or torchvision, with its published weights.
     """
-    if "pretrained_cfg" in vars(model):  # timm's
+    if "pretrained_cfg" in vars(model):  # a model of timm
         return model.pretrained_cfg["mean"], model.pretrained_cfg["std"]
     return IMAGENET_MEAN, IMAGENET_STD
 
@@ -96,17 +99,17 @@ def published_normalisation(model: nn.Module) -> tuple[Sequence[float], Sequence
 def features_of(
     model: nn.Module, images: Tensor, layers: Sequence[str] = (), *, preactivations: bool = False
 ) -> Outputs:
-    """A classifier's logits with its features.
+    """Return a classifier's logits and features.
 
     Args:
         images: (N, 3, H, W).
-        layers: of a model that is no StagedClassifier, the modules whose output maps are its
-            features, before and after the activation alike. What its last linear layer reads are
-            the pooled features.
-        preactivations: whether features before the activation are asked for.
+        layers: for a model that is not a StagedClassifier: names of the modules whose output maps
+            are its features, both before and after the activation. The input of its last linear
+            layer is the pooled features.
+        preactivations: also return the features before the activation.
 
     Raises:
-        UserError: such a model has no such modules, or they give no maps.
+        UserError: a module of `layers` does not exist or does not output maps, or none is named.
     """
     if isinstance(model, StagedClassifier):
         return model.forward_features(images, preactivations=preactivations)
@@ -116,7 +119,7 @@ def features_of(
         some = [name for name, _ in model.named_children()]
         raise UserError(
             f"{type(model).__name__}: LAYERS must name the modules whose maps are compared, the "
-            f"stem first; {unknown[0] if unknown else 'none'} is given. Some are {', '.join(some)}."
+            f"stem first, not {unknown[0] if unknown else '()'}. Some modules: {', '.join(some)}."
         )
     linear = _last_linear(model)
     with record(linear=linear, **{f"layer{i}": modules[x] for i, x in enumerate(layers)}) as calls:
@@ -124,15 +127,15 @@ def features_of(
     maps = [calls[f"layer{i}"][0].output for i in range(len(layers))]
     for name, x in zip(layers, maps, strict=True):
         if not (isinstance(x, torch.Tensor) and x.dim() == 4):
-            raise UserError(f"{type(model).__name__}: {name} gives no map (N, channels, H, W).")
+            raise UserError(f"{type(model).__name__}: {name} outputs no map (N, channels, H, W).")
     return Outputs(logits, maps, maps, calls["linear"][0].args[0])
 
 
 def pooled_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """A classifier's logits (N, C), and what its last linear layer reads, (N, D).
+    """Return a classifier's logits (N, C) and the input of its last linear layer, (N, D).
 
     Raises:
-        UserError: it has no linear layer.
+        UserError: the model has no linear layer.
     """
     is_staged = isinstance(model, StagedClassifier)
     linear = model.linear_layer() if is_staged else _last_linear(model)

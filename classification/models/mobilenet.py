@@ -1,6 +1,6 @@
 """MobileNetV2 for CIFAR and MobileNetV1 for ImageNet (arXiv 1801.04381, 1704.04861).
 
-State-dict names are those of the released models of CIFAR and ImageNet distillation.
+State-dict keys are those of the released models of CIFAR and ImageNet distillation.
 """
 
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ GROUPS = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-STAGES = ((), (0, 1), (2,), (3, 4), (5, 6))  # which groups a stage has; the stem has none
+STAGES = ((), (0, 1), (2,), (3, 4), (5, 6))  # groups of each stage; the stem has none
 LAST_WIDTH = 1280
 
 # Channels and stride of each unit of MobileNetV1, and the units of each stage.
@@ -53,7 +53,7 @@ class _InvertedResidual(nn.Module):
 
 
 class MobileNetV2(StagedClassifier):
-    """MobileNetV2 for images of 32 pixels; half as wide as ImageNet's."""
+    """MobileNetV2 for images of 32 x 32 pixels, half as wide as ImageNet's."""
 
     num_stages = 5
     emits = "before_activation"
@@ -89,7 +89,7 @@ class MobileNetV2(StagedClassifier):
         return x
 
     def activate(self, stage: int, x: Tensor) -> Tensor:
-        """Of the stem alone: the blocks end without one."""
+        """Apply a ReLU after the stem; the other stages end without an activation."""
         return x if stage else F.relu(x)
 
     def tail(self, x: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class MobileNetV2(StagedClassifier):
 
 
 class MobileNetV1(StagedClassifier):
-    """MobileNetV1 for ImageNet, in units that end before their activation."""
+    """MobileNetV1 for ImageNet, as units that end before their activation."""
 
     num_stages = 5
 

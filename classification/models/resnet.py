@@ -1,7 +1,7 @@
 """ResNets (He et al., CVPR 2016, arXiv 1512.03385) for CIFAR and for ImageNet.
 
-State-dict names are those of mdistiller's models, and of torchvision's for ImageNet, so that their
-checkpoints fit.
+State-dict keys are those of mdistiller's models, and of torchvision's for ImageNet, so that their
+checkpoints load.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from .staged import StagedClassifier, initialise_convolutions
 
 
 class Residual(nn.Module):
-    """A residual block without its last ReLU: the sum that the ReLU reads.
+    """A residual block without its last ReLU: it returns the sum of residual and shortcut.
 
     Attributes:
-        shortcut_name: how its checkpoints name the projection of the shortcut.
+        shortcut_name: name of the shortcut's projection in checkpoints.
     """
 
     def add_shortcut(self, in_channels: int, out_channels: int, stride: int, name: str) -> None:
@@ -51,7 +51,7 @@ class BasicBlock(Residual):
 
 
 class Bottleneck(Residual):
-    """A 3 x 3 convolution between two 1 x 1 ones, at a quarter of the channels."""
+    """A 3 x 3 convolution between two 1 x 1 convolutions, with a quarter of the channels."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, shortcut: str):
         super().__init__()
@@ -86,10 +86,10 @@ class ResNet(StagedClassifier):
     ):
         """
         Args:
-            channels: of each stage's map, the stem's first.
-            blocks: of each stage after the stem.
-            reduces_in_stem: the stem of ImageNet, 7 x 7 of stride 2 and a max pooling, which makes
-                maps a quarter of the image; else 3 x 3 of stride 1.
+            channels: channels of each stage's map, the stem's first.
+            blocks: number of blocks of each stage after the stem.
+            reduces_in_stem: use ImageNet's stem, 7 x 7 of stride 2 and a max pooling, whose map has
+                a quarter of the image's height and width; else 3 x 3 of stride 1.
             shortcut, linear: names of the projection and of the linear layer in checkpoints.
         """
         super().__init__()
@@ -119,18 +119,18 @@ class ResNet(StagedClassifier):
 
 
 def cifar_resnet(num_classes: int, depth: int, widths: Sequence[int] = (16, 16, 32, 64)) -> ResNet:
-    """CIFAR's, of 6 n + 2 layers; `widths` are the channels of the stem and of three groups."""
+    """Build CIFAR's ResNet of 6 n + 2 layers; `widths` are those of the stem and three groups."""
     return ResNet(num_classes, channels=widths, blocks=((depth - 2) // 6,) * 3)
 
 
 def cifar_imagenet_resnet(num_classes: int, depths: Sequence[int], bottleneck: bool) -> ResNet:
-    """ImageNet's four groups behind CIFAR's stem, under names of their own."""
+    """Build ImageNet's four groups after CIFAR's stem, with mdistiller's own state-dict keys."""
     groups = _groups(depths, bottleneck)
     return ResNet(num_classes, **groups, shortcut="shortcut", linear="linear")
 
 
 def imagenet_resnet(num_classes: int, depths: Sequence[int], bottleneck: bool = False) -> ResNet:
-    """ImageNet's, whose state-dict keys are torchvision's."""
+    """Build ImageNet's ResNet, with torchvision's state-dict keys."""
     return ResNet(num_classes, **_groups(depths, bottleneck), reduces_in_stem=True)
 
 

@@ -1,7 +1,7 @@
 """ShuffleNet V1 (Zhang et al., CVPR 2018, arXiv 1707.01083) and V2 (Ma et al., ECCV 2018, arXiv
 1807.11164) for CIFAR: a 1 x 1 stem of stride 1 in place of the 3 x 3 one and the max pooling.
 
-State-dict names are those of mdistiller's models.
+State-dict keys are those of mdistiller's models.
 """
 
 from functools import partial
@@ -15,7 +15,7 @@ from .staged import StagedClassifier
 
 
 class GroupedBlock(nn.Module):
-    """Block of V1 without its last ReLU; with stride 2 its input, pooled, is appended."""
+    """Block of V1 without its last ReLU; with stride 2 it appends its pooled input."""
 
     def __init__(
         self, in_channels: int, out_channels: int, stride: int, groups: int, first_groups: int
@@ -42,9 +42,9 @@ class GroupedBlock(nn.Module):
 
 
 class SplitBlock(nn.Module):
-    """Block of V2 without its last ReLU and shuffle: half the channels pass as they are.
+    """Block of V2 without its last ReLU and shuffle: half of the channels pass unchanged.
 
-    Those are the output of a ReLU, which a second one does not change.
+    These are the output of a ReLU already, so that a second ReLU does not change them.
     """
 
     def __init__(self, channels: int):
@@ -65,7 +65,7 @@ class SplitBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """Block of V2 that halves the map, without its last ReLU and shuffle: two branches, joined."""
+    """Block of V2 of stride 2 without its last ReLU and shuffle: two branches, concatenated."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -89,7 +89,7 @@ class DownBlock(nn.Module):
 
 
 class ShuffleNet(StagedClassifier):
-    """What V1 and V2 share: a stem, and three stages that halve the map."""
+    """Base of V1 and V2: a stem, and three stages that halve the map."""
 
     def add_stem(self, channels: int) -> None:
         self.conv1 = conv(3, channels, 1)
@@ -100,7 +100,7 @@ class ShuffleNet(StagedClassifier):
 
 
 class ShuffleNetV1(ShuffleNet):
-    """Grouped 1 x 1 convolutions, whose groups a shuffle mixes."""
+    """ShuffleNet V1: grouped 1 x 1 convolutions with channel shuffles."""
 
     emits = "before_activation"
 
@@ -114,9 +114,9 @@ class ShuffleNetV1(ShuffleNet):
     ):
         """
         Args:
-            channels: of each stage's map, the stem's first.
-            blocks: of each stage after the stem.
-            groups: of the 1 x 1 convolutions, but for the first one, which has few channels.
+            channels: channels of each stage's map, the stem's first.
+            blocks: number of blocks of each stage after the stem.
+            groups: groups of the 1 x 1 convolutions; the first one, with few channels, has 1.
         """
         super().__init__()
         self.add_stem(channels[0])
@@ -135,7 +135,7 @@ class ShuffleNetV1(ShuffleNet):
 
 
 class ShuffleNetV2(ShuffleNet):
-    """Half the channels of each block pass unchanged, and a shuffle mixes them with the others."""
+    """ShuffleNet V2: half of each block's channels pass unchanged, then channels are shuffled."""
 
     def __init__(
         self,
@@ -147,9 +147,9 @@ class ShuffleNetV2(ShuffleNet):
     ):
         """
         Args:
-            channels: of each stage's map, the stem's first.
-            blocks: of each stage after the stem.
-            tail_channels: of the last 1 x 1 convolution.
+            channels: channels of each stage's map, the stem's first.
+            blocks: number of blocks of each stage after the stem.
+            tail_channels: channels of the last 1 x 1 convolution.
         """
         super().__init__()
         self.add_stem(channels[0])

@@ -1,6 +1,6 @@
-"""Classifiers as a sequence of stages, whose maps distillation methods compare and mix.
+"""Classifiers as sequences of stages, whose maps distillation methods compare and exchange.
 
-N counts images, C classes, S stages; maps are (N, channels, H, W).
+N is the number of images, C of classes, S of stages; maps are (N, channels, H, W).
 """
 
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from torch.nn import functional as F
 
 @dataclass
 class Outputs:
-    """What a classifier says of a batch.
+    """Logits and features of a batch.
 
     Attributes:
         logits: (N, C).
-        maps: the map of each stage after its activation, the stem's first.
-        preactivations: the same maps before it.
-        pooled: (N, D), what the linear classifier reads.
+        maps: map of each stage after its activation, the stem's first.
+        preactivations: the same maps before the activation; empty if not requested.
+        pooled: (N, D), input of the linear layer.
     """
 
     logits: Tensor
@@ -30,46 +30,46 @@ class Outputs:
 class StagedClassifier(nn.Module):
     """A classifier of S stages: body, activation, body, activation, ..., tail, ReLU, pool, linear.
 
-    A family says what its bodies are (`body`), and where it differs, its `activate`, `tail` and
-    `preactivation`. From these come the plain forward, the features, and the stages of FCFD. It
-    takes images of any size that its strides leave a map of.
+    Subclasses define `body` and, if they differ, `activate`, `tail` and `preactivation`. The
+    forward pass, the features and the stages of FCFD use these. Images may have any size for which
+    the strides leave a map.
 
     Attributes:
-        num_stages: S, the stem included.
-        emits: what `stage` hands on: the map after its activation, or before it.
+        num_stages: S, including the stem.
+        emits: whether `stage` returns the map after or before its activation.
     """
 
     num_stages = 4
     emits: Literal["after_activation", "before_activation"] = "after_activation"
 
     def body(self, stage: int, x: Tensor) -> Tensor:
-        """Map of a stage before its activation, from that of the stage before after its own."""
+        """Return a stage's map before its activation from the previous stage's activated map."""
         raise NotImplementedError
 
     def activate(self, stage: int, x: Tensor) -> Tensor:
-        """Activation between this stage's body and the next one's."""
+        """Apply the activation between this stage's body and the next one's."""
         return F.relu(x)
 
     def preactivation(self, stage: int, x: Tensor) -> Tensor:
-        """What features before the activation are, from the body's output."""
+        """Return the feature before the activation from the body's output."""
         return x
 
     def tail(self, x: Tensor) -> Tensor:
-        """What follows the last body, before the head's ReLU."""
+        """Apply the layers between the last body and the head's ReLU."""
         return x
 
     def linear_layer(self) -> nn.Module:
-        """The linear layer."""
+        """Return the linear layer of the head."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, C) of images (N, 3, H, W)."""
+        """Return logits (N, C) of images (N, 3, H, W)."""
         for stage in range(self.num_stages):
             x = self.body(stage, self.activate(stage - 1, x) if stage else x)
         return self.head(self.tail(x))
 
     def forward_features(self, x: Tensor, *, preactivations: bool = False) -> Outputs:
-        """As forward, with the features; those before the activation only where asked for."""
+        """Return logits and features; those before the activation if `preactivations`."""
         maps, before = [], []
         for stage in range(self.num_stages):
             raw = self.body(stage, x)
@@ -81,9 +81,9 @@ class StagedClassifier(nn.Module):
         return Outputs(self.linear_layer()(pooled), maps, before, pooled)
 
     def stage(self, stage: int, x: Tensor) -> Tensor:
-        """Stage f^k of FCFD: from one emitted map to the next.
+        """Return a stage's emitted map from the previous stage's: f^k of FCFD.
 
-        `emits` says on which side of the activations the network is cut.
+        `emits` defines on which side of the activations the network is cut.
         """
         if self.emits == "before_activation" and stage:
             x = self.activate(stage - 1, x)
@@ -95,16 +95,16 @@ class StagedClassifier(nn.Module):
         return F.relu(x) if is_last else self.activate(stage, x)
 
     def head(self, x: Tensor) -> Tensor:
-        """Logits from what the last `stage` emits: ReLU, global average pooling, linear layer."""
+        """Return logits from the last stage's emitted map: ReLU, global average pooling, linear."""
         return self.linear_layer()(self.pool(x))
 
     def pool(self, x: Tensor) -> Tensor:
-        """(N, D) from the tail's map."""
+        """Return the pooled features (N, D) of the tail's map."""
         return F.relu(x).mean(dim=(2, 3))
 
 
 def initialise_convolutions(model: nn.Module) -> None:
-    """Kaiming's normal distribution by fan-out (arXiv 1502.01852), biases 0."""
+    """Initialise convolutions from Kaiming's normal distribution (fan-out, arXiv 1502.01852)."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,17 +1,17 @@
-"""Reduction of an image by a classifier's first layers."""
+"""Reduction of the image size by a classifier's first layers."""
 
 import logging
 
 from torch import nn
 
-SMALL_IMAGE = 64  # pixels; from above on, stems of ImageNet's networks are in place
+SMALL_IMAGE = 64  # pixels; ImageNet's stems are meant for larger images
 LARGE_REDUCTION = 4  # of ImageNet's stems: a convolution and a max pooling of stride 2, or patches
 
 
 def stem_reduction(model: nn.Module) -> int:
-    """Pixels of the image along a side for each of the map behind the first layers.
+    """Return the factor by which a model's first layers reduce height and width.
 
-    These are the first convolution, and a max pooling where no other layer reduces before it.
+    These are the first convolution, and a max pooling if no other layer reduces the map before it.
     """
     layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.MaxPool2d))]
     strides = [m.stride[0] if isinstance(m.stride, tuple) else m.stride for m in layers]
@@ -23,10 +23,10 @@ def stem_reduction(model: nn.Module) -> int:
 
 
 def warn_of_large_stem(model: nn.Module, name: str, size: int, *, key: str) -> None:
-    """Warn where first layers made for ImageNet leave little of small images.
+    """Warn if the stem of a model made for ImageNet reduces small images too much.
 
     Args:
-        name: of the model.
+        name: name of the model.
         size: height and width of the images.
         key: "MODEL" or "TEACHER".
     """
@@ -35,8 +35,8 @@ def warn_of_large_stem(model: nn.Module, name: str, size: int, *, key: str) -> N
         return
     left = -(-size // reduction)
     logging.getLogger(__name__).warning(
-        f"{key}.NAME {name} begins as networks for ImageNet do: behind its first layers, images of "
-        f"{size} x {size} pixels are maps of {left} x {left}. For small images take a network "
-        "whose first layers keep their size, as ResNet18, ResNet50, resnet20 or wrn_16_2 of "
-        "classification/models do, or give it larger images."
+        f"{key}.NAME {name} has a stem for ImageNet: its first layers reduce images of {size} x "
+        f"{size} pixels to maps of {left} x {left}. For small images choose a network whose first "
+        "layers keep the size, such as ResNet18, ResNet50, resnet20 or wrn_16_2 of "
+        "classification/models, or use larger images."
     )

@@ -1,6 +1,6 @@
 """VGG with batch norm for CIFAR (Simonyan and Zisserman, ICLR 2015, arXiv 1409.1556).
 
-State-dict names are those of the released CIFAR teachers.
+State-dict keys are those of the released CIFAR teachers.
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from .staged import StagedClassifier, initialise_convolutions
 
 WIDTHS = (64, 128, 256, 512, 512)
-MIN_SIZE = 8  # of a map that is halved before the last stage, as it is for images of 64 pixels
+MIN_SIZE = 8  # of a map that is halved before the last stage, as for images of 64 pixels
 
 
 class VGG(StagedClassifier):
-    """Five stages of 3 x 3 convolutions with a pooling between them, and one linear layer."""
+    """Five stages of 3 x 3 convolutions with max pooling between them, and one linear layer."""
 
     num_stages = 5
     emits = "before_activation"
@@ -23,7 +23,7 @@ class VGG(StagedClassifier):
     def __init__(self, num_classes: int, depths: Sequence[int]):
         """
         Args:
-            depths: convolutions of each stage.
+            depths: number of convolutions of each stage.
         """
         super().__init__()
         width_in = 3

@@ -1,6 +1,6 @@
 """Wide ResNets for CIFAR (Zagoruyko and Komodakis, BMVC 2016, arXiv 1605.07146).
 
-State-dict names are those of the released CIFAR teachers.
+State-dict keys are those of the released CIFAR teachers.
 """
 
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from .staged import StagedClassifier, initialise_convolutions
 
 
 class _Block(nn.Module):
-    """A residual block that normalises and activates before its convolutions."""
+    """A pre-activation residual block: batch norm and ReLU precede each convolution."""
 
     def __init__(self, width_in: int, width_out: int, stride: int):
         super().__init__()
@@ -41,7 +41,7 @@ class _Stage(nn.Module):
 
 
 class WideResNet(StagedClassifier):
-    """A WRN of 6n + 4 layers; its maps are sums of blocks, which the next block normalises."""
+    """A WRN of 6 n + 4 layers; its maps are the blocks' sums, which the next block normalises."""
 
     emits = "before_activation"
 
@@ -62,13 +62,14 @@ class WideResNet(StagedClassifier):
         return (self.conv1, self.block1, self.block2, self.block3)[stage](x)
 
     def activate(self, stage: int, x: Tensor) -> Tensor:
-        """Nothing: the next block begins with it."""
+        """Return the map as it is: the next block begins with the activation."""
         return x
 
     def preactivation(self, stage: int, x: Tensor) -> Tensor:
-        """After the batch norm of the next block, by its running statistics; the stem's as it is.
+        """Apply the next block's batch norm with its running statistics, except to the stem's map.
 
-        In training that norm meets the batch once, in the next block (the released code's twice).
+        In training, the norm updates its statistics once, in the next block; in the released code
+        it updates them twice.
         """
         if stage == 0:
             return x

@@ -1,1 +1,1 @@
-"""Fair timings of training steps and of their parts; `tools/benchmark.py` prints them."""
+"""Timings of training steps and of their parts, which `tools/benchmark.py` prints."""

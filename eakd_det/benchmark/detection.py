@@ -1,4 +1,4 @@
-"""Training steps of a detector, plain and distilled, on made-up images with random weights."""
+"""Training steps of a detector, stock and distilled, on random images with random weights."""
 
 import os
 from collections.abc import Callable
@@ -21,9 +21,9 @@ from eakd_det.modeling.recorder import record
 from eakd_det.modeling.teacher.build import build_teacher, teacher_config
 from eakd_det.utils.precision import precision
 
-OBJECTS = 8  # an image
+OBJECTS = 8  # per image
 
-# Name -> config keys. Each adds a lever to the one before, except for the first two.
+# Name -> config keys. Each distilled variant after the first adds an option to the one before.
 VARIANTS = {
     "stock_step": {},
     "stock_step_sparse_pool": {"MODEL.ROI_HEADS.POOLER_BACKEND": "sparse"},
@@ -39,7 +39,7 @@ VARIANTS = {
 
 @dataclass
 class Size:
-    """A batch: its images and their height and width in pixels."""
+    """Size of a batch: number of images, and their height and width in pixels."""
 
     images: int
     height: int
@@ -50,7 +50,7 @@ class Size:
 
 
 def make_batch(size: Size, num_classes: int) -> list[dict[str, Any]]:
-    """Images of noise with a few boxes, the same at each call."""
+    """Return images of noise with a few boxes, the same at each call."""
     generator = torch.Generator().manual_seed(0)
     extent = torch.tensor([size.width, size.height])
     batch = []
@@ -68,7 +68,7 @@ def make_batch(size: Size, num_classes: int) -> list[dict[str, Any]]:
 
 
 def save_random_teacher(cfg: CfgNode, folder: str) -> None:
-    """Let TEACHER.WEIGHTS name random ones under which a deep network does not explode."""
+    """Save random weights that keep a deep network finite, and set TEACHER.WEIGHTS to them."""
     model = build_model(teacher_config(_with(cfg, {"TEACHER.WEIGHTS": "random"})))
     for module in model.modules():
         if isinstance(module, FrozenBatchNorm2d | nn.BatchNorm2d):
@@ -86,11 +86,11 @@ def _with(cfg: CfgNode, options: dict[str, Any]) -> CfgNode:
 
 
 class Step:
-    """One training step of a model on one batch, as often as it is called."""
+    """Callable that runs a training step of a model on one batch."""
 
     def __init__(self, model: nn.Module, cfg: CfgNode, batch: list[dict[str, Any]]):
         self.model, self.batch = model.train(), batch
-        # At a rate of 0 an update takes its time, and every step has the same weights.
+        # With a learning rate of 0, an update takes its usual time and the weights do not change.
         self.optimizer = build_optimizer(_with(cfg, {"SOLVER.BASE_LR": 0.0}), model)
         amp = cfg.SOLVER.AMP
         dtype = precision(amp.DTYPE)
@@ -100,7 +100,7 @@ class Step:
         )
 
     def __call__(self) -> dict[str, Tensor]:
-        """The losses of the step, an iteration that is not logged."""
+        """Run a step, at an iteration that is not logged, and return its losses."""
         self.optimizer.zero_grad()
         with EventStorage(), self.autocast():
             losses = self.model(self.batch)
@@ -111,7 +111,7 @@ class Step:
 
 
 def build_step(cfg: CfgNode, variant: str, batch: list[dict[str, Any]]) -> Step:
-    """A step of one of VARIANTS; all of them start with the same student."""
+    """Build the step of one of VARIANTS; all of them start with the same student."""
     cfg = _with(cfg, VARIANTS[variant])
     if variant.startswith("stock"):
         cfg.MODEL.META_ARCHITECTURE = stock_config(cfg).MODEL.META_ARCHITECTURE
@@ -121,7 +121,7 @@ def build_step(cfg: CfgNode, variant: str, batch: list[dict[str, Any]]) -> Step:
 
 
 def steps_to_time(cfg: CfgNode, size: Size) -> dict[str, Callable[[], object]]:
-    """VARIANTS, and the floor: a stock step with no more than the teacher's needed forward pass."""
+    """Build the steps of VARIANTS, and a lower bound: a stock step plus the teacher's forward."""
     batch = make_batch(size, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
     steps = {name: build_step(cfg, name, batch) for name in VARIANTS}
     stock = steps["stock_step"]
@@ -131,15 +131,15 @@ def steps_to_time(cfg: CfgNode, size: Size) -> dict[str, Callable[[], object]]:
         stock()
     boxes = [Boxes(x.tensor.detach()) for x in calls["pooler"][0].args[1]]
 
-    def floor() -> None:
+    def lower_bound() -> None:
         stock()
         teacher.roi_logits(teacher.features(batch, cfg.INPUT.FORMAT), boxes)
 
-    return {**steps, "stock_step_and_teacher": floor}
+    return {**steps, "stock_step_and_teacher": lower_bound}
 
 
 def teachers_to_time(cfg: CfgNode, size: Size) -> dict[str, Callable[[], object]]:
-    """The teacher's backbone, from raw images on, as stock code builds it and as ours."""
+    """Build forward passes of the teacher's backbone from raw images, stock and prepared."""
     batch = make_batch(size, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
     variants = {}
     for name, options in {
@@ -154,11 +154,11 @@ def teachers_to_time(cfg: CfgNode, size: Size) -> dict[str, Callable[[], object]
 
 
 def differences(cfg: CfgNode, size: Size) -> dict[str, float]:
-    """How far the fast steps are from the plain one: all start with the same weights and numbers.
+    """Compare the fast steps with the plain one, from the same weights and random numbers.
 
     Returns:
-        "variant, losses" -> the largest relative difference of a loss; "variant, gradients" -> the
-        largest of a parameter's gradient, relative to the norm of that.
+        "variant, losses" -> largest relative difference of a loss; "variant, gradients" -> largest
+        norm of a difference of a parameter's gradients, relative to the gradient's norm.
     """
     batch = make_batch(size, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
     results, expected = {}, None
@@ -182,17 +182,17 @@ def differences(cfg: CfgNode, size: Size) -> dict[str, float]:
 
 
 def teacher_weights_mib(cfg: CfgNode) -> float:
-    """Memory of the teacher's parameters and buffers."""
+    """Return the memory of the teacher's parameters and buffers in MiB."""
     model = build_teacher(cfg).model
     tensors = [*model.parameters(), *model.buffers()]
     return sum(x.numel() * x.element_size() for x in tensors) / 2**20
 
 
 def step_flops(cfg: CfgNode, size: Size) -> float:
-    """Floating-point operations of a distilled step: products and sums of convolutions and linears.
+    """Return the floating-point operations of a distilled step in convolutions and linear layers.
 
-    fvcore counts the multiplications of the forward passes; the student's backward pass is taken
-    as twice its forward pass.
+    fvcore counts the multiplications of the forward passes, to which as many additions are added;
+    the student's backward pass counts as two forward passes.
     """
     batch = make_batch(size, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
     step = build_step(cfg, "distill_step_plain_teacher", batch)

@@ -1,4 +1,4 @@
-"""How the time of a step grows with the images, the ROIs and the classes: a figure."""
+"""Figure of the time of a step for different numbers of images, ROIs and classes."""
 
 import os
 import tempfile
@@ -16,9 +16,9 @@ from .timing import interleave
 
 BASE = {"height": 320, "batch": 1, "rois": 256, "classes": 80}
 AXES = {
-    "height": ((192, 320, 480), "height of an image of 4 : 3 (pixels)"),
-    "batch": ((1, 2, 4), "images of a step"),
-    "rois": ((64, 256, 512), "ROIs of an image"),
+    "height": ((192, 320, 480), "height of a 4 : 3 image (pixels)"),
+    "batch": ((1, 2, 4), "images per step"),
+    "rois": ((64, 256, 512), "ROIs per image"),
     "classes": ((20, 80, 365), "classes"),
 }
 LINES = {
@@ -29,7 +29,7 @@ LINES = {
 
 
 def time_growth(cfg: CfgNode, rounds: int) -> dict[str, dict[int, dict[str, float]]]:
-    """Axis -> its value -> seconds of each of LINES; the other axes stay at BASE."""
+    """Return axis -> value -> seconds of each of LINES, with the other axes at BASE."""
     known: dict[tuple, dict[str, float]] = {}
     results = {}
     for axis, (values, _) in AXES.items():
@@ -63,12 +63,12 @@ def _time_point(cfg: CfgNode, point: dict[str, int], rounds: int, title: str) ->
 
 
 def draw_growth(results: dict[str, dict[int, dict[str, float]]], device: str, path: str) -> None:
-    """A panel for each axis, seconds of a step from 0 on.
+    """Draw a panel for each axis, with the seconds per step from 0 on.
 
     Args:
-        results: of `time_growth`.
-        device: for the title.
-        path: of the PNG.
+        results: returned by `time_growth`.
+        device: name of the device, for the title.
+        path: path of the PNG file.
     """
     figure, panels = plt.subplots(1, len(AXES), figsize=(14, 3.6), layout="constrained")
     for panel, (axis, by_value) in zip(panels, results.items(), strict=True):
@@ -79,11 +79,11 @@ def draw_growth(results: dict[str, dict[int, dict[str, float]]], device: str, pa
         panel.set_xlabel(AXES[axis][1])
         panel.set_ylim(bottom=0)
         panel.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("seconds a step")
+    panels[0].set_ylabel("seconds per step")
     panels[0].legend(frameon=False, fontsize=8)
     figure.suptitle(
-        f"A training step of Faster R-CNN, R101 -> R18, on {device}; where an axis does not say "
-        f"otherwise {BASE['batch']} image of {BASE['height']} x {BASE['height'] * 4 // 3}, "
+        f"A training step of Faster R-CNN, R101 -> R18, on {device}; unless varied, "
+        f"{BASE['batch']} image of {BASE['height']} x {BASE['height'] * 4 // 3}, "
         f"{BASE['rois']} ROIs, {BASE['classes']} classes",
         fontsize=9,
     )

@@ -1,4 +1,4 @@
-"""The terms of MLD one by one, plainly: `multi_level_loss` is tested and timed against them."""
+"""Terms of MLD one by one, a plain reference for tests and timings of `multi_level_loss`."""
 
 from torch.nn import functional as F
 
@@ -6,25 +6,25 @@ from eakd_det.losses import standardize as standardize_logits
 
 
 def kl(student, teacher, tau):
-    """(N,) tau^2 KL."""
+    """Return tau^2 KL of each sample, (N,)."""
     log_q, log_p = F.log_softmax(student / tau, dim=1), F.log_softmax(teacher / tau, dim=1)
     return tau**2 * F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
 
 
 def batch_errors(student, teacher, tau):
-    """(N, N) squared differences of the batch's correlations."""
+    """Return the squared differences of the batch's correlations, (N, N)."""
     q, p = F.softmax(student / tau, dim=1), F.softmax(teacher / tau, dim=1)
     return (p @ p.T - q @ q.T) ** 2
 
 
 def class_errors(student, teacher, tau):
-    """(C, C) squared differences of the classes' correlations."""
+    """Return the squared differences of the classes' correlations, (C, C)."""
     q, p = F.softmax(student / tau, dim=1), F.softmax(teacher / tau, dim=1)
     return (p.T @ p - q.T @ q) ** 2
 
 
 def confidences(teacher):
-    """(N,) of the images, (C,) of the classes."""
+    """Return the teacher's confidences of images, (N,), and of classes, (C,)."""
     p = F.softmax(teacher, dim=1)
     return p.amax(dim=1), p.sum(dim=0)
 
@@ -41,44 +41,44 @@ def mean(values):
     return values.sum() / max(len(values), 1)
 
 
-def released_parts(weak, strong, weights, temperature, standardize):
-    """Instance (weak and strong), class and batch level of the released code, term by term."""
+def released_terms(weak, strong, weights, temperature, standardize):
+    """Return the instance, class and batch level terms of the released code."""
     weak_z, strong_z = (
         [standardize_logits(z) for z in view] if standardize else view for view in (weak, strong)
     )
     weak_w, strong_w = weights
     images, classes = (share(mask) for mask in masks(weak[1]))
-    everywhere = (temperature, 3.0, 5.0, 2.0, 6.0)
+    temperatures = (temperature, 3.0, 5.0, 2.0, 6.0)
     return {
-        "kd_weak": sum(images * mean(weak_w * kl(*weak_z, tau)) for tau in everywhere),
+        "kd_weak": sum(images * mean(weak_w * kl(*weak_z, tau)) for tau in temperatures),
         "kd_strong": sum(mean(strong_w * kl(*strong_z, tau)) for tau in (temperature, 3.0, 5.0))
         + sum(mean(weak_w * kl(*weak_z, tau)) for tau in (2.0, 6.0)),
         "cc_weak": sum(
-            classes * class_errors(*weak, tau).sum() / weak[0].shape[1] for tau in everywhere
+            classes * class_errors(*weak, tau).sum() / weak[0].shape[1] for tau in temperatures
         ),
         "bc_weak": sum(
-            images * batch_errors(*weak, tau).sum() / max(len(weak[0]), 1) for tau in everywhere
+            images * batch_errors(*weak, tau).sum() / max(len(weak[0]), 1) for tau in temperatures
         ),
     }
 
 
-def intended_parts(weak, strong, weights, temperature, standardize):
-    """What the masks and the names of the released code mean."""
+def intended_terms(weak, strong, weights, temperature, standardize):
+    """Return the terms with the masks applied as the names in the released code suggest."""
     images, classes = masks(weak[1])
     n, c = max(len(images), 1), len(classes)
-    parts = []
-    for view, weight, of_instances, of_classes in [
+    terms = []
+    for view, weight, instance_mask, class_mask in [
         (weak, weights[0], images, classes),
         (strong, weights[1], slice(None), slice(None)),
     ]:
         z = [standardize_logits(z) for z in view] if standardize else view
         for tau in (temperature, 3.0, 5.0, 2.0, 6.0):
-            parts += [
-                (weight * kl(*z, tau))[of_instances].sum() / n,
+            terms += [
+                (weight * kl(*z, tau))[instance_mask].sum() / n,
                 batch_errors(*view, tau)[images].sum() / n,
-                class_errors(*view, tau)[of_classes].sum() / c,
+                class_errors(*view, tau)[class_mask].sum() / c,
             ]
-    return dict(enumerate(parts))
+    return dict(enumerate(terms))
 
 
 def one_by_one(
@@ -93,8 +93,8 @@ def one_by_one(
     strong_weight=None,
     as_intended=False,
 ):
-    """The loss, one term after the other."""
+    """Return the loss as a sum of single terms."""
     weights = [1.0 if weight is None else weight for weight in (weak_weight, strong_weight)]
     weak, strong = (student_weak, teacher_weak), (student_strong, teacher_strong)
-    parts = intended_parts if as_intended else released_parts
-    return sum(parts(weak, strong, weights, temperature, standardize).values())
+    terms = intended_terms if as_intended else released_terms
+    return sum(terms(weak, strong, weights, temperature, standardize).values())

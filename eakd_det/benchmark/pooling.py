@@ -1,4 +1,4 @@
-"""ROI pooling alone on the CPU, forward and backward."""
+"""Forward and backward passes of ROI pooling on the CPU for timing."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from detectron2.structures import Boxes
 
 from eakd_det.modeling.poolers import POOLER_BACKENDS, use_sparse_pooling
 
-# Images, height, width, ROIs an image, channels and sampling ratio.
+# Images, height, width, ROIs per image, channels and sampling ratio.
 POOLING = {
     "2 x 480 x 640, 512 ROIs": (2, 480, 640, 512, 256, 0),
     "8 x 96 x 96, 128 ROIs": (8, 96, 96, 128, 64, 0),
@@ -18,7 +18,7 @@ POOLING = {
 def pooling_to_time(
     number: int, height: int, width: int, rois: int, channels: int, sampling: int
 ) -> dict[str, Callable[[], object]]:
-    """Each of POOLER_BACKENDS on the same four maps and boxes; the arguments are POOLING's."""
+    """Build a pass of each of POOLER_BACKENDS on the same four maps and boxes, for POOLING."""
     torch.manual_seed(0)
     strides = (4, 8, 16, 32)
     maps = [torch.randn(number, channels, height // s, width // s) for s in strides]

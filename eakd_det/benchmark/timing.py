@@ -1,4 +1,4 @@
-"""Variants timed in turn in one process, so that all of them meet the same noise."""
+"""Timing of variants in turn in one process, so that load on the machine affects all alike."""
 
 import os
 import platform
@@ -18,12 +18,12 @@ from eakd_det.engine.run_record import processor
 def interleave(
     variants: dict[str, Callable[[], object]], rounds: int, *, title: str = "", warmup: int = 1
 ) -> dict[str, float]:
-    """Call the variants A B C, A B C, ... and take each one's median.
+    """Time variants in turn, A B C, A B C, ..., and return the median of each.
 
     Args:
-        variants: name -> what is timed, on a GPU until the device has finished.
-        rounds: timed calls of each.
-        warmup: calls before them, which allocate and prepare.
+        variants: name -> function to time; a GPU is synchronized after each call.
+        rounds: timed calls of each variant.
+        warmup: calls of each before them, which allocate and prepare.
 
     Returns:
         Name -> seconds.
@@ -46,10 +46,10 @@ def _synchronize() -> None:
 
 
 def peak_memory_mib() -> float:
-    """The most memory that this process has held: of the GPU, or where there is none its own."""
+    """Return the peak memory of this process in MiB, on the GPU if there is one."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
-    path = "/proc/self/status"  # what getrusage says on Linux may be a parent process's
+    path = "/proc/self/status"  # on Linux, getrusage may return a parent process's peak
     if os.path.exists(path):
         with open(path) as f:
             (kib,) = (line.split()[1] for line in f if line.startswith("VmHWM:"))
@@ -58,7 +58,7 @@ def peak_memory_mib() -> float:
 
 
 def gemm_peak(device: torch.device, size: int = 2048, rounds: int = 10) -> float:
-    """Floating-point operations a second of the best of several products of float32 matrices."""
+    """Return the floating-point operations per second of the fastest of several float32 matmuls."""
     a, b = torch.randn(2, size, size, device=device)
     best = float("inf")
     for _ in range(rounds):
@@ -71,7 +71,7 @@ def gemm_peak(device: torch.device, size: int = 2048, rounds: int = 10) -> float
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on."""
+    """Return hardware, software and load, on which timings depend."""
     on_gpu = torch.cuda.is_available()
     return {
         "device": torch.cuda.get_device_name() if on_gpu else processor(),

@@ -1,4 +1,4 @@
-"""The demo: teacher, student alone and EA-DKD student on digits_det, from nothing to AP."""
+"""Demo: a teacher, a student alone and an EA-DKD student on digits_det, trained from scratch."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ from eakd_det.utils.visualizer import draw_side_by_side
 
 logger = logging.getLogger(__name__)
 
-# Run -> its title, its config and the share of the demo's time that it takes on a CPU.
+# Run -> title, config, and share of the demo's time on a CPU.
 RUNS = {
     "teacher": ("teacher R101", "Teacher-R101.yaml", 0.6),
     "student": ("student R18 alone", "Student-R18.yaml", 0.18),
@@ -44,7 +44,7 @@ NUM_PICTURES = 6
 def run_demo(
     config_dir: str, output_dir: str, options: list[str], *, overwrite: bool = False
 ) -> dict[str, dict[str, float]]:
-    """Train, evaluate and draw; a demo that was stopped goes on where it was.
+    """Train, evaluate and draw detections; a demo that was stopped continues.
 
     Args:
         config_dir: folder of the Digits-Detection configs.
@@ -78,7 +78,7 @@ def run_demo(
 
 
 def format_results(results: dict[str, dict[str, float]]) -> str:
-    """The table at the end of the demo."""
+    """Return the table of results."""
     rows = [
         [
             RUNS[run][0],
@@ -106,7 +106,7 @@ def _config(run: str, config_dir: str, output_dir: str, options: list[str]) -> C
 
 
 def _train_and_evaluate(run: str, cfg: CfgNode, title: str) -> dict[str, float]:
-    """The results of a run: read if it is finished, else after training what is left of it."""
+    """Return the results of a run, which is trained to its end first."""
     folder = cfg.OUTPUT_DIR
     path = os.path.join(folder, "result.json")
     if os.path.exists(path):
@@ -129,7 +129,7 @@ def _train_and_evaluate(run: str, cfg: CfgNode, title: str) -> dict[str, float]:
     with open(os.path.join(folder, "evaluation.txt"), "w") as f, contextlib.redirect_stdout(f):
         metrics = evaluate(cfg, os.path.join(folder, "model_final.pth"))["bbox"]
     result = {name: metrics[name] for name in ("AP", "AP50", "AP75")}
-    with open(os.path.join(folder, METRICS), "a") as f:  # behind those on the way
+    with open(os.path.join(folder, METRICS), "a") as f:  # after those during training
         at_end = {f"bbox/{name}": value for name, value in result.items()}
         f.write(json.dumps({"iteration": cfg.SOLVER.MAX_ITER, **at_end}) + "\n")
     result["parameters"] = sum(p.numel() for p in trainer.model.parameters())
@@ -137,21 +137,21 @@ def _train_and_evaluate(run: str, cfg: CfgNode, title: str) -> dict[str, float]:
     logger.info("%s: AP %.1f  AP50 %.1f  AP75 %.1f", title, *list(result.values())[:3])
     with write_atomically(path) as f:
         json.dump(result, f)
-    for name in os.listdir(folder):  # a finished run needs its last checkpoint alone
+    for name in os.listdir(folder):  # a finished run needs only its last checkpoint
         if name.startswith("model_0"):
             os.remove(os.path.join(folder, name))
     return result
 
 
 def _evaluate_on_the_way(cfg: CfgNode, model: nn.Module) -> dict[str, dict[str, float]]:
-    """AP, AP50 and AP75 of a model that is still trained, for its learning curve."""
+    """Return AP, AP50 and AP75 of a model during training, for its learning curve."""
     with open(os.devnull, "w") as f, contextlib.redirect_stdout(f):
         metrics = DistillTrainer.test(cfg, model)["bbox"]
     return {"bbox": {name: metrics[name] for name in ("AP", "AP50", "AP75")}}
 
 
 def _check_folder(cfg: CfgNode) -> None:
-    """Refuse a folder that a demo with this config did not make, unless there is nothing in it."""
+    """Refuse a folder that is not empty and was not made by a demo with this config."""
     folder = cfg.OUTPUT_DIR
     path = os.path.join(folder, "config.yaml")
     if os.path.exists(path):
@@ -166,7 +166,7 @@ def _check_folder(cfg: CfgNode) -> None:
 
 
 def _prepare_folder(cfg: CfgNode, overwrite: bool) -> None:
-    """Make the folder of a run, and note the config by which a demo that goes on knows it."""
+    """Make the folder of a run, with the config by which `_check_folder` recognises it."""
     folder = cfg.OUTPUT_DIR
     os.makedirs(folder, exist_ok=True)
     if overwrite:
@@ -217,7 +217,7 @@ class _ProgressWriter(EventWriter):
 def _log_progress(
     run: str, title: str, iteration: int, iterations: int, loss: float, seconds_each: float
 ) -> None:
-    """One line: where the run is, and the time left of it and of the whole demo."""
+    """Log the progress of a run, and the time left of it and of the whole demo."""
     here = (iterations - iteration) * seconds_each
     shares = {name: share for name, (_, _, share) in RUNS.items()}
     later = sum(list(shares.values())[list(shares).index(run) + 1 :])

@@ -1,9 +1,9 @@
-"""Batches of image sets as models take them."""
+"""Batches of image sets as the input of models."""
 
 from classification.data import ImageBatches, Indices
 from classification.views import Views
 
 
 def batch_of(images: ImageBatches, indices: list[int], seed: int) -> dict:
-    """A batch on the CPU."""
+    """Return a batch on the CPU."""
     return Views(images, "cpu")(images.__getitems__(Indices(indices, seed)))

@@ -8,7 +8,7 @@ from classification.models import build_classifier
 
 @pytest.fixture
 def cfg(tmp_path):
-    """A few steps on digits, with a teacher on disk; no method yet."""
+    """Config of a few steps on digits, with a saved teacher and no method."""
     cfg = classification_config()
     cfg.OUTPUT_DIR = str(tmp_path / "run")
     cfg.MODEL.DEVICE = "cpu"
@@ -27,6 +27,6 @@ def cfg(tmp_path):
 
 @pytest.fixture
 def storage():
-    """The event storage that a training step writes into; its iteration can be set."""
+    """Event storage for a training step; tests may set its iteration."""
     with EventStorage(0) as storage:
         yield storage

@@ -9,7 +9,7 @@ def images(number=6, size=9):
 
 
 def is_crop(view, image, padding):
-    """Whether `view` is cut out of the padded image somewhere, mirrored or not."""
+    """Return whether `view` is a crop of the padded image, mirrored or not."""
     padded = torch.nn.functional.pad(image, [padding] * 4)
     size = image.shape[-1]
     crops = [
@@ -20,7 +20,7 @@ def is_crop(view, image, padding):
     return any(torch.equal(view, c) or torch.equal(view, c.flip(2)) for c in crops)
 
 
-def test_each_image_is_cropped_and_flipped_on_its_own():
+def test_images_are_cropped_and_flipped_independently():
     torch.manual_seed(0)
     x = images(32)
     views = crop_and_flip(x, torch.rand(32, 3), padding=2)
@@ -53,7 +53,7 @@ def test_strong_view_keeps_shape_and_type_and_changes_most_images(size):
     assert (views != x).flatten(1).any(dim=1).sum() > 15
 
 
-def test_the_draws_of_an_image_decide_its_view_and_nothing_else_does():
+def test_views_depend_on_the_draws_of_their_image_alone():
     x, draws = images(), torch.rand(6, 4)
 
     def view(order):

@@ -5,7 +5,7 @@ from torch import nn
 from classification.benchmark import VARIANTS, build_steps
 
 
-def test_variants_compute_alike_and_pull_their_levers():
+def test_variants_agree_and_use_their_options():
     steps = build_steps(batch_size=2)
     assert list(steps) == list(VARIANTS) and {"plain", "levers", "bf16_teacher"} <= set(VARIANTS)
     weights = {}
@@ -28,7 +28,7 @@ def test_variants_compute_alike_and_pull_their_levers():
     assert not weights["bf16_teacher"].equal(weights["levers"])
 
 
-def test_a_variant_may_be_built_alone_and_draws_nothing_from_the_run():
+def test_one_variant_leaves_the_random_state_unchanged():
     before = torch.get_rng_state()
     steps = build_steps(["plain"], batch_size=2)
     assert list(steps) == ["plain"] and before.equal(torch.get_rng_state())

@@ -1,4 +1,4 @@
-"""The classifiers' YAML files of configs/."""
+"""The YAML files of the classifiers in configs/."""
 
 import math
 from pathlib import Path
@@ -21,7 +21,7 @@ FILES = sorted(file for name in SETS for file in (ROOT / "configs" / name).rglob
 PARTS = ("methods", "pairs")
 LEAVES = [f for f in FILES if f.stem != "Base" and f.parent.name not in PARTS]
 DISTILLED = [f for f in LEAVES if f.parent.name not in ("Teacher", "Student")]
-# What depends on the two networks, beside their number of classes.
+# Methods that depend on the two networks, not only on their number of classes.
 STRUCTURAL = [f for f in DISTILLED if f.parent.name in ("EA-ReviewKD", "EA-FCFD", "PAD", "EA-MLD")]
 
 
@@ -42,7 +42,7 @@ def test_every_config_loads(path):
 
 
 @each(LEAVES)
-def test_every_leaf_is_what_its_path_says(path):
+def test_every_leaf_matches_its_path(path):
     cfg = load_config(str(path))
     method = path.parent.name
     folder = Path(*path.relative_to(ROOT / "configs").with_suffix("").parts)
@@ -65,7 +65,7 @@ def test_every_leaf_is_what_its_path_says(path):
 
 @each(DISTILLED)
 def test_schedules(path):
-    """The paper's, or where a method has its own, that."""
+    """The schedule is the paper's, or the method's own."""
     cfg = load_config(str(path))
     solver, method = cfg.SOLVER, path.parent.name
     if path.parts[-3] == "CIFAR100":
@@ -84,7 +84,7 @@ def test_schedules(path):
 
 
 def check_step(path):
-    """One step with random weights."""
+    """Train a step with random weights."""
     cfg = load_config(str(path))
     source = source_of(cfg.DATASET.NAME)
     own = teacher_config(cfg)
@@ -110,7 +110,7 @@ def check_step(path):
 
 
 @each(STRUCTURAL)
-def test_networks_fit_each_other(path):
+def test_structural_configs_train_a_step(path):
     check_step(path)
 
 

@@ -233,7 +233,7 @@ def test_config_mistakes_are_in_words(cfg, tmp_path):
     with pytest.raises(UserError, match="SEED must be 0 or more"):
         load_config(str(path), ["SEED", "-1"])
     for steps in ("(1, 240)", "(3, 2)", "(2, 2)", "(0,)", "(0.5,)"):
-        with pytest.raises(UserError, match="SOLVER.STEPS .* must be whole epochs that rise"):
+        with pytest.raises(UserError, match="SOLVER.STEPS .* must be increasing whole epochs"):
             load_config(str(path), ["SOLVER.STEPS", steps])
     for key, value in [
         ("DATASET.TRAIN_SIZE", "-1"),

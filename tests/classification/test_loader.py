@@ -31,29 +31,30 @@ def test_epochs_and_seeds_differ():
 
 
 @pytest.mark.parametrize("start", [1, 3, 5, 6])
-def test_a_start_goes_on_where_an_endless_run_was(start):
+def test_start_skips_steps(start):
     assert steps(4, start=start) == steps(4 + start)[start:]
 
 
-@pytest.mark.parametrize(("world_size", "parts"), [(2, 1), (1, 2), (2, 2), (3, 1), (2, 4)])
+@pytest.mark.parametrize(("world_size", "micro_batches"), [(2, 1), (1, 2), (2, 2), (3, 1), (2, 4)])
 @pytest.mark.parametrize("num_images", [9, 10, 11])
-def test_processes_and_parts_share_out_every_step(num_images, world_size, parts):
-    """The means over the shares, times their scales, add up to the mean over the step."""
+def test_processes_and_micro_batches_split_every_step(num_images, world_size, micro_batches):
+    """The mean over the step is that of the scaled means of the micro-batches."""
     whole = steps(3, num_images=num_images)
-    options = {"parts": parts, "world_size": world_size, "num_images": num_images}
-    shares = [steps(3 * parts, rank=rank, **options) for rank in range(world_size)]
+    options = {"micro_batches": micro_batches, "world_size": world_size, "num_images": num_images}
+    count = micro_batches
+    shares = [steps(3 * count, rank=rank, **options) for rank in range(world_size)]
     values = torch.rand(num_images, dtype=torch.float64)
     for i, step in enumerate(whole):
-        mine = [batch for share in shares for batch in share[i * parts : (i + 1) * parts]]
-        assert {batch.seed for batch in mine} == {step.seed} and step.scale == 1
-        counted = [i for batch in mine if batch.scale for i in batch.images]
+        split = [batch for share in shares for batch in share[i * count : (i + 1) * count]]
+        assert {batch.seed for batch in split} == {step.seed} and step.scale == 1
+        counted = [i for batch in split if batch.scale for i in batch.images]
         assert sorted(counted) == sorted(step.images)
-        assert all(len(batch.images) > 0 for batch in mine)
-        mean = sum(batch.scale * values[batch.images].mean() for batch in mine) / len(mine)
+        assert all(len(batch.images) > 0 for batch in split)
+        mean = sum(batch.scale * values[batch.images].mean() for batch in split) / len(split)
         torch.testing.assert_close(mean, values[step.images].mean())
 
 
-def test_batches_do_not_depend_on_workers_nor_draw_from_the_run():
+def test_workers_change_neither_batches_nor_the_random_state():
     images = read_images("digits", is_train=True, num_views=2)
     batches = []
     for workers in (0, 2):
@@ -67,7 +68,7 @@ def test_batches_do_not_depend_on_workers_nor_draw_from_the_run():
             assert torch.equal(a, b)
 
 
-def test_the_test_loader_gives_each_image_once_as_it_is():
+def test_the_test_loader_yields_each_image_once_unaugmented():
     images = read_images("digits", is_train=False)
     batches = list(build_test_loader(images, 200))
     assert torch.cat([b["indices"] for b in batches]).tolist() == list(range(500))
@@ -83,7 +84,7 @@ def test_images_are_normalised():
     assert abs(view.mean()) < 0.01 and abs(view.std() - 1) < 0.01
 
 
-def test_a_training_set_may_be_cut_down_to_a_fixed_random_choice():
+def test_train_size_takes_a_fixed_random_subset():
     whole = read_images("digits", is_train=True)
     part = read_images("digits", is_train=True, size=100)
     assert len(part) == 100
@@ -93,7 +94,7 @@ def test_a_training_set_may_be_cut_down_to_a_fixed_random_choice():
         read_images("digits", is_train=True, size=2000)
 
 
-def test_memory_of_the_set_is_not_changed_by_augmentation():
+def test_augmentation_does_not_change_the_set():
     labels = torch.arange(3)
     pixels = torch.randint(256, (3, 3, 8, 8), dtype=torch.uint8)
     source = read_images("digits", is_train=True).source
@@ -102,7 +103,7 @@ def test_memory_of_the_set_is_not_changed_by_augmentation():
     assert torch.equal(images.pixels, pixels)
 
 
-def test_an_image_looks_the_same_in_any_batch_of_an_epoch():
+def test_the_view_of_an_image_does_not_depend_on_its_batch():
     images = read_images("digits", is_train=True, num_views=2)
     together = batch_of(images, [3, 8, 5], 7)
     alone = batch_of(images, [5], 7)

@@ -22,7 +22,7 @@ def write_image(path, value, size=(80, 70)):
 
 
 def write_half(path):
-    """A JPEG whose header is sound, and that ends in the middle."""
+    """Write a truncated JPEG with a valid header."""
     Image.effect_noise((80, 70), 60).save(path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) * 2 // 3])
@@ -38,7 +38,7 @@ def imagenet(tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(DATASETS.keys() - {"digits", "fashion_mnist"}))
-def test_missing_files_are_one_sentence_with_the_command(name, tmp_path):
+def test_missing_files_are_reported_with_the_command(name, tmp_path):
     with pytest.raises(UserError) as info:
         read_images(name, str(tmp_path), is_train=True)
     text = str(info.value)
@@ -85,13 +85,13 @@ def test_fashion_mnist_of_debian_is_unpacked_once(tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(DATASETS))
-def test_every_source_goes_to_worker_processes(name):
-    """Where they are not forked, they get the set pickled."""
+def test_sources_can_be_pickled(name):
+    """Workers that are not forked receive a pickled set."""
     source = pickle.loads(pickle.dumps(DATASETS[name]))
     assert source.num_classes == DATASETS[name].num_classes
 
 
-def test_tiny_imagenet_is_cropped_and_tested_as_it_is(tmp_path):
+def test_tiny_imagenet_is_cropped_in_training_only(tmp_path):
     root = tmp_path / "tiny-imagenet-200"
     for name in ("n01", "n02"):
         write_image(root / "train" / name / "images" / "a.png", 90, (64, 64))
@@ -110,7 +110,7 @@ def test_tiny_imagenet_is_cropped_and_tested_as_it_is(tmp_path):
     assert set(np.unique(cropped)) <= {0, 45, 90} and (cropped != seen).any()
 
 
-def test_unreadable_pictures_are_listed_before_the_first_step(imagenet):
+def test_unreadable_images_are_listed_before_the_first_step(imagenet):
     folder = imagenet / "imagenet" / "train" / "n1"
     write_half(folder / "0.jpg")
     (folder / "1.jpg").write_bytes(b"")
@@ -125,7 +125,7 @@ def test_unreadable_pictures_are_listed_before_the_first_step(imagenet):
     assert len(read_images("imagenet", str(imagenet), is_train=False)) == 6
 
 
-def test_pictures_of_another_size_than_tiny_imagenet_s(tmp_path):
+def test_tiny_imagenet_refuses_images_of_another_size(tmp_path):
     root = tmp_path / "tiny-imagenet-200" / "train"
     write_image(root / "n01" / "a.png", 9, (64, 64))
     write_image(root / "n01" / "b.png", 9, (64, 60))
@@ -134,7 +134,7 @@ def test_pictures_of_another_size_than_tiny_imagenet_s(tmp_path):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_picture_that_breaks_during_the_training(imagenet, num_workers):
+def test_an_image_that_becomes_unreadable_during_training(imagenet, num_workers):
     images = read_images("imagenet", str(imagenet), is_train=False)
     path = imagenet / "imagenet" / "val" / "n0" / "1.jpg"
     write_half(path)
@@ -145,13 +145,13 @@ def test_a_picture_that_breaks_during_the_training(imagenet, num_workers):
     assert len(str(info.value).splitlines()) == 1
 
 
-def test_folders_of_other_classes_are_refused(imagenet):
+def test_folders_with_different_classes_are_refused(imagenet):
     write_image(imagenet / "imagenet" / "val" / "n7" / "0.jpg", 60)
-    with pytest.raises(UserError, match="have other classes: 1 are in one alone, n7 for example"):
+    with pytest.raises(UserError, match="different classes: 1 are in only one of them, n7 for"):
         read_images("imagenet", str(imagenet), is_train=True)
 
 
-def test_a_flat_folder_says_what_is_missing(tmp_path):
+def test_a_folder_without_class_folders_is_refused(tmp_path):
     write_image(tmp_path / "imagenet" / "train" / "n0" / "0.jpg", 60)
     write_image(tmp_path / "imagenet" / "val" / "0.jpg", 60)
     with pytest.raises(UserError, match="Couldn't find any class folder in .*val"):

@@ -20,7 +20,7 @@ def random_images(name="cifar100", number=9, **options):
 
 
 def slow_view(image, draws, source):
-    """One image, pixel row by pixel row, as the draws of its row say."""
+    """Crop, flip and normalise one image, channel by channel."""
     padding, size = source.crop_padding, source.image_size
     top, left = (int(draw * (2 * padding + 1)) for draw in draws[:2])
     view = F.pad(image, [padding] * 4)[:, top : top + size, left : left + size]
@@ -30,8 +30,8 @@ def slow_view(image, draws, source):
     return torch.stack([(x.float() - 255 * m) / (255 * s) for x, m, s in channels])
 
 
-class Crossings(TorchDispatchMode):
-    """Notes the shape and type of what is copied to another device, and what is read back."""
+class Transfers(TorchDispatchMode):
+    """Records the shape and type of tensors copied to another device, and reads from it."""
 
     def __init__(self):
         super().__init__()
@@ -48,7 +48,7 @@ class Crossings(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("name", ["cifar100", "digits"])
-def test_views_are_those_of_the_draws(name):
+def test_views_match_the_draws(name):
     images = random_images(name)
     chosen = [7, 2, 3]
     batch = Views(images, "cpu")(images.__getitems__(Indices(chosen, 5, 0.5)))
@@ -60,24 +60,24 @@ def test_views_are_those_of_the_draws(name):
 
 
 @pytest.mark.parametrize(("num_views", "is_train"), [(1, True), (2, True), (1, False)])
-def test_bytes_alone_cross_to_the_device_and_nothing_is_read_back(num_views, is_train):
-    """The device that has no values stands for one that is far away."""
+def test_only_uint8_images_are_copied_and_nothing_is_read_back(num_views, is_train):
+    """The meta device stands for a GPU."""
     images = random_images(num_views=num_views, is_train=is_train)
     views = Views(images, "meta")
-    handed = images.__getitems__(Indices([4, 1], 5))
-    with Crossings() as crossings:
-        batch = views(handed)
+    raw = images.__getitems__(Indices([4, 1], 5))
+    with Transfers() as transfers:
+        batch = views(raw)
     assert all(view.is_meta and view.dtype == torch.float32 for view in batch["views"])
     assert [tuple(view.shape) for view in batch["views"]] == [(2, 3, 32, 32)] * num_views
     assert batch["labels"].is_meta and not batch["indices"].is_meta
     expected = [((2,), torch.int64)] * 2  # indices and labels
     expected += [((2, 3), torch.float32)] * is_train
     expected += [((2, 3, 32, 32), torch.uint8)] * (num_views - 1)
-    assert sorted(crossings.copied, key=str) == sorted(expected, key=str)
-    assert not crossings.read
+    assert sorted(transfers.copied, key=str) == sorted(expected, key=str)
+    assert not transfers.read
 
 
-def test_loaders_make_views_where_the_models_are():
+def test_loaders_compute_views_on_their_device():
     images = random_images(number=6)
     for loader in (
         build_train_loader(images, 4, seed=1, device="meta"),
@@ -88,7 +88,7 @@ def test_loaders_make_views_where_the_models_are():
         assert not loader.pin_memory
 
 
-def test_a_set_is_kept_once_on_the_cpu():
+def test_views_on_the_cpu_do_not_copy_the_set():
     images = read_images("digits", is_train=True)
     assert Views(images, "cpu").pixels.data_ptr() == images.pixels.data_ptr()
 
@@ -96,7 +96,7 @@ def test_a_set_is_kept_once_on_the_cpu():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_gpu_gives_the_same_views():
     images = random_images(num_views=2)
-    handed = images.__getitems__(Indices(list(range(9)), 5))
-    one, other = (Views(images, device)(handed)["views"] for device in ("cpu", "cuda"))
+    raw = images.__getitems__(Indices(list(range(9)), 5))
+    one, other = (Views(images, device)(raw)["views"] for device in ("cpu", "cuda"))
     assert all(a.equal(b.cpu()) for a, b in zip(one, other, strict=True))
     assert build_train_loader(images, 4, seed=1, device="cuda").pin_memory

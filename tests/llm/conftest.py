@@ -1,4 +1,4 @@
-"""Tiny networks, tokenizers and data on disk; nothing is downloaded."""
+"""Tiny models, tokenizers and data on disk; nothing is downloaded."""
 
 import json
 import os
@@ -25,11 +25,11 @@ def tokenizer():
     return train_tokenizer([" ".join(line.values()) for line in LINES], 270)
 
 
-def make_gpt2(tokenizer, seed, width=16, words=None):
-    """A GPT-2 of one layer; its logits differ between words."""
+def make_gpt2(tokenizer, seed, width=16, vocab_size=None):
+    """Build a GPT-2 of one layer, with clearly different logits."""
     torch.manual_seed(seed)
     config = GPT2Config(
-        vocab_size=words or len(tokenizer),
+        vocab_size=vocab_size or len(tokenizer),
         n_layer=1,
         n_head=2,
         n_embd=width,
@@ -58,14 +58,14 @@ def write_jsonl(path, lines):
 
 @pytest.fixture
 def teacher_path(tokenizer, tmp_path):
-    """A teacher that is wider, and whose vocabulary is padded by three words."""
-    model = make_gpt2(tokenizer, 1, width=24, words=len(tokenizer) + 3)
+    """Path of a wider teacher, whose vocabulary is padded by three tokens."""
+    model = make_gpt2(tokenizer, 1, width=24, vocab_size=len(tokenizer) + 3)
     return save(model, tokenizer, tmp_path / "teacher")
 
 
 @pytest.fixture
 def cfg(tokenizer, teacher_path, tmp_path):
-    """One step of plain gradient descent on four examples, with EA-KD from the teacher."""
+    """Config of one step of plain gradient descent on four examples, with EA-KD."""
     cfg = language_config()
     cfg.OUTPUT_DIR = str(tmp_path / "run")
     cfg.MODEL.WEIGHTS = save(make_gpt2(tokenizer, 2), tokenizer, tmp_path / "student")

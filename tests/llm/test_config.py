@@ -1,4 +1,4 @@
-"""The language models' keys, and the YAML files of configs/LLM."""
+"""Config keys of language models, and the YAML files of configs/LLM."""
 
 import dataclasses
 from pathlib import Path
@@ -7,12 +7,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, TrainingArguments
 
-from llm.config import NOT_IN_TRAINING, language_config, load_config, training_arguments
+from llm.config import EXCLUDED_FIELDS, language_config, load_config, training_arguments
 from llm.distillers import DISTILLERS
 from llm.models import build_student
 
 ROOT = Path(__file__).parents[2]
-# Those that a user names; the others are what these share.
+# Configs of runs; the others are bases.
 FILES = sorted((ROOT / "configs" / "LLM").rglob("*.yaml"))
 FILES = [path for path in FILES if path.stem not in ("Base", "Distilled")]
 
@@ -23,7 +23,7 @@ def test_defaults_are_the_signatures():
     assert cfg.DISTILL.EA.TEMPERATURE == 3.0
     assert set(cfg.DISTILL) - {"METHODS", "EA", "CE_WEIGHT", "CHUNK_SIZE"} == set(DISTILLERS)
     names = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
-    assert {name.upper() for name in names - set(NOT_IN_TRAINING)} == set(cfg.TRAINING)
+    assert {name.upper() for name in names - set(EXCLUDED_FIELDS)} == set(cfg.TRAINING)
 
 
 def test_arguments_reach_transformers(tmp_path):
@@ -67,7 +67,7 @@ def test_refused(options, message):
 
 def test_matched_weights_and_chunks_are_refused():
     options = ["DISTILL.EA.MODE", "matched", "DISTILL.EA.ENABLED", "True"]
-    with pytest.raises(ValueError, match="set CHUNK_SIZE 0"):
+    with pytest.raises(ValueError, match="set DISTILL.CHUNK_SIZE 0"):
         load_config(str(ROOT / "configs" / "LLM" / "KD.yaml"), options)
 
 
@@ -103,5 +103,5 @@ def test_architecture(tokenizer):
     with pytest.raises(ValueError, match="gpt2 has no n_layers"):
         build_student(cfg.MODEL, "", tokenizer)
     cfg.MODEL.ARCHITECTURE["model_type"] = "gpt22"
-    with pytest.raises(ValueError, match="'gpt22' is no model of transformers"):
+    with pytest.raises(ValueError, match="model_type: transformers has no 'gpt22'"):
         build_student(cfg.MODEL, "", tokenizer)

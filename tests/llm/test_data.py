@@ -30,10 +30,10 @@ def test_reading(tmp_path):
     ("text", "message"),
     [
         ('{"instruction": "a"}\n', 'line 1 must have "instruction" and "output"'),
-        ('{"instruction": "a", "output": "b"}\n\n{"a\n', "line 3 is no JSON"),
-        ('{"instruction": "a", "output": 3}', "line 1: .* output a text"),
-        ('{"instruction": "a", "output": []}', "line 1: .* output a text"),
-        ("\n", "has no line"),
+        ('{"instruction": "a", "output": "b"}\n\n{"a\n', "line 3 is not JSON"),
+        ('{"instruction": "a", "output": 3}', "line 1: .* output a string"),
+        ('{"instruction": "a", "output": []}', "line 1: .* output a string"),
+        ("\n", "has no examples"),
     ],
 )
 def test_bad_lines_are_refused_by_number(tmp_path, text, message):
@@ -43,7 +43,7 @@ def test_bad_lines_are_refused_by_number(tmp_path, text, message):
 
 
 def test_separators_within_a_text_and_a_byte_order_mark(tmp_path):
-    """Only a line feed ends a line; JSON leaves U+2028, U+2029 and U+0085 as they are."""
+    """Only a line feed ends a line; JSON does not escape U+2028, U+2029 and U+0085."""
     text = "one\u2028two\u2029three\u0085four\x0cfive"
     record = {"instruction": text, "output": "yes"}
     line = json.dumps(record, ensure_ascii=False)
@@ -66,16 +66,16 @@ def test_labels_are_the_answer_and_its_end(tokenizer, tmp_path, caplog):
         assert labelled[-1] == tokenizer.eos_token_id
         assert tokenizer.decode(labelled[:-1]) == example.answers[0]
         assert tokenizer.decode(row["input_ids"][:-1]) == prompt + example.answers[0]
-        assert row["labels"][0] == -100  # what counts is the same with and without the shift
+        assert row["labels"][0] == -100  # so shifting the labels loses none
     assert not caplog.records
 
 
-def test_truncation_is_told(tokenizer, tmp_path, caplog):
+def test_truncation_is_logged(tokenizer, tmp_path, caplog):
     examples = read_instructions(write_jsonl(tmp_path / "a.jsonl", LINES))
     lengths = [len(r["input_ids"]) for r in encode(examples, tokenizer, short_prompt, 64)]
     limit = max(lengths) - 1
     rows = encode(examples, tokenizer, short_prompt, limit)
-    assert "Of 4 examples 1 have an answer that was cut" in caplog.text
+    assert "Of 4 examples, 1 have an answer truncated" in caplog.text
     assert "and 0 were left out" in caplog.text
     cut = rows[lengths.index(max(lengths))]
     assert len(cut["input_ids"]) == len(cut["labels"]) == limit
@@ -86,7 +86,7 @@ def test_truncation_is_told(tokenizer, tmp_path, caplog):
     rows = encode(examples, tokenizer, short_prompt, max(prompts))
     assert len(rows) == 4 - sum(length == max(prompts) for length in prompts)
     assert f"and {4 - len(rows)} were left out" in caplog.text
-    with pytest.raises(ValueError, match="raise MAX_LENGTH"):
+    with pytest.raises(ValueError, match="raise DATASET.MAX_LENGTH"):
         encode(examples, tokenizer, short_prompt, 2)
 
 

@@ -64,7 +64,7 @@ def test_long_prompts_lose_their_beginning(model, tokenizer, caplog):
     limit = len(tokenizer("b a\n")["input_ids"])
     cut = generate(model, tokenizer, ["zzz b a\n"], limit, None, max_new_tokens=6)
     assert cut == short
-    assert f"1 of 1 prompts were cut to {limit} tokens" in caplog.text
+    assert f"1 of 1 prompts were truncated to {limit} tokens" in caplog.text
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_answers_fit_into_the_positions_of_the_model(run, caplog):
     run.TEST.SETS = run.TEST.SETS[:1]
     run.DATASET.MAX_LENGTH, run.TEST.MAX_NEW_TOKENS = 512, 60  # of 64
     evaluate(run)
-    assert "prompts were cut to 4 tokens" in caplog.text
+    assert "prompts were truncated to 4 tokens" in caplog.text
     run.TEST.MAX_NEW_TOKENS = 64
     with pytest.raises(UserError, match="leaves no room for a prompt: the model has 64 positions"):
         evaluate(run)

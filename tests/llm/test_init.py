@@ -12,8 +12,8 @@ print(is_datasets_available())
 """
 
 
-def test_a_folder_of_data_is_no_package(tmp_path):
-    """The folder of the call is on the path of python -c, as with PYTHONPATH=. and in pytest."""
+def test_a_data_folder_is_not_imported_as_a_package(tmp_path):
+    """python -c puts the current folder on the path, as do PYTHONPATH=. and pytest."""
     (tmp_path / "datasets" / "dolly").mkdir(parents=True)
     command = [sys.executable, "-c", CODE, str(ROOT)]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

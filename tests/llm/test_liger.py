@@ -1,4 +1,4 @@
-"""Liger-Kernel's loss equals ours; what needs it is skipped where it is not installed."""
+"""Liger-Kernel's loss equals ours; tests that need the package are skipped without it."""
 
 import sys
 from types import ModuleType
@@ -19,7 +19,7 @@ needs_liger = pytest.mark.usefixtures("installed")
 
 @pytest.fixture
 def installed():
-    """What it compiles for a GPU runs as it is."""
+    """Run Liger-Kernel's loss uncompiled."""
     pytest.importorskip("liger_kernel")
     with torch.compiler.set_stance("force_eager"):
         yield
@@ -71,7 +71,7 @@ def test_equals_ours(method, num_tokens, bias):
 
 
 class LossOfAGPU:
-    """Stands for Liger-Kernel's: like the compiled one, it divides by the number of tokens."""
+    """Stand-in for Liger-Kernel's loss: like the compiled one, divides by the number of tokens."""
 
     def __init__(self, **options):
         pass
@@ -90,8 +90,8 @@ def stand_in(monkeypatch):
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("num_tokens", [None, 0, 7])
-def test_no_token_gives_a_zero(stand_in, num_tokens, bias):
-    """Joined to the graph, whatever the numbers are: 0 times NaN would be NaN."""
+def test_no_token_gives_zero(stand_in, num_tokens, bias):
+    """The zero is in the graph, whatever the values are: 0 times NaN would be NaN."""
     student, teacher, labels = make_heads(bias)
     with torch.no_grad():
         student.states[0, 0], student.weight[0] = torch.nan, torch.inf
@@ -105,7 +105,7 @@ def test_no_token_gives_a_zero(stand_in, num_tokens, bias):
 
 
 @needs_liger
-def test_other_functions_are_ours():
+def test_unsupported_losses_are_computed_by_chunked_loss():
     assert liger_loss(distill_node("SKLD"), FLOAT32) is None
     assert liger_loss(distill_node("KD", "JSD"), FLOAT32) is None
     assert liger_loss(distill_node("KD"), {torch.float32, torch.bfloat16}) is None
@@ -117,7 +117,7 @@ def test_other_functions_are_ours():
 
 @needs_liger
 def test_training_with_it_is_the_same(cfg, monkeypatch):
-    """A whole run, whose device passes for a GPU, once with each."""
+    """Train with our loss, then with Liger-Kernel's as if on a GPU."""
     cfg.DISTILL.EA.ENABLED, cfg.DISTILL.CHUNK_SIZE = False, 3
     expected = fit(cfg)["train_loss"]
     monkeypatch.setattr("llm.training.is_available", lambda device: True)

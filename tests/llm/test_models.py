@@ -1,4 +1,4 @@
-"""Models that cannot be distilled, as users have them, each refused in one sentence."""
+"""Models that cannot be distilled are refused, each with one line."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ from transformers import (
 
 from eakd_det.utils.errors import UserError
 from llm.evaluation import evaluate
-from llm.models import load_model, load_tokenizer, refuse_to_look_ahead
+from llm.models import check_causal, load_model, load_tokenizer
 from llm.training import fit
 
 from .conftest import make_gpt2, save
@@ -42,23 +42,23 @@ def test_weights_that_are_not_finite(cfg, tokenizer, tmp_path, key, value):
 
 
 @pytest.mark.parametrize("key", ["MODEL", "TEACHER"])
-def test_models_that_see_the_words_to_predict(cfg, tokenizer, tmp_path, key):
+def test_models_that_attend_to_future_tokens(cfg, tokenizer, tmp_path, key):
     torch.manual_seed(0)
     model = BertLMHeadModel(BertConfig(vocab_size=len(tokenizer), **BERT))
     cfg[key].WEIGHTS = save(model, tokenizer, tmp_path / "bert")
-    with pytest.raises(UserError, match=f"^{key}: what the model says .* BERT and its kin"):
+    with pytest.raises(UserError, match=f"^{key}: the model attends to future tokens"):
         fit(cfg)
     cfg.TEST.SETS = (f"own={cfg.DATASET.TRAIN}",)
     cfg.TEST.MAX_NEW_TOKENS, cfg.DATASET.MAX_LENGTH = 4, 60
-    with pytest.raises(UserError, match="^--model: what the model says"):
+    with pytest.raises(UserError, match="^--model: the model attends to future tokens"):
         evaluate(cfg, cfg[key].WEIGHTS)
 
 
-def test_bert_as_a_decoder_does_not(tokenizer):
+def test_causal_models_are_accepted(tokenizer):
     torch.manual_seed(0)
     config = BertConfig(vocab_size=len(tokenizer), is_decoder=True, **BERT)
     for model in (BertLMHeadModel(config), make_gpt2(tokenizer, 1).to(torch.bfloat16)):
-        refuse_to_look_ahead(model, torch.arange(12), "MODEL")
+        check_causal(model, torch.arange(12), "MODEL")
 
 
 OTHERS = {
@@ -74,14 +74,14 @@ OTHERS = {
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("t5", "an encoder-decoder"), ("bart", "an encoder-decoder"), ("vit", "no language model")],
+    [("t5", "an encoder-decoder"), ("bart", "an encoder-decoder"), ("vit", "not a language model")],
 )
 def test_other_kinds_of_models(cfg, tokenizer, tmp_path, name, kind):
     cfg.TEACHER.WEIGHTS = save(OTHERS[name](), tokenizer, tmp_path / name)
     with pytest.raises(UserError) as error:
         fit(cfg)
     assert str(error.value) == (
-        f"TEACHER.WEIGHTS: {name} is {kind}; name a causal language model, as GPT-2 or Llama."
+        f"TEACHER.WEIGHTS: {name} is {kind}; name a causal language model, such as GPT-2 or Llama."
     )
     cfg.MODEL.WEIGHTS, cfg.MODEL.ARCHITECTURE = "", CfgNode({"model_type": name})
     cfg.TOKENIZER.NAME = cfg.TEACHER.WEIGHTS
@@ -126,15 +126,15 @@ FOLDERS = [
     (lora, "holds an adapter .* merge it into its base model"),
     (quantized, "cannot be loaded: .* requires bitsandbytes: `pip install"),
     (own_code, "cannot be loaded: .* contains custom code"),
-    (gguf, "has no config.json; name a folder that a model's save_pretrained has written"),
-    (cut_off, "cannot be loaded: a file of its weights is damaged or not whole"),
-    (pointer, "cannot be loaded: a file of its weights is damaged or not whole"),
+    (gguf, "has no config.json; name a folder written by a model's save_pretrained"),
+    (cut_off, "cannot be loaded: a file of its weights is damaged or incomplete"),
+    (pointer, "cannot be loaded: a file of its weights is damaged or incomplete"),
 ]
 
 
 @pytest.mark.parametrize(("spoil", "message"), FOLDERS, ids=lambda x: getattr(x, "__name__", ""))
-def test_folders_of_other_things(tokenizer, tmp_path, monkeypatch, spoil, message):
-    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("nobody is asked"))
+def test_invalid_folders_are_refused(tokenizer, tmp_path, monkeypatch, spoil, message):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("there is a prompt"))
     folder = Path(save(make_gpt2(tokenizer, 1), tokenizer, tmp_path / "other"))
     spoil(folder)
     with pytest.raises(UserError, match=rf"^TEACHER\.WEIGHTS: '.*other' {message}") as error:

@@ -1,4 +1,4 @@
-"""The tools as a user calls them, on a shortened tiny experiment."""
+"""The command-line tools on a shortened tiny experiment."""
 
 import re
 import sys
@@ -18,7 +18,7 @@ FILES = [f"configs/LLM/tiny/{name}.yaml" for name in ("KD", "EA-KD")]
 
 @pytest.fixture
 def shortened(tmp_path, call_tool):
-    """The tiny configs, whose teacher and start take two steps."""
+    """Copies of the tiny configs whose teacher and start train two steps."""
     folder = tmp_path / "configs" / "LLM" / "tiny"
     folder.mkdir(parents=True)
     for path in (ROOT / "configs" / "LLM" / "tiny").glob("*.yaml"):
@@ -48,7 +48,7 @@ def test_teacher_student_and_table(shortened, tmp_path, monkeypatch):
     assert rows == ["Teacher", "Start", "KD", "EA-KD", "EA-KD minus KD"] * 2
     assert " ± " in out
 
-    monkeypatch.chdir(tmp_path)  # again, without the time that a process takes to start
+    monkeypatch.chdir(tmp_path)  # again, in this process to save its start
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "data"))
     before = (folder / "EA-KD" / "seed1" / "model.safetensors").stat().st_mtime
     assert list(sweep(FILES, [1, 2], SHORT)) == ["Teacher", "Start", "KD", "EA-KD"]
@@ -64,7 +64,7 @@ def test_teacher_student_and_table(shortened, tmp_path, monkeypatch):
 
 
 def test_a_mistake_is_one_line(shortened):
-    """All that stderr holds: an interpreter of its own imports everything without a warning."""
+    """In a new interpreter, stderr has this line alone: imports print no warning."""
     arguments = ("train_lm.py", "--config-file", FILES[0], "TEACHER.CONFIG_FILE", "")
     code, out, err = shortened(*arguments, launcher=(sys.executable,))
     assert code == 1 and not out

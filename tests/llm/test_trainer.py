@@ -1,4 +1,4 @@
-"""DistillationTrainer: one step of plain gradient descent, whose change is the gradient."""
+"""DistillationTrainer: one step of gradient descent at rate 1 gives the gradient."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ from .conftest import LINES, make_gpt2, save, write_jsonl
 
 
 def gradients(folder, before):
-    """What a step at a learning rate of 1 took away, by parameter."""
+    """Return the gradients of a step with learning rate 1: weights before it minus after it."""
     after = AutoModelForCausalLM.from_pretrained(folder).state_dict()
     return {name: start - after[name] for name, start in before.items()}
 
@@ -36,7 +36,7 @@ def start_of(cfg):
 
 
 def step(cfg, **options):
-    """The gradients of a run with other options."""
+    """Return the gradients of a run with other options."""
     cfg = cfg.clone()
     cfg.OUTPUT_DIR += "-" + "-".join(map(str, options.values())).replace("/", "")
     for key, value in options.items():
@@ -56,16 +56,16 @@ def assert_same(actual, expected, tolerance=1e-5):
 
 
 def by_hand(cfg, tokenizer, divergence, ce_weight, is_weighted):
-    """The gradients of the loss, from the logits of all rows at once."""
+    """Compute the gradients of the loss from the logits of all rows at once."""
     student = AutoModelForCausalLM.from_pretrained(cfg.MODEL.WEIGHTS)
     teacher = AutoModelForCausalLM.from_pretrained(cfg.TEACHER.WEIGHTS).eval()
     rows = encode(read_instructions(cfg.DATASET.TRAIN), tokenizer, short_prompt, 64)
     batch = PadRight(tokenizer.pad_token_id)(rows)
     labels = batch.pop("labels")[:, 1:]
-    words = len(tokenizer)
-    logits = student(**batch).logits[:, :-1, :words]
+    vocab_size = len(tokenizer)
+    logits = student(**batch).logits[:, :-1, :vocab_size]
     with torch.no_grad():
-        teacher_logits = teacher(**batch).logits[:, :-1, :words]
+        teacher_logits = teacher(**batch).logits[:, :-1, :vocab_size]
     weight = entropy_weight(logits, teacher_logits) if is_weighted else None
     loss = divergence(logits, teacher_logits, labels, weight=weight)
     loss = loss + ce_weight * nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
@@ -114,7 +114,7 @@ def test_every_option_changes_the_gradients(cfg, option):
 
 @pytest.fixture
 def two_rows(cfg, tmp_path):
-    """Rows of different lengths, and so of different numbers of tokens that count."""
+    """Config of two rows with different numbers of answer tokens."""
     cfg.DATASET.TRAIN = write_jsonl(tmp_path / "two.jsonl", LINES[1:3])
     cfg.TRAINING.PER_DEVICE_TRAIN_BATCH_SIZE = 2
     return cfg
@@ -123,27 +123,27 @@ def two_rows(cfg, tmp_path):
 @pytest.mark.parametrize("chunk_size", [0, 3])
 def test_a_batch_equals_micro_batches(two_rows, chunk_size):
     two_rows.DISTILL.CHUNK_SIZE = chunk_size
-    parts = step(
+    micro_batches = step(
         two_rows,
         TRAINING__PER_DEVICE_TRAIN_BATCH_SIZE=1,
         TRAINING__GRADIENT_ACCUMULATION_STEPS=2,
     )
-    assert_same(parts, step(two_rows))
+    assert_same(micro_batches, step(two_rows))
 
 
 def test_matched_weights_are_the_mean_of_the_step(cfg):
-    """As micro-batches, too, whose own means differ."""
+    """Micro-batches use the mean of the step, although their own means differ."""
     cfg.DISTILL.EA.MODE = "matched"
-    parts = step(
+    micro_batches = step(
         cfg,
         TRAINING__PER_DEVICE_TRAIN_BATCH_SIZE=1,
         TRAINING__GRADIENT_ACCUMULATION_STEPS=4,
     )
-    assert_same(parts, step(cfg))
+    assert_same(micro_batches, step(cfg))
 
 
-def test_matched_weights_are_of_the_dropout_of_the_step(cfg, tokenizer, tmp_path, monkeypatch):
-    """They are made before the step, and their mean is that of the weights that it would have."""
+def test_matched_weights_use_the_dropout_of_the_step(cfg, tokenizer, tmp_path, monkeypatch):
+    """The matched weight, computed before the step, is the mean of the step's own weights."""
     student = make_gpt2(tokenizer, 2)
     student.config.resid_pdrop = 0.5
     cfg.MODEL.WEIGHTS = save(student, tokenizer, tmp_path / "dropout")
@@ -172,7 +172,7 @@ for path in sys.argv[1:]:
 
 
 def test_a_batch_equals_two_processes(two_rows, call_code, tmp_path):
-    """Plain, in chunks and with matched weights, one after the other, as a sweep trains."""
+    """Plain, in chunks and with matched weights, one after the other in one process group."""
     expected = {mode: step(two_rows, DISTILL__EA__MODE=mode) for mode in ("full", "matched")}
     two_rows.TRAINING.PER_DEVICE_TRAIN_BATCH_SIZE = 1
     paths, folders = [], []
@@ -191,7 +191,7 @@ def test_a_batch_equals_two_processes(two_rows, call_code, tmp_path):
 
 
 def test_mixed_precision(cfg):
-    """Both forms agree to bfloat16's precision, and differ from float32 by as much."""
+    """The whole and the chunked loss agree to bfloat16's precision, and differ from float32."""
     exact = step(cfg)
     plain = step(cfg, TRAINING__BF16=True)
     chunked = step(cfg, TRAINING__BF16=True, DISTILL__CHUNK_SIZE=3)
@@ -202,7 +202,7 @@ def test_mixed_precision(cfg):
 
 
 def test_resume_equals_one_run(cfg):
-    """A step after a checkpoint and a restart gives the model of a run without."""
+    """A resumed run gives the model of an uninterrupted run."""
     cfg.TRAINING.LEARNING_RATE, cfg.TRAINING.OPTIM = 1e-2, "adamw_torch"
     whole = step(cfg, TRAINING__MAX_STEPS=3)
     cfg.TRAINING.SAVE_STRATEGY, cfg.TRAINING.SAVE_STEPS = "steps", 2
@@ -213,16 +213,16 @@ def test_resume_equals_one_run(cfg):
     assert_same(gradients(cfg.OUTPUT_DIR, start_of(cfg)), whole, 1e-6)
 
 
-class Told(TrainerCallback):
-    """The run is told to stop in its second step."""
+class Terminate(TrainerCallback):
+    """Sends SIGTERM in the second step."""
 
     def on_step_begin(self, args, state, control, **kwargs):
         if state.global_step == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_a_run_that_is_told_to_stop_goes_on(cfg, monkeypatch):
-    """Although it saves nothing on the way; the data of an epoch go on where they were."""
+def test_a_terminated_run_resumes(cfg, monkeypatch):
+    """It saves a checkpoint although SAVE_STRATEGY is no, and continues within the epoch."""
     cfg.TRAINING.LEARNING_RATE, cfg.TRAINING.OPTIM = 1e-2, "adamw_torch"
     cfg.TRAINING.PER_DEVICE_TRAIN_BATCH_SIZE = 1
     whole = step(cfg, TRAINING__MAX_STEPS=3)
@@ -232,7 +232,7 @@ def test_a_run_that_is_told_to_stop_goes_on(cfg, monkeypatch):
 
     def with_a_signal(*args):
         trainer = build(*args)
-        trainer.add_callback(Told())
+        trainer.add_callback(Terminate())
         return trainer
 
     with monkeypatch.context() as patched, pytest.raises(SystemExit) as stopped:
@@ -247,7 +247,7 @@ def test_a_run_that_is_told_to_stop_goes_on(cfg, monkeypatch):
     assert_same(gradients(cfg.OUTPUT_DIR, start_of(cfg)), whole, 1e-6)
 
 
-def test_a_resumed_run_has_the_settings_of_its_config(cfg, caplog):
+def test_a_resumed_run_uses_the_settings_of_its_config(cfg, caplog):
     cfg.TRAINING.LEARNING_RATE, cfg.TRAINING.OPTIM = 1e-2, "adamw_torch"
     cfg.TRAINING.LR_SCHEDULER_TYPE = "linear"
     cfg.TRAINING.SAVE_STRATEGY, cfg.TRAINING.SAVE_STEPS = "steps", 2
@@ -275,7 +275,7 @@ def test_teacher_stays_out_of_the_checkpoint(cfg, teacher_path):
     assert student.state_dict().keys() == start_of(cfg).keys()
 
 
-def test_without_methods_it_is_stock_training(cfg, tokenizer):
+def test_no_method_is_stock_training(cfg, tokenizer):
     got = step(cfg, DISTILL__METHODS=(), DISTILL__EA__ENABLED=False)
     zero = by_hand(cfg, tokenizer, lambda student, *_, weight: 0 * student.sum(), 1.0, False)
     assert_same(got, zero)
@@ -290,7 +290,7 @@ def test_evaluation_of_held_out_data(cfg):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"TRAINING__LABEL_SMOOTHING_FACTOR": 0.1}, "LABEL_SMOOTHING_FACTOR does not go with"),
+        ({"TRAINING__LABEL_SMOOTHING_FACTOR": 0.1}, "LABEL_SMOOTHING_FACTOR must be 0"),
         ({"TEACHER__WEIGHTS": "/nowhere"}, "TEACHER.WEIGHTS: '/nowhere' cannot be loaded"),
         ({"MODEL__WEIGHTS": ""}, "needs one of MODEL.WEIGHTS, MODEL.CONFIG_FILE and"),
         ({"TOKENIZER__VOCAB_SIZE": 300, "TOKENIZER__NAME": "x"}, "not both"),
@@ -303,7 +303,7 @@ def test_refused(cfg, options, message):
 
 @pytest.fixture
 def own_runs(cfg, tmp_path):
-    """Teacher and student come from runs of their own, of different networks."""
+    """Config whose teacher and student start from runs of their own."""
     for name, node in [("teacher", cfg.TEACHER), ("start", cfg.MODEL)]:
         own = cfg.clone()
         own.MODEL.WEIGHTS, own.DISTILL.METHODS = node.WEIGHTS, ()
@@ -313,7 +313,7 @@ def own_runs(cfg, tmp_path):
     return cfg
 
 
-def test_what_a_run_needs_is_trained_first(own_runs, tmp_path):
+def test_needed_runs_are_trained_first(own_runs, tmp_path):
     prepare(own_runs)
     folders = {name: tmp_path / f"own-{name}" for name in ("teacher", "start")}
     before = {name: (f / "model.safetensors").stat().st_mtime_ns for name, f in folders.items()}
@@ -331,7 +331,7 @@ def test_what_a_run_needs_is_trained_first(own_runs, tmp_path):
     assert_same(gradients(own_runs.OUTPUT_DIR, start), expected, 0)
 
 
-def test_a_faulty_run_does_not_train_what_it_needs(own_runs, tmp_path):
+def test_an_invalid_run_does_not_train_its_needed_runs(own_runs, tmp_path):
     own_runs.DATASET.TRAIN = "nowhere.jsonl"
     with pytest.raises(ValueError, match="There is no file 'nowhere.jsonl'"):
         prepare(own_runs)
@@ -345,7 +345,7 @@ def test_a_teacher_with_another_tokenizer_is_refused(cfg, tmp_path):
         fit(cfg)
 
 
-def test_a_head_that_is_not_all_is_refused():
+def test_a_head_with_capped_logits_is_refused():
     head, states = nn.Linear(4, 6), torch.randn(2, 5, 4)
     with capture(head) as captured:
         logits = head(states)
@@ -356,7 +356,7 @@ def test_a_head_that_is_not_all_is_refused():
         check_head(head, states, 30 * torch.tanh(logits / 30), "student")
     assert head(states).shape == (2, 5, 6)
     logits = head(states.fill_(torch.nan))[:, :1]
-    check_head(head, states, logits, "student")  # which is not to blame for it
+    check_head(head, states, logits, "student")  # NaN is reported elsewhere
 
 
 def test_texts_longer_than_the_positions_of_a_model_are_refused(cfg, tokenizer, tmp_path):

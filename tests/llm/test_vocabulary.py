@@ -3,12 +3,12 @@ import json
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from llm.vocabulary import PROBES, common_width, pad_id, train_tokenizer
+from llm.vocabulary import PROBES, common_vocab_size, pad_id, train_tokenizer
 
 from .conftest import LINES
 
 
-def test_byte_level_tokenizer_keeps_every_text(tokenizer):
+def test_byte_level_tokenizer_round_trips_every_text(tokenizer):
     for text in PROBES:
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
     assert len(tokenizer("1234")["input_ids"]) == 4
@@ -22,31 +22,31 @@ def test_training_twice_gives_the_same(tokenizer):
         train_tokenizer(["a"], 100)
 
 
-def test_padded_widths_are_cut_to_the_common_one(tokenizer):
+def test_padded_heads_are_cut_to_the_common_size(tokenizer):
     size = len(tokenizer)
-    assert common_width(tokenizer, tokenizer, size, size) == size
-    assert common_width(tokenizer, tokenizer, size + 5, size + 3) == size + 3
-    with pytest.raises(ValueError, match=f"has {size} words, but the heads"):
-        common_width(tokenizer, tokenizer, size, size - 1)
+    assert common_vocab_size(tokenizer, tokenizer, size, size) == size
+    assert common_vocab_size(tokenizer, tokenizer, size + 5, size + 3) == size + 3
+    with pytest.raises(ValueError, match=f"has {size} tokens, but the heads"):
+        common_vocab_size(tokenizer, tokenizer, size, size - 1)
 
 
 def test_another_tokenizer_is_refused(tokenizer):
     size = len(tokenizer)
     other = train_tokenizer(["quite other words of quite another text"] * 3, 270)
     with pytest.raises(
-        ValueError, match=r"different tokenizers.* word \d+ is '.*' for the student"
+        ValueError, match=r"different tokenizers.* token \d+ is '.*' for the student"
     ):
-        common_width(tokenizer, other, size, size)
+        common_vocab_size(tokenizer, other, size, size)
 
 
-def test_other_rules_on_the_same_words_are_refused(tokenizer):
+def test_other_rules_on_the_same_vocabulary_are_refused(tokenizer):
     backend = _without_merges(tokenizer.backend_tokenizer)
     other = PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token="<|endoftext|>", eos_token="<|endoftext|>"
     )
     assert other.get_vocab() == tokenizer.get_vocab()
-    with pytest.raises(ValueError, match="same words but split"):
-        common_width(tokenizer, other, len(tokenizer), len(tokenizer))
+    with pytest.raises(ValueError, match="same vocabulary but split"):
+        common_vocab_size(tokenizer, other, len(tokenizer), len(tokenizer))
 
 
 def _without_merges(backend):

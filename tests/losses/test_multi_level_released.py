@@ -9,7 +9,7 @@ from eakd_det.benchmark.multi_level_terms import (
     confidences,
     kl,
     masks,
-    released_parts,
+    released_terms,
 )
 from eakd_det.losses import entropy_weight, multi_level_loss
 from eakd_det.losses import standardize as standardize_logits
@@ -91,7 +91,7 @@ class Released:
         gradient_weak, gradient_strong = torch.autograd.grad(total, self.views[:2])
 
         weights = weights if settings["EA"] else [1.0, 1.0]
-        parts = released_parts(self.weak, self.strong, weights, *options.values())
+        parts = released_terms(self.weak, self.strong, weights, *options.values())
         parts = {name: settings["kd_weight"] * part for name, part in parts.items()}
         return parts | {
             "loss_ce": settings["ce_weight"] * cross_entropy,

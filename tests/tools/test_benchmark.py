@@ -18,7 +18,7 @@ def test_variants_are_called_in_turn():
 
 
 def imported(path):
-    """The first words of the names that a file's import statements have, wherever they stand."""
+    """Yield the top-level packages that a file imports, anywhere in it."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
@@ -28,12 +28,12 @@ def imported(path):
 
 @pytest.mark.parametrize("folder", ["tools", "eakd_det", "classification", "llm"])
 def test_nothing_imports_the_tests(folder):
-    """They are not installed, so that a tool that needs them runs in this folder alone."""
+    """Tests are not installed, so that importing them would fail outside a checkout."""
     files = list((ROOT / folder).rglob("*.py"))
     assert files and [path for path in files if "tests" in imported(path)] == []
 
 
-def test_the_losses_to_time_are_computed():
+def test_every_timed_loss_runs():
     timed = losses.losses_to_time()
     assert set(timed) == {"dkd", "ea_dkd", "mld", "mld_one_by_one"}
     for step in timed.values():
@@ -42,7 +42,7 @@ def test_the_losses_to_time_are_computed():
 
 @pytest.mark.slow
 def test_the_tool(cli_cfg, call_tool, tmp_path):
-    """Every part but the classifiers', which take long; the smallest of models and images."""
+    """Run every part but classification, which is slow, with the smallest models and images."""
     (tmp_path / "run.yaml").write_text(cli_cfg.dump())
     code, out, err = call_tool(
         "benchmark.py", "--config-file", str(tmp_path / "run.yaml"), "--rounds", "1",

@@ -1,4 +1,4 @@
-"""Models by name, those of other libraries, and the features of any."""
+"""Models by name, models of timm and torchvision, and their features."""
 
 import importlib.util
 
@@ -29,7 +29,7 @@ def images():
 
 @pytest.mark.parametrize("name", ["resnet8", *NAMES])
 @torch.no_grad()
-def test_has_as_many_outputs_as_the_data_classes(name, images):
+def test_the_number_of_outputs_is_that_of_the_classes(name, images):
     assert build_classifier(name, 7).eval()(images).shape == (2, 7)
 
 
@@ -37,11 +37,11 @@ def test_has_as_many_outputs_as_the_data_classes(name, images):
     ("name", "message"),
     [
         ("resnt20", "no model 'resnt20'; did you mean resnet20"),
-        ("torchvision:resnet1", "no such model. Names like it: resnet18"),
+        ("torchvision:resnet1", "no such model. Similar names: resnet18"),
         pytest.param("timm:resnet1", "no such model", marks=needs_timm),
     ],
 )
-def test_refuses_an_unknown_name(name, message):
+def test_unknown_names_are_refused(name, message):
     with pytest.raises(UserError, match=message):
         build_classifier(name, 10)
 
@@ -49,30 +49,30 @@ def test_refuses_an_unknown_name(name, message):
 @pytest.mark.parametrize(
     "name", ["torchvision:resnet18", pytest.param("timm:resnet18", marks=needs_timm)]
 )
-def test_refuses_pretrained_weights_of_other_classes_before_it_loads_them(name):
-    with pytest.raises(UserError, match="resnet18 tells 1000 classes apart and the data have 10"):
+def test_pretrained_weights_of_other_classes_are_refused_before_loading(name):
+    with pytest.raises(UserError, match="resnet18 have 1000 classes, but the data have 10"):
         build_classifier(name, 10, pretrained=True)
 
 
 @needs_timm
-def test_refuses_what_timm_has_no_weights_for():
+def test_timm_models_without_published_weights_are_refused():
     with pytest.raises(UserError, match="timm:resnet50t has no published weights"):
         build_classifier("timm:resnet50t", 1000, pretrained=True)
 
 
-def test_refuses_pretrained_weights_that_nobody_published():
+def test_our_models_have_no_pretrained_weights():
     with pytest.raises(UserError, match="resnet8 has no pretrained weights"):
         build_classifier("resnet8", 10, pretrained=True)
 
 
-def test_says_how_to_install_timm(monkeypatch):
+def test_missing_timm_is_reported(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None)
     with pytest.raises(UserError, match="pip install timm"):
         build_classifier("timm:resnet18", 10)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_features_are_what_the_named_modules_give(name, images):
+def test_features_are_the_outputs_of_the_named_modules(name, images):
     model = build_classifier(name, 10).eval()
     outputs = features_of(model, images, ("layer1", "layer2.0"), preactivations=True)
     assert [x.shape[1:] for x in outputs.maps] == [(64, 16, 16), (128, 8, 8)]
@@ -83,7 +83,7 @@ def test_features_are_what_the_named_modules_give(name, images):
     assert model.conv1.weight.grad.any()
 
 
-def test_features_of_a_model_of_ours_need_no_names(images):
+def test_features_of_a_staged_classifier_need_no_layers(images):
     model = build_classifier("resnet8", 10).eval()
     outputs = features_of(model, images)
     assert_close(outputs.maps, model.forward_features(images).maps)
@@ -92,12 +92,12 @@ def test_features_of_a_model_of_ours_need_no_names(images):
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ((), "none is given.*layer1"),
-        (("layer1", "layer9"), "layer9 is given.*layer4"),
-        (("fc",), r"fc gives no map"),
+        ((), r"not \(\)\. .*layer1"),
+        (("layer1", "layer9"), "not layer9.*layer4"),
+        (("fc",), "fc outputs no map"),
     ],
 )
-def test_features_refuse(model, images, layers, message):
+def test_invalid_layers_are_refused(model, images, layers, message):
     with pytest.raises(UserError, match=message):
         features_of(model, images, layers)
 

@@ -1,4 +1,4 @@
-"""The released models' names, shapes and outputs, from figures and a rule to fill the weights."""
+"""Names, shapes and outputs of the released models, with weights filled by a fixed rule."""
 
 import json
 import math
@@ -35,7 +35,7 @@ def wave(shape, frequency, phase):
 
 
 def fill(model, scales):
-    """Fill the floating-point tensors of the state dict by the rule of the figures."""
+    """Fill the floating-point tensors of the state dict by the rule of the golden figures."""
     frequency = figures()["about"]["w_freq"]
     tensors = [(k, t) for k, t in model.state_dict().items() if t.is_floating_point()]
     for i, ((key, tensor), scale) in enumerate(zip(tensors, scales, strict=True)):
@@ -81,7 +81,7 @@ def test_cifar_model(name):
     for got, want in zip(outputs.maps, features["feats"], strict=True):
         check(got, want)
     if "preact_feats" in features:
-        # The released code gives the stem after its activation (a WRN's has none) for one before.
+        # The released code returns the stem after its activation here (a WRN's has none).
         stem = outputs.preactivations[0]
         outputs.preactivations[0] = stem if isinstance(model, WideResNet) else stem.relu()
         for got, want in zip(outputs.preactivations, features["preact_feats"], strict=True):

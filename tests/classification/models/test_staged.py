@@ -1,4 +1,4 @@
-"""What every family gives: its stages, other sizes of images, small batches, memory formats."""
+"""Stages, image sizes, small batches and memory formats of every model family."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def run_stages(model, images):
 @pytest.mark.parametrize("emits", SIDES)
 @pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
-def test_stages_and_head_are_the_forward_on_either_side(name, emits):
+def test_stages_and_head_equal_the_forward_pass(name, emits):
     model, images = build(name).double().eval(), make_images(name).double()
     logits = model(images)
     model.emits = emits
@@ -45,7 +45,7 @@ def test_stages_and_head_are_the_forward_on_either_side(name, emits):
 
 @pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
-def test_features_are_those_of_the_forward(name):
+def test_features_match_the_forward_pass(name):
     model, images = build(name).double().eval(), make_images(name).double()
     outputs = model.forward_features(images, preactivations=True)
     assert_close(outputs.logits, model(images), atol=1e-12, rtol=1e-12)
@@ -73,12 +73,12 @@ def test_a_batch_of_one_trains_every_parameter(name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
-def test_channels_last_gives_the_same(name):
+def test_channels_last_gives_the_same_logits(name):
     model, images = build(name).eval(), make_images(name)
     logits = model(images)
     model.to(memory_format=torch.channels_last)
-    turned = model(images.to(memory_format=torch.channels_last))
-    assert_close(turned, logits, atol=1e-5, rtol=1e-5)
+    converted = model(images.to(memory_format=torch.channels_last))
+    assert_close(converted, logits, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("block", [BasicBlock, Bottleneck])

@@ -10,7 +10,7 @@ from classification.models.stem import stem_reduction
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if not name.startswith("imagenet_")])
-def test_networks_for_small_images_keep_them(name):
+def test_stems_for_small_images_keep_their_size(name):
     assert stem_reduction(build_classifier(name, 10)) <= 2
 
 
@@ -26,7 +26,7 @@ def test_networks_for_small_images_keep_them(name):
         ("timm:resnet18", 4),
     ],
 )
-def test_networks_for_imagenet_reduce_them(name, reduction):
+def test_stems_for_imagenet_reduce_the_size(name, reduction):
     if name.startswith("timm") and importlib.util.find_spec("timm") is None:
         pytest.skip("timm is not installed")
     with torch.device("meta"):
@@ -34,7 +34,7 @@ def test_networks_for_imagenet_reduce_them(name, reduction):
 
 
 @pytest.mark.parametrize("role", ["student", "teacher", "neither"])
-def test_small_images_are_warned_about_once(cfg, tmp_path, caplog, role):
+def test_a_large_stem_is_warned_about_once(cfg, tmp_path, caplog, role):
     large = build_classifier("torchvision:resnet18", 10)
     torch.save({"model": large.state_dict()}, tmp_path / "large.pth")
     cfg.DISTILL.METHODS = ("KD",)
@@ -44,8 +44,9 @@ def test_small_images_are_warned_about_once(cfg, tmp_path, caplog, role):
         cfg.TEACHER.NAME, cfg.TEACHER.WEIGHTS = "torchvision:resnet18", str(tmp_path / "large.pth")
     with caplog.at_level(logging.WARNING):
         build_distilled(cfg)
-    said = [r.getMessage() for r in caplog.records if "begins as networks for ImageNet" in r.msg]
+    warnings = [r.getMessage() for r in caplog.records if "has a stem for ImageNet" in r.msg]
     key = {"student": ["MODEL"], "teacher": ["TEACHER"], "neither": []}[role]
-    assert [text.split(".NAME")[0] for text in said] == key
-    if said:
-        assert "torchvision:resnet18" in said[0] and "8 x 8 pixels are maps of 2 x 2" in said[0]
+    assert [text.split(".NAME")[0] for text in warnings] == key
+    if warnings:
+        assert "torchvision:resnet18" in warnings[0]
+        assert "images of 8 x 8 pixels to maps of 2 x 2" in warnings[0]
