@@ -106,7 +106,7 @@ def _config(run: str, config_dir: str, output_dir: str, options: list[str]) -> C
 
 
 def _train_and_evaluate(run: str, cfg: CfgNode, title: str) -> dict[str, float]:
-    """Return the results of a run, which is trained to its end first."""
+    """Return the saved results of a run, or train it to its end and evaluate it."""
     folder = cfg.OUTPUT_DIR
     path = os.path.join(folder, "result.json")
     if os.path.exists(path):
