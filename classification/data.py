@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 from torchvision.datasets.folder import pil_loader
 from torchvision.transforms import v2
 
-from eakd_det.data.image_files import look_at_files
-from eakd_det.utils.errors import UserError, listed
+from eakd_det.data.image_files import check_image_files
+from eakd_det.utils.errors import UserError, format_problems
 
 from .augment import crop_and_flip, seeded, strong_view
 from .sources import Source, source_of
@@ -215,7 +215,7 @@ def read_images(
 
 
 def check_pictures(paths: Sequence[str], size: int = 0) -> None:
-    """Look at image files before they are trained on; see `look_at_files`.
+    """Check image files before training; see `check_image_files`.
 
     Args:
         size: height and width that all must have; 0 is any.
@@ -223,14 +223,15 @@ def check_pictures(paths: Sequence[str], size: int = 0) -> None:
     Raises:
         UserError: some cannot be read, or are of another size.
     """
-    faults = []
-    for path, file in zip(paths, look_at_files(paths), strict=True):
-        if file.fault:
-            faults.append(file.fault)
+    problems = []
+    for path, file in zip(paths, check_image_files(paths), strict=True):
+        if file.problem:
+            problems.append(file.problem)
         elif size and file[:2] != (size, size):
-            faults.append(f"{path} has {file.width} x {file.height} pixels, not {size} x {size}")
-    if faults:
-        raise UserError(f"{len(faults)} of {len(paths)} images cannot be used:\n{listed(faults)}")
+            problems.append(f"{path} has {file.width} x {file.height} pixels, not {size} x {size}")
+    if problems:
+        listing = format_problems(problems)
+        raise UserError(f"{len(problems)} of {len(paths)} images cannot be used:\n{listing}")
 
 
 def _read_picture(path: str) -> Tensor:
