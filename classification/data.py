@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 from torchvision.datasets.folder import pil_loader
 from torchvision.transforms import v2
 
-from eakd_det.data.image_files import look_at_files
-from eakd_det.utils.errors import UserError, listed
+from eakd_det.data.image_files import check_image_files
+from eakd_det.utils.errors import UserError, format_problems
 
 from .augment import crop_and_flip, seeded, strong_view
 from .sources import Source, source_of
@@ -224,14 +224,15 @@ def _check_files(paths: Sequence[str], size: int) -> None:
     Raises:
         UserError: files cannot be read or have another size.
     """
-    faults = []
-    for path, file in zip(paths, look_at_files(paths), strict=True):
-        if file.fault:
-            faults.append(file.fault)
+    problems = []
+    for path, file in zip(paths, check_image_files(paths), strict=True):
+        if file.problem:
+            problems.append(file.problem)
         elif size and file[:2] != (size, size):
-            faults.append(f"{path} has {file.width} x {file.height} pixels, not {size} x {size}")
-    if faults:
-        raise UserError(f"{len(faults)} of {len(paths)} images cannot be used:\n{listed(faults)}")
+            problems.append(f"{path} has {file.width} x {file.height} pixels, not {size} x {size}")
+    if problems:
+        listing = format_problems(problems)
+        raise UserError(f"{len(problems)} of {len(paths)} images cannot be used:\n{listing}")
 
 
 def _read_file(path: str) -> Tensor:

@@ -21,7 +21,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import find_adapter_config_file
 
-from eakd_det.checkpoint.finite import refuse_non_finite
+from eakd_det.checkpoint.finite import check_finite
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.precision import HALVES
 
@@ -57,7 +57,7 @@ def load_model(name: str, dtype: str, key: str) -> PreTrainedModel:
     missing = sorted(info["missing_keys"])
     if missing:
         raise UserError(f"{key}: {name!r} lacks weights of its architecture: {missing[:5]}.")
-    refuse_non_finite(model.named_parameters(), f"{key}: {name!r}")
+    check_finite(model.named_parameters(), f"{key}: {name!r}")
     return model
 
 

@@ -1,4 +1,4 @@
-"""Weights that are not finite."""
+"""Check that weights are finite."""
 
 from collections.abc import Iterable
 
@@ -12,10 +12,10 @@ FLOATS = (torch.float64, torch.float32, *HALVES.values())
 
 
 def non_finite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
-    """Names of those with NaN or infinite values; their device is read once.
+    """Return the names of the tensors with NaN or infinite values, with one device sync.
 
     Args:
-        tensors: by name, of one device; other numbers than floats are passed over.
+        tensors: names and tensors on one device; other dtypes than floats are skipped.
     """
     floats = {name: x for name, x in tensors if x.dtype in FLOATS and not x.is_meta}
     if not floats:
@@ -24,11 +24,11 @@ def non_finite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
     return [name for name, is_finite in zip(floats, flags, strict=True) if not is_finite]
 
 
-def refuse_non_finite(tensors: Iterable[tuple[str, Tensor]], source: str) -> None:
-    """Refuse weights that make every output NaN.
+def check_finite(tensors: Iterable[tuple[str, Tensor]], source: str) -> None:
+    """Raise if weights, which would make every output NaN, are not finite.
 
     Args:
-        source: the configuration key and what it names, for the message.
+        source: configuration key and its value, for the message.
 
     Raises:
         UserError: a value is NaN or infinite.
@@ -37,5 +37,5 @@ def refuse_non_finite(tensors: Iterable[tuple[str, Tensor]], source: str) -> Non
     if bad:
         raise UserError(
             f"{source} has NaN or infinite values in {len(bad)} of its tensors, {bad[0]} the first "
-            "of them: take another checkpoint."
+            "of them: use another checkpoint."
         )

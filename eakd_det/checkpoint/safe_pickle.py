@@ -1,4 +1,4 @@
-"""Pickles and .pth files of numbers in plain containers, read without running what they name."""
+"""Loading of pickles and .pth files with arrays in plain containers, without running code."""
 
 import argparse
 import pickle
@@ -14,39 +14,39 @@ from detectron2.utils.file_io import PathManager
 
 from eakd_det.utils.errors import UserError
 
-# The command line of a training code, as checkpoints of released classifiers keep it: a container
-# that runs nothing.
+# Checkpoints of released classifiers hold the parsed command line of their training: a plain
+# container that runs no code.
 _CONTAINERS = [argparse.Namespace]
 
 
 def load_pickle(filename: str) -> dict[str, Any]:
-    """Read a .pkl of arrays in dicts, lists and tuples.
+    """Load a .pkl of arrays in dicts, lists and tuples.
 
     Raises:
-        UserError: the file is broken, or holds anything else, which could run code; nothing of it
+        UserError: the file is broken, or holds other objects, which could run code; no code of it
             is run.
     """
-    with PathManager.open(filename, "rb") as f, _in_words(filename):
-        return _dict(_ArrayUnpickler(f, encoding="latin1").load())
+    with PathManager.open(filename, "rb") as f, _convert_errors(filename):
+        return _check_dict(_ArrayUnpickler(f, encoding="latin1").load())
 
 
 def load_pth(filename: str) -> dict[str, Any]:
-    """Read what torch.save wrote, tensors onto the CPU; raises as `load_pickle`."""
-    with PathManager.open(filename, "rb") as f, _in_words(filename), _containers_admitted():
-        return _dict(torch.load(f, map_location="cpu", weights_only=True))
+    """Load a file of torch.save with its tensors on the CPU; raises as `load_pickle` does."""
+    with PathManager.open(filename, "rb") as f, _convert_errors(filename), _allow_containers():
+        return _check_dict(torch.load(f, map_location="cpu", weights_only=True))
 
 
-def _dict(data: Any) -> dict[str, Any]:
+def _check_dict(data: Any) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise TypeError(f"{type(data).__name__} in place of a dict")
     return data
 
 
 @contextmanager
-def _containers_admitted() -> Iterator[None]:
-    """Let torch.load read _CONTAINERS; afterwards the process's list is as others have it.
+def _allow_containers() -> Iterator[None]:
+    """Let torch.load read _CONTAINERS in the with-block, and restore its list of classes after it.
 
-    torch.serialization.safe_globals would take away what a user has added of the same classes.
+    torch.serialization.safe_globals would also remove these classes if the user had added them.
     """
     added = [c for c in _CONTAINERS if c not in torch.serialization.get_safe_globals()]
     torch.serialization.add_safe_globals(added)
@@ -59,25 +59,26 @@ def _containers_admitted() -> Iterator[None]:
 
 
 @contextmanager
-def _in_words(filename: str) -> Iterator[None]:
+def _convert_errors(filename: str) -> Iterator[None]:
+    """Convert errors of the with-block, which loads `filename`, into UserError."""
     try:
         yield
-    except Exception as error:  # of a broken pickle, almost any
-        refused = re.search(r"GLOBAL (\S+)", str(error))  # PyTorch's words, and ours below
+    except Exception as error:  # a broken pickle can raise almost any
+        refused = re.search(r"GLOBAL (\S+)", str(error))  # in PyTorch's messages and ours below
         if refused:
-            fault = (
-                f"holds {refused[1]}: nothing but tensors, arrays and plain containers is loaded, "
-                "since it could run code."
+            problem = (
+                f"holds {refused[1]}: only tensors, arrays and plain containers are loaded, since "
+                "other objects could run code."
             )
         else:
-            fault = "is no checkpoint of tensors or arrays, or is empty or cut off."
-        raise UserError(f"{filename} {fault}") from error
+            problem = "is not a checkpoint of tensors or arrays, or is empty or truncated."
+        raise UserError(f"{filename} {problem}") from error
 
 
 class _DType:
-    """Stands for np.dtype while a pickle is read, for numbers alone.
+    """Replacement of np.dtype in a pickle that allows only numbers.
 
-    NumPy's own believes the flags that a pickle gives it, and forged ones crash the process.
+    NumPy's own trusts the flags in the pickle, and forged flags crash the process.
     """
 
     def __init__(self, kind: str, align: bool = False, copy: bool = False):
@@ -90,14 +91,14 @@ class _DType:
 
 
 class _Array(np.ndarray):
-    """An ndarray whose pickled state has a _DType."""
+    """ndarray that restores a pickled state with a _DType."""
 
     def __setstate__(self, state: tuple):
         version, shape, dtype, is_fortran, data = state
         super().__setstate__((version, shape, dtype.dtype, is_fortran, data))
 
 
-# The functions by which NumPy rebuilds its pickles; asked of NumPy, since it moves them.
+# Functions with which NumPy rebuilds its pickles. Their modules differ between NumPy's versions.
 _frombuffer = np.empty(1).__reduce_ex__(5)[0]
 _scalar = np.float32(0).__reduce__()[0]
 _NUMPY_BUILDERS = {
@@ -116,7 +117,7 @@ _PLAIN = {
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Admits NumPy arrays and plain containers alone."""
+    """Unpickler that allows only NumPy arrays and plain containers."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module.startswith(("numpy.core.", "numpy._core.")) and name in _NUMPY_BUILDERS:

@@ -10,14 +10,15 @@ from torch import nn
 
 from eakd_det.utils.errors import UserError
 
-# What torchvision's ImageNet weights were trained on, in Detectron2's units.
+# Normalisation of the images that torchvision's ImageNet weights were trained on, in Detectron2's
+# units.
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 PREFIX = "torchvision://"
 
 
 class TorchvisionPathHandler(PathHandler):
-    """Resolves torchvision://NAME to torchvision's first ImageNet weights, downloaded once."""
+    """Path handler that resolves torchvision://NAME to torchvision's first ImageNet weights."""
 
     def _get_supported_prefixes(self) -> list[str]:
         return [PREFIX]
@@ -29,7 +30,7 @@ class TorchvisionPathHandler(PathHandler):
         )
         if name not in names:
             raise UserError(f"{path}: choose from {', '.join(names)}.")
-        # The first recipe's weights are the ones that detection papers start from.
+        # Detection papers start from the weights of the first recipe.
         weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
         return PathManager.get_local_path(weights.url, **kwargs)
 
@@ -41,11 +42,11 @@ PathManager.register_handler(TorchvisionPathHandler())
 
 
 def is_torchvision(state: dict[str, Any]) -> bool:
-    """Whether the names of some weights are those of a torchvision ResNet or MobileNetV2."""
+    """Return True if the names of the weights are those of a torchvision ResNet or MobileNetV2."""
     return any({first, last} <= state.keys() for first, last in _ENDS.values())
 
 
-# Keys that tell the families: one of the first layer, and one that no detector has.
+# Keys that identify each family: one of the first layer, and one that no detector has.
 _ENDS = {
     "resnet": ("conv1.weight", "layer1.0.conv1.weight"),
     "mobilenet": ("features.0.0.weight", "features.18.0.weight"),
@@ -53,18 +54,19 @@ _ENDS = {
 
 
 def convert_torchvision(state: dict[str, Any]) -> dict[str, Any]:
-    """Rename torchvision's weights to the names in a detector's backbone; classifiers are dropped.
+    """Rename torchvision's weights to the names in a detector's backbone; drop the classifier.
 
-    Of a ResNet, layer1..4 become res2..5, bnK convK.norm, downsample shortcut, and the first layers
-    the stem. A MobileNetV2 keeps its names, without the last 1 x 1 convolution.
+    In a ResNet, layer1..4 become res2..5, bnK becomes convK.norm, downsample becomes shortcut, and
+    the first layers become the stem. A MobileNetV2 keeps its names, without the last 1 x 1
+    convolution.
     """
     kept = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
     if _ENDS["mobilenet"][1] in state:
         return {k: v for k, v in kept.items() if not k.startswith(("classifier.", "features.18."))}
-    return {_in_resnet(k): v for k, v in kept.items() if not k.startswith("fc.")}
+    return {_resnet_key(k): v for k, v in kept.items() if not k.startswith("fc.")}
 
 
-def _in_resnet(key: str) -> str:
+def _resnet_key(key: str) -> str:
     if not key.startswith("layer"):
         key = f"stem.{key}"
     for layer in (1, 2, 3, 4):
@@ -74,14 +76,14 @@ def _in_resnet(key: str) -> str:
     return key.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")
 
 
-def check_suits(model: nn.Module, filename: str) -> None:
-    """Check that a detector sees images as torchvision's models do, and strides where they do.
+def check_input_and_stride(model: nn.Module, filename: str) -> None:
+    """Check that a detector has the input format and the strided layers of torchvision's models.
 
     Args:
-        filename: the file of the weights, for the message.
+        filename: file of the weights, for the message.
 
     Raises:
-        UserError: it does not.
+        UserError: it does not have them.
     """
     mean, std = (x.flatten().tolist() for x in (model.pixel_mean, model.pixel_std))
     if not (

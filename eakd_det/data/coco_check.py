@@ -1,19 +1,20 @@
-"""Checks a COCO-format file and its images before they are trained on, and completes it."""
+"""Check and completion of a COCO-format file and its images before training."""
 
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from eakd_det.utils.errors import UserError, listed
+from eakd_det.utils.errors import UserError, format_problems
 
-from .boxes import Size, box_fault, clip_boxes, doubts, is_number
-from .coco_file import leave_out_root, read_coco
+from .boxes import Size, box_problem, clip_boxes, format_warnings, is_number
+from .coco_file import read_coco, remove_root_category
 from .ids import number_ids
-from .image_files import ImageFile, look_at_files
-from .masks import drop_useless_masks, has_rle, mask_fault
+from .image_files import ImageFile, check_image_files
+from .masks import has_rle, mask_problem, remove_invalid_masks
 
-# EXIF orientations that swap the sides of an image of the raw size (w, h): where (x, y) comes to.
+# EXIF orientations that swap width and height -> upright position of the point (x, y) of an image
+# with the stored size (w, h).
 SIDEWAYS: dict[int, Callable[[float, float, float, float], tuple[float, float]]] = {
     5: lambda x, y, w, h: (y, x),
     6: lambda x, y, w, h: (h - y, x),
@@ -32,42 +33,43 @@ def check_coco(
 ) -> dict[str, Any]:
     """Read a COCO-format file, check it against its images, and complete it.
 
-    Completed are missing iscrowd (0), area (the box's) and image sizes. Where a file is stored
-    sideways (EXIF) and the JSON has the stored size, boxes and polygons are turned upright, as
-    Detectron2 reads the image. Ids become what every evaluation takes; see `number_ids`.
+    Missing iscrowd (0), area (that of the box) and image sizes are added. If an image is stored
+    sideways (EXIF) and the JSON has the stored size, its boxes and polygons are rotated upright, as
+    Detectron2 reads the image. Ids are replaced if an evaluation cannot use them; see `number_ids`.
 
     Args:
-        masks: whether masks are trained. If not, those that are none are left out, and their boxes
-            stay; else they are faults.
-        clip: cut boxes off at the edges of their images; see `clip_boxes`.
-        again: look also at images that have not changed since.
+        masks: the run trains masks: invalid ones are problems. Otherwise they are removed, and
+            their boxes stay.
+        clip: clip boxes to their images; see `clip_boxes`.
+        again: also check images that have not changed since the last check.
 
     Returns:
-        The COCO dict, with "notes", sentences about what is changed or does not train, and
+        The COCO dict, with "notes", sentences about changes and objects that are not trained, and
         "image_root", the absolute path of the images.
 
     Raises:
-        UserError: what is wrong, with image and annotation ids, at most 20 of them.
+        UserError: the data have problems, of which at most 20 are listed with image and annotation
+            ids.
     """
     data = read_coco(json_file)
-    notes = [*leave_out_root(data)]
+    notes = [*remove_root_category(data)]
     paths = [_find(image, image_root) for image in data["images"]]
-    files = look_at_files(paths, again=again)
+    files = check_image_files(paths, again=again)
     sizes = {
         image["id"]: (image.get("width", file.width), image.get("height", file.height))
         for image, file in zip(data["images"], files, strict=True)
-        if not file.fault and not _size_fault(image, file)
+        if not file.problem and not _size_problem(image, file)
     }
-    notes += doubts(data["annotations"], sizes)
+    notes += format_warnings(data["annotations"], sizes)
     if clip:
         notes += clip_boxes(data, sizes)
     problems = [*_problems(data, files, sizes, masks)]
     if problems:
         raise UserError(
-            f"{json_file} cannot be trained on as it is, {len(problems)} faults:\n"
-            f"{listed(problems)}" + "".join(f"\n{note}" for note in notes)
+            f"{json_file} cannot be used for training, {len(problems)} problems:\n"
+            f"{format_problems(problems)}" + "".join(f"\n{note}" for note in notes)
         )
-    notes += _notes(data, drop_useless_masks(data["annotations"]), masks)
+    notes += _notes(data, remove_invalid_masks(data["annotations"]), masks)
     _complete(data, files)
     number_ids(data)
     data["notes"] = notes
@@ -76,7 +78,7 @@ def check_coco(
 
 
 def summarize(data: dict[str, Any]) -> str:
-    """Counts of a checked COCO dict, and the annotations of each category, as text."""
+    """Format the counts of a checked COCO dict, with the annotations of each category, as text."""
     annotations = data["annotations"]
     crowds = sum(a["iscrowd"] for a in annotations)
     empty = len(data["images"]) - len({a["image_id"] for a in annotations})
@@ -91,7 +93,7 @@ def summarize(data: dict[str, Any]) -> str:
 
 
 def _find(image: dict[str, Any], image_root: str) -> str:
-    """Path of an image; back-slashes that Windows wrote into its name become slashes."""
+    """Return the path of an image; backslashes of Windows in its name are replaced by slashes."""
     path = os.path.join(image_root, image["file_name"])
     if "\\" in image["file_name"] and not os.path.isfile(path):
         image["file_name"] = image["file_name"].replace("\\", "/")
@@ -108,40 +110,40 @@ def _problems(
         ("categories", "category"),
     ]:
         counts = Counter(item["id"] for item in data[key])
-        yield from (f"{kind} id {i} is there {n} times" for i, n in counts.items() if n > 1)
+        yield from (f"{kind} id {i} occurs {n} times" for i, n in counts.items() if n > 1)
     for image, file in zip(data["images"], files, strict=True):
-        fault = file.fault or _size_fault(image, file)
-        if fault:
-            yield f"image {image['id']}: {fault}"
+        problem = file.problem or _size_problem(image, file)
+        if problem:
+            yield f"image {image['id']}: {problem}"
     images = {image["id"] for image in data["images"]}
     categories = {category["id"] for category in data["categories"]}
     for annotation in data["annotations"]:
         where = f"annotation {annotation['id']} of image {annotation['image_id']}"
         if annotation["image_id"] not in images:
-            yield f"{where}: there is no such image"
+            yield f"{where}: the file has no such image"
         if annotation["category_id"] not in categories:
-            yield f"{where}: there is no category {annotation['category_id']}"
+            yield f"{where}: the file has no category {annotation['category_id']}"
         size = sizes.get(annotation["image_id"])
-        faults = _annotation_faults(annotation, size)
+        problems = [*_annotation_problems(annotation, size)]
         if masks:
-            faults = [*faults, mask_fault(annotation, size)]
-        yield from (f"{where}: {fault}" for fault in faults if fault)
+            problems.append(mask_problem(annotation, size))
+        yield from (f"{where}: {problem}" for problem in problems if problem)
 
 
-def _annotation_faults(annotation: dict[str, Any], size: Size | None) -> Iterator[str]:
+def _annotation_problems(annotation: dict[str, Any], size: Size | None) -> Iterator[str]:
     if annotation.get("ignore"):
-        yield "'ignore' is no key of Detectron2's; say iscrowd 1 in place of it"
+        yield "Detectron2 does not know the key 'ignore'; set iscrowd to 1 instead"
     crowd, area = annotation.get("iscrowd", 0), annotation.get("area", 0)
     if crowd not in (0, 1):
         yield f"iscrowd is {crowd!r}; it must be 0 or 1"
     if not is_number(area) or area < 0:
         yield f"area is {area!r}; it must be a number of pixels, or missing"
-    fault = box_fault(annotation["bbox"], size)
-    if fault:
-        yield f"box {annotation['bbox']} {fault}"
+    problem = box_problem(annotation["bbox"], size)
+    if problem:
+        yield f"box {annotation['bbox']} {problem}"
 
 
-def _size_fault(image: dict[str, Any], file: ImageFile) -> str:
+def _size_problem(image: dict[str, Any], file: ImageFile) -> str:
     stored = (file.width, file.height)
     claimed = (image.get("width", file.width), image.get("height", file.height))
     possible = {stored, stored[::-1]} if file.orientation in SIDEWAYS else {stored}
@@ -163,10 +165,10 @@ def _complete(data: dict[str, Any], files: list[ImageFile]) -> None:
         annotation["iscrowd"] = int(annotation.get("iscrowd", 0))
         annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
         if annotation["image_id"] in turns:
-            _turn(annotation, *turns[annotation["image_id"]])
+            _rotate(annotation, *turns[annotation["image_id"]])
 
 
-def _turn(annotation: dict[str, Any], move: Callable, file: ImageFile) -> None:
+def _rotate(annotation: dict[str, Any], move: Callable, file: ImageFile) -> None:
     x, y, width, height = annotation["bbox"]
     corners = [move(*p, file.width, file.height) for p in [(x, y), (x + width, y + height)]]
     (x1, x2), (y1, y2) = map(sorted, zip(*corners, strict=True))
@@ -189,21 +191,22 @@ def _turn(annotation: dict[str, Any], move: Callable, file: ImageFile) -> None:
 
 
 def _notes(data: dict[str, Any], lost: int, masks: bool) -> Iterator[str]:
-    """
+    """Yield sentences about the segmentations and crowds of the data.
+
     Args:
-        lost: objects that have lost their segmentation.
+        lost: number of objects whose segmentation was removed.
     """
     annotations = data["annotations"]
     if lost:
         yield (
-            f"{lost} of {len(annotations)} objects have a segmentation that is no mask; it is left "
-            "out, and their boxes stay."
+            f"{lost} of {len(annotations)} objects have an invalid segmentation; it is removed, "
+            "and their boxes stay."
         )
     crowds = sum(bool(a.get("iscrowd")) for a in annotations)
     if crowds:
         yield (
-            f"{crowds} of {len(annotations)} objects have iscrowd 1 (as CVAT writes what its brush "
-            "paints): they do not train, and the evaluation ignores them."
+            f"{crowds} of {len(annotations)} objects have iscrowd 1 (CVAT writes it for objects "
+            "painted with its brush): they are not trained, and the evaluation ignores them."
         )
     if masks and has_rle(annotations):
-        yield "some masks are in RLE, which makes INPUT.MASK_FORMAT bitmask."
+        yield "some masks are in RLE: INPUT.MASK_FORMAT is set to bitmask."

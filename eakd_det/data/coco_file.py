@@ -1,4 +1,4 @@
-"""Reads COCO-format files as exporters write them."""
+"""Reading of COCO-format files as exporters write them."""
 
 import json
 import math
@@ -16,24 +16,24 @@ IDS = ("id", "image_id", "category_id")
 
 
 def read_coco(json_file: str) -> dict[str, Any]:
-    """The COCO dict of a file of objects; keys whose value is null are as good as missing.
+    """Load the COCO dict of a file of objects; keys whose value is null are treated as missing.
 
-    Annotations without an id are called by their number.
+    Annotations without an id get "number N" as their id, counted from 1.
 
     Raises:
-        UserError: it is no such file.
+        UserError: the file is not a COCO file of objects.
     """
     data = _load(json_file)
     for key, fields in REQUIRED.items():
         if not isinstance(data, dict) or not isinstance(data.get(key), list):
-            raise UserError(f"{json_file} is no COCO file of objects: it has no list {key!r}.")
+            raise UserError(f"{json_file} is not a COCO file of objects: it has no list {key!r}.")
         data[key] = [_without_nulls(item) for item in data[key]]
         for number, item in enumerate(data[key], 1):
             if key == "annotations":
                 item.setdefault("id", f"number {number}")
-            fault = _fault(item, fields)
-            if fault:
-                raise UserError(f"{json_file}: one of {key} {fault}: {item}")
+            problem = _problem(item, fields)
+            if problem:
+                raise UserError(f"{json_file}: one of {key} {problem}: {item}")
     for key in ("images", "categories"):
         if not data[key]:
             raise UserError(f"{json_file} has no {key}.")
@@ -42,11 +42,11 @@ def read_coco(json_file: str) -> dict[str, Any]:
     return data
 
 
-def leave_out_root(data: dict[str, Any]) -> Iterator[str]:
-    """Take away the category that Roboflow adds as the root of all others, and has no boxes.
+def remove_root_category(data: dict[str, Any]) -> Iterator[str]:
+    """Remove the category without boxes that Roboflow adds as the parent of all others.
 
     Yields:
-        That it is so, in a sentence.
+        A sentence about it, if there is one.
     """
     categories = data["categories"]
     used = {annotation["category_id"] for annotation in data["annotations"]}
@@ -56,8 +56,8 @@ def leave_out_root(data: dict[str, Any]) -> Iterator[str]:
         if is_root and others and all(c.get("supercategory") == root["name"] for c in others):
             data["categories"] = others
             yield (
-                f"category {root['name']!r} has no boxes and stands for all others, as Roboflow "
-                "writes it: it is no class."
+                f"category {root['name']!r} has no boxes and is the parent of all others, as "
+                "Roboflow writes it: it is not used as a class."
             )
 
 
@@ -68,14 +68,14 @@ def _load(json_file: str) -> Any:
     except OSError as error:
         raise UserError(f"{json_file} cannot be read: {error.strerror}.") from error
     except ValueError as error:
-        raise UserError(f"{json_file} is no JSON: {error}.") from error
+        raise UserError(f"{json_file} is not valid JSON: {error}.") from error
 
 
 def _without_nulls(item: Any) -> dict[str, Any]:
     return {k: v for k, v in item.items() if v is not None} if isinstance(item, dict) else {}
 
 
-def _fault(item: dict[str, Any], fields: tuple[str, ...]) -> str:
+def _problem(item: dict[str, Any], fields: tuple[str, ...]) -> str:
     missing = [field for field in fields if field not in item]
     if missing:
         return f"lacks {', '.join(missing)}"
@@ -84,7 +84,7 @@ def _fault(item: dict[str, Any], fields: tuple[str, ...]) -> str:
         if not isinstance(value, int | float | str) or value != value or value in _INFINITE:
             return f"has an {field} that is neither a number nor text"
     if not isinstance(item.get("file_name", ""), str):
-        return "has a file_name that is no text"
+        return "has a file_name that is not text"
     return ""
 
 

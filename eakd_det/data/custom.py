@@ -20,8 +20,8 @@ from .ids import ORIGINAL, original_ids
 from .image_files import DAY
 from .masks import has_rle
 
-CUSTOM = "custom_"  # train or val; how the datasets are called
-FORMAT = 3  # of the checked copies; those of another are made anew
+CUSTOM = "custom_"  # prefix of the datasets' names, before train or val
+FORMAT = 3  # version of the checked copies; copies of another version are made again
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class CustomData:
     """A checked dataset.
 
     Attributes:
-        name: the one that it is registered under.
-        json_file: the completed copy of the user's file.
+        name: name under which it is registered.
+        json_file: completed copy of the user's file.
         image_root: folder of the images.
-        data: what the copy holds.
+        data: content of the copy.
     """
 
     name: str
@@ -42,13 +42,13 @@ class CustomData:
 
     @property
     def classes(self) -> list[tuple[Any, str]]:
-        """The user's ids and names of the categories, in the order of Detectron2's classes."""
+        """Ids (the user's) and names of the categories, in the order of Detectron2's classes."""
         by_id = sorted(self.data["categories"], key=lambda c: c["id"])
         return [(c.get(ORIGINAL, c["id"]), c["name"]) for c in by_id]
 
     @property
     def notes(self) -> list[str]:
-        """Sentences about what the copy has in another way than the user's file."""
+        """Sentences about the differences between the copy and the user's file."""
         return [f"{self.name}: {note}" for note in self.data["notes"]]
 
 
@@ -61,19 +61,19 @@ def prepare_custom_data(
     clip: bool = False,
     again: bool = False,
 ) -> dict[str, CustomData]:
-    """Check COCO-format files and write completed copies; what has not changed since is kept.
+    """Check COCO-format files and write completed copies; copies of unchanged files are reused.
 
-    Processes that ask for the same folder do so one after another.
+    Processes that use the same folder wait for each other.
 
     Args:
-        folder: where the copies go.
-        train, val: JSON file and folder of its images, as far as there are.
-        masks: whether masks are trained (MODEL.MASK_ON).
-        clip: cut boxes off at the edges of their images.
-        again: check also what has not changed.
+        folder: folder of the copies.
+        train, val: JSON file and folder of its images, or None.
+        masks: the run trains masks (MODEL.MASK_ON).
+        clip: clip boxes to their images.
+        again: also check files that have not changed.
 
     Returns:
-        "train" and "val", as far as there are.
+        The datasets under "train" and "val", for those that are given.
 
     Raises:
         UserError: a file cannot be trained on, or the two have different categories.
@@ -95,7 +95,7 @@ def prepare_custom_data(
 
 
 def use_custom_data(cfg: CfgNode, found: dict[str, CustomData]) -> None:
-    """Register the datasets and let a config train and evaluate on them, with their classes."""
+    """Register the datasets and set the datasets and the number of classes of a config to them."""
     for custom in found.values():
         _register(custom)
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = len(custom.classes)
@@ -106,13 +106,13 @@ def use_custom_data(cfg: CfgNode, found: dict[str, CustomData]) -> None:
 
 
 def register_checked_copy(cfg: CfgNode, folder: str) -> None:
-    """Register the data that a run was evaluated on, as it has checked them.
+    """Register the checked copy of the data that a run was evaluated on.
 
-    Nothing is registered where DATASETS.TEST names others, or the images are there no more.
+    Nothing is registered if DATASETS.TEST names other datasets, or the images no longer exist.
 
     Args:
-        cfg: of the run.
-        folder: where its copies are; of several the newest counts.
+        cfg: config of the run.
+        folder: folder of its copies, of which the newest is used.
     """
     name = f"{CUSTOM}val"
     if name not in cfg.DATASETS.TEST or name in DatasetCatalog:
@@ -138,9 +138,9 @@ def _prepare(
     split: str, json_file: str, image_root: str, folder: str, again: bool, **options: bool
 ) -> CustomData:
     if not os.path.isfile(json_file):
-        raise UserError(f"--{split}-json: there is no file {json_file}.")
+        raise UserError(f"--{split}-json: the file {json_file} does not exist.")
     if not os.path.isdir(image_root):
-        raise UserError(f"--{split}-images: there is no folder {image_root}.")
+        raise UserError(f"--{split}-images: the folder {image_root} does not exist.")
     status = os.stat(json_file)
     identity = [os.path.abspath(json_file), os.path.abspath(image_root)]
     identity += [str(x) for x in (status.st_mtime_ns, status.st_size, FORMAT, options)]

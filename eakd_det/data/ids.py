@@ -1,21 +1,21 @@
-"""Ids of COCO's images, categories and annotations that every COCO evaluation takes.
+"""Ids of images, categories and annotations that every COCO evaluation can use.
 
-COCOeval takes an annotation with the id 0 for none at all, faster-coco-eval those with negative
-ids or text, too, and it refuses images and categories whose ids are text.
+COCOeval treats an annotation with the id 0 as no match, faster-coco-eval also those with negative
+or text ids, and it rejects images and categories whose ids are text.
 """
 
 from typing import Any
 
-ORIGINAL = "original_id"  # key of an image or category that got a new id: the one that it had
-LARGEST = 2**53  # up to which also a float is exact
+ORIGINAL = "original_id"  # key of an image's or category's former id, if it got a new one
+LARGEST = 2**53  # up to which a float represents integers exactly
 
-REFERENCES = {"images": "image_id", "categories": "category_id"}  # those of annotations
+REFERENCES = {"images": "image_id", "categories": "category_id"}  # list -> key of annotations
 
 
 def number_ids(data: dict[str, Any]) -> dict[str, dict[Any, int]]:
-    """Number the annotations of a COCO dict from 1; images and categories too, if need be.
+    """Number the annotations of a COCO dict from 1, and images and categories if necessary.
 
-    They are where not all of their ids are integers, in the order that Detectron2 sorts them in.
+    Images or categories are numbered, in Detectron2's sorting order, if not all ids are integers.
 
     Returns:
         "image_id" and "category_id": old id -> new id, empty where the ids stay.
@@ -37,7 +37,7 @@ def number_ids(data: dict[str, Any]) -> dict[str, dict[Any, int]]:
 
 
 def original_ids(data: dict[str, Any]) -> dict[str, dict[int, Any]]:
-    """ "image_id" and "category_id": new id -> the one that it replaced, where `number_ids` did."""
+    """Map the ids that `number_ids` gave to the former ones, for "image_id" and "category_id"."""
     return {
         field: {item["id"]: item[ORIGINAL] for item in data.get(key, ()) if ORIGINAL in item}
         for key, field in REFERENCES.items()
@@ -45,7 +45,7 @@ def original_ids(data: dict[str, Any]) -> dict[str, dict[int, Any]]:
 
 
 def order(identity: Any) -> tuple[bool, Any]:
-    """A key that sorts ids: numbers as numbers, then text as text."""
+    """Sorting key of ids: numbers before text."""
     return isinstance(identity, str), identity
 
 

@@ -1,4 +1,4 @@
-"""Looks at image files before they are trained on, and not twice at one that has not changed."""
+"""Check of image files before training, with a cache of those that have not changed."""
 
 import hashlib
 import logging
@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from eakd_det.utils.files import write_atomically
 
-RULES = 1  # of what is sound; where they change, all files are looked at anew
-DAY = 24 * 3600  # seconds, for which a process waits for the one that looks at the same files
-WIDE = ("I", "F")  # begin Pillow's modes of 16 and 32 bits
-CHUNK = 1000  # files that a thread takes at a time
+RULES = 1  # version of the checks; a new one makes all files be checked again
+DAY = 24 * 3600  # seconds for which a process waits for another one that checks the same files
+WIDE = ("I", "F")  # first letters of Pillow's modes with 16 and 32 bits
+CHUNK = 1000  # files per task of a thread
 SOUND = np.dtype(
     [("stamp", np.uint64), ("width", np.uint32), ("height", np.uint32), ("orientation", np.uint8)]
 )
@@ -26,22 +26,22 @@ logger = logging.getLogger(__name__)
 
 
 class ImageFile(NamedTuple):
-    """The stored size of an image file in pixels and its EXIF orientation, or a fault."""
+    """Stored size of an image file in pixels and its EXIF orientation, or a problem with it."""
 
     width: int = 0
     height: int = 0
     orientation: int = 1
-    fault: str = ""
+    problem: str = ""
 
 
-def look_at_files(paths: Sequence[str], *, again: bool = False) -> list[ImageFile]:
-    """Look at image files as `look_at_file`, in threads, with a bar of the progress.
+def check_image_files(paths: Sequence[str], *, again: bool = False) -> list[ImageFile]:
+    """Check image files with `check_image_file`, in threads, with a progress bar.
 
-    Those that were found sound and have the same path, size and time of change since are not
-    opened again. Processes that look at the same folder do so one after another.
+    Files without a problem whose path, size and modification time have not changed are not opened
+    again. Processes that check the same folder wait for each other.
 
     Args:
-        again: look at all.
+        again: check all files.
     """
     if not paths:
         return []
@@ -53,46 +53,46 @@ def look_at_files(paths: Sequence[str], *, again: bool = False) -> list[ImageFil
         lock.acquire()
     except (OSError, portalocker.LockException) as error:
         logger.warning(
-            "%s cannot be written (%s): the images are looked at again at every start. "
-            "XDG_CACHE_HOME names another folder.",
+            "%s cannot be written (%s): the images are checked again at every start. "
+            "Set XDG_CACHE_HOME to another folder.",
             *(cache_folder(), error),
         )
-        return _look(paths)
+        return _check_all(paths)
     try:
-        return _look_at_changed(paths, cache, again)
+        return _check_changed(paths, cache, again)
     finally:
         lock.release()
 
 
-def look_at_file(path: str) -> ImageFile:
-    """Open and decode an image file; a fault also where 8 bits a channel do not hold its values."""
+def check_image_file(path: str) -> ImageFile:
+    """Open and decode an image file, whose values must fit into 8 bits a channel."""
     if not os.path.isfile(path):
-        return ImageFile(fault=f"no file {path}")
+        return ImageFile(problem=f"no file {path}")
     try:
         with Image.open(path) as image:
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             width, height = image.size
-            image.draft("L", (1, 1))  # a JPEG is decoded at an eighth: enough to find it cut off
+            image.draft("L", (1, 1))  # decode a JPEG at 1/8 size, enough to find it truncated
             image.load()
-            fault = _range_fault(image)
-    except Exception as error:  # of a broken image, almost any
-        return ImageFile(fault=f"{path} cannot be read: {error}")
-    return ImageFile(width, height, orientation, f"{path} {fault}" if fault else "")
+            problem = _range_problem(image)
+    except Exception as error:  # a broken image can raise almost any
+        return ImageFile(problem=f"{path} cannot be read: {error}")
+    return ImageFile(width, height, orientation, f"{path} {problem}" if problem else "")
 
 
 def cache_folder() -> str:
-    """Folder of the cache of sound image files: $XDG_CACHE_HOME/eakd_det or ~/.cache/eakd_det."""
+    """Folder of the cache of checked image files: $XDG_CACHE_HOME/eakd_det or ~/.cache/eakd_det."""
     return os.path.join(os.getenv("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "eakd_det")
 
 
 def has_wide_values(path: str) -> bool:
-    """Whether a file's pixels have 16 or 32 bits a channel, by its header."""
+    """Return True if an image file's header gives 16 or 32 bits a channel."""
     with Image.open(path) as image:
         return image.mode.startswith(WIDE)
 
 
-def _range_fault(image: Image.Image) -> str:
-    """Pillow clips other values than 0 to 255 where it makes RGB of them, and cuts off decimals."""
+def _range_problem(image: Image.Image) -> str:
+    """Return why Pillow's conversion to RGB, which clips and truncates, would change the values."""
     if not image.mode.startswith(WIDE):
         return ""
     values = np.asarray(image)
@@ -101,11 +101,11 @@ def _range_fault(image: Image.Image) -> str:
         return ""
     return (
         f"has values from {low:g} to {high:g} (mode {image.mode}), and images are read as 0 to "
-        "255: save it with 8 bits a channel, scaled from the range that means something"
+        "255: save it with 8 bits a channel, scaled from the range of interest"
     )
 
 
-def _look_at_changed(paths: Sequence[str], cache: str, again: bool) -> list[ImageFile]:
+def _check_changed(paths: Sequence[str], cache: str, again: bool) -> list[ImageFile]:
     known = np.empty(0, SOUND)
     if os.path.isfile(cache) and not again:
         known = np.load(cache, allow_pickle=False)
@@ -116,40 +116,40 @@ def _look_at_changed(paths: Sequence[str], cache: str, again: bool) -> list[Imag
         for stamp in stamps
     ]
     changed = [i for i, file in enumerate(files) if file is None]
-    for i, file in zip(changed, _look([paths[i] for i in changed]), strict=True):
+    for i, file in zip(changed, _check_all([paths[i] for i in changed]), strict=True):
         files[i] = file
-    sound = [(stamps[i], *files[i][:3]) for i in changed if not files[i].fault]
+    sound = [(stamps[i], *files[i][:3]) for i in changed if not files[i].problem]
     if sound:
         with write_atomically(cache, "wb") as f:
             np.save(f, np.concatenate([known, np.array(sound, SOUND)]))
     return files
 
 
-def _look(paths: Sequence[str]) -> list[ImageFile]:
+def _check_all(paths: Sequence[str]) -> list[ImageFile]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        looks = pool.map(look_at_file, paths)
-        return list(tqdm(looks, "checking images", len(paths), delay=2, leave=False))
+        files = pool.map(check_image_file, paths)
+        return list(tqdm(files, "checking images", len(paths), delay=2, leave=False))
 
 
 def _in_threads(function, paths: Sequence[str]) -> list:
-    def of(start: int) -> list:
+    def run_chunk(start: int) -> list:
         return [function(path) for path in paths[start : start + CHUNK]]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return [x for part in pool.map(of, range(0, len(paths), CHUNK)) for x in part]
+        return [x for chunk in pool.map(run_chunk, range(0, len(paths), CHUNK)) for x in chunk]
 
 
 def _stamp(path: str) -> int:
-    """Hash of path, size and time of change; 0 if there is no file."""
+    """Hash of path, size and modification time; 0 if there is no file."""
     path = os.path.abspath(path)
     try:
         status = os.stat(path)
-    except OSError:  # the look at it tells
+    except OSError:  # `check_image_file` reports it
         return 0
     return int(_digest(f"{path}\n{status.st_size}\n{status.st_mtime_ns}"), 16)
 
 
 def _digest(text: str) -> str:
-    """16 hexadecimal digits."""
+    """Hash of a text and RULES, 16 hexadecimal digits."""
     text = f"{RULES}\n{text}"
     return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=8).hexdigest()

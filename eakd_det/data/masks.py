@@ -1,18 +1,18 @@
-"""Segmentations of COCO objects: which are masks, and which are none."""
+"""Checks of the segmentations of COCO objects."""
 
 import math
 from typing import Any
 
-MIN_NUMBERS = 6  # of a polygon: three points
+MIN_NUMBERS = 6  # coordinates of a polygon of three points
 
 
-def drop_useless_masks(annotations: list[dict[str, Any]]) -> int:
-    """Take away segmentations that are no masks, with which Detectron2 leaves the object out.
+def remove_invalid_masks(annotations: list[dict[str, Any]]) -> int:
+    """Remove invalid segmentations, because of which Detectron2 would drop the whole object.
 
-    Polygons of less than three points go from among others, too.
+    Of several polygons only the valid ones stay.
 
     Returns:
-        Number of objects that have lost their segmentation.
+        Number of objects whose segmentation was removed.
     """
     lost = 0
     for annotation in annotations:
@@ -27,11 +27,11 @@ def drop_useless_masks(annotations: list[dict[str, Any]]) -> int:
     return lost
 
 
-def mask_fault(annotation: dict[str, Any], size: tuple[int, int] | None) -> str:
-    """Why an object cannot train a mask head, or nothing.
+def mask_problem(annotation: dict[str, Any], size: tuple[int, int] | None) -> str:
+    """Return the reason why an object cannot train a mask head, empty if it can.
 
     Args:
-        size: width and height of its image, where they are known.
+        size: width and height of its image, if they are known.
     """
     segmentation = annotation.get("segmentation")
     if not segmentation:
@@ -47,7 +47,7 @@ def mask_fault(annotation: dict[str, Any], size: tuple[int, int] | None) -> str:
 
 
 def has_rle(annotations: list[dict[str, Any]]) -> bool:
-    """Whether an object that trains has a mask that is no polygon."""
+    """Return True if an object that is trained (no crowd) has a mask in RLE."""
     return any(
         isinstance(a.get("segmentation"), dict) and not a.get("iscrowd") for a in annotations
     )
@@ -75,10 +75,10 @@ def _is_rle(segmentation: Any) -> bool:
 
 
 def _runs(counts: str) -> list[int]:
-    """Run lengths of COCO's compressed RLE, [-1] if it is none.
+    """Decode the run lengths of COCO's compressed RLE; [-1] for invalid text.
 
-    A character has five bits of a number, least significant first, and whether more follow; from
-    the fourth run on, numbers are differences from the run before the last.
+    A character holds five bits of a number, least significant first, and a bit that tells if more
+    follow; from the fourth run on, numbers are differences from the run before the last.
     """
     runs, value, shift = [], 0, 0
     for character in counts:

@@ -1,4 +1,4 @@
-"""Checks of the datasets that a config names."""
+"""Checks of the registered datasets of a config."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from eakd_det.utils.errors import UserError
 
 
 def check_datasets(cfg: CfgNode, keys: tuple[str, ...] = ("TRAIN", "TEST")) -> None:
-    """Check that there are the datasets that DATASETS.TRAIN and DATASETS.TEST name.
+    """Check that the datasets of DATASETS.TRAIN and DATASETS.TEST are registered.
 
     Raises:
         UserError: one is not registered.
@@ -21,51 +21,51 @@ def check_datasets(cfg: CfgNode, keys: tuple[str, ...] = ("TRAIN", "TEST")) -> N
         for name in cfg.DATASETS[key]:
             if name not in DatasetCatalog:
                 raise UserError(
-                    f"DATASETS.{key}: there is no dataset {name!r}. Register it, or name its files "
-                    "with --train-json and --train-images, --val-json and --val-images."
+                    f"DATASETS.{key}: no dataset {name!r} is registered. Register it, or give its "
+                    "files with --train-json and --train-images, --val-json and --val-images."
                 )
 
 
 @contextmanager
 def no_data_in_words() -> Iterator[None]:
-    """Say of a training loader that is built in the with-block why no image is left for it.
+    """Explain the error of a training loader, built in the with-block, that has no images.
 
     Raises:
-        UserError: none is.
+        UserError: no image of the datasets can be trained on.
     """
     try:
         yield
     except AssertionError as error:
-        fault = re.fullmatch(r"No valid data found in (.+)\.|Dataset '(.+)' is empty!", str(error))
-        if fault is None:
+        found = re.fullmatch(r"No valid data found in (.+)\.|Dataset '(.+)' is empty!", str(error))
+        if found is None:
             raise
-        names = (fault[1] or fault[2]).split(",")
-        raise UserError(f"DATASETS.TRAIN: {_why_no_image(names)}") from error
+        names = (found[1] or found[2]).split(",")
+        raise UserError(f"DATASETS.TRAIN: {_count_causes(names)}") from error
 
 
-def _why_no_image(names: Iterable[str]) -> str:
+def _count_causes(names: Iterable[str]) -> str:
     annotations = [x.get("annotations") for name in names for x in DatasetCatalog.get(name)]
     empty = sum(not of for of in annotations)
     crowds = sum(bool(of) and all(a.get("iscrowd", 0) for a in of) for of in annotations)
     rest = len(annotations) - empty - crowds
     causes = {
         "without annotations": empty,
-        "with crowds (iscrowd 1) alone": crowds,
+        "with only crowds (iscrowd 1)": crowds,
         "with fewer than MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE keypoints": rest,
     }
     counts = ", ".join(f"{number} {cause}" for cause, number in causes.items() if number)
     return (
-        f"of {', '.join(names)}, {len(annotations)} images ({counts or 'the file lists none'}), "
-        "none can be trained on. Objects need iscrowd 0; DATALOADER.FILTER_EMPTY_ANNOTATIONS False "
-        "also trains on images without objects."
+        f"none of the {len(annotations)} images of {', '.join(names)} can be trained on "
+        f"({counts or 'the file lists none'}). Objects need iscrowd 0; "
+        "DATALOADER.FILTER_EMPTY_ANNOTATIONS False also trains on images without objects."
     )
 
 
 def check_proposals(cfg: CfgNode) -> None:
-    """Check that MODEL.LOAD_PROPOSALS has files of arrays alone; Detectron2 unpickles them.
+    """Check that the proposal files of a config hold only arrays, since Detectron2 unpickles them.
 
     Raises:
-        UserError: one is broken, or holds anything else, which could run code.
+        UserError: a file is broken, or holds other objects, which could run code.
     """
     if cfg.MODEL.LOAD_PROPOSALS:
         for path in (*cfg.DATASETS.PROPOSAL_FILES_TRAIN, *cfg.DATASETS.PROPOSAL_FILES_TEST):

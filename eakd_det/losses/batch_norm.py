@@ -1,11 +1,11 @@
-"""Batch normalization of the modules that train with a student."""
+"""Batch normalization for modules that train with a student and may get one value a channel."""
 
 from torch import nn
 from torch.nn import functional as F
 
 
 class _OneValue:
-    """Takes the running statistics where a channel has no two values, and so no variance."""
+    """Use the running statistics where a channel has a single value, and so no variance."""
 
     def forward(self, x):
         if self.training and x.numel() <= self.num_features:
@@ -16,8 +16,8 @@ class _OneValue:
 
 
 class BatchNorm(_OneValue, nn.BatchNorm2d):
-    """BatchNorm2d for a 1 x 1 map of one image, too, as a coarse FPN level of a small image."""
+    """BatchNorm2d that also trains on the 1 x 1 map of a single image (a coarse FPN level)."""
 
 
 class BatchNorm1d(_OneValue, nn.BatchNorm1d):
-    """BatchNorm1d for one sample, too."""
+    """BatchNorm1d that also trains on a single sample."""

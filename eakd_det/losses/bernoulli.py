@@ -1,7 +1,7 @@
-"""KD and its entropy for sigmoid classifiers: each class is a coin of its own. Ours, not a paper's.
+"""KD and entropy for sigmoid classifiers, whose classes are independent Bernoulli variables.
 
-N counts samples (anchors), C the classes. The EA weight is `combine_entropies` of two Bernoulli
-entropies with 2 outcomes.
+They are our own and from no paper. N counts samples (anchors), C the classes. The EA weight is
+`combine_entropies` of two Bernoulli entropies with 2 outcomes.
 """
 
 from torch import Tensor
@@ -11,16 +11,16 @@ from .reduction import at_least_float32, reduce_samples
 
 
 def bernoulli_entropy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """Mean over the classes of the entropy of sigmoid(logits / temperature), in nats.
+    """Mean Bernoulli entropy over the classes, of sigmoid(logits / temperature), in nats.
 
     Args:
         logits: (N, C).
-        temperature: divides the logits; above 1 it brings the probabilities nearer to 1/2.
+        temperature: divides the logits; above 1 it moves the probabilities towards 1/2.
 
     Returns:
         (N,), between 0 and log 2; exact for saturated logits. Empty input gives (0,).
     """
-    # Even in the logit; on the negative side nothing cancels.
+    # The entropy is even in the logit; for negative logits no terms cancel.
     size = (at_least_float32(logits) / temperature).abs()
     return (F.softplus(-size) + size * (-size).sigmoid()).mean(dim=-1)
 

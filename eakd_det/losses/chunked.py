@@ -1,8 +1,8 @@
-"""A loss on the logits of two language models that are never there as a whole.
+"""Loss on the logits of two language models, computed in chunks of tokens to save memory.
 
-N counts tokens, V the words of the vocabulary, D the width of a network. The plain way makes
-several (N, V) matrices at once; here the logits of `chunk_size` tokens at a time are made from the
-hidden states and both output heads, and a chunk's gradients are taken before the next.
+N counts tokens, V is the size of the vocabulary, D the hidden size. A loss on whole logits holds
+several (N, V) matrices at once. Here the logits of `chunk_size` tokens are computed from the hidden
+states and both output heads, and their gradients are taken before the next chunk.
 """
 
 from collections.abc import Callable
@@ -20,12 +20,12 @@ TokenLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class LanguageHead(NamedTuple):
-    """What makes a network's logits, states @ weight.T + bias.
+    """Hidden states and output head of a language model; its logits are states @ weight.T + bias.
 
     Attributes:
-        states: (B, L, D) hidden states, as they enter the output head; (N, D) will do.
-        weight: (V, D) of the output head.
-        bias: (V,) or None.
+        states: (B, L, D) or (N, D) hidden states that enter the output head.
+        weight: (V, D) weight of the output head.
+        bias: (V,) bias of the output head, or None.
     """
 
     states: Tensor
@@ -42,9 +42,9 @@ def chunked_loss(
     chunk_size: int = 256,
     num_tokens: float | Tensor | None = None,
 ) -> Tensor:
-    """Mean of `token_loss` over the tokens that count, of one chunk of logits at a time.
+    """Mean of `token_loss` over the tokens that count, with one chunk of logits at a time.
 
-    It equals the plain form on whole logits. EA-KD with SKLD, say, is
+    The result equals that of the loss on whole logits. For example, EA-KD with SKLD is
 
         def token_loss(student_logits, teacher_logits, labels):
             weight = entropy_weight(student_logits, teacher_logits)
@@ -53,16 +53,16 @@ def chunked_loss(
             )
 
     Args:
-        token_loss: the loss of each of a chunk's tokens, all of which count; differentiable with
-            respect to the student's logits. A token's value must not depend on the others.
-        student, teacher: the teacher's side gets no gradient. A head that is shared with other
-            layers (tied embeddings) will do.
+        token_loss: loss of each token of a chunk, all of which count; differentiable with respect
+            to the student's logits. A token's loss must not depend on the other tokens.
+        student, teacher: hidden states and heads. The teacher's side gets no gradient. A head may
+            be shared with other layers (tied embeddings).
         labels: (B, L); a token counts unless its label is -100.
-        chunk_size: tokens whose logits are there at a time.
-        num_tokens: as that of the divergences.
+        chunk_size: number of tokens whose logits are held at a time.
+        num_tokens: divisor of the sum over tokens, as in `eakd_det.losses.divergence`.
 
     Returns:
-        A scalar, at least float32; no token gives a zero joined to the graph.
+        A scalar, at least float32. Without any token it is a zero joined to the graph.
 
     Raises:
         ValueError: `chunk_size` is below 1, or the shapes do not fit.
@@ -72,7 +72,7 @@ def chunked_loss(
     _check_shapes(student, teacher, labels)
     counts = labels != IGNORED
     chosen = labels[counts]
-    # The teacher goes along as a constant: of the arguments only the student's get gradients.
+    # The teacher is passed as a constant: only the student's tensors get gradients.
     frozen = LanguageHead(*(None if x is None else x.detach() for x in teacher))
     frozen = frozen._replace(states=frozen.states[counts])
     mean = _ChunkedMean.apply(
@@ -82,7 +82,7 @@ def chunked_loss(
 
 
 class _ChunkedMean(torch.autograd.Function):
-    """Mean over tokens; the gradients are taken with the value, chunk by chunk."""
+    """Mean over tokens; value and gradients are computed together, chunk by chunk."""
 
     @staticmethod
     def forward(ctx, states, weight, bias, teacher, labels, token_loss, chunk_size):
@@ -91,7 +91,7 @@ class _ChunkedMean(torch.autograd.Function):
         total = torch.zeros((), dtype=_working_dtype(states.dtype), device=states.device)
         states, weight, bias = _as_autocast(*inputs)
         teacher = LanguageHead(*_as_autocast(*teacher))
-        # Sums over many tokens are kept in the working precision whatever the parameters have.
+        # Sums over many tokens are kept in the working precision, whatever the parameters' dtype.
         gradients = [
             torch.zeros_like(x, dtype=_working_dtype(x.dtype)) if is_wanted else None
             for x, is_wanted in zip(inputs, wanted, strict=True)
@@ -126,13 +126,13 @@ class _ChunkedMean(torch.autograd.Function):
 def _add_chunk(
     gradients: list[Tensor | None], slope: Tensor, states: Tensor, weight: Tensor, part: slice
 ) -> None:
-    """Add what a chunk gives, from `slope`, (n, V): the gradient of its sum on its logits."""
+    """Add the gradients of a chunk, from `slope`, (n, V), that of its loss in its logits."""
     of_states, of_weight, of_bias = gradients
     if of_states is not None:
         of_states[part] = slope @ weight.to(slope.dtype)
     if of_weight is not None:
         if of_weight.dtype == slope.dtype == states.dtype:
-            of_weight.addmm_(slope.t(), states)  # without a second (V, D)
+            of_weight.addmm_(slope.t(), states)  # needs no second (V, D) matrix
         else:
             of_weight += slope.t() @ states.to(slope.dtype)
     if of_bias is not None:
@@ -140,10 +140,10 @@ def _add_chunk(
 
 
 def _as_autocast(*tensors: Tensor | None) -> list[Tensor | None]:
-    """Cast what autocast would cast, once for all chunks.
+    """Cast tensors as autocast would, once for all chunks.
 
-    Autocast keeps its copy of a parameter for the parameter's next use, older versions of torch
-    also one that was made without gradients: the parameter then lost the gradient of that use.
+    Autocast caches its copy of a parameter for the next use. Older versions of torch also cache a
+    copy that was made without gradients, and the parameter then loses the gradient of that use.
     """
     device = tensors[0].device.type
     if not torch.is_autocast_enabled(device):
@@ -159,13 +159,13 @@ def _working_dtype(dtype: torch.dtype) -> torch.dtype:
 def _check_shapes(student: LanguageHead, teacher: LanguageHead, labels: Tensor) -> None:
     if student.weight.shape[0] != teacher.weight.shape[0]:
         raise ValueError(
-            f"the student's head has {student.weight.shape[0]} words and the teacher's "
-            f"{teacher.weight.shape[0]}: cut the wider one to the words that both have"
+            f"the student's vocabulary has {student.weight.shape[0]} tokens and the teacher's "
+            f"{teacher.weight.shape[0]}: cut the larger head to the tokens that both have"
         )
     for name, head in [("student", student), ("teacher", teacher)]:
         expected = (*labels.shape, head.weight.shape[1])
         if head.states.shape != expected:
             raise ValueError(
-                f"the {name}'s states must have shape {expected}, as the labels and the head's "
-                f"weight say, got {tuple(head.states.shape)}"
+                f"the {name}'s states must have shape {expected} to match the labels and the "
+                f"head's weight, got {tuple(head.states.shape)}"
             )

@@ -1,6 +1,6 @@
 """Curriculum temperature, CTKD (Li et al., AAAI 2023, arXiv 2211.16231).
 
-The temperature of KD is trained against the student, the more so the further the training is:
+The temperature of KD is trained to increase the student's loss, more strongly as training proceeds:
 `kd_loss(..., temperature=temperature(curriculum_strength(epoch)))`.
 """
 
@@ -13,18 +13,18 @@ START, RANGE = 1.0, 20.0  # the released code's; it calls the range t_end
 
 
 class CurriculumTemperature(nn.Module):
-    """One temperature for all samples, T = 1 + 20 sigmoid(u) with u trained; at first 15.6."""
+    """One temperature for all samples, T = 1 + 20 sigmoid(u) with u trained; initially 15.6."""
 
     def __init__(self):
         super().__init__()
         self.u = nn.Parameter(torch.ones(()))
 
     def forward(self, strength: float) -> Tensor:
-        """The temperature, a scalar.
+        """Return the temperature, a scalar.
 
         Args:
-            strength: lambda, from 0 to -1; the gradient is multiplied by it on the way back. Below
-                0, the optimizer that lets the student lower the loss lets the temperature raise it.
+            strength: lambda, from 0 to -1; multiplies the gradient in the backward pass. Below 0,
+                the optimizer step that lowers the loss in the student raises it in the temperature.
         """
         temperature = START + RANGE * torch.sigmoid(self.u)
         constant = temperature.detach()
@@ -33,11 +33,11 @@ class CurriculumTemperature(nn.Module):
 
 
 def curriculum_strength(epoch: int, *, epochs: int = 10) -> float:
-    """lambda of an epoch: from 0 down to -1 along half a cosine.
+    """Return lambda of an epoch, which falls from 0 to -1 along half a cosine.
 
     Args:
         epoch: counted from 1.
-        epochs: from this one on it is -1.
+        epochs: epoch from which lambda is -1.
 
     Raises:
         ValueError: `epochs` is not positive.

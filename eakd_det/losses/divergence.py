@@ -1,25 +1,27 @@
-"""Divergences between the next-word distributions of two language models, token by token.
+"""Divergences between the next-token distributions of two language models.
 
-p is the teacher's softmax and q the student's, over the V words of the vocabulary; B counts the
+p is the teacher's softmax and q the student's, over a vocabulary of V tokens; B counts the
 sequences of a batch, L their tokens. The skewed divergences are DistiLLM's (Ko et al., arXiv
 2402.03898), the generalised Jensen-Shannon divergence is GKD's (Agarwal et al., arXiv 2306.13649).
 
-All of them share:
+All divergences share these arguments:
 
-- `student_logits`, `teacher_logits`, (B, L, V): any leading shape will do, (N, V) too. They and
-  `labels` are of the same tokens: whoever predicts the next word has shifted them. The teacher's
-  side gets no gradient.
-- `labels`, (B, L): a token counts unless its label is -100. What stands in the logits of the others
-  is never read.
-- a word whose logit is -inf on either side (a padded vocabulary) is left out of the sum.
-- `weight`, (B, L) or None: a constant factor of each token; `entropy_weight(student_logits,
+- `student_logits`, `teacher_logits`: (B, L, V), or any other leading shape, such as (N, V). Logits
+  and `labels` belong to the same tokens: for next-token prediction the caller has shifted them.
+  The teacher's side gets no gradient.
+- `labels`: (B, L); a token counts unless its label is -100. The logits of the other tokens are
+  never read.
+- `weight`: (B, L) constant factor of each token, or None; `entropy_weight(student_logits,
   teacher_logits)` for EA-KD.
-- `num_tokens`: what the sum over tokens is divided by; None is the number that count here. Give the
-  number of the whole step where a batch is a part of it (micro-batches, processes), so that the
-  parts add up to the mean over all its tokens.
+- `num_tokens`: divisor of the sum over tokens; None is the number of tokens that count here. For a
+  part of a step (a micro-batch, one of several processes) give the number of the whole step, so
+  that the parts add up to the mean over all its tokens.
 - `reduction`: "mean", or "none" for (B, L), 0 where a token does not count.
-- the value: at least float32, 0 for equal logits; a batch without any token gives a zero joined to
-  the graph. ValueError: shapes do not fit, an option is out of its range, or unknown.
+
+A vocabulary entry whose logit is -inf on either side (padding of the vocabulary) is left out of the
+sum. The result is at least float32, and 0 for equal logits; a batch without any token gives a zero
+joined to the graph. ValueError is raised if shapes do not match, or an option is unknown or out of
+its range.
 """
 
 from collections.abc import Callable
@@ -133,7 +135,7 @@ def jensen_shannon(
 ) -> Tensor:
     """beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q (arXiv 2306.13649, eq. 1).
 
-    beta in (0, 1): with its limits both terms vanish.
+    beta is in (0, 1): at either limit both terms vanish.
     """
     if not 0 < beta < 1:
         raise ValueError(f"beta must be above 0 and below 1, got {beta}")
@@ -161,7 +163,7 @@ def _check_share(value: float, name: str, *, below_one: bool) -> None:
 
 
 def _log_mixture(log_ratio: Tensor, share: float) -> Tensor:
-    """log(share + (1 - share) e^x), which is 0 at 0 and overflows for no x."""
+    """log(share + (1 - share) e^x) of a log ratio x: 0 at x = 0, without overflow for any x."""
     if share == 0:
         return log_ratio
     below = torch.log1p((1 - share) * torch.expm1(log_ratio.clamp(max=0)))
@@ -178,7 +180,7 @@ def _over_tokens(
     num_tokens: float | Tensor | None,
     reduction: str,
 ) -> Tensor:
-    """Sum `terms(p, q, log q - log p)` over the words, then reduce over the tokens that count."""
+    """Sum `terms(p, q, log q - log p)` over the vocabulary, then reduce over the counted tokens."""
     _check_shapes(student_logits, teacher_logits, labels, weight)
     counts = labels != IGNORED
     student = F.log_softmax(at_least_float32(student_logits[counts]), dim=-1)
@@ -193,9 +195,9 @@ def _over_tokens(
 
 
 def share_of(here: int, num_tokens: float | Tensor) -> Tensor:
-    """Factor from a mean over `here` tokens to their part of a mean over `num_tokens`.
+    """Factor that turns a mean over `here` tokens into their part of a mean over `num_tokens`.
 
-    A step without any token has the factor 1.
+    It is 1 for a step without any token.
     """
     return max(here, 1) / torch.as_tensor(num_tokens).clamp(min=1)
 
@@ -206,7 +208,7 @@ def _check_shapes(
     if student_logits.shape != teacher_logits.shape:
         raise ValueError(
             f"the student's logits have shape {tuple(student_logits.shape)} and the teacher's "
-            f"{tuple(teacher_logits.shape)}: they must be of the same tokens and words"
+            f"{tuple(teacher_logits.shape)}: tokens and vocabulary must be the same"
         )
     for name, value in [("labels", labels), ("weight", weight)]:
         if value is not None and value.shape != student_logits.shape[:-1]:

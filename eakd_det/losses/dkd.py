@@ -58,14 +58,14 @@ def dkd_loss(
 
 
 def _decouple(logits: Tensor, labels: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """The log-probabilities of DKD's two distributions, from logits (N, C) over T.
+    """Compute the log-probabilities of DKD's two distributions from logits (N, C) over T.
 
-    One log-softmax, over the other classes, gives both. One over all classes, which other losses
-    have, would not do: where the target has nearly everything, it has lost the rest.
+    One log-softmax over the other classes gives both. A log-softmax over all classes, which other
+    losses share, loses the precision of the others where the target has nearly all probability.
 
     Returns:
-        (N, 2): of the target, and of all other classes together. (N, C): of the other classes
-        among themselves, -inf at the target.
+        (N, 2): target, and all other classes together. (N, C): the other classes among themselves,
+        -inf at the target.
     """
     others = logits.masked_fill(target, -torch.inf)
     rest = F.log_softmax(others, dim=1)

@@ -20,7 +20,7 @@ def entropy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
 
     Returns:
         (N,), between 0 and log C; exact, not offset by an epsilon. Empty input gives (0,). A class
-        of logit -inf has no part in it.
+        with logit -inf contributes 0.
     """
     log_p = log_softmax(logits, temperature)
     finite = log_p.clamp(min=torch.finfo(log_p.dtype).min)  # 0 * -inf would be NaN
@@ -30,7 +30,11 @@ def entropy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
 def combine_entropies(
     student_entropy: Tensor, teacher_entropy: Tensor, num_classes: int, bound: float | None = None
 ) -> Tensor:
-    """w_EA = (H_T + H_T * H_S / H_ub) / 2 from entropies at hand; see `entropy_weight`."""
+    """Compute w_EA = (H_T + H_T * H_S / H_ub) / 2 from given entropies; see `entropy_weight`.
+
+    Raises:
+        ValueError: `bound` is not positive, or None with fewer than 2 classes.
+    """
     if bound is None:
         if num_classes < 2:
             raise ValueError("a softmax over one class has no entropy to weight by")
@@ -50,17 +54,16 @@ def entropy_weight(
 ) -> Tensor:
     """Weight of each sample, w_EA = (H_T + H_T * H_S / H_ub) / 2 (EA-KD, arXiv 2311.13621).
 
-    It is large where the teacher is uncertain, and larger where the student still is, too. It is
-    not normalised over the batch.
+    It is large where the teacher is uncertain, and larger where the student is uncertain, too. It
+    is not normalised over the batch.
 
     Args:
         student_logits, teacher_logits: (N, C).
-        temperature: of both entropies, not of the distillation loss.
-        bound: H_ub in nats; None is its natural value, log C. The released CIFAR code has 100
-            there (docs/papers.md).
+        temperature: softmax temperature of both entropies, not of the distillation loss.
+        bound: H_ub in nats; None is log C. The released CIFAR code uses 100 (docs/papers.md).
 
     Returns:
-        (N,) between 0 and log C, detached: it scales a loss and nothing flows through it.
+        (N,) between 0 and log C, detached: it scales a loss, and no gradient flows through it.
 
     Raises:
         ValueError: C is 1, or `bound` is not positive.

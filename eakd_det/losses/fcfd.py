@@ -21,19 +21,19 @@ def fcfd_loss(
     mix_weight: float = 1.0,
     weight: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Maps and logits of student and mixed paths against the teacher's.
+    """Compare maps and logits of the student and the mixed paths with the teacher's.
 
     Args:
-        outputs: of `run_paths`. The teacher's maps and logits get no gradient.
-        temperature: of the KL.
-        feature_weight: factor of the maps' part; times `feature_rampup` in the first epochs.
+        outputs: result of `run_paths`. The teacher's maps and logits get no gradient.
+        temperature: softmax temperature of the KL.
+        feature_weight: factor of the feature term; times `feature_rampup` in the first epochs.
         mix_weight: factor of the mixed paths' KL.
         weight: (N,) factor of each image in every term, or None.
 
     Returns:
-        "l2", the sum of `feature_losses`, and "kl", that of the student plus those of the mixed
-        paths, each with its factor: means over the images, scalars, at least float32. Their sum is
-        the loss; the student's cross-entropy is the caller's.
+        "l2", the sum of `feature_losses`, and "kl", the student's KL plus the mixed paths', each
+        with its factor: means over the images, scalars, at least float32. Their sum is the loss,
+        to which the caller adds the student's cross-entropy.
 
     Raises:
         ValueError: maps differ in shape, or `weight` is not (N,).
@@ -49,9 +49,9 @@ def fcfd_loss(
 
 
 def feature_losses(outputs: PathOutputs, *, weight: Tensor | None = None) -> Tensor:
-    """(S - 1,) mean squared error of each stage's maps; the last stage's also pooled.
+    """Mean squared error of each stage's maps, (S - 1,); on the last stage also of pooled maps.
 
-    A stage's errors, of the student's bridged map and of mixed paths', are summed.
+    The errors of the student's bridged map and of the mixed paths' maps of a stage are summed.
     """
     losses = []
     last = len(outputs.teacher_maps) - 1
@@ -68,13 +68,13 @@ def feature_losses(outputs: PathOutputs, *, weight: Tensor | None = None) -> Ten
 def feature_rampup(epoch: float, *, feature_warmup: int = 20) -> float:
     """Factor of `feature_weight` in an epoch, counted from 1.
 
-    It rises to 1 over the first `feature_warmup` epochs; with 0 it is 1 from the start.
+    It rises linearly to 1 over the first `feature_warmup` epochs; with 0 it is always 1.
     """
     return min(epoch / feature_warmup, 1.0) if feature_warmup else 1.0
 
 
 def _squared_error(x: Tensor, target: Tensor) -> Tensor:
-    """(N,) mean squared error of each image."""
+    """Mean squared error of each image, (N,)."""
     if x.shape != target.shape:
         raise ValueError(
             f"maps of student and teacher differ: {tuple(x.shape)}, {tuple(target.shape)}"
@@ -84,5 +84,5 @@ def _squared_error(x: Tensor, target: Tensor) -> Tensor:
 
 
 def _pool(x: Tensor) -> Tensor:
-    """(N, channels), as a network's head pools its last map."""
+    """Pool a map as a network's head does its last one; (N, channels)."""
     return F.relu(at_least_float32(x)).mean(dim=(2, 3))

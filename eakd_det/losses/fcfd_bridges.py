@@ -1,9 +1,9 @@
-"""The bridges of FCFD (Liu et al., ICLR 2023) between the stages of two networks.
+"""Bridges of FCFD (Liu et al., ICLR 2023) between the stages of two networks.
 
 N counts images, S stages; maps are (N, channels, H, W). Student and teacher are staged networks:
-`num_stages` is S, `stage(k, x)` goes from the map of stage k - 1 (for k = 0 the images) to that of
-stage k, `head(x)` from the last map to logits, and `emits` is "after_activation" where the maps
-come out of one, else "before_activation".
+`num_stages` is S, `stage(k, x)` computes the map of stage k from that of stage k - 1 (for k = 0
+from the images), `head(x)` computes the logits from the last map, and `emits` is "after_activation"
+where the maps are outputs of an activation, else "before_activation".
 """
 
 import copy
@@ -13,29 +13,29 @@ from torch import Tensor, nn
 
 from .batch_norm import BatchNorm
 
-TEACHER, STUDENT = 0, 1  # as the released checkpoints count them
+TEACHER, STUDENT = 0, 1  # numbers in the keys of the released checkpoints
 
 
 class FeatureBridges(nn.Module):
-    """Maps of each stage but the stem, from each network's space to the other's.
+    """Convolutions that convert the maps of a stage between the networks, for all but the stem.
 
     They train with the student and are no part of it. State-dict keys are those of the released
     code, `bridges.{stage}.{to}.{from}.{0 convolution, 1 batch norm}`.
 
     A bridge that no path of a step crosses gets no gradient in that step, so that, as in the
-    released code, neither momentum nor weight decay moves it. DistributedDataParallel needs
-    find_unused_parameters=True for that. No path ever crosses the last stage's to the student.
+    released code, neither momentum nor weight decay changes it. DistributedDataParallel needs
+    find_unused_parameters=True for that. The last stage's bridge to the student is never used.
     """
 
     def __init__(self, student: nn.Module, teacher: nn.Module, images: Tensor):
         """
         Args:
-            student, teacher: staged networks; they stay as they are.
-            images: (N, 3, H, W), one is enough: the maps that it gives tell channels and sizes.
+            student, teacher: staged networks, which are not changed.
+            images: (N, 3, H, W), to get the shapes of all maps; one image is enough.
 
         Raises:
-            ValueError: the networks differ in their number of stages, have less than three, or
-                maps of a stage are neither alike in size nor twice as large on one side.
+            ValueError: the networks differ in their number of stages or have fewer than three, or
+                the maps of a stage are neither of equal size nor twice as large on one side.
         """
         super().__init__()
         if student.num_stages != teacher.num_stages:
@@ -55,7 +55,7 @@ class FeatureBridges(nn.Module):
                 self.bridges[str(stage)][str(to)] = nn.ModuleDict({str(source): bridge})
 
     def forward(self, stage: int, x: Tensor, *, to: int) -> Tensor:
-        """A map of `stage` of one network as a map of that stage of the network `to`."""
+        """Convert a map of `stage` into a map of the same stage of the network `to`."""
         return self.bridges[str(stage)][str(to)][str(1 - to)](x)
 
 
@@ -65,12 +65,17 @@ def _refuse_other_ratios(stage: int, student: torch.Size, teacher: torch.Size) -
     if small != large and tuple(2 * n for n in small) != large:
         raise ValueError(
             f"stage {stage}: the {sizes[large]}'s map is {large[0]} x {large[1]} and the "
-            f"{sizes[small]}'s {small[0]} x {small[1]}; it may be as large or twice as large"
+            f"{sizes[small]}'s {small[0]} x {small[1]}; sizes must be equal or differ by a factor "
+            "of 2"
         )
 
 
 def _bridge(source: torch.Size, target: torch.Size, emits: str) -> nn.Sequential:
-    """From a map (N, channels, H, W) to another; it ends as the network it leads into emits."""
+    """Build the layers from a map (N, channels, H, W) to another of the shape `target`.
+
+    Args:
+        emits: "after_activation" appends an activation, as the target network's maps have one.
+    """
     channels = source[1], target[1]
     if source[2] < target[2]:
         convolution = nn.ConvTranspose2d(*channels, 4, stride=2, padding=1)
@@ -84,12 +89,12 @@ def _bridge(source: torch.Size, target: torch.Size, emits: str) -> nn.Sequential
 
 @torch.no_grad()
 def _map_shapes(network: nn.Module, images: Tensor) -> list[torch.Size]:
-    # A copy: neither its mode nor its statistics are then to be put back.
+    # On a copy, so that mode and running statistics of the network stay as they are.
     return [x.shape for x in pure_maps(copy.deepcopy(network).eval(), images)]
 
 
 def pure_maps(network: nn.Module, images: Tensor) -> list[Tensor]:
-    """The map of each stage of a network alone."""
+    """Compute the map of each stage of one network, without bridges."""
     maps = [images]
     for stage in range(network.num_stages):
         maps.append(network.stage(stage, maps[-1]))

@@ -1,4 +1,4 @@
-"""The paths of FCFD (Liu et al., ICLR 2023) through two staged networks, and what they say.
+"""Paths of FCFD (Liu et al., ICLR 2023) through two staged networks, and their outputs.
 
 N counts images, C classes, S stages; maps are (N, channels, H, W).
 """
@@ -16,11 +16,11 @@ from .fcfd_bridges import STUDENT, TEACHER, FeatureBridges, pure_maps
 
 
 class MixedPath(NamedTuple):
-    """Begins in one network and ends in the other.
+    """A path that begins in one network and ends in the other.
 
     Attributes:
-        switch: last stage of the network it begins in; the bridge of that stage leads over.
-        to: TEACHER or STUDENT, the network it ends in.
+        switch: last stage in the first network; the bridge of that stage leads to the other.
+        to: TEACHER or STUDENT, the network in which the path ends.
     """
 
     switch: int
@@ -28,30 +28,30 @@ class MixedPath(NamedTuple):
 
 
 def mixed_paths(num_stages: int) -> list[MixedPath]:
-    """All paths that change once, with the stem and one stage at least before it and one after."""
+    """List all paths with one switch that have the stem and a stage before it and a stage after."""
     return [MixedPath(k, to) for to in (STUDENT, TEACHER) for k in range(1, num_stages - 1)]
 
 
 def draw_paths(num_stages: int, seed: int) -> list[MixedPath]:
-    """Two different paths of `mixed_paths`, each pair as likely as any other.
+    """Draw two different paths of `mixed_paths`, all pairs being equally likely.
 
     Args:
-        seed: the whole draw comes from it. Make it another one for each step and the same one for
-            all processes and parts of a step: they then draw alike, and so does a resumed run.
+        seed: determines the draw. Use another one for each step, and the same one for all processes
+            and micro-batches of a step, so that they, and a resumed run, draw the same paths.
     """
     return random.Random(seed).sample(mixed_paths(num_stages), 2)
 
 
 @dataclass
 class PathOutputs:
-    """What the two networks and the paths between them say of a batch.
+    """Outputs of the two networks and of the mixed paths for a batch.
 
     Attributes:
         student_logits, teacher_logits: (N, C), each network alone.
-        mixed_logits: (N, C) of each mixed path.
-        teacher_maps: the teacher's own, of each stage from 1 on.
-        bridged_maps: what is compared with each of these: the student's map over the bridge, and
-            those of mixed paths that have gone over to the teacher.
+        mixed_logits: (N, C) for each mixed path.
+        teacher_maps: the teacher's maps, one for each stage from 1 on.
+        bridged_maps: for each of these the maps to compare with it: the student's over the bridge,
+            and those of mixed paths that have switched to the teacher.
     """
 
     student_logits: Tensor
@@ -68,19 +68,19 @@ def run_paths(
     images: Tensor,
     paths: Sequence[MixedPath],
 ) -> PathOutputs:
-    """Run each network alone and the mixed paths, which share its maps up to where they change.
+    """Run each network alone, and the mixed paths, which share its maps up to their switch.
 
     Args:
-        student: in training mode.
-        teacher: its parameters frozen, as gradients of mixed paths run through it; in training
-            mode, too, as the released code has it: it then normalises by the batch, and its running
-            statistics move.
-        bridges: of these two.
+        student: network in training mode.
+        teacher: network with frozen parameters, since gradients of mixed paths pass through it;
+            also in training mode, as in the released code: it normalises by the batch, and its
+            running statistics change.
+        bridges: bridges of these two networks.
         images: (N, 3, H, W).
-        paths: of `draw_paths`, different ones.
+        paths: different paths, as from `draw_paths`.
 
     Returns:
-        What they say. Mixed paths normalise by the batch and move no running statistics.
+        The outputs. Mixed paths normalise by the batch and change no running statistics.
     """
     with torch.no_grad():
         teacher_maps = pure_maps(teacher, images)
@@ -105,9 +105,9 @@ def run_paths(
 
 @contextmanager
 def _running_statistics_kept(*networks: nn.Module) -> Iterator[None]:
-    """Batch norms in training normalise by the batch, and leave their running statistics alone.
+    """Keep the running statistics of batch norms in training mode, which normalise by the batch.
 
-    The released code keeps statistics of their own for mixed paths, which nothing ever reads.
+    The released code keeps separate statistics for mixed paths, which are never read.
     """
     norms = [
         module

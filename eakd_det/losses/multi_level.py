@@ -16,8 +16,10 @@ from torch.nn import functional as F
 from .reduction import at_least_float32, reduce_samples
 from .standardize import standardize as standardize_logits
 
-STRONG = (3.0, 5.0)  # fixed temperatures at which the released code compares strong views,
-SLIPPED = (2.0, 6.0)  # and those at which it takes weak ones in their place
+# Fixed temperatures at which the released code compares strong views, and those at which it takes
+# the weak views in their place.
+STRONG = (3.0, 5.0)
+SLIPPED = (2.0, 6.0)
 
 
 def multi_level_loss(
@@ -32,7 +34,7 @@ def multi_level_loss(
     strong_weight: Tensor | None = None,
     as_intended: bool = False,
 ) -> Tensor:
-    """Instance, batch and class level, summed over temperatures and views (CVPR 2023).
+    """Instance, batch and class level losses, summed over temperatures and views (CVPR 2023).
 
     At each tau the instance level is tau^2 mean_n KL(P_n || Q_n), the batch level
     ||P P' - Q Q'||^2 / N, the class level ||P' P - Q' Q||^2 / C.
@@ -40,33 +42,33 @@ def multi_level_loss(
     Args:
         student_weak_logits, student_strong_logits, teacher_weak_logits, teacher_strong_logits:
             (N, C). The teacher's side gets no gradient.
-        temperature: one tau; the others are 2, 3, 5 and 6. One of those given here counts twice.
-        standardize: LS (C at least 2) of the instance level; the other levels take raw logits.
+        temperature: one tau; the others are 2, 3, 5 and 6. If it is one of those, it counts twice.
+        standardize: apply LS (C at least 2) on the instance level; the others take raw logits.
         weak_weight, strong_weight: (N,) factor of each image on the instance level of that view,
             or None.
         as_intended: False gives the released code's value. It multiplies the weak view's terms by
-            the share of images (of classes, on the class level) of which the teacher is no surer
-            than of the median one; its strong view has the instance level alone, which at 2 and 6
-            takes the weak logits. True selects those images and classes, and compares both views
-            on all levels at all temperatures.
+            the fraction of images (of classes, on the class level) on which the teacher's
+            confidence is at most the median; its strong view has the instance level alone, which
+            takes the weak logits at 2 and 6. True selects those images and classes, and compares
+            both views on all levels at all temperatures.
 
     Returns:
         A scalar, at least float32. No images give a zero joined to the graph.
 
     Raises:
-        ValueError: a weight is not (N,), or `standardize` with C = 1.
+        ValueError: a weight is not (N,), or `standardize` is set with C = 1.
     """
     students = [at_least_float32(x) for x in (student_weak_logits, student_strong_logits)]
     teachers = [at_least_float32(x.detach()) for x in (teacher_weak_logits, teacher_strong_logits)]
     like = *students[0].shape, students[0].dtype, students[0].device
-    # Autocast would take the matrix products in half precision.
+    # Autocast would compute the matrix products in half precision.
     with torch.autocast(students[0].device.type, enabled=False):
-        images, classes = _of_low_confidence(teachers[0])
+        images, classes = _low_confidence(teachers[0])
         everywhere = (temperature, *STRONG, *SLIPPED)
         taus, of_images, of_slips, of_batch, of_classes = _factors(everywhere, *like)
         if as_intended:
-            batch = of_batch * _of_rows(images)
-            weak = taus, of_images * images[:, None], batch, of_classes * _of_rows(classes)
+            batch = of_batch * _row_factor(images)
+            weak = taus, of_images * images[:, None], batch, of_classes * _row_factor(classes)
             strong = taus, of_images, batch, of_classes
         else:
             images, classes = images.mean(dtype=taus.dtype), classes.mean(dtype=taus.dtype)
@@ -83,10 +85,10 @@ def multi_level_loss(
 
 @lru_cache(maxsize=16)  # spares each step a copy to the device
 def _factors(temperatures, n, c, dtype, device):
-    """(T, 1, 1) each: distinct temperatures, and by how often they come the factors of their terms.
+    """Return the distinct temperatures and the factors of their terms, (T, 1, 1) each.
 
-    These are those of the KL, of the KL where the temperature is SLIPPED, of the squares of the
-    batch and of the class level.
+    The factors, which count repeated temperatures, are those of the KL, of the KL at the
+    temperatures SLIPPED (else 0), and of the squares of the batch and of the class level.
     """
     n = max(n, 1)
     rows = [
@@ -98,26 +100,26 @@ def _factors(temperatures, n, c, dtype, device):
 
 
 @torch.no_grad()
-def _of_low_confidence(teacher):
-    """(N,) images and (C,) classes of which the teacher is no surer than of the median one."""
+def _low_confidence(teacher):
+    """Masks of (N,) images and (C,) classes on which the teacher's confidence is at most median."""
     p = F.softmax(teacher, dim=1)
     confidences = p.amax(dim=1), p.sum(dim=0)
-    # torch's median of an even number is the lower one: what is below their mean is up to it.
+    # For an even number torch.median gives the lower middle value: <= selects the lower half.
     return [confidence <= confidence.median() for confidence in confidences]
 
 
-def _of_rows(chosen):
-    """(M, M) factor of a symmetric matrix, so that its rows count where `chosen`, (M,), is true."""
+def _row_factor(chosen):
+    """(M, M) factor of a symmetric matrix that counts the rows where `chosen`, (M,), is true."""
     return 0.5 * chosen + 0.5 * chosen[:, None]
 
 
 def _compare(student, teacher, weight, standardize, taus, images, batch, classes):
-    """Student logits, value and gradient in them, of the terms of one view; one or two of each.
+    """Compute the terms of one view: one or two triples (student logits, value, gradient in them).
 
     Args:
         images: factor of the KL at each temperature, (T, 1, 1) or (T, N, 1).
-        batch, classes: factors of (P P' - Q Q')^2 and (P' P - Q' Q)^2, (T, 1, 1) or matrices; or
-            None to leave both levels away.
+        batch, classes: factors of (P P' - Q Q')^2 and (P' P - Q' Q)^2, (T, 1, 1) or matrices; None
+            leaves both levels out.
     """
     if weight is not None:
         weights = reduce_samples(taus.new_ones(len(student)), weight, "none")
@@ -133,11 +135,11 @@ def _compare(student, teacher, weight, standardize, taus, images, batch, classes
 
 @torch.no_grad()
 def _levels(student, teacher, taus, images, batch=None, classes=None):
-    """The sum of images * KL + batch * (P P' - Q Q')^2 + classes * (P' P - Q' Q)^2, or of a part.
+    """Sum images * KL + batch * (P P' - Q Q')^2 + classes * (P' P - Q' Q)^2, or some of its terms.
 
     Returns:
-        Its value, and its gradient in the student's logits. In closed form that is work which the
-        value needs anyway, for the most part.
+        The value, and its gradient in the student's logits in closed form, which shares most of
+        its work with the value.
     """
     logits = torch.stack([student, teacher])
     logits -= logits.amax(dim=-1, keepdim=True)
@@ -160,8 +162,8 @@ def _levels(student, teacher, taus, images, batch=None, classes=None):
 def _correlations(q, p, batch, classes):
     """Value of the batch and class level, and tau / 4 of the gradient in the logits.
 
-    With M = (Q + P) / 2, D = Q Q' - P P' is (Q - P) M' and its transpose added: one matrix product
-    in place of two. The gradient of its square in Q is 4 D Q.
+    With M = (Q + P) / 2, D = Q Q' - P P' equals (Q - P) M' plus its transpose, one matrix product
+    in place of two. The gradient of the squared norm of D in Q is 4 D Q.
     """
     difference, mean = q - p, torch.lerp(q, p, 0.5)
     of_batch, of_classes = torch.bmm(difference, mean.mT), torch.bmm(difference.mT, mean)
@@ -176,7 +178,7 @@ def _correlations(q, p, batch, classes):
 
 
 class _WithGradients(torch.autograd.Function):
-    """A value whose gradients in `inputs` are known."""
+    """Attach given gradients in `inputs` to a value."""
 
     @staticmethod
     def forward(ctx, value, gradients, *inputs):

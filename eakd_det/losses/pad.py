@@ -1,7 +1,8 @@
 """Prime-aware adaptive distillation, PAD (Zhang et al., ECCV 2020, arXiv 2008.01458).
 
-The student predicts how far it will be from the teacher's features. What it expects to miss counts
-less: the easy, "prime" samples lead. N counts samples, D is the teacher's width.
+The student predicts the variance of its error on the teacher's features, and samples of a large
+predicted variance count less than the easy, "prime" ones. N counts samples, D is the teacher's
+feature dimension.
 """
 
 from torch import Tensor, nn
@@ -20,14 +21,14 @@ def pad_loss(
 ) -> Tensor:
     """Mean over D of (teacher - student)^2 / sigma^2 + log sigma^2 (arXiv 2008.01458).
 
-    But for a constant that is twice the negative log-likelihood, per dimension, of the teacher's
-    features under a normal distribution. It can be below 0; the least is at sigma^2 =
-    (teacher - student)^2. No code of the authors is public: mean, not sum, as in torchdistill,
-    which refers to theirs for it.
+    Up to a constant this is twice the negative log-likelihood, per dimension, of the teacher's
+    features under a normal distribution. It can be negative; its minimum is at sigma^2 =
+    (teacher - student)^2. The authors' code is not public: the mean instead of a sum is that of
+    torchdistill, which attributes it to them.
 
     Args:
         student_features, teacher_features: (N, D). The teacher's side gets no gradient.
-        log_variance: log sigma^2, (N, D), or (N,) where a sample has one variance.
+        log_variance: log sigma^2, (N, D), or (N,) for one variance a sample.
         weight: (N,) factor of each sample, or None.
         reduction: "mean" over the N samples, or "none".
 
@@ -40,9 +41,8 @@ def pad_loss(
     shape = student_features.shape
     if teacher_features.shape != shape or log_variance.shape not in (shape, shape[:1]):
         raise ValueError(
-            f"features of the student {tuple(shape)}, of the teacher "
-            f"{tuple(teacher_features.shape)} and log variances {tuple(log_variance.shape)} "
-            "do not fit"
+            f"shapes do not match: student features {tuple(shape)}, teacher features "
+            f"{tuple(teacher_features.shape)}, log variances {tuple(log_variance.shape)}"
         )
     log_variance = at_least_float32(log_variance)
     if log_variance.ndim == 1:
@@ -53,10 +53,11 @@ def pad_loss(
 
 
 class PrimeAwareHead(nn.Module):
-    """What trains beside the student: its features in the teacher's width, and their variance.
+    """Adapter that maps the student's features to the teacher's width and predicts their variance.
 
-    The branch of the variance, a linear layer with batch norm on the student's features, is that of
-    torchdistill. The linear map between unequal widths, which it does not have, is our choice.
+    It trains beside the student. The variance branch, a linear layer with batch norm on the
+    student's features, is that of torchdistill. The linear map between unequal widths, which
+    torchdistill lacks, is our choice.
     """
 
     def __init__(self, student_width: int, teacher_width: int):

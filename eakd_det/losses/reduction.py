@@ -1,11 +1,11 @@
-"""What every loss shares: the working precision and the reduction over samples."""
+"""Working precision and reduction over samples, shared by all losses."""
 
 import torch
 from torch import Tensor
 
 
 def at_least_float32(logits: Tensor) -> Tensor:
-    """Return `logits` in float32, or in float64 if they are: halves lose a KL term below 1e-3."""
+    """Cast half precisions, which lose a KL below 1e-3, to float32; float64 stays float64."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 

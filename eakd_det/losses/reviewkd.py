@@ -25,10 +25,10 @@ def hcl_loss(
 
     On a level of height h it is (MSE + sum of c_l MSE of the maps average-pooled to l x l) divided
     by 1 + the sum of the c_l, for those l of 4, 2, 1 that are below h; c_l is 1/2 for the first l
-    used and halves with each more.
+    used and is halved for each further one.
 
     Args:
-        student_features, teacher_features: maps (N, channels, H, W), alike in shape level by level.
+        student_features, teacher_features: maps (N, channels, H, W), of equal shapes on each level.
             The teacher's side gets no gradient.
         weight: (N,) factor of each image, or None.
 
@@ -51,7 +51,7 @@ def hcl_loss(
 
 
 def _hcl_of_level(student: Tensor, teacher: Tensor) -> Tensor:
-    """(N,) HCL of each image on one level."""
+    """HCL of each image on one level, (N,)."""
     if student.shape != teacher.shape:
         raise ValueError(
             f"maps of student and teacher differ: {tuple(student.shape)}, {tuple(teacher.shape)}"
@@ -72,9 +72,9 @@ def _hcl_of_level(student: Tensor, teacher: Tensor) -> Tensor:
 class ReviewFusion(nn.Module):
     """Attention-based fusion (ABF; arXiv 2104.09044, section 3.3) of a student's levels.
 
-    From the coarsest level to the finest, each is fused with what the coarser ones handed down, and
+    From the coarsest level to the finest, each is fused with the result of the coarser ones and
     mapped to the teacher's channels. State-dict keys are those of the released code, where `abfs.0`
-    serves the coarsest level.
+    is the coarsest level.
     """
 
     def __init__(
@@ -87,7 +87,8 @@ class ReviewFusion(nn.Module):
         """
         Args:
             in_channels, out_channels: channels of the student's and the teacher's levels.
-            mid_channels: width in between; None is that of the coarsest student level, at most 512.
+            mid_channels: channels of the fused maps; None is those of the coarsest student level,
+                at most 512.
 
         Raises:
             ValueError: student and teacher differ in the number of levels.
@@ -125,7 +126,7 @@ class ReviewFusion(nn.Module):
 
 
 class _Fusion(nn.Module):
-    """One level of ReviewFusion."""
+    """Fusion of one level of ReviewFusion."""
 
     def __init__(self, in_channels, mid_channels, out_channels, has_coarser):
         super().__init__()
@@ -143,7 +144,7 @@ class _Fusion(nn.Module):
             nn.init.kaiming_uniform_(conv.weight, a=1)
 
     def forward(self, x, coarser, out_shape):
-        """The output, and what the next finer level gets as `coarser`."""
+        """Return the output, and the fused map, which is `coarser` of the next finer level."""
         x = self.conv1(x)
         if self.att_conv is not None:
             coarser = F.interpolate(coarser, x.shape[-2:], mode="nearest")

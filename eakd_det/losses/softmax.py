@@ -1,4 +1,4 @@
-"""Log-softmaxes, which several losses of the same logits can share."""
+"""Log-softmax that several losses on the same logits can share."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +15,9 @@ _shared: ContextVar[dict | None] = ContextVar("shared_softmax", default=None)
 
 @contextmanager
 def shared_softmax() -> Iterator[None]:
-    """Within the block the log-softmax of one tensor at one temperature is computed once.
+    """Compute the log-softmax of one tensor at one temperature only once in the with-block.
 
-    For the losses and weights of one step: what was computed is held until the block ends.
+    Meant for the losses and weights of one step: results are kept until the block ends.
     """
     token = _shared.set({})
     try:
@@ -33,8 +33,8 @@ def log_softmax(
 
     Args:
         logits: (..., C).
-        temperature: a tensor gets a gradient, and is not shared.
-        constant: whether the logits get none.
+        temperature: divides the logits; a tensor gets a gradient, and the result is not shared.
+        constant: compute without a gradient in the logits.
 
     Returns:
         (..., C).
@@ -45,8 +45,8 @@ def log_softmax(
         return F.log_softmax(at_least_float32(logits) / temperature, dim=-1)
     key = id(logits), logits._version, temperature
     if key not in shared:
-        with torch.enable_grad():  # the weights ask first, without gradients
+        with torch.enable_grad():  # weights are computed first, without gradients
             log_p = F.log_softmax(at_least_float32(logits) / temperature, dim=-1)
-        shared[key] = logits, log_p  # the logits too, lest another tensor gets their id
+        shared[key] = logits, log_p  # keep the logits alive: another tensor could get their id
     log_p = shared[key][1]
     return log_p.detach() if constant or not torch.is_grad_enabled() else log_p

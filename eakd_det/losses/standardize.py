@@ -5,8 +5,8 @@ from torch import Tensor
 from .reduction import at_least_float32
 
 EPSILON = 1e-7  # the released code's
-# Least deviation. The gradient is 1 / deviation, so that with the epsilon alone one step on the
-# logits of a zeroed head, or of one as small as Detectron2's at first, throws its weights away.
+# Lower bound of the deviation. The gradient scales with 1 / deviation: with the epsilon alone, the
+# first step on a head that is zero, or initialised as small as Detectron2's, destroys its weights.
 FLOOR = 0.1
 
 
@@ -18,11 +18,11 @@ def standardize(logits: Tensor) -> Tensor:
 
     Returns:
         (N, C): (z - mean) / (max(std, 0.1) + 1e-7), std with the C - 1 denominator. Gradients pass
-        through mean and std. Logits that deviate by less than 0.1 are magnified tenfold, and so are
-        their gradients, instead of without bound.
+        through mean and std. The bound of 0.1 limits the magnification of logits of small
+        deviation, and of their gradients, to a factor of 10.
 
     Raises:
-        ValueError: C is 1, where no standard deviation exists.
+        ValueError: C is 1, for which there is no standard deviation.
     """
     if logits.shape[-1] < 2:
         raise ValueError(f"standardize needs at least 2 classes, got logits {tuple(logits.shape)}")

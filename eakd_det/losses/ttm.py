@@ -1,7 +1,7 @@
 """Transformed teacher matching, TTM and WTTM (Zheng and Yang, ICLR 2024, arXiv 2402.11148).
 
-The student has no temperature, and T^2 is no factor. The teacher's probabilities p are raised to
-the power gamma, which is 1 / T of KD. N counts samples, C classes. EA-TTM is
+The student has no temperature, and there is no factor T^2. The teacher's probabilities p are raised
+to the power gamma, which corresponds to 1 / T in KD. N counts samples, C classes. EA-TTM is
 `ttm_loss(..., weight=entropy_weight(...))`.
 """
 
@@ -24,7 +24,7 @@ def ttm_loss(
 
     Args:
         student_logits, teacher_logits: (N, C). The teacher's side gets no gradient.
-        gamma: the exponent; 1 leaves the teacher as it is.
+        gamma: the exponent; 1 leaves the teacher's probabilities unchanged.
         weight: (N,) factor of each sample, or None.
         reduction: "mean" over the N samples, or "none".
 
@@ -50,10 +50,10 @@ def wttm_loss(
     weight: Tensor | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """U times the KL of `ttm_loss`, whose arguments it takes (arXiv 2402.11148).
+    """U times the KL of `ttm_loss` (arXiv 2402.11148), with the same arguments.
 
-    U is a constant of each sample, large where the teacher is uncertain: with gamma below 1 it lies
-    between 1 and C^(1 - gamma).
+    U is a constant of each sample and large where the teacher is uncertain: for gamma below 1 it
+    lies between 1 and C^(1 - gamma).
     """
     log_p = log_softmax(teacher_logits, constant=True)
     power_sum = (gamma * log_p).logsumexp(dim=-1).exp()

@@ -23,7 +23,7 @@ from eakd_det.utils.files import ABANDONED_SECONDS, write_atomically
 
 
 class Foreign:
-    """No plain container."""
+    """Object that is not a plain container."""
 
 
 def _build(cfg, seed):
@@ -70,8 +70,8 @@ def test_a_file_of_another_training_code(model, state, tmp_path, container, pref
     assert _equal(model, state)
 
 
-@pytest.mark.parametrize("faults", [("missing",), ("unexpected",), ("shaped",), ()])
-def test_each_fault_stops_the_load(model, state, tmp_path, faults):
+@pytest.mark.parametrize("problems", [("missing",), ("unexpected",), ("shaped",), ()])
+def test_each_problem_stops_the_load(model, state, tmp_path, problems):
     bias = "roi_heads.box_head.fc1.bias"
     lines = {
         "missing": f"  missing: 1 ({bias})",
@@ -79,19 +79,19 @@ def test_each_fault_stops_the_load(model, state, tmp_path, faults):
         "shaped": "  wrongly shaped: 1 (roi_heads.box_predictor.cls_score.bias (81,) in the file, "
         "(6,) in the model)",
     }
-    faults = faults or tuple(lines)  # none: all three at once
-    if "missing" in faults:
+    problems = problems or tuple(lines)  # none: all three at once
+    if "missing" in problems:
         del state[bias]
-    if "unexpected" in faults:
+    if "unexpected" in problems:
         state["mask_head.weight"] = torch.zeros(2)
-    if "shaped" in faults:
+    if "shaped" in problems:
         state["roi_heads.box_predictor.cls_score.bias"] = torch.zeros(81)
     path = tmp_path / "other.pth"
     torch.save({"model": state}, path)
     with pytest.raises(UserError) as error:
         _load(model, path)
     heading = f"TEACHER.WEIGHTS does not fit its model: {path}"
-    assert str(error.value).splitlines() == [heading, *(lines[fault] for fault in faults)]
+    assert str(error.value).splitlines() == [heading, *(lines[problem] for problem in problems)]
 
 
 @pytest.mark.parametrize("name", ["backbone.fpn_lateral2.weight", "running_var"])
@@ -104,7 +104,7 @@ def test_weights_that_are_not_finite(model, state, tmp_path, name):
         _load(model, tmp_path / "nan.pth")
 
 
-def test_many_faults_are_cut_short(model, state, tmp_path):
+def test_long_lists_are_shortened(model, state, tmp_path):
     names = [name for name in state if name.endswith(".weight") and "norm" not in name][:25]
     for name in names:
         del state[name]
@@ -120,9 +120,9 @@ def test_many_faults_are_cut_short(model, state, tmp_path):
         ("missing.pth", "not found"),
         ("missing.pkl", "not found"),
         ("folder.pth", "not found"),
-        ("empty.pth", "is empty or cut off"),
-        ("cut.pth", "is empty or cut off"),
-        ("cut.pkl", "is empty or cut off"),
+        ("empty.pth", "is empty or truncated"),
+        ("cut.pth", "is empty or truncated"),
+        ("cut.pkl", "is empty or truncated"),
         ("object.pth", r"holds \S*\.Foreign: .* could run code"),
         ("object.pkl", r"holds \S*\.Foreign: .* could run code"),
         ("object.pyth", r"holds \S*\.Foreign: .* could run code"),
@@ -175,7 +175,7 @@ def test_a_file_of_a_part_is_loaded(model, state, tmp_path):
     assert torch.equal(model.state_dict()[name], state[name])
 
 
-# Other people's formats
+# Formats of other training codes
 
 
 @pytest.mark.parametrize("protocol", [2, 5])
@@ -262,7 +262,7 @@ def test_pycls(model, state, tmp_path):
 
 
 class Regression(nn.Linear):
-    """A model as Detectron2's trainers want it: in training it gives losses."""
+    """A model for Detectron2's trainers, which returns losses in training."""
 
     def forward(self, x):
         return {"loss": super().forward(x).square().mean()}

@@ -32,7 +32,7 @@ FORGED = PYTHON_2.replace(b"\xffK\x00tb", b"\xffK\x3ftb")
 
 
 class Harmless:
-    """An object of a class of ours."""
+    """Class of this module, whose objects are refused."""
 
 
 class Attack:
@@ -107,7 +107,7 @@ def test_pth_runs_no_code(tmp_path, zipped):
     assert mark.exists(), "this attack does not work at all"
 
 
-def test_the_options_of_a_training_code_are_read(tmp_path):
+def test_an_argparse_namespace_is_loaded(tmp_path):
     path = tmp_path / "ckpt_epoch_240.pth"
     options = argparse.Namespace(model="resnet32x4", lr_decay_epochs=[150, 180, 210])
     torch.save({"model": {"a": torch.ones(1)}, "opt": options, "best_acc": 79.4}, path)
@@ -130,7 +130,7 @@ def admitted():
 
 @pytest.mark.parametrize("own", [[], [Harmless], [Harmless, argparse.Namespace]])
 @pytest.mark.parametrize("is_broken", [False, True])
-def test_what_the_process_admits_stays_as_it_is(tmp_path, admitted, own, is_broken):
+def test_the_process_s_safe_globals_are_restored(tmp_path, admitted, own, is_broken):
     admitted(own)
     path = tmp_path / "ckpt_epoch_240.pth"
     torch.save({"model": {}, "opt": argparse.Namespace(model="resnet32x4")}, path)
@@ -194,12 +194,12 @@ def test_broken_files(tmp_path, load):
     for number, content in enumerate(_broken(path.read_bytes())):
         cut = tmp_path / f"broken{number}"
         cut.write_bytes(content)
-        with pytest.raises(UserError, match=f"broken{number} is no checkpoint of .* or cut off"):
+        with pytest.raises(UserError, match=f"broken{number} is not a checkpoint of .* truncated"):
             load(str(cut))
 
 
 @pytest.mark.parametrize("content", [[1, 2], 3, torch.zeros(2)])
 def test_other_than_a_dict(tmp_path, content):
     torch.save(content, tmp_path / "file.pth")
-    with pytest.raises(UserError, match=r"file\.pth is no checkpoint"):
+    with pytest.raises(UserError, match=r"file\.pth is not a checkpoint"):
         load_pth(str(tmp_path / "file.pth"))

@@ -39,7 +39,7 @@ def test_other_names_are_told(caplog):
     assert "in the teacher's: 'cat' is 'chat', 'dog' is 'chien'." in caplog.text
 
 
-def test_a_run_s_checkpoint_says_its_names(run_cfg, tmp_path):
+def test_a_checkpoint_stores_its_class_names(run_cfg, tmp_path):
     """A student of an earlier run teaches one whose data have its classes in another order."""
     run_cfg.SOLVER.MAX_ITER = 1
     run_cfg.DATASETS.TEST = ()

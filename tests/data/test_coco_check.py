@@ -76,12 +76,12 @@ def test_summary(tmp_path, data):
         ([5, 6, 0, 10], "has no size"),
         ([5, 6, 20, 0.0], "has no size"),
         ([30, 6, 10, -2], "is inverted"),
-        ([70, 6, 10, 10], "reaches out of the image of 60 x 40"),
-        ([50, 6, 20, 10], "reaches out of the image of 60 x 40"),
-        ([-8, 6, 20, 10], "reaches out of the image of 60 x 40"),
-        ([5, math.nan, 20, 10], "has a value that is no finite number"),
-        ([5, 6, math.inf, 10], "has a value that is no finite number"),
-        ([5, 6, 20], "is no list of x, y, width, height"),
+        ([70, 6, 10, 10], "extends beyond the image of 60 x 40"),
+        ([50, 6, 20, 10], "extends beyond the image of 60 x 40"),
+        ([-8, 6, 20, 10], "extends beyond the image of 60 x 40"),
+        ([5, math.nan, 20, 10], "has a value that is not a finite number"),
+        ([5, 6, math.inf, 10], "has a value that is not a finite number"),
+        ([5, 6, 20], "is not a list of x, y, width, height"),
     ],
 )
 def test_bad_boxes(tmp_path, data, box, fault):
@@ -89,7 +89,7 @@ def test_bad_boxes(tmp_path, data, box, fault):
     with pytest.raises(UserError) as error:
         check(tmp_path, data)
     assert f"annotation 1 of image 11: box {box} {fault}" in str(error.value)
-    assert "1 faults" in str(error.value)
+    assert "1 problems" in str(error.value)
 
 
 def test_a_box_may_reach_over_the_edge_by_rounding(tmp_path, data):
@@ -101,11 +101,11 @@ def test_a_box_may_reach_over_the_edge_by_rounding(tmp_path, data):
     ("change", "fault"),
     [
         (lambda d: d["annotations"][0].update(category_id=5), "annotation 1 .* no category 5"),
-        (lambda d: d["annotations"][1].update(id=1), "annotation id 1 is there 2 times"),
+        (lambda d: d["annotations"][1].update(id=1), "annotation id 1 occurs 2 times"),
         (lambda d: d["annotations"][0].update(image_id=99), "annotation 1 .* no such image"),
-        (lambda d: d["annotations"][0].update(ignore=1), "annotation 1 .* 'ignore' is no key"),
-        (lambda d: d["images"][1].update(id=11), "image id 11 is there 2 times"),
-        (lambda d: d["categories"][1].update(id=7), "category id 7 is there 2 times"),
+        (lambda d: d["annotations"][0].update(ignore=1), "annotation 1 .* the key 'ignore'"),
+        (lambda d: d["images"][1].update(id=11), "image id 11 occurs 2 times"),
+        (lambda d: d["categories"][1].update(id=7), "category id 7 occurs 2 times"),
         (lambda d: d["images"][1].update(file_name="c.png"), "image 12: no file .*c.png"),
         (
             lambda d: d["images"][1].update(width=61),
@@ -161,7 +161,7 @@ def test_a_useless_segmentation_costs_no_box(tmp_path, data, kind):
     checked = check(tmp_path, data)
     segmentations = [a.get("segmentation") for a in checked["annotations"]]
     assert segmentations == [None, [TRIANGLE], None]
-    note = "1 of 3 objects have a segmentation that is no mask; it is left out, and their boxes"
+    note = "1 of 3 objects have an invalid segmentation; it is removed, and their boxes"
     assert [x for x in checked["notes"] if x.startswith(note)]
     assert "3 boxes (1 of crowds)" in summarize(checked)
     assert count_as_detectron2(tmp_path, checked) == 3
@@ -207,7 +207,7 @@ def count_as_detectron2(tmp_path, checked):
         ({"area": math.nan}, "area is nan; it must be a number"),
     ],
 )
-def test_values_that_evaluations_stumble_over(tmp_path, data, change, fault):
+def test_values_that_evaluations_cannot_use(tmp_path, data, change, fault):
     data["annotations"][0].update(change)
     with pytest.raises(UserError, match=f"annotation 1 of image 11: {fault}"):
         check(tmp_path, data)
@@ -240,51 +240,50 @@ def test_boxes_are_clipped_on_request(tmp_path, data):
     boxes = [[50, 30, 20, 20], [-5, 4, 10, 10], [5, 6, 20, 10], [59, 4, 20, 10], [70, 50, 5, 5]]
     data = with_boxes(data, boxes)
     data["annotations"][0]["area"] = 300
-    with pytest.raises(UserError, match=r"4 faults:\n.*reaches out of .* \(see --clip-boxes\)"):
+    with pytest.raises(UserError, match=r"4 problems:\n.*extends beyond .* \(see --clip-boxes\)"):
         check(tmp_path, data)
     checked = check(tmp_path, data, clip=True)
     found = [(a["bbox"], a["area"]) for a in checked["annotations"]]
     assert found == [([50, 30, 10, 10], 75), ([0, 4, 5, 10], 50), ([5, 6, 20, 10], 200)]
     assert checked["notes"] == [
-        "2 of 5 boxes are clipped to their images, and 2 are left out, of which less than 10% was "
-        "inside."
+        "2 of 5 boxes are clipped to their images, and 2 with less than 10% inside are removed."
     ]
-    for box, fault in [([5, 6, -5, 10], "is inverted"), ([5, math.inf, 5, 10], "no finite number")]:
+    for box, fault in [([5, 6, -5, 10], "is inverted"), ([5, math.inf, 5, 10], "a finite number")]:
         with pytest.raises(UserError, match=fault):
             check(tmp_path, with_boxes(data, [box]), clip=True)
 
 
-def test_boxes_in_parts_of_the_image_are_doubted(tmp_path, data):
+def test_relative_boxes_give_a_warning(tmp_path, data):
     checked = check(tmp_path, with_boxes(data, [[0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1]]))
     assert checked["notes"] == [
-        "100% of the boxes have all values between 0 and 1: are they shares of the image? COCO's "
-        "are in pixels."
+        "100% of the boxes have all values between 0 and 1: are they relative to the image size? "
+        "COCO's are in pixels."
     ]
     assert not check(tmp_path, with_boxes(data, [[0.1, 0.2, 0.3, 0.4], [0, 0, 9, 9]]))["notes"]
 
 
-def test_boxes_of_two_corners_are_doubted(tmp_path, data):
-    """Whether or not they are clipped; boxes cut off at the edges of tiles are none."""
+def test_boxes_of_two_corners_give_a_warning(tmp_path, data):
+    """The warning comes with and without clipping, but not for boxes cut at the edges of tiles."""
     corners = with_boxes(data, [[40, 20, 55, 35], [5, 6, 20, 15], [3, 20, 12, 38], [0, 0, 9, 9]])
-    doubt = (
-        "50% of the boxes reach out of their images as x, y, width, height, and 100% lie within as "
-        "x1, y1, x2, y2: are they in that order? COCO's are x, y, width, height."
+    warning = (
+        "50% of the boxes extend beyond their images when read as x, y, width, height, and 100% "
+        "lie inside when read as x1, y1, x2, y2: are they corners? COCO's are x, y, width, height."
     )
     with pytest.raises(UserError) as info:
         check(tmp_path, corners)
-    assert str(info.value).splitlines()[-1] == doubt
-    assert check(tmp_path, corners, clip=True)["notes"][0] == doubt
+    assert str(info.value).splitlines()[-1] == warning
+    assert check(tmp_path, corners, clip=True)["notes"][0] == warning
     tiles = with_boxes(data, [[50, 30, 20, 20], [55, 4, 20, 10], [5, 6, 20, 10], [40, 35, 9, 9]])
     assert len(check(tmp_path, tiles, clip=True)["notes"]) == 1
 
 
-def test_all_faults_in_one_list_of_at_most_20(tmp_path, data):
+def test_all_problems_in_one_list_of_at_most_20(tmp_path, data):
     template = data["annotations"][0]
     data["annotations"] = [{**template, "id": i, "bbox": [0, 0, 0, 5]} for i in range(30)]
     with pytest.raises(UserError) as error:
         check(tmp_path, data)
     lines = str(error.value).splitlines()
-    assert "30 faults" in lines[0]
+    assert "30 problems" in lines[0]
     assert len(lines) == 22
     assert lines[-1].strip() == "and 10 more"
 
@@ -292,7 +291,7 @@ def test_all_faults_in_one_list_of_at_most_20(tmp_path, data):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "data.json is no JSON"),
+        ("{", "data.json is not valid JSON"),
         ("[]", "it has no list 'images'"),
         ('{"images": [7], "annotations": [], "categories": []}', "one of images lacks id"),
         (
@@ -305,7 +304,7 @@ def test_all_faults_in_one_list_of_at_most_20(tmp_path, data):
         ),
         (
             '{"images": [{"id": 1, "file_name": 5}], "annotations": [], "categories": []}',
-            "one of images has a file_name that is no text",
+            "one of images has a file_name that is not text",
         ),
         ('{"images": [], "annotations": []}', "it has no list 'categories'"),
         ('{"images": [], "annotations": [], "categories": []}', "has no images"),

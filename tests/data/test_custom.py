@@ -121,9 +121,9 @@ HANDLED = {
 }
 NOTES = {
     "crowds": ["1 of 3 objects have iscrowd 1"],
-    "Roboflow's root": ["category 'parts' has no boxes and stands for all others"],
-    "CVAT's brush": ["2 of 3 objects have iscrowd 1 (as CVAT writes"],
-    "segmentations that are no masks": ["1 of 1 objects have a segmentation that is no mask"],
+    "Roboflow's root": ["category 'parts' has no boxes and is the parent of all others"],
+    "CVAT's brush": ["2 of 3 objects have iscrowd 1 (CVAT writes"],
+    "segmentations that are no masks": ["1 of 1 objects have an invalid segmentation"],
 }
 
 
@@ -189,7 +189,7 @@ def test_mixed_masks(cfg, tmp_path):
     cfg.MODEL.ROI_MASK_HEAD.NUM_CONV, cfg.MODEL.ROI_MASK_HEAD.CONV_DIM = 1, 8
     found = prepare_custom_data(str(tmp_path / "checked"), train=source, val=source, masks=True)
     assert found["train"].notes == [
-        "custom_train: some masks are in RLE, which makes INPUT.MASK_FORMAT bitmask."
+        "custom_train: some masks are in RLE: INPUT.MASK_FORMAT is set to bitmask."
     ]
     use_custom_data(cfg, found)
     results = DistillTrainer(cfg).train()
@@ -246,7 +246,7 @@ def test_one_process_checks_and_others_wait(tmp_path, monkeypatch):
 def test_images_are_not_opened_again_for_another_output_dir(tmp_path, monkeypatch):
     source = make(tmp_path / "data")
     first = prepare_custom_data(str(tmp_path / "one"), val=source)
-    monkeypatch.setattr("eakd_det.data.image_files.look_at_file", None)
+    monkeypatch.setattr("eakd_det.data.image_files.check_image_file", None)
     second = prepare_custom_data(str(tmp_path / "two"), val=source)
     assert second["val"].data == first["val"].data
     assert second["val"].json_file != first["val"].json_file
@@ -303,7 +303,7 @@ def test_what_is_checked_is_what_is_trained(tmp_path):
     use_custom_data(cfg, found)
     assert "2 boxes" in summarize(found["train"].data)
     assert found["train"].notes == [
-        "custom_train: 2 of 2 objects have a segmentation that is no mask; it is left out, and "
+        "custom_train: 2 of 2 objects have an invalid segmentation; it is removed, and "
         "their boxes stay."
     ]
     scenes = get_detection_dataset_dicts("custom_train", filter_empty=True)
@@ -350,9 +350,9 @@ def test_other_categories_in_val(tmp_path):
 
 def test_missing_paths(tmp_path):
     path, folder = make(tmp_path / "data")
-    with pytest.raises(UserError, match="--train-json: there is no file nowhere.json"):
+    with pytest.raises(UserError, match="--train-json: the file nowhere.json does not exist"):
         prepare_custom_data(str(tmp_path), train=("nowhere.json", folder))
-    with pytest.raises(UserError, match="--val-images: there is no folder nowhere"):
+    with pytest.raises(UserError, match="--val-images: the folder nowhere does not exist"):
         prepare_custom_data(str(tmp_path), val=(path, "nowhere"))
 
 

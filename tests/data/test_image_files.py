@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from eakd_det.data import image_files
-from eakd_det.data.image_files import ImageFile, cache_folder, look_at_file, look_at_files
+from eakd_det.data.image_files import ImageFile, cache_folder, check_image_file, check_image_files
 
 from .test_coco_check import save_image
 
@@ -21,51 +21,51 @@ def paths(tmp_path):
 
 @pytest.fixture
 def opened(monkeypatch):
-    """Names of the files that are looked at."""
+    """Names of the files that are opened."""
     opened = []
 
-    def look(path):
+    def check(path):
         opened.append(os.path.basename(path))
-        return look_at_file(path)
+        return check_image_file(path)
 
-    monkeypatch.setattr(image_files, "look_at_file", look)
+    monkeypatch.setattr(image_files, "check_image_file", check)
     return opened
 
 
 def test_what_has_not_changed_is_not_opened_again(paths, opened):
     expected = [ImageFile(60, 40, 6), ImageFile(60, 40, 1)]
-    assert look_at_files(paths) == expected
-    assert look_at_files(paths[::-1]) == expected[::-1]
+    assert check_image_files(paths) == expected
+    assert check_image_files(paths[::-1]) == expected[::-1]
     assert sorted(opened) == ["a.jpg", "b.png"]
     opened.clear()
     save_image(paths[1], size=(61, 40))
-    assert look_at_files(paths) == [expected[0], ImageFile(61, 40, 1)]
+    assert check_image_files(paths) == [expected[0], ImageFile(61, 40, 1)]
     assert opened == ["b.png"]
     opened.clear()
-    assert look_at_files(paths, again=True)[0] == expected[0]
+    assert check_image_files(paths, again=True)[0] == expected[0]
     assert sorted(opened) == ["a.jpg", "b.png"]
 
 
-def test_faults_are_not_remembered(paths, opened):
+def test_problems_are_not_cached(paths, opened):
     os.remove(paths[0])
     for _ in range(2):
-        first, second = look_at_files(paths)
-        assert first.fault == f"no file {paths[0]}"
+        first, second = check_image_files(paths)
+        assert first.problem == f"no file {paths[0]}"
         assert second == ImageFile(60, 40, 1)
     assert sorted(opened) == ["a.jpg", "a.jpg", "b.png"]
 
 
 def test_no_files():
-    assert look_at_files([]) == []
+    assert check_image_files([]) == []
 
 
 def test_a_cache_that_cannot_be_written(paths, tmp_path, monkeypatch, caplog, opened):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with caplog.at_level(logging.WARNING):
-        assert look_at_files(paths) == [ImageFile(60, 40, 6), ImageFile(60, 40, 1)]
+        assert check_image_files(paths) == [ImageFile(60, 40, 6), ImageFile(60, 40, 1)]
     assert f"{cache_folder()} cannot be written" in caplog.text
-    assert "XDG_CACHE_HOME names another folder" in caplog.text
+    assert "Set XDG_CACHE_HOME to another folder" in caplog.text
 
 
 RAMP = np.arange(64).reshape(8, 8)
@@ -85,7 +85,7 @@ def test_more_than_8_bits(tmp_path, name, pixels, is_big):
     """Values up to 255 are read as they are; others would be clipped."""
     path = str(tmp_path / name)
     Image.fromarray(pixels * 9 if is_big else pixels).save(path)
-    fault = look_at_file(path).fault
+    fault = check_image_file(path).problem
     if is_big:
         assert fault.startswith(f"{path} has values from 0 to 567 (mode ")
         assert "save it with 8 bits a channel" in fault
@@ -97,12 +97,12 @@ def test_decimals_up_to_1_would_be_black(tmp_path):
     path = str(tmp_path / "a.tif")
     for pixels, is_fault in [(RAMP / 63, True), (RAMP - 1.0, True), (0.0 * RAMP, False)]:
         Image.fromarray(pixels.astype(np.float32)).save(path)
-        assert bool(look_at_file(path).fault) == is_fault
+        assert bool(check_image_file(path).problem) == is_fault
     Image.fromarray(np.full((4, 4), np.nan, np.float32)).save(path)
-    assert "has values from nan to nan (mode F)" in look_at_file(path).fault
+    assert "has values from nan to nan (mode F)" in check_image_file(path).problem
 
 
 def test_16_bits_of_a_big_endian_file(tmp_path):
     path = str(tmp_path / "a.tif")
     Image.frombytes("I;16B", (8, 8), (RAMP * 9).astype(">u2").tobytes()).save(path)
-    assert "has values from 0 to 567 (mode I;16B)" in look_at_file(path).fault
+    assert "has values from 0 to 567 (mode I;16B)" in check_image_file(path).problem

@@ -38,7 +38,7 @@ def test_an_image_that_cannot_be_read(mapper, scene, tmp_path, kind):
     path = tmp_path / "a.png"
     if kind == "cut off":
         path.write_bytes(path.read_bytes()[:500])
-        message = "a.png cannot be read: image file is truncated.*then --resume goes on"
+        message = "a.png cannot be read: image file is truncated.*then continue with --resume"
     elif kind == "missing":
         path.unlink()
         message = "no file .*a.png"
@@ -66,7 +66,7 @@ def test_a_worker_s_error_is_one_sentence(stock_cfg, scene, tmp_path):
     assert len(str(info.value).splitlines()) == 1
 
 
-def test_what_is_not_the_file_s_fault_is_no_mistake_of_the_user_s(mapper, scene, caplog):
+def test_other_errors_are_not_user_errors(mapper, scene, caplog):
     mapper.augmentations = None
     with caplog.at_level(logging.ERROR), pytest.raises(TypeError):
         mapper(scene)

@@ -272,7 +272,7 @@ def test_a_resumed_run_says_that_it_reads_no_other_weights(run_cfg, tmp_path, ca
     with caplog.at_level("INFO"):
         _train(run_cfg, tmp_path / "run", [2], resume=True)
     newest = tmp_path / "run" / "model_final.pth"
-    assert f"--resume: {newest} goes on; elsewhere.pth, for a new run, is not read" in caplog.text
+    assert f"--resume: continuing from {newest}; elsewhere.pth is not read" in caplog.text
 
 
 def test_checkpoints_hold_the_student_alone(run_cfg, tmp_path):

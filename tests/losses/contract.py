@@ -1,4 +1,4 @@
-"""What the tests of the losses share, and what every per-sample loss on logits promises."""
+"""Helpers of the losses' tests, and the contract that every per-sample loss on logits keeps."""
 
 import itertools
 
@@ -80,7 +80,7 @@ def check_against_rows(function, row_function, logits):
 
 
 def check_autocast(function, dtype):
-    """Under autocast, logits of a Linear layer give what they give outside, in float32."""
+    """Check that logits of a Linear layer give the same under autocast as outside, in float32."""
     torch.manual_seed(0)
     student, teacher = torch.nn.Linear(16, 81), torch.nn.Linear(16, 81)
     features = 50 * torch.randn(5, 16)

@@ -15,7 +15,7 @@ from .contract import make_logits, softmax
 
 
 def kl(a, b):
-    """KL(a || b) of two (V,) distributions, word by word."""
+    """KL(a || b) of two (V,) distributions, token by token."""
     return sum(a_v * torch.log(a_v / b_v) for a_v, b_v in zip(a, b, strict=True))
 
 
@@ -46,9 +46,9 @@ def slow_tokens(form, student, teacher, labels):
     return torch.stack(rows).reshape(labels.shape)
 
 
-def make_batch(dtype=torch.float64, words=11):
+def make_batch(dtype=torch.float64, vocabulary=11):
     """(3, 5, V) logits of both sides, and labels: rows of three, one and no token that counts."""
-    shape = (3, 5, words)
+    shape = (3, 5, vocabulary)
     labels = torch.full((3, 5), -100)
     labels[0, 1:4], labels[1, 2] = torch.tensor([3, 0, 7]), 5
     return make_logits(shape, 1, dtype), make_logits(shape, 2, dtype), labels

@@ -1,4 +1,4 @@
-"""A small staged network, pairs of them, and what such a pair might say."""
+"""A small staged network, pairs of such networks, and random outputs of a pair."""
 
 import torch
 from torch import nn
@@ -11,7 +11,7 @@ CLASSES = 6
 
 
 class Staged(nn.Module):
-    """A convolution a stage."""
+    """Staged network with one convolution a stage."""
 
     def __init__(self, channels, *, strides=None, emits="after_activation", norm=nn.BatchNorm2d):
         super().__init__()

@@ -14,7 +14,7 @@ from eakd_det.losses import LanguageHead, chunked_loss, entropy_weight, skewed_f
 from .divergence_forms import FORMS
 
 ROOT = Path(__file__).parents[2]
-WORDS, WIDTH, TEACHER_WIDTH = 37, 5, 9
+VOCABULARY, WIDTH, TEACHER_WIDTH = 37, 5, 9
 
 
 def make_heads(dtype=torch.float32, bias=True, shape=(3, 7), seed=0):
@@ -24,14 +24,14 @@ def make_heads(dtype=torch.float32, bias=True, shape=(3, 7), seed=0):
     def random(*size):
         return torch.randn(size, generator=generator, dtype=torch.float64).to(dtype)
 
-    student = LanguageHead(random(*shape, WIDTH), random(WORDS, WIDTH), random(WORDS))
-    teacher = LanguageHead(random(*shape, TEACHER_WIDTH), random(WORDS, TEACHER_WIDTH))
+    student = LanguageHead(random(*shape, WIDTH), random(VOCABULARY, WIDTH), random(VOCABULARY))
+    teacher = LanguageHead(random(*shape, TEACHER_WIDTH), random(VOCABULARY, TEACHER_WIDTH))
     if not bias:
         student = student._replace(bias=None)
     for tensor in student:
         if tensor is not None:
             tensor.requires_grad_()
-    labels = torch.randint(WORDS, shape, generator=generator)
+    labels = torch.randint(VOCABULARY, shape, generator=generator)
     labels[torch.rand(shape, generator=generator) < 0.3] = -100
     return student, teacher, labels
 
@@ -104,15 +104,15 @@ def test_teacher_gets_no_gradient_and_a_frozen_head_none():
 
 
 def test_shared_embeddings_get_both_gradients():
-    """A tied weight, that made the states too, as in GPT-2."""
+    """Tied weight of embedding and output head, as in GPT-2."""
     _, teacher, labels = make_heads()
-    weight = torch.randn(WORDS, WIDTH, generator=torch.Generator().manual_seed(1))
+    weight = torch.randn(VOCABULARY, WIDTH, generator=torch.Generator().manual_seed(1))
     weight.requires_grad_()
-    words = labels.clamp(min=0)
+    tokens = labels.clamp(min=0)
     loss = per_token(skewed_forward_kl, True)
 
     def head():
-        return LanguageHead(F.embedding(words, weight).tanh(), weight)
+        return LanguageHead(F.embedding(tokens, weight).tanh(), weight)
 
     (actual,) = torch.autograd.grad(
         chunked_loss(loss, head(), teacher, labels, chunk_size=5), weight
@@ -170,7 +170,7 @@ def test_refuses():
     call = partial(chunked_loss, per_token(skewed_forward_kl, False))
     with pytest.raises(ValueError, match="chunk_size must be 1 or more, got 0"):
         call(student, teacher, labels, chunk_size=0)
-    with pytest.raises(ValueError, match="head has 37 words and the teacher's 36"):
+    with pytest.raises(ValueError, match="vocabulary has 37 tokens and the teacher's 36"):
         call(student, teacher._replace(weight=teacher.weight[:-1]), labels)
     with pytest.raises(ValueError, match=r"student's states must have shape \(3, 6, 5\)"):
         call(student, teacher, labels[:, 1:])
@@ -184,12 +184,12 @@ from eakd_det.losses import LanguageHead, chunked_loss
 from tests.losses.test_chunked import per_token, plain, skewed_forward_kl
 
 torch.manual_seed(0)
-tokens, words, width = 4096, 50257, 64
-student = LanguageHead(torch.randn(tokens, width), torch.randn(words, width))
-teacher = LanguageHead(torch.randn(tokens, width), torch.randn(words, width))
+tokens, vocabulary, width = 4096, 50257, 64
+student = LanguageHead(torch.randn(tokens, width), torch.randn(vocabulary, width))
+teacher = LanguageHead(torch.randn(tokens, width), torch.randn(vocabulary, width))
 for tensor in student[:2]:
     tensor.requires_grad_()
-labels = torch.randint(words, (tokens,))
+labels = torch.randint(vocabulary, (tokens,))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 if sys.argv[1] == "plain":
     loss = plain(skewed_forward_kl, True, student, teacher, labels)
@@ -203,7 +203,7 @@ print(json.dumps({"loss": loss.item(), "mib": (after - before) / 1024}))
 
 @pytest.mark.slow
 def test_peak_memory_is_at_most_a_quarter():
-    """4096 tokens of 50257 words; each form in a process of its own, EA weight included."""
+    """4096 tokens, vocabulary of 50257; each form runs in its own process, EA weight included."""
     results = []
     for form in ("plain", "chunked"):
         command = [sys.executable, "-c", MEASURE, form]

@@ -25,7 +25,7 @@ LEARNING_RATE, WEIGHT_DECAY = 0.05, 5e-4  # of the one step of SGD on u
 
 
 def _kd_figures(arrays, dtype):
-    """What our losses give for each array of a case."""
+    """Our values of the arrays of a case, by name."""
     common = golden_case("ctkd", "")
     student, teacher = (common[name].to(dtype) for name in ("student", "teacher"))
     student.requires_grad_()

@@ -126,7 +126,7 @@ def test_no_token_gives_a_zero_in_the_graph(loss, form, num_tokens):
 
 @each_form
 @pytest.mark.parametrize("side", ["both", "student", "teacher"])
-def test_padded_words(loss, form, side):
+def test_padded_vocabulary(loss, form, side):
     """-inf on both sides changes nothing; on one side the value and the gradients stay finite."""
     student, teacher, labels = make_batch()
     padding = torch.full((3, 5, 2), -torch.inf, dtype=torch.float64)

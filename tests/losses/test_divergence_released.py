@@ -1,4 +1,4 @@
-"""Against the figures of DistiLLM's released code.
+"""Divergences compared with the figures of DistiLLM's released code.
 
 Its forward forms leave out the teacher's entropy: `fkl` and `sfkl` are sum p log p below ours, and
 the gradients are equal.
@@ -47,14 +47,14 @@ def _loss(c, name, **options):
 
 
 def _negative_entropy(c):
-    """(B, L) sum p log p of the teacher, over the words that both sides have."""
+    """Sum p log p of the teacher, (B, L), over the vocabulary entries that both sides have."""
     log_p = c.teacher.log_softmax(dim=-1)
     is_left_out = c.student.isinf() | c.teacher.isinf()
     return (log_p.exp() * log_p.masked_fill(is_left_out, 0)).sum(dim=-1)
 
 
 def _figure(c, array, weight=None):
-    """What should equal an array of the file."""
+    """Our value of an array of the file."""
     array = IN_FLOAT32.get(array, array)
     name, _, kind = array.removeprefix("ea_").removeprefix("true_").partition("_")
     if kind == "grad":

@@ -110,7 +110,7 @@ def test_published_pairs_fit(pair):
 
 
 class Step(nn.Module):
-    """What DistributedDataParallel wraps: it must not see the teacher."""
+    """Module that DistributedDataParallel wraps, without the teacher."""
 
     def __init__(self):
         super().__init__()

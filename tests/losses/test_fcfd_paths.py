@@ -134,7 +134,7 @@ def test_teacher_in_eval_mode_takes_its_running_statistics():
 
 
 def test_one_image_on_a_map_of_one_pixel():
-    """Where the networks train on it, the bridges do."""
+    """Bridges train on a single value a channel if the networks do."""
     student, teacher, bridges = make_pair(strides=[1, 2, 2, 2], norm=nn.Identity)
     outputs = run_paths(student, teacher, bridges, make_images(1, 8), mixed_paths(4))
     assert outputs.teacher_maps[-1].shape[2:] == (1, 1)

@@ -31,7 +31,7 @@ def views():
 
 @pytest.fixture
 def weights():
-    """Of both views, as options."""
+    """Weights of both views, as options."""
     return {
         "weak_weight": torch.linspace(0, 2, 6, dtype=torch.float64),
         "strong_weight": torch.linspace(3, 1, 6, dtype=torch.float64),

@@ -77,7 +77,7 @@ def test_is_kd_without_the_temperature_of_the_student(logits):
 
 
 def test_power_sum_weighs_uncertain_teachers_more():
-    """Of C classes it is 1 for a one-hot teacher, C^(1 - gamma) for one that knows nothing."""
+    """The sum is 1 for a one-hot teacher and C^(1 - gamma) for a uniform one, of C classes."""
     teacher = torch.cat([one_hot_logits(3, 7, torch.float64), torch.zeros(1, 7)])
     student = make_logits((2, 7), 1)
     power_sum = wttm_loss(student, teacher, gamma=0.3, reduction="none") / ttm_loss(
@@ -105,7 +105,7 @@ INPUTS = {"student", "teacher", "target", "H_ub", "t", "gamma"}
 
 
 def _figures(case, dtype):
-    """What our losses give for each array of a case."""
+    """Our values of the arrays of a case, by name."""
     common = golden_case("ttm", case.partition(".")[0])
     gamma = golden_case("ttm", case)["gamma"].item()
     student, teacher = (common[name].to(dtype) for name in ("student", "teacher"))

@@ -14,7 +14,7 @@ from eakd_det.utils.errors import UserError
 @pytest.mark.parametrize("key", ["TRAIN", "TEST"])
 def test_unknown_datasets(stock_cfg, key):
     stock_cfg.DATASETS[key] = ("coco_2017_val", "nowhere_val")
-    with pytest.raises(UserError, match=rf"DATASETS\.{key}: there is no dataset 'nowhere_val'"):
+    with pytest.raises(UserError, match=rf"DATASETS\.{key}: no dataset 'nowhere_val' is reg"):
         check_datasets(stock_cfg)
     stock_cfg.DATASETS[key] = ("coco_2017_val",)
     assert "coco_2017_val" in DatasetCatalog
@@ -39,23 +39,25 @@ def dataset():
 
 
 @pytest.mark.parametrize(
-    ("objects", "words"),
+    ("objects", "cause"),
     [
-        ([0, 0, -1], "3 images (2 without annotations, 1 with crowds (iscrowd 1) alone), none can"),
-        ([-1], "1 images (1 with crowds (iscrowd 1) alone), none can be trained on"),
-        ([1], "1 images (1 with fewer than MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE key"),
-        ([], "0 images (the file lists none), none can be trained on"),
+        ([0, 0, -1], "(2 without annotations, 1 with only crowds (iscrowd 1))"),
+        ([-1], "(1 with only crowds (iscrowd 1))"),
+        ([1], "(1 with fewer than MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE key"),
+        ([], "(the file lists none)"),
     ],
 )
-def test_data_without_a_trainable_image(dataset, objects, words):
+def test_data_without_a_trainable_image(dataset, objects, cause):
     name = dataset(objects)
     keypoints = 1 if objects == [1] else 0
     with pytest.raises(UserError) as error, no_data_in_words():
         get_detection_dataset_dicts(name, min_keypoints=keypoints)
-    assert str(error.value).startswith(f"DATASETS.TRAIN: of {name}, {words}")
+    number = len(DatasetCatalog.get(name))
+    start = f"DATASETS.TRAIN: none of the {number} images of {name} can be trained on {cause}"
+    assert str(error.value).startswith(start)
 
 
-def test_other_faults_of_a_loader_are_left_alone():
+def test_other_errors_of_a_loader_are_left_alone():
     with pytest.raises(AssertionError, match="another"), no_data_in_words():
         raise AssertionError("another")
 

@@ -199,7 +199,7 @@ def test_own_data(cli_cfg, call, call_tool, tmp_path):
     assert "copypaste: AP,AP50,AP75" in out
     code, _, err = call_tool_with(config, "--resume")
     assert code == 1
-    assert "error: DATASETS.TRAIN: there is no dataset 'custom_train'" in err
+    assert "error: DATASETS.TRAIN: no dataset 'custom_train' is registered" in err
     assert (Path(cfg.OUTPUT_DIR) / "model_final.pth").exists()
     code, _, err = call(cfg, "--overwrite", "--train-json", path)
     assert (code, "error: --train-json and --train-images belong together." in err) == (1, True)
@@ -236,7 +236,7 @@ def test_the_check_knows_what_is_trained(check, tmp_path):
     source = make(tmp_path / "own", annotations=objects)
     lines = check(source)
     assert lines[0].startswith("custom_train: 2 images (0 without annotations), 2 boxes")
-    assert lines[-1].startswith("custom_train: 1 of 2 objects have a segmentation that is no mask")
+    assert lines[-1].startswith("custom_train: 1 of 2 objects have an invalid segmentation")
     with pytest.raises(UserError, match="annotation 1 of image 1: segmentation .* no polygon"):
         check(source, "MODEL.MASK_ON", "True")
     with pytest.raises(UserError, match="MODEL.KEYPOINT_ON: how keypoints are called"):
@@ -249,11 +249,11 @@ def test_boxes_that_tiles_cut(check, tmp_path):
         {"image_id": 2, "category_id": 2, "bbox": [59, 39, 20, 20]},
     ]
     source = make(tmp_path / "own", annotations=objects)
-    with pytest.raises(UserError, match="2 faults"):
+    with pytest.raises(UserError, match="2 problems"):
         check(source)
     lines = check(source, "--clip-boxes")
     assert "1 boxes (0 of crowds)" in lines[0]
-    assert lines[-1].startswith("custom_train: 1 of 2 boxes are clipped to their images, and 1 are")
+    assert lines[-1].startswith("custom_train: 1 of 2 boxes are clipped to their images, and 1")
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from .scenes import Glyphs, write_dataset
 
 NAMES = [str(digit) for digit in range(10)]
 NUM_SCENES = {"train": 1200, "val": 200}
-NUM_TRAIN_DIGITS = 1297  # of 1797; the file runs writer after writer, so val has other hands
+NUM_TRAIN_DIGITS = 1297  # of 1797; digits are sorted by writer, so val has other writers
 SEED = 0
 
 

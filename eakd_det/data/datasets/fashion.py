@@ -1,7 +1,7 @@
 """fashion_det: garments of Fashion-MNIST in cluttered scenes, generated on first use.
 
-Where digits are hard to find, garments are hard to tell apart: shirts, pullovers, coats and
-T-shirts are alike at this size.
+Digits are hard to find, garments are hard to classify: shirts, pullovers, coats and T-shirts look
+alike at this size.
 """
 
 import os
@@ -18,7 +18,7 @@ from .scenes import Glyphs, write_dataset
 NUM_SCENES = {"train": 2000, "val": 400}
 NUM_GARMENTS = 10000  # at most, of a split; the scenes show about as many
 GARMENT = 12  # grey level, of 255, above which a pixel is part of the garment
-MAX_HOLE = 8  # pixels; a larger hole is one, as under the handle of a bag
+MAX_HOLE = 8  # pixels; larger holes are background, such as that under the handle of a bag
 DARKEST = 0.2  # shade of the garment's black
 SEED = 0
 
@@ -27,10 +27,10 @@ def generate_fashion(root: str, seed: int = SEED, num_scenes: dict[str, int] = N
     """Write fashion_det into the folder `root`, which must not exist; see `write_dataset`.
 
     Training scenes show Fashion-MNIST's training images, validation scenes its test images. Its
-    files are sought in the folder that gets `root`.
+    files are read from the parent folder of `root`.
 
     Raises:
-        UserError: they are not there.
+        UserError: the files are not there.
     """
     beside = os.path.dirname(root)
     splits = {
@@ -46,21 +46,21 @@ def register_fashion() -> None:
 
 
 def read_garments(folder: str, *, is_train: bool) -> Glyphs:
-    """Garments as glyphs: opaque where the garment is, shaded by its grey levels.
+    """Load garments as glyphs, opaque inside their silhouette and shaded by their grey levels.
 
     Args:
-        folder: where Fashion-MNIST lies.
-        is_train: its training images, else its test images.
+        folder: folder of Fashion-MNIST.
+        is_train: load the training images, else the test images.
 
     Raises:
-        UserError: it is not there.
+        UserError: the files are not there.
     """
     try:
         pixels, labels = read_fashion_mnist(folder, is_train)
     except RuntimeError as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(
-            f"fashion_det is made from Fashion-MNIST, which is not in {folder} "
+            f"fashion_det is generated from Fashion-MNIST, which is not in {folder} "
             f"($DETECTRON2_DATASETS; {reason}). To get it: "
             f"{FETCH_FASHION_MNIST.format(root=folder)}"
         ) from error
@@ -72,7 +72,7 @@ def read_garments(folder: str, *, is_train: bool) -> Glyphs:
 
 
 def silhouette(picture: np.ndarray) -> np.ndarray:
-    """Where the garment is, with its black spots but without large holes; (h, w) bool.
+    """Mask of a garment, (h, w) bool, with its black spots but without large holes.
 
     Args:
         picture: (h, w) uint8, the garment bright on black.

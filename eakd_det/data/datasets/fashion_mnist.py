@@ -1,4 +1,4 @@
-"""The files of Fashion-MNIST: torchvision's, or those of Debian's package."""
+"""Files of Fashion-MNIST, from torchvision or from Debian's package."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ NAMES = [
     *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
 ]
 DEBIAN_FASHION_MNIST = "/usr/share/datasets/fashion-mnist"  # of its package dataset-fashion-mnist
-# The command that brings missing files into the folder {root}.
+# Command that gets missing files into the folder {root}.
 FETCH_FASHION_MNIST = (
     "apt-get install dataset-fashion-mnist, or "
     'python -c "from torchvision.datasets import FashionMNIST; '
@@ -21,7 +21,7 @@ FETCH_FASHION_MNIST = (
 
 
 def read_fashion_mnist(root: str, is_train: bool) -> tuple[Tensor, Tensor]:
-    """Read it from the folder root/FashionMNIST, where Debian's package is unpacked once.
+    """Read root/FashionMNIST, into which Debian's package is unpacked if the folder is missing.
 
     Returns:
         (N, 28, 28) uint8, bright garments on black, and (N,) int64 labels.
@@ -43,7 +43,7 @@ def _unpack(packed: str, folder: str) -> None:
         datasets.utils.extract_archive(os.path.join(packed, name), aside)
     try:
         os.rename(aside, folder)
-    except OSError:  # the other was first
+    except OSError:  # the other process was first
         if not os.path.isdir(folder):
             raise
         shutil.rmtree(aside)

@@ -12,8 +12,8 @@ def register_generated(name: str, classes: list[str], generate: Callable[[str], 
     """Register <name>_train and <name>_val under $DETECTRON2_DATASETS or ./datasets.
 
     Args:
-        classes: their names.
-        generate: writes the dataset into the folder that it is given, as `write_dataset` does.
+        classes: names of the classes.
+        generate: function that writes the dataset into a given folder, as `write_dataset` does.
     """
     root = os.path.join(os.getenv("DETECTRON2_DATASETS", "datasets"), name)
 

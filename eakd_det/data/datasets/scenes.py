@@ -13,18 +13,18 @@ from tqdm import tqdm
 
 SIZE = 96  # height and width of a scene, pixels
 INK = 0.5  # opacity from which a pixel counts as ink
-MIN_INK = 20  # pixels of ink below which a glyph is left out
-MIN_VISIBLE = 0.75  # a glyph that would hide more of an earlier one is left out
+MIN_INK = 20  # glyphs with fewer pixels of ink are left out
+MIN_VISIBLE = 0.75  # fraction of each earlier glyph's ink that a new one must leave visible
 
 
 @dataclass
 class Glyphs:
-    """What scenes are made of; M counts glyphs.
+    """Pictures of M glyphs to paste into scenes.
 
     Attributes:
         opacity: (M, h, w) in [0, 1].
         labels: (M,) class of each glyph.
-        shade: (M, h, w) in [0, 1], by which a glyph's colour is multiplied; None is even ink.
+        shade: (M, h, w) factor of a glyph's colour in [0, 1]; None is 1 everywhere.
     """
 
     opacity: np.ndarray
@@ -38,8 +38,8 @@ class Scene:
 
     Attributes:
         image: (H, W, 3) uint8, RGB.
-        owner: (H, W) int, the index of the glyph whose ink is on top, -1 for none.
-        classes: for each glyph its class index.
+        owner: (H, W) int, index of the glyph whose ink is on top, -1 for none.
+        classes: class index of each glyph.
     """
 
     image: np.ndarray
@@ -61,7 +61,7 @@ def render_scene(rng: np.random.Generator, glyphs: Glyphs) -> Scene:
 
     Args:
         rng: the only source of randomness.
-        glyphs: of which some are drawn.
+        glyphs: glyphs to draw from.
     """
     background = rng.uniform(0, 90, 3)
     image = _background(rng, background)
@@ -83,7 +83,7 @@ def render_scene(rng: np.random.Generator, glyphs: Glyphs) -> Scene:
         owner[ink] = len(classes)
         classes.append(int(glyphs.labels[index]))
         sizes.append(int(ink.sum()))
-    if not classes:  # every glyph fell off the edge: rare, and a scene needs one
+    if not classes:  # rare: every glyph fell off the edge, but a scene needs at least one
         return render_scene(rng, glyphs)
     noise = rng.standard_normal(image.shape, dtype=np.float32)
     image = image + noise * rng.uniform(2, 8)
@@ -91,7 +91,7 @@ def render_scene(rng: np.random.Generator, glyphs: Glyphs) -> Scene:
 
 
 def _background(rng: np.random.Generator, colour: np.ndarray) -> np.ndarray:
-    """A slanted colour gradient with lines, ellipses and boxes that are no glyphs; (H, W, 3)."""
+    """Draw a slanted colour gradient with lines, ellipses and boxes as clutter; (H, W, 3)."""
     ramp = np.linspace(-0.5, 0.5, SIZE)
     slope = rng.uniform(-50, 50, (2, 3))
     base = colour + ramp[:, None, None] * slope[0] + ramp[None, :, None] * slope[1]
@@ -115,14 +115,14 @@ def _background(rng: np.random.Generator, colour: np.ndarray) -> np.ndarray:
 
 
 def _random_place(rng: np.random.Generator, shape: tuple[int, int]) -> list[float]:
-    """Scale, slant and move a glyph of (h, w) pixels; the coefficients of `Image.transform`."""
+    """Draw scale, slant and position of an (h, w) glyph, as coefficients of `Image.transform`."""
     height = rng.uniform(26, 46)
     width = height * rng.uniform(0.75, 1.1)
     angle, shear = np.deg2rad(rng.uniform(-10, 10)), rng.uniform(-0.15, 0.15)
     centre = rng.uniform(height / 2, SIZE - height / 2, 2)
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     forward = rotation @ np.array([[1, shear], [0, 1]])
-    # Image.transform wants the way back, from a pixel of the scene to a pixel of the glyph.
+    # Image.transform takes the inverse map, from a pixel of the scene to a pixel of the glyph.
     scale = np.diag([shape[1] / width, shape[0] / height])
     back = scale @ np.linalg.inv(forward)
     offset = np.array(shape[::-1]) / 2 - back @ centre
@@ -130,7 +130,7 @@ def _random_place(rng: np.random.Generator, shape: tuple[int, int]) -> list[floa
 
 
 def _put(picture: np.ndarray, place: list[float]) -> np.ndarray:
-    """A picture of values in [0, 1] at its place in the scene, (H, W), with 0 around it."""
+    """Paste a picture with values in [0, 1] at its place in an empty scene, (H, W)."""
     source = Image.fromarray((picture * 255).astype(np.uint8))
     placed = source.transform((SIZE, SIZE), Image.Transform.AFFINE, place, Image.BICUBIC)
     return np.asarray(placed) / 255
@@ -149,10 +149,10 @@ def write_dataset(
     names: Sequence[str],
     seed: int,
 ) -> None:
-    """Write COCO-format splits under `root`, all or nothing: a cut-off run leaves no `root`.
+    """Write COCO-format splits under `root`, which appears only when they are complete.
 
     Args:
-        root: folder to create; `root/<split>/*.png` and `root/annotations/<split>.json`.
+        root: folder to create, with `root/<split>/*.png` and `root/annotations/<split>.json`.
         splits: split -> (glyphs, number of scenes).
         names: name of each class; category ids count from 1.
         seed: the same seed gives the same bytes.
@@ -173,7 +173,7 @@ def write_dataset(
         try:
             os.rename(aside, root)
         except OSError:
-            if not os.path.isdir(root):  # else another process was faster, with the same bytes
+            if not os.path.isdir(root):  # otherwise another process has written the same files
                 raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -17,7 +17,7 @@ def write_fashion_mnist(folder):
     test ones' wider than tall.
 
     Returns:
-        Of both splits (N, 28, 28) uint8 and (N,) labels.
+        (N, 28, 28) uint8 and (N,) labels of both splits.
     """
     folder.mkdir(parents=True)
     splits = []
