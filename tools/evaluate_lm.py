@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""ROUGE-L of language models' answers on sets of instructions.
+"""Evaluate language models: ROUGE-L of their answers on sets of instructions.
 
 tools/evaluate_lm.py --config-file configs/LLM/tiny/EA-KD.yaml configs/LLM/tiny/Student.yaml
 tools/evaluate_lm.py --config-file configs/LLM/EA-KD.yaml TEST.SEEDS "(10, 20, 30, 40, 50)"
@@ -8,9 +8,6 @@ tools/evaluate_lm.py --config-file configs/LLM/EA-KD.yaml --model gpt2
 A row is the model in a config's OUTPUT_DIR, or --model. TEST.SETS names the sets, TEST.SEEDS the
 seeds of sampling (none: greedy); published figures of the same sets stand below.
 """
-
-import argparse
-import sys
 
 import eakd_det.utils.before_torch  # noqa: F401
 
@@ -26,32 +23,22 @@ from llm.tables import table
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line.make_parser(__doc__, opts="KEY VALUE pairs of every config")
     parser.add_argument("--config-file", required=True, nargs="+", metavar="FILE")
     parser.add_argument("--model", default="", help="a path or hub name, in place of OUTPUT_DIR's")
     parser.add_argument("--metric", choices=METRICS, default="rougeL")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     return command_line.parse_arguments(parser, language_config())
 
 
 def main(args):
     show_progress()
-    rows = {}
     if args.model and len(args.config_file) > 1:
         raise UserError("--model goes with one --config-file, which names the sets.")
     configs = {path: load_config(path, args.opts) for path in args.config_file}
     names = row_names(configs)
-    for path, cfg in configs.items():
-        rows[args.model or names[path]] = [evaluate(cfg, args.model)]
+    rows = {args.model or names[path]: [evaluate(cfg, args.model)] for path, cfg in configs.items()}
     print(table(rows, args.metric))
 
 
 if __name__ == "__main__":
-    try:
-        main(parse_arguments())
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\nStopped.")
+    command_line.run(main, parse_arguments())

@@ -8,14 +8,11 @@ accelerate launch tools/train_lm.py --config-file ...
 tools/train_lm.py --config-file ... --resume
 tools/train_lm.py --config-file ... --overwrite
 
-What TEACHER.CONFIG_FILE and MODEL.CONFIG_FILE name, a teacher and what the student starts from, is
-trained first where it has not been yet; with --resume that goes on where it was, too. Where
+The teacher of TEACHER.CONFIG_FILE and the model of MODEL.CONFIG_FILE, from which the student
+starts, are trained first where they have not been yet; --resume continues those, too. Where
 OUTPUT_DIR holds a run, nothing starts without --resume or --overwrite, which removes it. KEY VALUE
-pairs are for the run alone.
+pairs apply to the run alone.
 """
-
-import argparse
-import sys
 
 import eakd_det.utils.before_torch  # noqa: F401
 
@@ -24,22 +21,14 @@ import eakd_det.utils.before_torch  # noqa: F401
 from accelerate import PartialState
 
 from eakd_det.utils import command_line
-from eakd_det.utils.errors import UserError
 from llm.config import language_config, load_config
 from llm.log import show_progress
 from llm.training import fit, prepare
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", required=True, metavar="FILE")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="start anew, and remove the run in OUTPUT_DIR"
-    )
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
+    flags = ("--config-file", "--resume", "--overwrite")
+    parser = command_line.make_parser(__doc__, *flags, opts="KEY VALUE pairs of the run's config")
     return command_line.parse_arguments(parser, language_config())
 
 
@@ -54,9 +43,5 @@ def main(args):
 
 
 if __name__ == "__main__":
-    try:
-        main(parse_arguments())
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\nStopped. With --resume it goes on from the last checkpoint, if there is one.")
+    stopped = "Stopped. With --resume it goes on from the last checkpoint, if there is one."
+    command_line.run(main, parse_arguments(), stopped=stopped)

@@ -4,29 +4,28 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Callable
+import sys
 from datetime import timedelta
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.engine import HookBase
-from detectron2.engine.hooks import EvalHook
 from detectron2.utils.env import seed_all_rng
-from detectron2.utils.events import CommonMetricPrinter, EventWriter, get_event_storage
 from tabulate import tabulate
 from torch import nn
 
 from eakd_det.analysis.metrics import METRICS
 from eakd_det.config.merge import load_config
-from eakd_det.engine.resume import Stopwatch
 from eakd_det.engine.run_record import record_start
 from eakd_det.engine.trainer import DistillTrainer, evaluate
 from eakd_det.evaluation.detections import read_detections
+from eakd_det.model_zoo import get_config_file
 from eakd_det.utils.device import use_available_device
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import write_atomically
 from eakd_det.utils.output_dir import TRAINER_FILES
 from eakd_det.utils.visualizer import draw_side_by_side
+
+from .trainer import DemoTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -37,17 +36,28 @@ RUNS = {
     "ea_dkd": ("student R18, EA-DKD", "EA-DKD-R18-R101.yaml", 0.22),
 }
 CHECKPOINT_PERIOD = 100  # iterations that a stopped demo can lose
-EVALUATIONS = 3  # of a run, the last one at its end
 NUM_PICTURES = 6
 
 
+def set_up_logging(output_dir: str) -> None:
+    """Send the demo's own lines to the terminal, and all messages to log.txt."""
+    os.makedirs(output_dir, exist_ok=True)
+    everything = logging.FileHandler(os.path.join(output_dir, "log.txt"))
+    everything.setFormatter(logging.Formatter("[%(asctime)s] %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[everything])
+    terminal = logging.StreamHandler(sys.stdout)
+    terminal.setFormatter(logging.Formatter("%(message)s"))
+    logging.getLogger("eakd_det").addHandler(terminal)
+    logging.getLogger("eakd_det.engine.trainer").setLevel(logging.WARNING)
+    logging.getLogger("torch.fx").setLevel(logging.ERROR)  # a warning to authors of tracers
+
+
 def run_demo(
-    config_dir: str, output_dir: str, options: list[str], *, overwrite: bool = False
+    output_dir: str, options: list[str], *, overwrite: bool = False
 ) -> dict[str, dict[str, float]]:
     """Train, evaluate and draw detections; a demo that was stopped continues.
 
     Args:
-        config_dir: folder of the Digits-Detection configs.
         output_dir: gets a folder for each run, results.json and detections.png.
         options: KEY VALUE pairs that override every config.
         overwrite: start anew, and remove the runs in these folders.
@@ -58,7 +68,7 @@ def run_demo(
     Raises:
         UserError: a run's folder holds something else.
     """
-    configs = {run: _config(run, config_dir, output_dir, options) for run in RUNS}
+    configs = {run: _config(run, output_dir, options) for run in RUNS}
     if not overwrite:
         for cfg in configs.values():
             _check_folder(cfg)
@@ -92,10 +102,11 @@ def format_results(results: dict[str, dict[str, float]]) -> str:
     return tabulate(rows, header, tablefmt="simple", disable_numparse=True, stralign="right")
 
 
-def _config(run: str, config_dir: str, output_dir: str, options: list[str]) -> CfgNode:
-    # Plain students' configs are stock, and so cannot ask for it themselves.
+def _config(run: str, output_dir: str, options: list[str]) -> CfgNode:
+    # The configs of plain students are stock ones, which cannot have our key.
     faster = ["MODEL.ROI_HEADS.POOLER_BACKEND", "sparse"]
-    cfg = load_config(os.path.join(config_dir, RUNS[run][1]), [*faster, *options])
+    path = get_config_file(f"Digits-Detection/{RUNS[run][1]}")
+    cfg = load_config(path, [*faster, *options])
     cfg.OUTPUT_DIR = os.path.join(output_dir, run)
     cfg.SOLVER.CHECKPOINT_PERIOD = CHECKPOINT_PERIOD
     if cfg.DISTILL.METHODS:
@@ -118,7 +129,7 @@ def _train_and_evaluate(run: str, cfg: CfgNode, title: str) -> dict[str, float]:
     seed_all_rng(cfg.SEED)
     is_begun = os.path.exists(os.path.join(folder, "last_checkpoint"))
     record_start(folder, cfg.MODEL.DEVICE, resume=is_begun)
-    trainer = _DemoTrainer(
+    trainer = DemoTrainer(
         train_cfg,
         lambda *state: _log_progress(run, title, *state),
         lambda model: _evaluate_on_the_way(cfg, model),
@@ -173,45 +184,6 @@ def _prepare_folder(cfg: CfgNode, overwrite: bool) -> None:
         TRAINER_FILES.remove(folder)
     with write_atomically(os.path.join(folder, "config.yaml")) as f:
         f.write(cfg.dump())
-
-
-class _DemoTrainer(DistillTrainer):
-    """DistillTrainer with one line of progress in place of Detectron2's, and a stopwatch."""
-
-    def __init__(
-        self,
-        cfg: CfgNode,
-        log: Callable[[int, int, float, float], None],
-        evaluate_model: Callable[[nn.Module], dict[str, dict[str, float]]],
-    ):
-        self.log = log
-        self.evaluate_model = evaluate_model
-        self.stopwatch = Stopwatch()
-        super().__init__(cfg)
-
-    def build_hooks(self) -> list[HookBase]:
-        *ours, writer = super().build_hooks()
-        period = max(1, self.max_iter // EVALUATIONS)
-        on_the_way = EvalHook(
-            period, lambda: self.evaluate_model(self.model), eval_after_train=False
-        )
-        return [self.stopwatch, *ours, on_the_way, writer]
-
-    def build_writers(self) -> list[EventWriter]:
-        others = [w for w in super().build_writers() if not isinstance(w, CommonMetricPrinter)]
-        return [_ProgressWriter(self), *others]
-
-
-class _ProgressWriter(EventWriter):
-    def __init__(self, trainer: _DemoTrainer):
-        self.trainer = trainer
-
-    def write(self) -> None:
-        storage, trainer = get_event_storage(), self.trainer
-        if storage.iter < trainer.max_iter:  # it is called once more when all is done
-            loss = storage.history("total_loss").median(20)
-            seconds = trainer.stopwatch.seconds / (storage.iter + 1)
-            trainer.log(storage.iter + 1, trainer.max_iter, loss, seconds)
 
 
 def _log_progress(

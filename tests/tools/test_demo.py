@@ -49,9 +49,8 @@ def test_a_run_with_another_config_stays_unless_it_may_go(cfg, tmp_path):
 def test_a_folder_of_others_is_refused_before_anything_is_written(tmp_path):
     (tmp_path / "student").mkdir()
     (tmp_path / "student" / "essay.txt").write_text("of the user's")
-    configs = str(ROOT / "configs" / "Digits-Detection")
     with pytest.raises(UserError, match=r"student was made with .* another --output-dir"):
-        run_demo(configs, str(tmp_path), [])
+        run_demo(str(tmp_path), [])
     assert os.listdir(tmp_path) == ["student"]
 
 

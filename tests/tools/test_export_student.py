@@ -1,6 +1,4 @@
 import os
-import runpy
-from pathlib import Path
 
 import pytest
 import torch
@@ -8,12 +6,12 @@ from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
 from eakd_det.checkpoint.checkpointer import SafeCheckpointer
+from eakd_det.config.defaults import add_distill_config, stock_config
 from eakd_det.engine.trainer import write_student_config
+from eakd_det.export import export_student
 from eakd_det.modeling.meta_arch.distilled import helper_modules
 from eakd_det.utils.errors import UserError
 
-ROOT = Path(__file__).parents[2]
-TOOL = ROOT / "tools" / "export_student.py"
 STOCK_PROCESS = """
 import sys, torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -47,12 +45,6 @@ def run_dir(distill_cfg, tmp_path):
     return tmp_path / "run"
 
 
-@pytest.fixture(scope="module")
-def export():
-    """The function of the tool; tools/ is no package."""
-    return runpy.run_path(str(TOOL))["export"]
-
-
 def _weights(path):
     return torch.load(path, weights_only=True)["model"]
 
@@ -61,8 +53,8 @@ def _equal(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_exported_student_is_stock(export, run_dir, call_code, tmp_path):
-    path = export(str(run_dir), str(tmp_path / "out"))
+def test_exported_student_is_stock(run_dir, call_code, tmp_path):
+    path = export_student(str(run_dir), str(tmp_path / "out"))
     assert sorted(os.listdir(tmp_path / "out")) == ["student.pth", "student.yaml"]
     assert torch.load(path, weights_only=True).keys() == {"model", "__author__"}
     assert _equal(_weights(path), _weights(run_dir / "model_final.pth"))
@@ -72,29 +64,29 @@ def test_exported_student_is_stock(export, run_dir, call_code, tmp_path):
     assert _equal(torch.load(loaded), _weights(run_dir / "model_final.pth"))
 
 
-def test_a_named_checkpoint(export, run_dir, tmp_path):
+def test_a_named_checkpoint(run_dir, tmp_path):
     older, newest = run_dir / "model_0000001.pth", run_dir / "model_final.pth"
-    path = export(str(run_dir), str(tmp_path / "out"), str(older))
+    path = export_student(str(run_dir), str(tmp_path / "out"), str(older))
     assert _equal(_weights(path), _weights(older))
     assert not _equal(_weights(older), _weights(newest))
 
 
-def test_the_config_keeps_its_device(export, run_dir, tmp_path):
+def test_the_config_keeps_its_device(run_dir, tmp_path):
     text = (run_dir / "student.yaml").read_text()
     (run_dir / "student.yaml").write_text(text.replace("DEVICE: cpu", "DEVICE: cuda"))
-    export(str(run_dir), str(tmp_path / "out"))
+    export_student(str(run_dir), str(tmp_path / "out"))
     cfg = get_cfg()
     cfg.merge_from_file(str(tmp_path / "out" / "student.yaml"))
     assert cfg.MODEL.DEVICE == "cuda"
     assert cfg.MODEL.WEIGHTS == str(tmp_path / "out" / "student.pth")
 
 
-def test_no_checkpoint(export, run_dir, tmp_path):
+def test_no_checkpoint(run_dir, tmp_path):
     (run_dir / "last_checkpoint").unlink()
     with pytest.raises(UserError, match=f"{run_dir} holds no checkpoint"):
-        export(str(run_dir), str(tmp_path / "out"))
+        export_student(str(run_dir), str(tmp_path / "out"))
     with pytest.raises(UserError, match=r"--checkpoint: elsewhere\.pth cannot be loaded"):
-        export(str(run_dir), str(tmp_path / "out"), "elsewhere.pth")
+        export_student(str(run_dir), str(tmp_path / "out"), "elsewhere.pth")
     assert not (tmp_path / "out").exists()
 
 
@@ -105,5 +97,18 @@ def test_command_line(run_dir, call_tool, tmp_path):
     assert err.splitlines()[-1].startswith(f"error: {tmp_path} has no student.yaml")
     assert "Traceback" not in err
     code, _, err = call_tool("export_student.py", run_dir, tmp_path / "out")
+    assert code == 0, err
+    assert (tmp_path / "out" / "student.pth").exists()
+
+
+def test_a_student_with_a_backbone_of_this_package(stock_cfg, call_tool, tmp_path):
+    """The tool registers MobileNetV2 by itself."""
+    stock_cfg.MODEL.BACKBONE.NAME = "build_mobilenetv2_fpn_backbone"
+    stock_cfg.MODEL.FPN.IN_FEATURES = ["m2", "m3", "m4", "m5"]
+    add_distill_config(stock_cfg)
+    stock_cfg.OUTPUT_DIR = str(tmp_path / "run")
+    write_student_config(stock_cfg)
+    SafeCheckpointer(build_model(stock_config(stock_cfg)), stock_cfg.OUTPUT_DIR).save("model_final")
+    code, _, err = call_tool("export_student.py", stock_cfg.OUTPUT_DIR, tmp_path / "out")
     assert code == 0, err
     assert (tmp_path / "out" / "student.pth").exists()

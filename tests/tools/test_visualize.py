@@ -15,6 +15,7 @@ from eakd_det.checkpoint.checkpointer import SafeCheckpointer
 from eakd_det.config.defaults import add_distill_config, stock_config
 from eakd_det.data.custom import prepare_custom_data, use_custom_data
 from eakd_det.evaluation.detections import read_detections
+from eakd_det.evaluation.pictures import draw_run
 from eakd_det.utils.drawing import MIN_WIDTH
 from eakd_det.utils.visualizer import GAP, TITLE_HEIGHT, draw_side_by_side, draw_weights
 from tests.data.test_custom import make
@@ -132,9 +133,9 @@ def test_a_plain_run_has_its_own_name_and_its_checked_data(stock_cfg, tmp_path, 
     def draw(path, scenes, metadata, detections, **options):
         drawn.append((scenes[0]["image_id"], list(detections)))
 
-    monkeypatch.setitem(tool["main"].__globals__, "draw_side_by_side", draw)
+    monkeypatch.setattr("eakd_det.evaluation.pictures.draw_side_by_side", draw)
     monkeypatch.setattr(sys, "argv", ["visualize.py", "--config-file", str(tmp_path / "run.yaml")])
-    tool["main"](tool["parse_arguments"]())
+    draw_run(tool["parse_arguments"]())
     assert sorted(drawn) == [(1, ["Teacher-R18"]), (2, ["Teacher-R18"])]
 
 

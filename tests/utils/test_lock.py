@@ -1,6 +1,5 @@
 import fcntl
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -10,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from classification.config import load_config
+from classification.run import fit_teacher
 from eakd_det.sweep import processes
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.lock import run_lock
 
-ROOT = Path(__file__).parents[2]
 HOLDER = """
 import fcntl, sys, time
 file = open(sys.argv[1], "a")
@@ -117,6 +116,5 @@ def test_a_classifier_s_teacher_is_trained_by_one_process(folder, held, tmp_path
         Path(folder, "model_final.pth").touch()
 
     polls = held(finish)
-    fit_teacher = runpy.run_path(str(ROOT / "tools" / "train_classifier.py"))["fit_teacher"]
     fit_teacher(load_config(str(tmp_path / "student.yaml")), Namespace(resume=True))
     assert len(polls) == 3 and os.listdir(folder) == ["model_final.pth"]

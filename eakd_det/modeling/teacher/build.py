@@ -1,11 +1,11 @@
 """Build a detector's teacher, a whole stock detector, from its own config."""
 
 import torch
-from detectron2 import model_zoo
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.utils.file_io import PathManager
 
+from eakd_det import model_zoo
 from eakd_det.checkpoint.checkpointer import load_strictly
 from eakd_det.config.defaults import stock_config
 from eakd_det.config.merge import load_config
@@ -93,7 +93,7 @@ def _config(name: str, weights: str, device: str) -> CfgNode:
     if not PathManager.isfile(path):
         try:
             path = model_zoo.get_config_file(name)
-        except RuntimeError as error:
+        except UserError as error:
             raise UserError(
                 f"TEACHER.CONFIG_FILE: {name} is neither a file nor a config of Detectron2's "
                 "model zoo."

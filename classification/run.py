@@ -1,0 +1,87 @@
+"""Training and evaluation of a classifier from a command line, as `tools/train_classifier.py`."""
+
+import argparse
+
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+
+from eakd_det.checkpoint.checkpointer import last_checkpoint
+from eakd_det.engine.launch import set_up
+from eakd_det.utils.device import use_available_device
+from eakd_det.utils.lock import run_lock
+from eakd_det.utils.output_dir import TRAINER_FILES
+
+from .config import load_config
+from .engine import ClassifierTrainer
+from .evaluation import evaluate_weights
+from .teacher import needs_training
+
+
+def main(args: argparse.Namespace) -> None:
+    """Train or evaluate the classifier of a config, in each process of the run.
+
+    Args:
+        args: of Detectron2's argument parser with --overwrite, --wandb and --teacher-only.
+
+    Raises:
+        UserError: the config, a model or OUTPUT_DIR does not fit.
+    """
+    cfg = load_config(args.config_file, args.opts)
+    use_available_device(cfg)
+    if args.eval_only:
+        set_up(cfg, args, cfg.OUTPUT_DIR)
+        weights = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else cfg.MODEL.WEIGHTS
+        result = evaluate_weights(cfg, weights)
+    else:
+        if not args.teacher_only:
+            _check_folder(cfg, args)
+        fit_teacher(cfg, args)
+        result = {} if args.teacher_only else _fit(cfg, args)
+    if result:
+        print(_describe(result))
+
+
+def device_of(args: argparse.Namespace) -> str:
+    """Return the device that the config or a KEY VALUE pair names."""
+    return load_config(args.config_file, args.opts).MODEL.DEVICE
+
+
+def fit_teacher(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Train the teacher of a run if it is missing; where another process does so, wait for it."""
+    teacher = needs_training(cfg)
+    comm.synchronize()  # before the first process may have trained it
+    if teacher is None:
+        return
+    with run_lock(teacher.OUTPUT_DIR):
+        is_missing = needs_training(cfg) is not None
+        comm.synchronize()
+        if is_missing:
+            _check_folder(teacher, args)
+            comm.synchronize()  # before the first process writes
+            _fit(teacher, args)
+
+
+def _check_folder(cfg: CfgNode, args: argparse.Namespace) -> None:
+    TRAINER_FILES.check(
+        cfg.OUTPUT_DIR,
+        resume=args.resume,
+        overwrite=args.overwrite,
+        inputs=(cfg.MODEL.WEIGHTS, cfg.TEACHER.WEIGHTS),
+    )
+
+
+def _fit(cfg: CfgNode, args: argparse.Namespace) -> dict[str, float]:
+    cfg.freeze()
+    with TRAINER_FILES.starting(cfg.OUTPUT_DIR, overwrite=args.overwrite):
+        set_up(cfg, args, cfg.OUTPUT_DIR)
+        trainer = ClassifierTrainer(cfg)
+    return trainer.fit(resume=args.resume)
+
+
+def _describe(result: dict[str, float]) -> str:
+    lines = [f"student: top-1 {result['top1']:.2f}, top-5 {result['top5']:.2f}"]
+    if "best_top1" in result:
+        lines.append(f"best top-1 of an epoch {result['best_top1']:.2f}")
+    if result.get("teacher_top1") is not None:
+        lines.append(f"teacher: top-1 {result['teacher_top1']:.2f}")
+    return "\n".join(lines)

@@ -1,0 +1,47 @@
+"""The student of a run as a small stock checkpoint with a stock config."""
+
+import os
+
+import torch
+from detectron2.config import get_cfg
+from detectron2.modeling import build_model
+
+import eakd_det.modeling  # noqa: F401  (registers MobileNetV2)
+from eakd_det.checkpoint.checkpointer import last_checkpoint, load_strictly
+from eakd_det.config.merge import merge_config
+from eakd_det.utils.errors import UserError
+from eakd_det.utils.files import write_atomically
+
+
+def export_student(run_dir: str, output_dir: str, checkpoint: str | None = None) -> str:
+    """Export a run's newest checkpoint, or `checkpoint`.
+
+    Args:
+        run_dir: OUTPUT_DIR of the run, with its student.yaml.
+        output_dir: gets student.pth (weights alone, no optimizer state), and student.yaml, whose
+            MODEL.WEIGHTS names it.
+
+    Returns:
+        Path of the weights.
+
+    Raises:
+        UserError: there is no run or no checkpoint, or the weights do not fit the stock model.
+    """
+    config = os.path.join(run_dir, "student.yaml")
+    if not os.path.isfile(config):
+        raise UserError(f"{run_dir} has no student.yaml: name the OUTPUT_DIR of a run.")
+    cfg = get_cfg()
+    merge_config(cfg, config)
+    device = cfg.MODEL.DEVICE
+    cfg.MODEL.DEVICE = "cpu"
+    model = build_model(cfg)
+    names = load_strictly(model, checkpoint or last_checkpoint(run_dir), key="--checkpoint")
+    os.makedirs(output_dir, exist_ok=True)
+    path = os.path.join(output_dir, "student.pth")
+    with write_atomically(path, "wb") as f:
+        content = {"model": model.state_dict(), "__author__": "eakd_det"}
+        torch.save({**content, "class_names": list(names)} if names else content, f)
+    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = device, path
+    with write_atomically(os.path.join(output_dir, "student.yaml")) as f:
+        f.write(cfg.dump())
+    return path
