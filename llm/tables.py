@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from tabulate import tabulate
 
-from eakd_det.utils.statistics import spread
+from eakd_det.utils.statistics import mean_and_interval
 
 Runs = list[dict[str, Any]]  # what `evaluate` gave for each seed of training
 
@@ -67,7 +67,7 @@ def _columns(runs: Runs, sets: Sequence[str], metric: str) -> list[list[float]]:
 
 
 def _cell(values: Sequence[float], deviation: str, sign: str = "") -> str:
-    figures = spread(values)
+    figures = mean_and_interval(values)
     text = f"{round(figures['mean'], 2) + 0.0:{sign}.2f}"  # + 0.0: no -0.00
     return text if figures[deviation] is None else f"{text} ± {figures[deviation]:.2f}"
 

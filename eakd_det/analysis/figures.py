@@ -161,7 +161,7 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     low, high, *heights = scale.transform([*axes.get_ylim(), *(y for y, _, _ in ends)])
     order = sorted(range(len(ends)), key=lambda i: ends[i][0])
     height = axes.get_window_extent().height / axes.figure.dpi * 72  # points
-    places = spread([(heights[i] - low) / (high - low) for i in order], 1.3 * letters / height)
+    places = space_out([(heights[i] - low) / (high - low) for i in order], 1.3 * letters / height)
     for i, place in zip(order, places, strict=True):
         _, name, colour = ends[i]
         axes.annotate(
@@ -176,7 +176,7 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
         )
 
 
-def spread(places: Sequence[float], distance: float) -> list[float]:
+def space_out(places: Sequence[float], distance: float) -> list[float]:
     """Rising places, moved by least squares so that neighbours are a distance apart."""
     blocks: list[tuple[float, int]] = []  # of equal shift: their sum and number
     for i, place in enumerate(places):

@@ -9,7 +9,7 @@ from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from .figures import log_bar, panel_figure, spread
+from .figures import log_bar, panel_figure, space_out
 from .landscape import Landscape
 from .separation import MARKED_SHARE, Separation
 
@@ -103,7 +103,7 @@ def _marked(separation: Separation) -> dict[str, np.ndarray]:
 def _write_apart(axes: Axes, places: list[tuple[float, float, str]], distance: float) -> None:
     """Write names at (x, y), rising in y, which is moved so that no two are nearer in it."""
     outline = [withStroke(linewidth=2.5, foreground="white")]  # a box would hide the dots
-    heights = spread([y for _, y, _ in places], distance)
+    heights = space_out([y for _, y, _ in places], distance)
     for (x, _, name), y in zip(places, heights, strict=True):
         axes.annotate(name, (x, y), ha="center", va="center", fontsize=8, path_effects=outline)
 

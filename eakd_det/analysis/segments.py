@@ -77,9 +77,9 @@ def _in_percent(estimate: Estimate) -> Estimate:
 
 def proportion(hits: int, number: int) -> Estimate:
     """Share of hits with Wilson's score interval (JASA 1927), which 0 and 1 keep a width of."""
-    share, spread = hits / number, Z * Z / number
-    centre = (share + spread / 2) / (1 + spread)
-    half = math.sqrt(share * (1 - share) * spread + spread * spread / 4) / (1 + spread)
+    share, width = hits / number, Z * Z / number
+    centre = (share + width / 2) / (1 + width)
+    half = math.sqrt(share * (1 - share) * width + width * width / 4) / (1 + width)
     return share, min(centre - half, share), max(centre + half, share)  # but for rounding
 
 

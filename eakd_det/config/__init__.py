@@ -1,4 +1,4 @@
-"""Configuration keys of distillation, and their files."""
+"""Configuration of distillation: defaults, and merging of files and options."""
 
 from .defaults import add_distill_config, detection_config, stock_config
 from .merge import load_config, merge_config, merge_options

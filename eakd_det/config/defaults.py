@@ -1,4 +1,4 @@
-"""The configuration keys of distillation, and the way back to a plain Detectron2 config."""
+"""Configuration keys of distillation, and conversion to a plain Detectron2 config."""
 
 from functools import reduce
 from typing import Any
@@ -8,12 +8,12 @@ from detectron2.config import CfgNode, get_cfg
 from eakd_det.distillers.methods import DISTILLERS, scalar_defaults
 from eakd_det.losses import entropy_weight
 
-# Our meta-architectures and the stock ones that their students are.
+# Our meta-architectures, and the stock ones of their students.
 STOCK_ARCHITECTURES = {"DistillRCNN": "GeneralizedRCNN", "DistillRetinaNet": "RetinaNet"}
 
-BEST_METRIC = "bbox/AP"  # of model_best.pth, by default
+BEST_METRIC = "bbox/AP"  # default metric of model_best.pth
 
-# What we add to Detectron2's own nodes.
+# Keys that we add to Detectron2's own nodes.
 OUR_KEYS = (
     "MODEL.ROI_HEADS.POOLER_BACKEND",
     "SOLVER.ACCUMULATE",
@@ -25,30 +25,33 @@ OUR_KEYS = (
 def add_distill_config(cfg: CfgNode) -> None:
     """Add the nodes TEACHER and DISTILL, and OUR_KEYS, to a Detectron2 config.
 
-    Registers the meta-architectures, backbones and datasets of this package, too.
-
-    Defaults come from the signatures of the losses, so each is written once and every key exists
-    for the command line; a misspelt one stops the run.
+    It also registers the meta-architectures, backbones and datasets of this package. Defaults come
+    from the signatures of the losses: each is written once, and every key exists, so that a
+    misspelt key on the command line stops the run.
     """
     import eakd_det.modeling  # noqa: F401  (registers; it reads configs itself, so not above)
 
     cfg.TEACHER = CfgNode()
     cfg.TEACHER.CONFIG_FILE = ""  # a path, or a name of Detectron2's model zoo
     cfg.TEACHER.WEIGHTS = ""  # any checkpoint Detectron2 reads
-    cfg.TEACHER.FAST = True  # fold its norms, take channels_last
+    cfg.TEACHER.FAST = True  # fuse its norms, use channels_last
     cfg.TEACHER.PRECISION = ""  # float32, bfloat16, float16, amp; empty is the student's
     cfg.TEACHER.COMPILE = 0  # 128: torch.compile its backbone, for images padded to multiples of it
 
     cfg.MODEL.ROI_HEADS.POOLER_BACKEND = "torchvision"  # or "sparse": faster on a CPU
-    cfg.SOLVER.ACCUMULATE = 1  # parts that a step's IMS_PER_BATCH images are computed in
-    cfg.SOLVER.AMP.DTYPE = "float16"  # of SOLVER.AMP.ENABLED; or "bfloat16"
-    cfg.TEST.BEST_METRIC = BEST_METRIC  # model_best.pth has the highest at any TEST.EVAL_PERIOD
+    cfg.SOLVER.ACCUMULATE = 1  # micro-batches of a step's IMS_PER_BATCH images
+    cfg.SOLVER.AMP.DTYPE = "float16"  # autocast dtype of SOLVER.AMP.ENABLED; or "bfloat16"
+    cfg.TEST.BEST_METRIC = BEST_METRIC  # metric whose highest value model_best.pth has
 
     cfg.DISTILL = distill_node({name: d.defaults for name, d in DISTILLERS.items()})
 
 
 def distill_node(methods: dict[str, dict[str, Any]]) -> CfgNode:
-    """The node DISTILL: METHODS, the options of each method with their defaults, and EA."""
+    """Build the node DISTILL with METHODS, the options of each method, and EA.
+
+    Args:
+        methods: name of a method -> its options with their defaults.
+    """
     node = CfgNode()
     node.METHODS = ()  # any of the names
     for name, defaults in methods.items():
@@ -64,7 +67,7 @@ def distill_node(methods: dict[str, dict[str, Any]]) -> CfgNode:
 
 
 def stock_config(cfg: CfgNode) -> CfgNode:
-    """Copy a config without our keys: the student as plain Detectron2 sees it."""
+    """Copy a config without our keys: the plain Detectron2 config of the student."""
     cfg = cfg.clone()
     cfg.defrost()
     for key in ("TEACHER", "DISTILL", *OUR_KEYS):
@@ -76,7 +79,7 @@ def stock_config(cfg: CfgNode) -> CfgNode:
 
 
 def detection_config() -> CfgNode:
-    """Detectron2's defaults with our keys."""
+    """Return Detectron2's default config with our keys."""
     cfg = get_cfg()
     add_distill_config(cfg)
     return cfg

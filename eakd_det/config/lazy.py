@@ -21,16 +21,16 @@ def distillation(
     ea: dict[str, Any] | None = None,
     dataset: str = "",
 ) -> DictConfig:
-    """The argument `distillation` of a distilled meta-architecture, as a lazy config.
+    """Build the argument `distillation` of a distilled meta-architecture as a lazy config.
 
     Args:
-        config_file, weights: of the teacher; see `make_teacher`.
-        methods: name in DISTILLERS -> the options that are not at their defaults.
-        ea: options of the EA weight (mode, temperature, bound); None leaves it away.
-        dataset: the one whose class names the pictures of vis_period show.
+        config_file, weights: config and weights of the teacher; see `make_teacher`.
+        methods: name in DISTILLERS -> options that differ from their defaults.
+        ea: options of the EA weight (mode, temperature, bound); None turns it off.
+        dataset: dataset whose class names are shown in the pictures of vis_period.
 
     Raises:
-        UserError: there is no such method or option.
+        UserError: a method or an option does not exist.
     """
     temperature = scalar_defaults(entropy_weight)["temperature"]
     defaults = {"enabled": ea is not None, "mode": "full", "temperature": temperature, "bound": 0.0}
@@ -62,7 +62,7 @@ def _settings(**settings: Any) -> dict[str, Any]:
 
 
 def load_lazy_config(path: str, overrides: Sequence[str]) -> DictConfig:
-    """A Python config with "key=value" overrides; "cuda" becomes "cpu" where no GPU is there."""
+    """Load a Python config with "key=value" overrides; "cuda" becomes "cpu" without a GPU."""
     cfg = LazyConfig.apply_overrides(LazyConfig.load(path), list(overrides))
     if cfg.train.device.startswith("cuda") and not torch.cuda.is_available():
         cfg.train.device = "cpu"

@@ -1,4 +1,4 @@
-"""Config files and KEY VALUE pairs, merged with messages for the user."""
+"""Merging of config files and KEY VALUE pairs, with messages for the user."""
 
 import difflib
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ from .safe_yaml import merge_file
 
 
 def load_config(path: str, options: list[str] = ()) -> CfgNode:
-    """The defaults of `detection_config`, then a file, then KEY VALUE pairs.
+    """Merge a file, then KEY VALUE pairs, into the defaults of `detection_config`.
 
     Raises:
-        UserError: as `merge_config`.
+        UserError: see `merge_config`.
     """
     cfg = detection_config()
     merge_config(cfg, path, options)
@@ -28,8 +28,8 @@ def merge_config(cfg: CfgNode, path: str, options: list[str] = ()) -> None:
     """Merge a file, then KEY VALUE pairs, into a config.
 
     Raises:
-        UserError: there is no such file, it holds more than plain values (`read_yaml`), a key does
-            not exist (the nearest one is named), or a value has the wrong type.
+        UserError: the file does not exist or holds more than plain values (`read_yaml`), a key does
+            not exist (the message names the nearest one), or a value has the wrong type.
     """
     if not PathManager.isfile(path):
         raise UserError(f"--config-file: there is no file {path!r}.")
@@ -45,21 +45,25 @@ def merge_config(cfg: CfgNode, path: str, options: list[str] = ()) -> None:
             text = str(error.args[0]) if error.args else ""
             hint = _nearest_key(text, cfg)
             if "<class 'float'> vs. <class 'int'>" in text:
-                hint = " Write the number with decimals, as 4.0."
+                hint = " Write the number with decimals, such as 4.0."
             raise UserError(f"{source}: {text}{hint}") from error
 
 
 def merge_options(cfg: CfgNode, options: list[str]) -> None:
-    """Merge KEY VALUE pairs of a command line, where 4 will do for 4.0; raises what yacs raises."""
+    """Merge KEY VALUE pairs of a command line, where 4 is accepted for 4.0.
+
+    Raises:
+        AssertionError, KeyError, ValueError: yacs' errors, and KeyError for an incomplete pair.
+    """
     if len(options) % 2:
         known = set(_keys(cfg))
-        wrong = next((word for word in options[::2] if word not in known), options[-1])
-        raise KeyError(f"pairs of KEY VALUE are wanted, as SOLVER.BASE_LR 0.01; {wrong!r} is none")
+        wrong = next((option for option in options[::2] if option not in known), options[-1])
+        raise KeyError(f"expected KEY VALUE pairs, such as SOLVER.BASE_LR 0.01, at {wrong!r}")
     cfg.merge_from_list(_with_decimals(options, cfg))
 
 
 def _with_decimals(options: list[str], cfg: CfgNode) -> list[str]:
-    """KEY VALUE pairs in which whole numbers for keys with decimals have them; yacs wants it so."""
+    """Write whole numbers as floats for keys whose value is a float, as yacs requires it."""
     keys = set(_keys(cfg))
     values = []
     for key, value in zip(options[::2], options[1::2], strict=False):

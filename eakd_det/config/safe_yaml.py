@@ -1,4 +1,4 @@
-"""YAML configs of plain values, read without running what they name."""
+"""Loading of YAML configs of plain values, without running code."""
 
 import io
 import re
@@ -11,8 +11,8 @@ from detectron2.utils.file_io import PathManager
 
 from eakd_det.utils.errors import UserError
 
-# RetinaNet's anchor sizes in Detectron2's own Base-RetinaNet.yaml, an expression in Python, of any
-# base sizes: the three octave scales of each.
+# Python expression of RetinaNet's anchor sizes in Detectron2's Base-RetinaNet.yaml, with any base
+# sizes: three octave scales of each.
 _ANCHOR_SIZES = re.compile(
     r'!!python/object/apply:eval \["\[\[x, x \* 2\*\*\(1\.0/3\), x \* 2\*\*\(2\.0/3\) ?\] '
     r'for x in \[([\d., ]+)\]\]"\]'
@@ -21,25 +21,26 @@ _PYTHON = "tag:yaml.org,2002:python/"
 
 
 def read_yaml(path: str) -> dict[str, Any]:
-    """A config file with its _BASE_ files; every config is read here.
+    """Load a config file with its _BASE_ files.
 
-    Detectron2 reads configs with yaml.unsafe_load by default, which runs code that a tag names.
+    Every config is loaded here: by default Detectron2 uses yaml.unsafe_load, which runs code that
+    a tag names.
 
     Raises:
-        UserError: the file or a base is missing, is no YAML or no config, or holds anything but
-            plain values; nothing of it is run.
+        UserError: the file or a base is missing, is not YAML or not a config, or holds other than
+            plain values; no code of it is run.
     """
     try:
         return _PlainYaml.load_yaml_with_base(path)
     except RecursionError as error:
-        raise UserError(f"{path}: its _BASE_ files name each other in a circle.") from error
+        raise UserError(f"{path}: its _BASE_ files form a cycle.") from error
 
 
 def merge_file(cfg: CfgNode, path: str) -> None:
-    """Merge a config file as CfgNode.merge_from_file, also one of Detectron2's first version.
+    """Merge a config file as CfgNode.merge_from_file does, also one of VERSION 1.
 
     Raises:
-        UserError: as `read_yaml`. What yacs raises of its keys and values stays as it is.
+        UserError: see `read_yaml`. yacs' errors about keys and values are not converted.
     """
     loaded = CfgNode(read_yaml(path))
     version = loaded.get("VERSION", None) or guess_version(loaded, path)
@@ -47,7 +48,7 @@ def merge_file(cfg: CfgNode, path: str) -> None:
         cfg.merge_from_other_cfg(loaded)
         return
     if version not in range(1, cfg.VERSION):
-        raise UserError(f"{path}: there is no VERSION {version} of configs.")
+        raise UserError(f"{path}: VERSION {version} of configs is unknown.")
     older = downgrade_config(cfg, to_version=version)
     older.merge_from_other_cfg(loaded)
     newer = upgrade_config(older)
@@ -56,7 +57,7 @@ def merge_file(cfg: CfgNode, path: str) -> None:
 
 
 class _PlainYaml(CfgNode):
-    """CfgNode as the reader of files: no unsafe one, and its errors name the file."""
+    """CfgNode that only loads safe YAML, with errors that name the file."""
 
     @classmethod
     def _open_cfg(cls, filename: str) -> io.StringIO:
@@ -74,9 +75,9 @@ class _PlainYaml(CfgNode):
         except AssertionError as error:  # a base has a value where this file has a node
             raise UserError(f"{filename}: {error}") from error
         except (AttributeError, TypeError) as error:  # an empty file; _BASE_ with no path
-            raise UserError(f"{filename} is no config of keys and values.") from error
+            raise UserError(f"{filename} is not a config of keys and values.") from error
         if not isinstance(loaded, dict):
-            raise UserError(f"{filename} is no config of keys and values.")
+            raise UserError(f"{filename} is not a config of keys and values.")
         return loaded
 
 
@@ -90,7 +91,7 @@ def _describe(filename: str, error: yaml.YAMLError) -> str:
     if isinstance(error, yaml.constructor.ConstructorError) and _PYTHON in str(error.problem):
         tag = error.problem.partition(_PYTHON)[2].strip("'")
         return (
-            f"{filename} holds !!python/{tag} in line {error.problem_mark.line + 1}: a config is "
-            "numbers, text and lists alone, since such tags can run code."
+            f"{filename} holds !!python/{tag} in line {error.problem_mark.line + 1}: a config may "
+            "only have numbers, text and lists, since such tags can run code."
         )
-    return f"{filename} is no YAML: {error}"
+    return f"{filename} is not valid YAML: {error}"

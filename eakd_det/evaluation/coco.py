@@ -1,4 +1,4 @@
-"""COCO evaluation: a faster engine where it is installed, and causes of a result without boxes."""
+"""COCO evaluation for any ids, with faster-coco-eval if it is installed, and a detection count."""
 
 import contextlib
 import importlib.util
@@ -28,15 +28,14 @@ HAS_FASTER_COCO_EVAL = importlib.util.find_spec("faster_coco_eval") is not None
 
 
 class Evaluator(COCOEvaluator):
-    """COCOEvaluator on faster-coco-eval where it is installed, else on what Detectron2 has.
+    """COCOEvaluator that uses faster-coco-eval if it is installed, and accepts any ids.
 
-    It is right for any ids of images, categories and annotations, which the stock one is not (see
-    `number_ids`); coco_instances_results.json has those of the user's file.
+    The stock one gives wrong results for some ids of images, categories and annotations (see
+    `number_ids`). coco_instances_results.json has the ids of the user's file.
     """
 
     def __init__(self, dataset_name: str, *args: Any, **kwargs: Any):
-        """
-        Args: those of COCOEvaluator.
+        """Take the arguments of COCOEvaluator.
 
         Raises:
             UserError: the dataset's JSON lacks a key.
@@ -46,8 +45,8 @@ class Evaluator(COCOEvaluator):
         except KeyError as error:
             json_file = MetadataCatalog.get(dataset_name).json_file
             raise UserError(
-                f"DATASETS.TEST: {dataset_name} cannot be evaluated, since a part of {json_file} "
-                f"lacks the key {error}; --val-json in place of it checks and completes such files."
+                f"DATASETS.TEST: {dataset_name} cannot be evaluated, since an entry of {json_file} "
+                f"lacks the key {error}. Give the file with --val-json, which adds missing keys."
             ) from error
         truth, self._metadata_of_user = self._coco_api.dataset, self._metadata
         self._numbers = number_ids(truth)
@@ -64,7 +63,7 @@ class Evaluator(COCOEvaluator):
             _restore_ids(path, self._originals)
 
     def _use_numbers(self, predictions: list[dict[str, Any]]) -> None:
-        """Let predictions, and the metadata that turn classes into ids, have the new ids."""
+        """Replace the ids in predictions, and in the metadata that map classes to ids."""
         images, categories = self._numbers["image_id"], self._numbers["category_id"]
         if images:
             for result in chain.from_iterable(x["instances"] for x in predictions):
@@ -87,17 +86,17 @@ def _restore_ids(path: str, originals: dict[str, dict[int, Any]]) -> None:
 
 
 class CountedEvaluators(DatasetEvaluators):
-    """DatasetEvaluators that also count the detections that they are given.
+    """DatasetEvaluators that also count the detections.
 
     Attributes:
-        num_detections: of the last evaluation, of all processes in the main one; None where the
-            model gives no "instances".
+        num_detections: number in the last evaluation, in the main process that of all processes;
+            None if the model's outputs have no "instances".
     """
 
     def __init__(self, evaluators: DatasetEvaluator | list[DatasetEvaluator] | None):
         """
         Args:
-            evaluators: what `inference_on_dataset` takes.
+            evaluators: as the argument of `inference_on_dataset`.
         """
         several = [evaluators] if isinstance(evaluators, DatasetEvaluator) else evaluators or []
         super().__init__(several)
@@ -123,7 +122,7 @@ class CountedEvaluators(DatasetEvaluators):
 
 
 def coco_engine() -> type:
-    """COCOeval of faster-coco-eval where it is installed, else pycocotools' own."""
+    """Return COCOeval of faster-coco-eval if it is installed, else of pycocotools."""
     if not HAS_FASTER_COCO_EVAL:
         return COCOeval
     from faster_coco_eval.core.faster_eval_api import COCOeval_faster
@@ -136,7 +135,7 @@ def _engine(evaluator: COCOEvaluator) -> Iterator[None]:
     if not HAS_FASTER_COCO_EVAL:
         yield
         return
-    # Detectron2 takes its compiled engine from this name, which a wheel without it lacks.
+    # Detectron2 takes its compiled engine from this name; a wheel without that lacks the name.
     evaluator._use_fast_impl = True
     stock, coco_evaluation.COCOeval_opt = coco_evaluation.COCOeval_opt, coco_engine()
     try:

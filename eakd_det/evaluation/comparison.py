@@ -11,8 +11,8 @@ def compare_results(results: dict[str, dict[str, dict[str, float]]]) -> str:
     """Log and return a table of the AP columns of several detectors, task by task.
 
     Args:
-        results: title -> task ("bbox", "segm") -> metric -> value, or with another level for
-            several datasets, as `evaluate` gives them.
+        results: title -> task ("bbox", "segm") -> metric -> value, or with a level more for several
+            datasets, as Detectron2's evaluation returns them.
     """
     results = {title: _by_task(of) for title, of in results.items()}
     tables = []
@@ -27,7 +27,7 @@ def compare_results(results: dict[str, dict[str, dict[str, float]]]) -> str:
 
 
 def _by_task(results: dict[str, Any], prefix: str = "") -> dict[str, dict[str, float]]:
-    """The innermost dicts, of metrics, by the path that leads to each."""
+    """Collect the innermost dicts, which hold metrics, under their path of keys."""
     found = {}
     for name, of in results.items():
         is_task = not any(isinstance(value, dict) for value in of.values())

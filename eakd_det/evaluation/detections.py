@@ -1,4 +1,4 @@
-"""Detections of a dataset, from a model or from the files of an evaluation."""
+"""Detections on a dataset, from a model or from the files of an evaluation."""
 
 import json
 from collections import defaultdict
@@ -16,9 +16,10 @@ from eakd_det.data.mapper import CheckingMapper
 
 
 def read_detections(results_json: str, metadata: Metadata) -> dict[int, Instances]:
-    """Detections that Evaluator stored (inference/coco_instances_results.json), by image id.
+    """Load the detections of inference/coco_instances_results.json, as Evaluator writes it.
 
-    The ids are those of the registered dataset, as its dicts have them.
+    Returns:
+        Image id of the registered dataset -> detections.
     """
     with open(results_json) as f:
         results = json.load(f)
@@ -37,7 +38,7 @@ def read_detections(results_json: str, metadata: Metadata) -> dict[int, Instance
     detections = {}
     for image_id, found in by_image.items():
         boxes = np.array([result["bbox"] for result in found])
-        instances = Instances((0, 0))  # drawn on the image, whose size is known there
+        instances = Instances((0, 0))  # the image size is not needed for drawing
         instances.pred_boxes = Boxes(BoxMode.convert(boxes, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS))
         instances.scores = np.array([result["score"] for result in found])
         instances.pred_classes = np.array([to_index[result["category_id"]] for result in found])
@@ -47,11 +48,15 @@ def read_detections(results_json: str, metadata: Metadata) -> dict[int, Instance
 
 @torch.no_grad()
 def detect(cfg: CfgNode, model: nn.Module, scenes: list[dict[str, Any]]) -> dict[int, Instances]:
-    """What a stock model finds in scenes (Detectron2 dataset dicts), by image id.
+    """Run a stock model on scenes.
 
     Args:
-        cfg: the model's own config; its INPUT decides how the images are read.
-        model: with its weights.
+        cfg: config of the model, whose INPUT is used to read the images.
+        model: the model with its weights.
+        scenes: Detectron2 dataset dicts.
+
+    Returns:
+        Image id -> detections.
     """
     model.eval()
     loader = build_detection_test_loader(scenes, mapper=CheckingMapper(cfg, is_train=False))

@@ -19,13 +19,13 @@ from eakd_det.modeling.compatibility import box_predictors
 
 
 def warn_of_no_detections(name: str, model: nn.Module, inputs: list[dict[str, Any]]) -> None:
-    """Warn that nothing was found in the dataset `name`, with `explain_no_detections`."""
+    """Log a warning that there are no detections in the dataset `name`, with the probable cause."""
     cause = explain_no_detections(model, inputs)
     logging.getLogger(__name__).warning(f"Nothing was found in {name}: {cause}.")
 
 
 def explain_no_detections(model: nn.Module, inputs: list[dict[str, Any]]) -> str:
-    """Why a model may have found nothing in a whole dataset, in a sentence.
+    """Return the probable cause of an evaluation without any detection, as a clause.
 
     Args:
         model: the detector.
@@ -49,13 +49,13 @@ def explain_no_detections(model: nn.Module, inputs: list[dict[str, Any]]) -> str
         return "its scores or boxes are not finite, or its RPN proposes nothing"
     return (
         f"the highest score in the first batch is {scores.max().item():.3g}, below "
-        f"MODEL.{key}.SCORE_THRESH_TEST {threshold}: the model has hardly learnt yet, or it reads "
-        "other images than it was trained on (INPUT.FORMAT, MODEL.PIXEL_MEAN)"
+        f"MODEL.{key}.SCORE_THRESH_TEST {threshold}: the model is hardly trained yet, or its input "
+        "differs from that of its training (INPUT.FORMAT, MODEL.PIXEL_MEAN)"
     )
 
 
 def _threshold_owners(model: nn.Module) -> list[nn.Module]:
-    """The modules that leave out detections of low score; none of an unknown architecture."""
+    """Return the modules with the score threshold; none for an unknown architecture."""
     if isinstance(model, RetinaNet):
         return [model]
     is_known = isinstance(model, GeneralizedRCNN) and isinstance(

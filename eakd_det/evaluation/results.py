@@ -1,4 +1,4 @@
-"""result.json of an output folder: what a detector has reached in the end."""
+"""result.json of an output folder, with the final figures of a detector."""
 
 import json
 import os
@@ -13,26 +13,26 @@ METRICS = ("AP", "AP50", "AP75")
 
 
 def write_result(cfg: CfgNode, results: dict[str, Any]) -> None:
-    """Write AP, AP50 and AP75 of boxes on the first of DATASETS.TEST, in percent.
+    """Write AP, AP50 and AP75 of boxes on the first of DATASETS.TEST, in percent, to result.json.
 
-    Beside them stands "teacher_AP", where the teacher's own run has left one, else null. Where no
-    boxes were evaluated nothing is written, nor a figure that an evaluator does not give.
+    "teacher_AP" is the AP of the teacher's own run if that is known, else null. Nothing is written
+    if no boxes were evaluated, and figures that the evaluator does not return are left out.
 
     Args:
-        cfg: of the run.
-        results: of its evaluation, as Detectron2 gives them.
+        cfg: config of the run.
+        results: results of its evaluation, as Detectron2 returns them.
     """
     of_first = results if "bbox" in results else results.get(cfg.DATASETS.TEST[0], {})
     write_boxes(cfg.OUTPUT_DIR, of_first, teacher=cfg.TEACHER.WEIGHTS)
 
 
 def write_boxes(output_dir: str, results: dict[str, Any], *, teacher: str) -> None:
-    """`write_result` of a single test set.
+    """Write result.json for a single test set; see `write_result`.
 
     Args:
-        output_dir: of the run.
+        output_dir: folder of the run.
         results: task -> metric -> value.
-        teacher: its weights; empty if the run has none.
+        teacher: weights of the teacher; empty if the run has none.
     """
     boxes = results.get("bbox")
     if boxes is None:
@@ -44,7 +44,7 @@ def write_boxes(output_dir: str, results: dict[str, Any], *, teacher: str) -> No
 
 
 def known_ap(weights: str) -> float | None:
-    """The AP of a run, by its last checkpoint; None for another one, or where nothing tells it."""
+    """Look up the AP of a run by the path of its model_final.pth; None if it is not known."""
     folder, name = os.path.split(weights)
     path = os.path.join(folder, NAME)
     if name != "model_final.pth" or not os.path.exists(path):

@@ -1,14 +1,14 @@
 """ROIAlign on the CPU as the product of a sparse matrix and the feature map.
 
-There torchvision computes the gradient of ROIAlign in one thread, and every value by itself. A bin
-of a ROI is a weighted sum of pixels, with the same weights in every channel. So all bins together
-are a matrix of these weights times the map, and the gradient is the transposed matrix times the
-gradient of the bins: two products over whole rows of channels, in all threads. The lists of indices
-are made with numpy, in one thread: two dozen short steps, after each of which torch's threads would
-wait for the slowest, for milliseconds where other programs run.
+On a CPU torchvision computes the gradient of ROIAlign in one thread, value by value. A bin of a ROI
+is a weighted sum of pixels, with the same weights in every channel. All bins together are therefore
+a sparse matrix of weights times the feature map, and the gradient is the transposed matrix times
+the gradient of the bins: two products over whole rows of channels, in all threads. The indices are
+computed with numpy in one thread, because torch would synchronise its threads after each of two
+dozen short operations, which takes milliseconds beside other programs.
 
-Letters: B images, C channels, (H, W) the feature map, R ROIs of (P, Q) bins, E entries of the
-matrix.
+B counts images, C channels, R ROIs of (P, Q) bins, E entries of the matrix; (H, W) is the size of
+the feature map.
 """
 
 from typing import NamedTuple
@@ -27,15 +27,15 @@ def sparse_roi_align(
     sampling_ratio: int = -1,
     aligned: bool = False,
 ) -> Tensor:
-    """As torchvision.ops.roi_align, of tensors on the CPU.
+    """Compute torchvision.ops.roi_align of tensors on the CPU.
 
     Args:
         features: (B, C, H, W); half precisions are computed in float32.
         rois: (R, 5) floats: index of the image, then x1, y1, x2, y2. They get no gradient.
         output_size: (P, Q).
-        spatial_scale: pixels of the map for one unit of the boxes.
-        sampling_ratio: samples of a bin in each direction; 0 or less takes ceil(size of the bin).
-        aligned: shift the boxes by half a pixel, and let them be smaller than one.
+        spatial_scale: pixels of the map per unit of the boxes.
+        sampling_ratio: samples of a bin in each direction; 0 or less is ceil(size of the bin).
+        aligned: shift the boxes by half a pixel, and allow them to be smaller than a pixel.
 
     Returns:
         (R, C, P, Q) in the dtype of the features and with channels_last strides. Without a ROI it
@@ -59,15 +59,15 @@ def sparse_roi_align(
 
 
 class _Product(torch.autograd.Function):
-    """A sparse matrix times a dense one, with the gradient of the dense one.
+    """Product of a sparse and a dense matrix, with the gradient in the dense one.
 
-    The gradient that embedding_bag has of its own is the same and takes two to four times as
-    long, since it calls BLAS for each entry.
+    The built-in gradient of embedding_bag is the same, but calls BLAS for each entry and takes two
+    to four times as long.
     """
 
     @staticmethod
     def forward(ctx, dense: Tensor, indices: Tensor, values: Tensor, ends: Tensor) -> Tensor:
-        """(rows of the matrix, C) from (its columns, C) and what `_matrix` returns."""
+        """Multiply the matrix, given as `_matrix` returns it, by `dense`, (its columns, C)."""
         ctx.save_for_backward(indices, values, ends)
         ctx.num_columns = len(dense)
         return _multiply(dense, indices, values, ends)
@@ -89,23 +89,24 @@ def _multiply(dense: Tensor, indices: Tensor, values: Tensor, ends: Tensor) -> T
 
 
 class _Taps(NamedTuple):
-    """The pixels that each bin is made of along one axis: one list of T of them, bin after bin."""
+    """Pixels of each bin along one axis, concatenated bin after bin into lists of T."""
 
     pixels: np.ndarray  # (T,) int32
     weights: np.ndarray  # (T,)
-    counts: np.ndarray  # (R, bins) int32: how many of the T are each bin's
+    counts: np.ndarray  # (R, bins) int32: number of pixels of each bin
 
 
 def _taps(start: Tensor, size: Tensor, bins: int, sampling_ratio: int, length: int) -> _Taps:
-    """One axis of ROIAlign; a bin's weights are the products of those of its two axes.
+    """Compute the weights of ROIAlign along one axis; a bin's are the products of both axes'.
 
     Bilinear interpolation, the mean over a grid of samples, and the rule that a sample more than
-    one pixel outside the map counts as 0 are such products. The positions are computed in the order
-    of torchvision's code, since another rounding can carry a sample across that border.
+    one pixel outside the map counts as 0 are such products. Positions are computed in the order of
+    torchvision's code, since other rounding can move a sample across that border.
 
     Args:
         start, size: (R,) first edge and extent of the ROIs, in pixels of the map.
-        bins, sampling_ratio: along this axis, as in `sparse_roi_align`.
+        bins: number of bins along this axis.
+        sampling_ratio: as in `sparse_roi_align`.
         length: pixels of the map along this axis.
     """
     step = (size / bins)[:, None, None]
@@ -113,7 +114,7 @@ def _taps(start: Tensor, size: Tensor, bins: int, sampling_ratio: int, length: i
     number = torch.arange(int(samples.max().clamp(min=1)) if len(samples) else 1, dtype=size.dtype)
     is_sample = number < samples  # a ROI without extent has none
     samples = samples.clamp(min=1)
-    number = torch.minimum(number, samples - 1)  # those too many repeat the last, with weight 0
+    number = torch.minimum(number, samples - 1)  # surplus samples repeat the last with weight 0
     bin_start = start[:, None, None] + torch.arange(bins, dtype=size.dtype)[:, None] * step
     position = bin_start + (number + 0.5) * step / samples  # (R, bins, samples)
     share = (is_sample & (position >= -1) & (position <= length)) / samples
@@ -121,7 +122,7 @@ def _taps(start: Tensor, size: Tensor, bins: int, sampling_ratio: int, length: i
     low = position.floor()
     fraction = position - low
     first = low.amin(dim=2, keepdim=True)
-    place = (low - first).long()  # within the window of pixels that a bin's samples lie in
+    place = (low - first).long()  # in the window of pixels that contains a bin's samples
     window = int(place.max()) + 2 if len(place) else 2
     weights = size.new_zeros(len(size), bins, window)
     weights.scatter_add_(2, place, (1 - fraction) * share)
@@ -135,41 +136,41 @@ def _taps(start: Tensor, size: Tensor, bins: int, sampling_ratio: int, length: i
 def _matrix(
     images: np.ndarray, y: _Taps, x: _Taps, map_size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The (R * P * Q, B * H * W) matrix of the bins' weights, row by row.
+    """Build the (R * P * Q, B * H * W) matrix of the bins' weights, row by row.
 
     Args:
         images: (R,) int32 index of each ROI's image.
-        y, x: of (R, P) and (R, Q) bins.
+        y, x: taps of the (R, P) and (R, Q) bins.
         map_size: (H, W).
 
     Returns:
-        (E,) int32 column and (E,) value of each entry, and (R * P * Q + 1,) int32: where the
-        entries of each row start, and the last end.
+        (E,) int32 column and (E,) value of each entry, and (R * P * Q + 1,) int32 start of each
+        row's entries, with the end of the last row.
     """
     shape = (*y.counts.shape, x.counts.shape[1])
 
-    def of_bins(values: np.ndarray, axis: int) -> np.ndarray:
+    def per_bin(values: np.ndarray, axis: int) -> np.ndarray:
         return np.broadcast_to(np.expand_dims(values, axis), shape).ravel()
 
     y_start, x_start = (_ends(taps.counts)[:-1].reshape(taps.counts.shape) for taps in (y, x))
     # A line is one row of pixels within a bin, an entry is one pixel of a line.
-    bin_of_line, y_tap, line_ends = _concatenate(of_bins(y_start, 2), of_bins(y.counts, 2))
+    bin_of_line, y_tap, line_ends = _concatenate(per_bin(y_start, 2), per_bin(y.counts, 2))
     line_of_entry, x_tap, entry_ends = _concatenate(
-        of_bins(x_start, 1)[bin_of_line], of_bins(x.counts, 1)[bin_of_line]
+        per_bin(x_start, 1)[bin_of_line], per_bin(x.counts, 1)[bin_of_line]
     )
     height, width = map_size
     image = np.broadcast_to(images[:, None], shape[:2])
-    row = of_bins(image * height, 2)[bin_of_line] + y.pixels[y_tap]
+    row = per_bin(image * height, 2)[bin_of_line] + y.pixels[y_tap]
     columns = (row * width)[line_of_entry] + x.pixels[x_tap]
     values = y.weights[y_tap][line_of_entry] * x.weights[x_tap]
     return columns, values, entry_ends[line_ends]
 
 
 def _concatenate(start: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The ranges start[i], ..., start[i] + count[i] - 1, one after the other; all int32.
+    """Concatenate the ranges start[i], ..., start[i] + count[i] - 1; all arrays are int32.
 
     Returns:
-        i of each element, the element, and where each range starts and the last ends.
+        i of each element, the element, and the start of each range with the end of the last.
     """
     ends = _ends(count)
     owner = np.repeat(np.arange(len(count), dtype=np.int32), count)
@@ -178,12 +179,12 @@ def _concatenate(start: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _ends(counts: np.ndarray) -> np.ndarray:
-    """Where each of several consecutive parts starts, and where the last ends; int32."""
+    """Start of each of several consecutive parts, and the end of the last; int32."""
     return np.concatenate([np.zeros(1, np.int32), counts.ravel().cumsum(dtype=np.int32)])
 
 
 def _order(keys: np.ndarray) -> np.ndarray:
-    """Indices that sort int32 keys from 0 on, by 16 bits at a time: so numpy takes linear time."""
+    """Indices that sort non-negative int32 keys, by 16 bits at a time to take linear time."""
     order = np.argsort(keys.astype(np.uint16), kind="stable")
     high = (keys >> 16).astype(np.uint16)
     return order[np.argsort(high[order], kind="stable")] if high.any() else order

@@ -1,4 +1,4 @@
-"""The two detectors of a run, as stock models with their weights."""
+"""Student and teacher of a run as stock models with their weights."""
 
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
@@ -12,14 +12,14 @@ from .teacher.build import teacher_config
 
 
 def num_classes(cfg: CfgNode) -> tuple[str, int]:
-    """The key that says how many classes a model has, and its value."""
+    """Return the config key of the number of classes, and its value."""
     is_retina = "RetinaNet" in cfg.MODEL.META_ARCHITECTURE
     key = "RETINANET" if is_retina else "ROI_HEADS"
     return f"MODEL.{key}.NUM_CLASSES", cfg.MODEL[key].NUM_CLASSES
 
 
 def load_student(cfg: CfgNode, weights: str) -> tuple[CfgNode, nn.Module]:
-    """The plain student of a run: its stock config and model, with the weights of a checkpoint.
+    """Build the plain student of a run, its stock config and model, with given weights.
 
     Raises:
         UserError: the weights do not fit the stock model exactly.
@@ -31,7 +31,11 @@ def load_student(cfg: CfgNode, weights: str) -> tuple[CfgNode, nn.Module]:
 
 
 def load_teacher(cfg: CfgNode) -> tuple[CfgNode, nn.Module]:
-    """The teacher of a run: its stock config and model; raises as `load_student`."""
+    """Build the teacher of a run, its stock config and model, with its weights.
+
+    Raises:
+        UserError: see `comparable_teacher_config`, or the weights do not fit the model exactly.
+    """
     teacher = comparable_teacher_config(cfg)
     model = build_model(teacher)
     load_strictly(model, cfg.TEACHER.WEIGHTS, key="TEACHER.WEIGHTS", side="teacher")
@@ -39,7 +43,7 @@ def load_teacher(cfg: CfgNode) -> tuple[CfgNode, nn.Module]:
 
 
 def comparable_teacher_config(cfg: CfgNode) -> CfgNode:
-    """The stock config of a run's teacher, which can be evaluated on the student's data.
+    """Return the stock config of a teacher that can be evaluated on the student's data.
 
     Raises:
         UserError: there is no teacher, or it has another number of classes.
@@ -48,7 +52,7 @@ def comparable_teacher_config(cfg: CfgNode) -> CfgNode:
     (key, there), (_, here) = num_classes(teacher), num_classes(cfg)
     if here != there:
         raise UserError(
-            f"The teacher has {there} classes and the student {here}: on the student's data it "
-            f"cannot be evaluated or drawn ({key})."
+            f"The teacher has {there} classes and the student {here}: it cannot be evaluated or "
+            f"drawn on the student's data ({key})."
         )
     return teacher

@@ -1,4 +1,4 @@
-"""Whether a student can learn from a teacher: refused before the first step, naming both sides."""
+"""Checks, before the first step, that a student can be distilled from a teacher."""
 
 import logging
 from collections.abc import Iterable
@@ -13,19 +13,19 @@ from eakd_det.utils.errors import UserError
 
 
 def box_predictors(model: nn.Module) -> list[nn.Module]:
-    """The classifiers of an R-CNN's ROIs, one a stage; a cascade has several."""
+    """Return the box predictors of an R-CNN, one for each stage of a cascade."""
     predictor = model.roi_heads.box_predictor
     return list(predictor) if isinstance(predictor, nn.ModuleList) else [predictor]
 
 
 def check_roi_heads(student: nn.Module, teacher: nn.Module, methods: Iterable[str]) -> None:
-    """Both must classify ROIs of an FPN with softmaxes over the same classes.
+    """Check that both R-CNNs classify ROIs of an FPN with softmaxes over the same classes.
 
-    What one foreground class means for a method, and which stages of a cascade are not used, is
-    told in the log.
+    Warnings are logged for stages of a cascaded teacher that are not used, and for methods that are
+    limited by a single foreground class.
 
     Raises:
-        UserError: one does not.
+        UserError: they do not.
     """
     for model, place in [(student, "the student's config"), (teacher, "TEACHER.CONFIG_FILE")]:
         remedy = roi_remedy(model)
@@ -42,8 +42,8 @@ def check_roi_heads(student: nn.Module, teacher: nn.Module, methods: Iterable[st
     if stages[0] < stages[1]:
         logging.getLogger(__name__).warning(
             f"The teacher is a cascade of {stages[1]} stages, and the student has {stages[0]}: the "
-            "teacher's later ones, which make it as good as its AP says, are not learnt from. "
-            "MODEL.ROI_HEADS.NAME CascadeROIHeads makes the student a cascade, too."
+            "teacher's later stages, to which it owes its AP, are not distilled. Set "
+            "MODEL.ROI_HEADS.NAME CascadeROIHeads to make the student a cascade, too."
         )
     if student.roi_heads.num_classes == 1:
         for name in methods:
@@ -57,24 +57,24 @@ def check_roi_heads(student: nn.Module, teacher: nn.Module, methods: Iterable[st
 def check_dense_heads(
     student: nn.Module, teacher: nn.Module, methods: dict[str, dict[str, Any]]
 ) -> None:
-    """Both must classify the same anchors with sigmoids over the same classes.
+    """Check that both RetinaNets classify the same anchors over the same classes.
 
     Args:
         methods: name in DISTILLERS -> its options.
 
     Raises:
-        UserError: they do not, or a method or an option of it does not know sigmoids.
+        UserError: they do not, or a method or one of its options does not support sigmoids.
     """
     if not isinstance(teacher, RetinaNet):
         raise UserError(
             f"DISTILL.METHODS compares the anchors of two RetinaNets, but the teacher is a "
-            f"{describe(teacher)}: let TEACHER.CONFIG_FILE name a RetinaNet."
+            f"{describe(teacher)}: set TEACHER.CONFIG_FILE to a RetinaNet."
         )
     for name, options in methods.items():
         if options.get("standardize"):
             raise UserError(
-                f"DISTILL.{name}.STANDARDIZE takes away what all classes of an anchor have in "
-                "common, which is all that tells a RetinaNet's foreground: set it to False."
+                f"DISTILL.{name}.STANDARDIZE removes the mean over an anchor's classes, in which "
+                "RetinaNet's foreground and background differ: set it to False."
             )
         if DISTILLERS[name].compares == "logits" and DISTILLERS[name].sigmoid_loss is None:
             known = [n for n, d in DISTILLERS.items() if d.compares != "logits" or d.sigmoid_loss]
@@ -93,10 +93,10 @@ def check_dense_heads(
 
 
 def check_input_formats(student: str | None, teacher: str) -> None:
-    """The channel order of the images must be the same, or RGB and BGR.
+    """Check that the input formats are equal, or RGB and BGR, which can be converted.
 
     Raises:
-        UserError: it cannot be converted.
+        UserError: they cannot be converted.
     """
     if student != teacher and {student, teacher} != {"RGB", "BGR"}:
         raise UserError(
@@ -106,7 +106,7 @@ def check_input_formats(student: str | None, teacher: str) -> None:
 
 
 def match_levels(student: nn.Module, teacher: nn.Module) -> list[tuple[str, str]]:
-    """Names of the levels of both backbones that have the same stride, finest first.
+    """Return the names of levels with the same stride in both backbones, finest first.
 
     Raises:
         UserError: a level has no counterpart.
@@ -129,14 +129,14 @@ def _levels(model: nn.Module) -> dict[int, str]:
 def _check_classes(here: int, there: int, key: str) -> None:
     if here != there:
         raise UserError(
-            f"The student has {here} classes and the teacher {there}: set {key} to the teacher's, "
-            "or let TEACHER.CONFIG_FILE and TEACHER.WEIGHTS name a teacher of the student's "
+            f"The student has {here} classes and the teacher {there}: set {key} to the teacher's "
+            "number, or set TEACHER.CONFIG_FILE and TEACHER.WEIGHTS to a teacher of the student's "
             "classes."
         )
 
 
 def describe(model: nn.Module) -> str:
-    """The detector in a few words: its architecture, its ROI heads and their classifier."""
+    """Describe a detector for a message: its architecture, its ROI heads and their classifier."""
     if not isinstance(model, GeneralizedRCNN):
         return type(model).__name__
     classifier = "a sigmoid" if _is_fast_rcnn(model) and _uses_sigmoid(model) else "a softmax"
@@ -144,7 +144,7 @@ def describe(model: nn.Module) -> str:
 
 
 def roi_remedy(model: nn.Module) -> str:
-    """The setting that makes a detector fit for softmax distillation; empty if it is."""
+    """Return the setting that a detector lacks for softmax distillation; empty if there is none."""
     if not isinstance(model, GeneralizedRCNN):
         return "MODEL.META_ARCHITECTURE GeneralizedRCNN"
     if not _is_fast_rcnn(model):

@@ -1,4 +1,4 @@
-"""The choice of MODEL.ROI_HEADS.POOLER_BACKEND: torchvision's ROIAlign, or ours on the CPU."""
+"""ROI pooling by MODEL.ROI_HEADS.POOLER_BACKEND: torchvision's ROIAlign, or ours on the CPU."""
 
 from detectron2.config import CfgNode
 from detectron2.layers import ROIAlign
@@ -12,10 +12,10 @@ POOLER_BACKENDS = ("torchvision", "sparse")
 
 
 class SparseROIAlign(ROIAlign):
-    """Detectron2's ROIAlign, on the CPU as a sparse product; on other devices the stock one."""
+    """ROIAlign as a sparse product on the CPU; the stock layer on other devices."""
 
     def forward(self, input: Tensor, rois: Tensor) -> Tensor:
-        """As the stock layer, which takes the boxes in the dtype of the features, too."""
+        """Pool as the stock layer does, with the boxes in the dtype of the features."""
         if input.device.type != "cpu":
             return super().forward(input, rois)
         return sparse_roi_align(
@@ -29,10 +29,10 @@ class SparseROIAlign(ROIAlign):
 
 
 def use_sparse_pooling(model: nn.Module) -> None:
-    """Put SparseROIAlign in place of every ROIAlign of a detector's poolers, of boxes and masks.
+    """Replace every ROIAlign in a detector's poolers of boxes and masks by SparseROIAlign.
 
-    The model is changed in place, its state_dict is not. A pooler with another POOLER_TYPE
-    (ROIPool, ROIAlignRotated) stays as it is.
+    The model is changed in place; its state_dict stays the same. Poolers with another POOLER_TYPE
+    (ROIPool, ROIAlignRotated) are not changed.
     """
     for pooler in [m for m in model.modules() if isinstance(m, ROIPooler)]:
         for level, stock in enumerate(pooler.level_poolers):
@@ -43,10 +43,10 @@ def use_sparse_pooling(model: nn.Module) -> None:
 
 
 def pool_as_configured(cfg: CfgNode, *models: nn.Module) -> None:
-    """Give detectors the ROI pooling of MODEL.ROI_HEADS.POOLER_BACKEND, if they are on the CPU.
+    """Use the ROI pooling of MODEL.ROI_HEADS.POOLER_BACKEND in detectors that are on the CPU.
 
     Raises:
-        UserError: there is no such backend.
+        UserError: the backend is unknown.
     """
     backend = cfg.MODEL.ROI_HEADS.POOLER_BACKEND
     if backend not in POOLER_BACKENDS:

@@ -1,4 +1,4 @@
-"""Reading what modules and methods computed, without running or changing them."""
+"""Recording of the calls of modules and methods."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from torch import nn
 
 
 class Call(NamedTuple):
-    """One call: its positional arguments and what it returned."""
+    """Positional arguments and output of a call."""
 
     args: tuple
     output: Any
@@ -18,10 +18,10 @@ class Call(NamedTuple):
 
 @contextmanager
 def record(**sources: nn.Module | Callable) -> Iterator[dict[str, list[Call]]]:
-    """Record every call of the named modules and bound methods while the with-block lasts.
+    """Record every call of the given modules and bound methods in the with-block.
 
-    The outputs stay in the autograd graph, so a loss on them trains the module. Nothing outlives
-    the block, also when it raises.
+    The outputs stay in the autograd graph, so a loss on them trains the module. All hooks are
+    removed at the end of the block, also when it raises.
 
         with record(backbone=model.backbone, losses=model.losses) as calls:
             model(inputs)
@@ -31,22 +31,22 @@ def record(**sources: nn.Module | Callable) -> Iterator[dict[str, list[Call]]]:
     undo = []
     try:
         for name, source in sources.items():
-            listen = _listen_to_module if isinstance(source, nn.Module) else _listen_to_method
-            undo.append(listen(source, calls[name]))
+            hook = _hook_module if isinstance(source, nn.Module) else _wrap_method
+            undo.append(hook(source, calls[name]))
         yield calls
     finally:
         for remove in reversed(undo):
             remove()
 
 
-def _listen_to_module(module: nn.Module, calls: list[Call]) -> Callable[[], None]:
+def _hook_module(module: nn.Module, calls: list[Call]) -> Callable[[], None]:
     def hook(_, args, output):
         calls.append(Call(args, output))
 
     return module.register_forward_hook(hook).remove
 
 
-def _listen_to_method(method: Callable, calls: list[Call]) -> Callable[[], None]:
+def _wrap_method(method: Callable, calls: list[Call]) -> Callable[[], None]:
     owner, name = method.__self__, method.__name__
 
     @functools.wraps(method.__func__)
@@ -55,6 +55,6 @@ def _listen_to_method(method: Callable, calls: list[Call]) -> Callable[[], None]
         calls.append(Call(args, output))
         return output
 
-    before = vars(owner).get(name)  # another recording's, or nothing
+    before = vars(owner).get(name)  # wrapper of another recording, or None
     setattr(owner, name, MethodType(wrapper, owner))
     return lambda: setattr(owner, name, before) if before else delattr(owner, name)

@@ -12,7 +12,7 @@ import numpy as np
 
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import write_atomically
-from eakd_det.utils.statistics import spread
+from eakd_det.utils.statistics import mean_and_interval
 
 from .formats import as_latex, as_markdown
 from .kinds import FIRST, SweepKind
@@ -103,11 +103,11 @@ def summarize(kind: SweepKind, rows: list[dict[str, Any]]) -> list[dict[str, Any
 
 
 def _spreads(kind: SweepKind, values: list[dict[str, float]]) -> dict[str, Any]:
-    """`spread` of the main metric, and of each other one, with its key before the names."""
+    """Compute `mean_and_interval` of the main metric, and of others under KEY_NAME."""
     main, *others = kind.metrics
-    found = spread([value[main] for value in values])
+    found = mean_and_interval([value[main] for value in values])
     for key in others:
-        of = spread([value[key] for value in values])
+        of = mean_and_interval([value[key] for value in values])
         found |= {f"{key}_{name}": of[name] for name in ("mean", "std", "interval")}
     return found
 

@@ -1,4 +1,4 @@
-"""Boxes on an image, with labels that leave the objects to be seen."""
+"""Drawing of boxes on an image, with labels placed to hide as little as possible."""
 
 import colorsys
 from pathlib import Path
@@ -8,22 +8,22 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 MIN_WIDTH = 420  # pixels; smaller images are enlarged
-LETTERS = 16  # pixels, the least height of a label's letters
-LETTERS_SHARE = 0.02  # of the width of a large image
-PAPER, INK = "#161b22", "#f0f6fc"  # around photographs; on bright pages and on dark ones
-FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")  # of many scripts
-GOLDEN_RATIO = 0.618034  # steps of hue that keep neighbouring classes apart
+LETTERS = 16  # pixels, least height of a label's letters
+LETTERS_SHARE = 0.02  # height of a label's letters as a fraction of a large image's width
+PAPER, INK = "#161b22", "#f0f6fc"  # colours around photographs, for bright and dark pages
+FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")  # has many scripts
+GOLDEN_RATIO = 0.618034  # step of hue that gives neighbouring classes different colours
 
 
 def draw_boxes(
     image: np.ndarray, boxes: np.ndarray, classes: list[int], labels: list[str]
 ) -> np.ndarray:
-    """The image, enlarged if it is small, with boxes in one bright colour a class.
+    """Draw boxes, in one bright colour a class, on an image, which is enlarged if it is small.
 
     Args:
         image: (H, W, 3) RGB.
         boxes: (N, 4) x1, y1, x2, y2 in its pixels.
-        classes, labels: of the N boxes.
+        classes, labels: class index and label of each of the N boxes.
     """
     scale = max(1.0, MIN_WIDTH / image.shape[1])
     size = tuple(int(scale * side) for side in image.shape[1::-1])
@@ -48,13 +48,16 @@ def draw_boxes(
 def place_tag(
     box: list[float], size: tuple[float, float], panel: tuple[int, int], taken: list[list[float]]
 ) -> list[float]:
-    """The place x1, y1, x2, y2 of a box's label that hides least of other boxes and labels.
-
-    It touches the box from outside, above it if nothing speaks against that, and lies in the panel.
+    """Choose the position of a box's label that hides least of other boxes and labels.
 
     Args:
+        box: x1, y1, x2, y2 of the box, pixels.
         size, panel: width and height of the label and of the panel, pixels.
-        taken: boxes and labels, the box among them.
+        taken: all boxes and the labels that are already placed.
+
+    Returns:
+        x1, y1, x2, y2 of the label, which touches the box from outside, preferably above it, and
+        lies in the panel.
     """
     x1, y1, x2, y2 = box
     width, height = size

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing of files."""
 
 import os
 import re
@@ -8,37 +8,36 @@ from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
-# A file that is being written, or that a killed process has left.
-_ASIDE = re.compile(r".+\.[0-9a-f]{32}\.incomplete")
+# Temporary files, which are being written or were left by a killed process.
+_TEMPORARY = re.compile(r".+\.[0-9a-f]{32}\.incomplete")
 
-
-ABANDONED_SECONDS = 3600  # without a write, after which nobody writes it any more
+ABANDONED_SECONDS = 3600  # age of the last write from which a temporary file counts as abandoned
 
 
 @contextmanager
 def write_atomically(path: str, mode: str = "w") -> Iterator[Any]:
-    """Open a local file for writing aside; it takes the name `path` once it is on disk whole.
+    """Open a temporary file for writing, which is renamed to `path` when it is complete on disk.
 
-    Several writers of one path do not meet: the last one to end is the one that stays. What killed
-    writers have left in the folder is removed, `ABANDONED_SECONDS` after their last write.
+    Several processes can write the same path: the last one to finish wins. Temporary files of
+    killed writers are removed from the folder `ABANDONED_SECONDS` after their last write.
     """
     _remove_abandoned(os.path.dirname(path) or ".")
-    aside = f"{path}.{uuid4().hex}.incomplete"
+    temporary = f"{path}.{uuid4().hex}.incomplete"
     try:
-        with open(aside, mode) as f:
+        with open(temporary, mode) as f:
             yield f
             f.flush()
             os.fsync(f.fileno())
-        os.replace(aside, path)
+        os.replace(temporary, path)
     finally:
-        if os.path.exists(aside):
-            os.remove(aside)
+        if os.path.exists(temporary):
+            os.remove(temporary)
 
 
 def _remove_abandoned(folder: str) -> None:
     with os.scandir(folder) as entries:
-        found = [entry.path for entry in entries if _ASIDE.fullmatch(entry.name)]
+        found = [entry.path for entry in entries if _TEMPORARY.fullmatch(entry.name)]
     for path in found:
-        with suppress(FileNotFoundError):  # complete by now, or removed by another process
+        with suppress(FileNotFoundError):  # renamed meanwhile, or removed by another process
             if time.time() - os.stat(path).st_mtime > ABANDONED_SECONDS:
                 os.remove(path)

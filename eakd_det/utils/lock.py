@@ -1,4 +1,4 @@
-"""The lock of a run's folder, which one process at a time trains in."""
+"""Lock of a run's folder, in which one run at a time may train."""
 
 import fcntl
 import logging
@@ -19,34 +19,34 @@ POLL_SECONDS = 0.5
 
 @contextmanager
 def run_lock(folder: str) -> Iterator[TextIO | None]:
-    """Hold the lock of a folder while the with-block lasts; wait as long as another process has it.
+    """Hold the lock of a folder in the with-block; wait while another process holds it.
 
-    The processes of a distributed run have it together. The system frees it when its holder ends,
-    however that is, and those that were given the file.
+    The processes of a distributed run hold it together. The system releases it when the process
+    that locked it, and all children that inherited the file, have ended for whatever reason.
 
     Args:
-        folder: of a run; the lock is the file FOLDER.lock beside it, which stays.
+        folder: folder of a run; the lock is the file FOLDER.lock beside it, which is not removed.
 
     Yields:
-        The locked file in the main process, for a child to be given; None in the others.
+        The locked file in the main process, for children to inherit; None in the others.
 
     Raises:
-        UserError: the file system has no locks.
+        UserError: the file system does not support locks.
     """
     path = f"{os.path.normpath(folder)}.lock"
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     file = open(path, "a") if comm.is_main_process() else None  # noqa: SIM115  (closed below)
     try:
-        is_told = False
+        is_logged = False
         while not comm.all_gather(file is None or _acquire(file))[0]:
-            if file is not None and not is_told:
+            if file is not None and not is_logged:
                 logger.warning("Another process trains %s: waiting until it ends", folder)
-                is_told = True
+                is_logged = True
             time.sleep(POLL_SECONDS)
         yield file
     finally:
         if file is not None:
-            file.close()  # and not unlocked: a child that goes on keeps the lock
+            file.close()  # without unlocking: a child that is still running keeps the lock
 
 
 def _acquire(file: TextIO) -> bool:
@@ -56,7 +56,7 @@ def _acquire(file: TextIO) -> bool:
         return False
     except OSError as error:
         raise UserError(
-            f"{file.name} cannot be locked ({error.strerror}): train what lies beside it by its "
-            "own config first, and in one process alone."
+            f"{file.name} cannot be locked ({error.strerror}): train the run beside it first, with "
+            "its own config and in a single process."
         ) from error
     return True

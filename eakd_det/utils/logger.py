@@ -1,4 +1,4 @@
-"""Detectron2's logs: no colours in files, and no whole config on the terminal."""
+"""Loggers of Detectron2 without colours in files and without configs on the terminal."""
 
 import logging
 import re
@@ -6,12 +6,12 @@ import sys
 
 from detectron2.utils.logger import setup_logger
 
-ESCAPE = re.compile(r"\x1b\[[0-9;]*m")  # that colours a terminal
+ESCAPE = re.compile(r"\x1b\[[0-9;]*m")  # colour codes of terminals
 DUMPS = ("Running with full config:", "Contents of args.config_file=")
 
 
 class PlainFormatter(logging.Formatter):
-    """Detectron2's format of files, without the colours that are in some of its messages."""
+    """Detectron2's log format of files, with the colour codes of its messages removed."""
 
     def __init__(self):
         super().__init__(
@@ -23,10 +23,10 @@ class PlainFormatter(logging.Formatter):
 
 
 def set_up_loggers(output_dir: str, rank: int) -> None:
-    """Make the loggers that `default_setup` would make.
+    """Set up the loggers that `default_setup` would set up.
 
-    The terminal leaves out the configs, hundreds of lines above whatever comes next; they are in
-    log.txt and config.yaml. To be called before `default_setup`, which keeps what it finds.
+    The configs, hundreds of lines, are not printed on the terminal; they are in log.txt and
+    config.yaml. Call it before `default_setup`, which keeps existing loggers.
     """
     loggers = [
         setup_logger(output_dir, distributed_rank=rank, name="fvcore"),

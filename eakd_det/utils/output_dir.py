@@ -1,4 +1,4 @@
-"""OUTPUT_DIR: whether it holds a run, and what a new one may remove of it."""
+"""Checks of OUTPUT_DIR for an earlier run, and its removal with --overwrite."""
 
 import os
 import shutil
@@ -13,16 +13,16 @@ from .errors import UserError
 from .files import write_atomically
 
 METRICS = "metrics.json"
-DESCRIPTIONS = ("config.yaml", "run.json")  # that the set-up of a run writes
+DESCRIPTIONS = ("config.yaml", "run.json")  # written by the set-up of a run
 
 
 @dataclass(frozen=True)
 class OutputFiles:
-    """Files that a kind of run leaves in OUTPUT_DIR, as glob patterns.
+    """Files that a kind of run writes to OUTPUT_DIR, as glob patterns.
 
     Attributes:
-        results: a folder that has one of them holds a run.
-        others: what is removed with them.
+        results: files of which one at least exists in the folder of a run.
+        others: files that are removed with them.
     """
 
     results: tuple[str, ...]
@@ -31,30 +31,31 @@ class OutputFiles:
     def check(
         self, output_dir: str, *, resume: bool, overwrite: bool, inputs: Iterable[str] = ()
     ) -> None:
-        """Refuse a start that would write over a run unasked; nothing is written.
+        """Raise if a start would overwrite a run without --overwrite; write nothing.
 
         Args:
-            resume, overwrite: the flags of the command line.
+            resume, overwrite: flags of the command line.
             inputs: checkpoints or model folders that the run reads.
 
         Raises:
-            UserError: the folder holds a run and there is no flag, or both; or an input is among
-                what --overwrite removes.
+            UserError: the folder holds a run and neither or both flags are given, or --overwrite
+                would remove an input.
         """
         if resume and overwrite:
-            raise UserError("--resume goes on and --overwrite starts anew: give one of them.")
+            raise UserError("--resume continues and --overwrite starts again: give one of them.")
         if overwrite:
             self._check_inputs(output_dir, inputs)
         elif not resume and self._find(output_dir, self.results):
             raise UserError(
-                f"OUTPUT_DIR {output_dir} holds a run: --resume goes on, --overwrite starts anew."
+                f"OUTPUT_DIR {output_dir} holds a run: --resume continues it, --overwrite starts "
+                "again."
             )
 
     @contextmanager
     def starting(self, output_dir: str, *, overwrite: bool) -> Iterator[None]:
-        """The with-block sets a run up; after it, with `overwrite`, the earlier one is removed.
+        """Remove the earlier run, if `overwrite`, after the with-block that sets up a new one.
 
-        If the block refuses something, the earlier run is as before, its config.yaml included.
+        If the block raises UserError, the earlier run is kept, including its config.yaml.
         """
         paths = [Path(output_dir, name) for name in DESCRIPTIONS]
         before = {p: p.read_bytes() for p in paths if comm.is_main_process() and p.exists()}
@@ -69,7 +70,7 @@ class OutputFiles:
             self.remove(output_dir)
 
     def remove(self, output_dir: str) -> None:
-        """Remove a run, in the main process; the others wait. Files of other names stay."""
+        """Remove a run's files in the main process, while the others wait. Other files stay."""
         if comm.is_main_process():
             for path in self._find(output_dir, (*self.results, *self.others)):
                 if path.name == METRICS:
@@ -82,7 +83,7 @@ class OutputFiles:
 
     def _find(self, output_dir: str, patterns: Iterable[str]) -> list[Path]:
         found = (path for pattern in patterns for path in Path(output_dir).glob(pattern))
-        # A start that was refused leaves an empty one.
+        # A start that raised leaves an empty metrics file.
         return [p for p in found if p.name != METRICS or p.stat().st_size]
 
     def _check_inputs(self, output_dir: str, inputs: Iterable[str]) -> None:
@@ -91,12 +92,12 @@ class OutputFiles:
             path = Path(name).resolve()
             if any(path == p or path in p.parents or p in path.parents for p in removed):
                 raise UserError(
-                    f"--overwrite would remove {name}, which the run needs: choose another "
+                    f"--overwrite would remove {name}, which the run reads: choose another "
                     "OUTPUT_DIR."
                 )
 
 
-# What Detectron2's trainer and ours write for detectors and classifiers.
+# Files that Detectron2's trainer and ours write for detectors and classifiers.
 TRAINER_FILES = OutputFiles(
     results=(
         "last_checkpoint",

@@ -1,4 +1,4 @@
-"""The precisions of mixed training and of frozen teachers."""
+"""Precisions of mixed precision training and of frozen teachers."""
 
 import contextlib
 import logging
@@ -8,14 +8,14 @@ import torch
 from .errors import UserError
 
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-PRECISIONS = ("", "float32", *HALVES, "amp")  # of TEACHER.PRECISION
+PRECISIONS = ("", "float32", *HALVES, "amp")  # values of TEACHER.PRECISION
 
 
 def precision(name: str) -> torch.dtype:
-    """The dtype of autocast that SOLVER.AMP.DTYPE names.
+    """Return the autocast dtype of a value of SOLVER.AMP.DTYPE.
 
     Raises:
-        UserError: there is no such.
+        UserError: it is unknown.
     """
     if name not in HALVES:
         choices = ", ".join(HALVES)
@@ -24,22 +24,22 @@ def precision(name: str) -> torch.dtype:
 
 
 class Precision:
-    """In which numbers a frozen network computes: TEACHER.PRECISION.
+    """Precision in which a frozen network computes, TEACHER.PRECISION.
 
     Attributes:
-        dtype: what its weights and inputs are cast to; None leaves them as they are.
+        dtype: dtype to which its weights and inputs are cast; None leaves them unchanged.
     """
 
     def __init__(self, name: str = "", amp_dtype: str = "float16"):
         """
         Args:
-            name: one of PRECISIONS: "" is that of the student around it (float32, or its
-                autocast), "float32" full, "bfloat16" and "float16" cast the weights, "amp" is
-                autocast whatever the student does.
-            amp_dtype: of "amp", as SOLVER.AMP.DTYPE.
+            name: one of PRECISIONS: "" is the student's (float32, or its autocast), "float32" is
+                full precision, "bfloat16" and "float16" cast the weights, "amp" is autocast
+                whatever the student uses.
+            amp_dtype: autocast dtype of "amp", as SOLVER.AMP.DTYPE.
 
         Raises:
-            UserError: there is no such precision, or no such dtype.
+            UserError: the precision or the dtype is unknown.
         """
         if name not in PRECISIONS:
             choices = ", ".join(PRECISIONS[1:])
@@ -49,13 +49,13 @@ class Precision:
         self.name, self.dtype, self.amp_dtype = name, HALVES.get(name), precision(amp_dtype)
 
     def context(self, device: torch.device) -> contextlib.AbstractContextManager:
-        """What the network's forward pass on this device runs in."""
+        """Return the context in which to run the network's forward pass on a device."""
         if not self.name:
             return contextlib.nullcontext()
         return torch.autocast(device.type, dtype=self.amp_dtype, enabled=self.name == "amp")
 
     def warn_if_slow(self, device: torch.device) -> None:
-        """Say so where a CPU has no instructions for the halves that are asked for."""
+        """Log a warning if the CPU has no instructions for the half precision."""
         computes_halves = self.dtype is not None or self.name == "amp"
         if computes_halves and device.type == "cpu":
             capability = torch.backends.cpu.get_cpu_capability()

@@ -1,4 +1,4 @@
-"""Mean, deviation and interval of a figure that was measured several times."""
+"""Mean, standard deviation and confidence interval of a figure that was measured several times."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,14 +6,15 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-CONFIDENCE = 0.95  # of the intervals
+CONFIDENCE = 0.95  # level of the intervals
 
 
-def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Number, mean, sample standard deviation and half width of the mean's interval (Student's t).
+def mean_and_interval(values: Sequence[float]) -> dict[str, Any]:
+    """Compute the mean of some values and its confidence interval (Student's t).
 
     Returns:
-        "runs", "mean", "std" and "interval"; the latter two are None for a single value.
+        "runs", their number; "mean"; "std", the sample standard deviation; "interval", the half
+        width of the interval. The latter two are None for a single value.
     """
     n = len(values)
     if n < 2:

@@ -1,4 +1,4 @@
-"""Pictures: scenes with what each detector found side by side, and ROIs by their EA weight."""
+"""Pictures of scenes with the detections of several detectors, and of ROIs by their EA weight."""
 
 from typing import Any
 
@@ -26,11 +26,11 @@ def draw_side_by_side(
     """Write a PNG with one row a scene: ground truth, then a column for each detector.
 
     Args:
-        path: the PNG to write.
+        path: path of the PNG.
         scenes: Detectron2 dataset dicts.
-        metadata: of the dataset; names the classes.
-        detections: title of a column -> image id -> detections; a missing id means none.
-        threshold: detections with a lower score are left out.
+        metadata: metadata of the dataset, with the class names.
+        detections: title of a column -> image id -> detections; images without have no id.
+        threshold: least score of the detections to draw.
     """
     rows = []
     for scene in scenes:
@@ -56,18 +56,18 @@ def draw_weights(
     *,
     number: int = 6,
 ) -> np.ndarray:
-    """The ROIs with the highest w_EA on the image, and beside it those with the lowest.
+    """Draw the ROIs with the highest w_EA on an image, and beside it those with the lowest.
 
     Args:
         image: (H, W, 3) RGB.
         boxes: (R, 4) x1, y1, x2, y2 in its pixels.
         weight: (R,) w_EA.
         student_scores, teacher_scores: (R, C) probabilities.
-        names: of the C classes.
-        number: of ROIs on each side.
+        names: names of the C classes.
+        number: number of ROIs on each side.
 
     Returns:
-        (H', W', 3) picture. A line below each panel says of a box its w_EA, then class and
+        (H', W', 3) picture. The lines below each panel give w_EA of each ROI, then class and
         probability of teacher (T) and student (S).
     """
     order = weight.argsort(descending=True)

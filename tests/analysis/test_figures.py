@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from eakd_det.analysis.figures import label_ends, panel_figure, panel_rows, save, spread, thinned
+from eakd_det.analysis.figures import label_ends, panel_figure, panel_rows, save, space_out, thinned
 
 
 def test_a_figure_is_saved_as_picture_drawing_and_numbers(tmp_path):
@@ -64,12 +64,12 @@ def test_panels_stand_where_their_rows_say():
     ],
 )
 def test_labels_move_apart_as_little_as_they_can(places, expected):
-    assert spread(places, 0.1) == pytest.approx(expected, abs=1e-4)
+    assert space_out(places, 0.1) == pytest.approx(expected, abs=1e-4)
 
 
 def test_random_labels_keep_their_order_and_distance():
     places = np.sort(np.random.default_rng(0).random(30))
-    moved = np.array(spread(places.tolist(), 0.05))
+    moved = np.array(space_out(places.tolist(), 0.05))
     assert (np.diff(moved) > 0.05 - 1e-9).all()
     assert moved.mean() == pytest.approx(places.mean())
 

@@ -1,4 +1,4 @@
-"""What is refused before the first step."""
+"""Pairs of student and teacher that are refused before the first step."""
 
 import pytest
 from detectron2.modeling import build_model
@@ -51,7 +51,7 @@ def test_refused_teacher(distill_cfg, teacher_cfg, tmp_path, options, message):
     [
         (
             ["DISTILL.KD.STANDARDIZE", True],
-            "DISTILL.KD.STANDARDIZE takes away what all classes .* set it to False",
+            "DISTILL.KD.STANDARDIZE removes the mean over an anchor.* set it to False",
         ),
         (
             ["DISTILL.METHODS", ("DKD",)],
@@ -104,7 +104,7 @@ def test_one_class(distill_cfg, teacher_cfg, tmp_path, caplog, method, warnings)
 
 
 @pytest.mark.parametrize(("student", "teacher"), [(1, 3), (3, 3), (1, 1)])
-def test_stages_of_a_cascade_that_nobody_learns_from(
+def test_a_warning_of_unused_stages_of_a_cascade(
     distill_cfg, teacher_cfg, tmp_path, caplog, student, teacher
 ):
     cascade = ["MODEL.ROI_HEADS.NAME", "CascadeROIHeads"]

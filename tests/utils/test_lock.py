@@ -39,7 +39,7 @@ def is_locked(folder):
 
 @pytest.fixture
 def held(folder, monkeypatch):
-    """Lets another holder have the lock until it is asked for the third time; calls `then`."""
+    """Let another holder keep the lock until the third attempt to acquire it; call `then`."""
 
     def hold(then):
         os.makedirs(os.path.dirname(folder))
@@ -103,7 +103,7 @@ def test_a_file_system_without_locks_is_told(folder, monkeypatch):
 
 
 def test_a_classifier_s_teacher_is_trained_by_one_process(folder, held, tmp_path):
-    """The second waits, and finds it trained."""
+    """The second process waits, and then finds the teacher trained."""
     text = "VERSION: 2\nMODEL: {NAME: resnet8, DEVICE: cpu}\nDATASET: {NAME: digits}\n"
     (tmp_path / "teacher.yaml").write_text(f"{text}OUTPUT_DIR: {folder}\n")
     student = (

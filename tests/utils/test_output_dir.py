@@ -44,7 +44,7 @@ def check(folder, **options):
 
 def test_a_run_is_not_written_over_unasked(tmp_path):
     make_run(tmp_path)
-    with pytest.raises(UserError, match="holds a run: --resume goes on, --overwrite starts anew"):
+    with pytest.raises(UserError, match="holds a run: --resume continues it, --overwrite starts"):
         check(tmp_path)
     check(tmp_path, resume=True)
     check(tmp_path, overwrite=True)
@@ -110,7 +110,7 @@ def tool(tmp_path, monkeypatch):
 
 def refuses(tool, name, *arguments):
     before = content(Path("run"))
-    with pytest.raises(UserError, match="OUTPUT_DIR .* holds a run: --resume goes on"):
+    with pytest.raises(UserError, match="OUTPUT_DIR .* holds a run: --resume continues"):
         tool(name, *arguments)
     assert content(Path("run")) == before
 
@@ -124,7 +124,7 @@ def test_detectors_do_not_start_over_a_run(call_tool, run_cfg, tmp_path):
     for arguments in [("run.yaml",), (config, "train.output_dir=run")]:
         code, _, err = call_tool("train_net.py", "--config-file", *arguments)
         assert code == 1
-        assert "error: OUTPUT_DIR run holds a run: --resume goes on" in err
+        assert "error: OUTPUT_DIR run holds a run: --resume continues" in err
         assert content(tmp_path / "run") == before
 
 
@@ -166,7 +166,7 @@ def test_a_classifier_starts_anew_where_it_may(tool, tmp_path, capsys):
     assert "student: top-1" in capsys.readouterr().out
 
 
-def test_a_model_of_words_of_the_user_s_stays(tmp_path):
+def test_a_user_s_language_model_stays(tmp_path):
     ours = ["checkpoint-12/trainer_state.json", "model.safetensors", "train_result.json"]
     users = ["checkpoint-12-mine/trainer_state.json", "mine.safetensors", "config.yaml"]
     for name in [*ours, *users]:

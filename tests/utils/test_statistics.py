@@ -1,10 +1,10 @@
 import pytest
 
-from eakd_det.utils.statistics import spread
+from eakd_det.utils.statistics import mean_and_interval
 
 
 def test_three_values():
-    figures = spread([1.0, 2.0, 6.0])
+    figures = mean_and_interval([1.0, 2.0, 6.0])
     assert (figures["runs"], figures["mean"]) == (3, 3.0)
     assert figures["std"] == pytest.approx(7**0.5)
     # Of Student's t with 2 degrees of freedom, 4.302653 leaves 2.5 % above it.
@@ -12,4 +12,4 @@ def test_three_values():
 
 
 def test_one_value_has_no_deviation():
-    assert spread([2.5]) == {"runs": 1, "mean": 2.5, "std": None, "interval": None}
+    assert mean_and_interval([2.5]) == {"runs": 1, "mean": 2.5, "std": None, "interval": None}

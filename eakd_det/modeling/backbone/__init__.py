@@ -1,4 +1,4 @@
-"""Backbones that Detectron2 lacks."""
+"""Backbones that Detectron2 does not have."""
 
 from . import mobilenetv2
 

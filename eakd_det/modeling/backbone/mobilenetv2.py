@@ -9,27 +9,27 @@ from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import Tensor
 
-# Level -> the last block of its stride, the channels that leave it, and the stride.
+# Level -> index of the last block of its stride, its output channels, and the stride.
 LEVELS = {"m2": (3, 24, 4), "m3": (6, 32, 8), "m4": (13, 96, 16), "m5": (17, 320, 32)}
 
 
 class MobileNetV2(Backbone):
-    """The convolutions of torchvision's MobileNetV2, without the last 1 x 1 one, under its names.
+    """Convolutions of torchvision's MobileNetV2, without the last 1 x 1 one.
 
-    State-dict keys begin with "features.", so torchvision's ImageNet weights fit.
+    State-dict keys are torchvision's ("features."), so that its ImageNet weights fit.
     """
 
     def __init__(self, *, norm: str, out_features: list[str], freeze_at: int = 0):
         """
         Args:
-            norm: of Detectron2's `get_norm`: "FrozenBN", "BN", "SyncBN", "GN".
-            out_features: of "m2" to "m5", strides 4 to 32.
-            freeze_at: blocks before the level of this number are not trained: at 1 the stem, at 2
-                what leads to m2 too, and so on.
+            norm: name for Detectron2's `get_norm`: "FrozenBN", "BN", "SyncBN", "GN".
+            out_features: some of "m2" to "m5", strides 4 to 32.
+            freeze_at: number of the last frozen level: 1 freezes the stem, 2 also the blocks up to
+                m2, and so on.
         """
         super().__init__()
         whole = torchvision.models.mobilenet_v2(weights=None, norm_layer=partial(get_norm, norm))
-        # Blocks after the last level would get no gradient, which processes wait for.
+        # Blocks after the last level would get no gradient, which DistributedDataParallel awaits.
         self.features = whole.features[: 1 + max(LEVELS[name][0] for name in out_features)]
         self._out_features = list(out_features)
         self._out_feature_strides = {name: LEVELS[name][2] for name in LEVELS}
@@ -40,7 +40,7 @@ class MobileNetV2(Backbone):
             FrozenBatchNorm2d.convert_frozen_batchnorm(block)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Images (B, 3, H, W) -> level -> (B, channels, H / stride, W / stride)."""
+        """Map images (B, 3, H, W) to a dict: level -> (B, channels, H / stride, W / stride)."""
         ends = {LEVELS[name][0]: name for name in self._out_features}
         outputs = {}
         for i, block in enumerate(self.features):
@@ -52,10 +52,10 @@ class MobileNetV2(Backbone):
 
 @BACKBONE_REGISTRY.register()
 def build_mobilenetv2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """A MobileNetV2-FPN from keys that Detectron2 has.
+    """Build a MobileNetV2 with an FPN from Detectron2's config keys.
 
-    MODEL.FPN.IN_FEATURES are its levels (m2 to m5), MODEL.RESNETS.NORM its norm, and
-    MODEL.BACKBONE.FREEZE_AT what is not trained.
+    MODEL.FPN.IN_FEATURES are its levels (m2 to m5), MODEL.RESNETS.NORM is its norm, and
+    MODEL.BACKBONE.FREEZE_AT is `freeze_at`.
     """
     bottom_up = MobileNetV2(
         norm=cfg.MODEL.RESNETS.NORM,
