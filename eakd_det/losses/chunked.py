@@ -145,7 +145,7 @@ def _as_autocast(*tensors: Tensor | None) -> list[Tensor | None]:
     Autocast keeps its copy of a parameter for the parameter's next use, older versions of torch
     also one that was made without gradients: the parameter then lost the gradient of that use.
     """
-    device = tensors[0].device.type
+    device = next(x.device.type for x in tensors if x is not None)
     if not torch.is_autocast_enabled(device):
         return list(tensors)
     dtype = torch.get_autocast_dtype(device)
