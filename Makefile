@@ -12,7 +12,7 @@ PY = $(or $(PYTHON),$(shell $(BASE) tools/setup_environment.py which))
 # This checkout's packages come first, whichever checkout is installed in the environment.
 RUN = PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(PY)
 
-.PHONY: help setup demo test test-slow lint format bench
+.PHONY: help setup demo test test-slow test-gpu lint format bench
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -29,9 +29,13 @@ test: setup ## run the tests, in two processes
 test-slow: setup ## run the tests that train, kill runs or take timings
 	$(RUN) -m pytest -m slow $(ARGS)
 
-lint: setup ## check style and formatting
+test-gpu: setup ## run the tests that need CUDA
+	$(RUN) -m pytest -m gpu $(ARGS)
+
+lint: setup ## check style, formatting and types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 format: setup ## format the code and fix what ruff can fix
 	$(RUN) -m ruff format .

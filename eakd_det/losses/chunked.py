@@ -145,7 +145,7 @@ def _as_autocast(*tensors: Tensor | None) -> list[Tensor | None]:
     Autocast caches its copy of a parameter for the next use. Older versions of torch also cache a
     copy that was made without gradients, and the parameter then loses the gradient of that use.
     """
-    device = tensors[0].device.type
+    device = next(x.device.type for x in tensors if x is not None)
     if not torch.is_autocast_enabled(device):
         return list(tensors)
     dtype = torch.get_autocast_dtype(device)

@@ -144,7 +144,8 @@ def _levels(student, teacher, taus, images, batch=None, classes=None):
     logits = torch.stack([student, teacher])
     logits -= logits.amax(dim=-1, keepdim=True)
     probabilities = F.softmax(logits[:, None] / taus, dim=-1)
-    value = gradient = 0.0
+    value: Tensor | float = 0.0
+    gradient: Tensor | float = 0.0
     if images is not None:
         # The largest logit is 0, so that log_softmax is logits / tau + log of the largest p.
         log_q, log_p = probabilities.amax(dim=-1, keepdim=True).log_()
@@ -153,7 +154,7 @@ def _levels(student, teacher, taus, images, batch=None, classes=None):
         value += ((log_p - log_q) * images).sum()
         gradient = q - p
     if batch is not None:
-        more, more_gradient = _correlations(*probabilities, batch, classes)
+        more, more_gradient = _correlations(probabilities[0], probabilities[1], batch, classes)
         more_gradient *= 4 / taus
         value, gradient = value + more, gradient + more_gradient.sum(dim=0)
     return value, gradient

@@ -106,7 +106,7 @@ class ReviewFusion(nn.Module):
         )
 
     def forward(
-        self, features: Sequence[Tensor], out_shapes: Sequence[tuple[int, int]] | None = None
+        self, features: Sequence[Tensor], out_shapes: Sequence[tuple[int, ...]] | None = None
     ) -> list[Tensor]:
         """
         Args:

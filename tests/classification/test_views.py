@@ -93,6 +93,7 @@ def test_views_on_the_cpu_do_not_copy_the_set():
     assert Views(images, "cpu").pixels.data_ptr() == images.pixels.data_ptr()
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_gpu_gives_the_same_views():
     images = random_images(num_views=2)
