@@ -7,6 +7,7 @@ torchrun --nproc-per-node 4 tools/train_lm.py --config-file ...
 accelerate launch tools/train_lm.py --config-file ...
 tools/train_lm.py --config-file ... --resume
 tools/train_lm.py --config-file ... --overwrite
+tools/train_lm.py --config-file ... --resume --evaluate
 
 What TEACHER.CONFIG_FILE and MODEL.CONFIG_FILE name, a teacher and what the student starts from, is
 trained first where it has not been yet; with --resume that goes on where it was, too. Where
@@ -26,8 +27,9 @@ from accelerate import PartialState
 from eakd_det.utils import command_line
 from eakd_det.utils.errors import UserError
 from llm.config import language_config, load_config
+from llm.evaluation import write_result
 from llm.log import show_progress
-from llm.training import fit, prepare
+from llm.training import fit, has_ended, prepare
 
 
 def parse_arguments():
@@ -39,6 +41,9 @@ def parse_arguments():
     parser.add_argument(
         "--overwrite", action="store_true", help="start anew, and remove the run in OUTPUT_DIR"
     )
+    parser.add_argument(
+        "--evaluate", action="store_true", help="evaluate on TEST.SETS, and write result.json"
+    )
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     return command_line.parse_arguments(parser, language_config())
 
@@ -46,11 +51,14 @@ def parse_arguments():
 def main(args):
     cfg = load_config(args.config_file, args.opts)
     show_progress()
-    prepare(cfg, args.resume, args.overwrite)
-    result = fit(cfg, args.resume, args.overwrite)
-    if PartialState().is_main_process:
-        loss, seconds = result["train_loss"], result["seconds"]
-        print(f"{cfg.OUTPUT_DIR}: loss {loss:.4f}, {seconds:.0f} seconds")
+    if not (args.evaluate and args.resume and has_ended(cfg)):  # else only evaluation is left
+        prepare(cfg, args.resume, args.overwrite)
+        result = fit(cfg, args.resume, args.overwrite)
+        if PartialState().is_main_process:
+            loss, seconds = result["train_loss"], result["seconds"]
+            print(f"{cfg.OUTPUT_DIR}: loss {loss:.4f}, {seconds:.0f} seconds")
+    if args.evaluate and PartialState().is_main_process:
+        write_result(cfg)
 
 
 if __name__ == "__main__":
