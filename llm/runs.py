@@ -16,6 +16,7 @@ from eakd_det.config.safe_yaml import read_yaml
 from eakd_det.sweep.kinds import Config, RunKind
 from eakd_det.sweep.published import Published
 from eakd_det.sweep.run_files import RunFiles, read_json
+from eakd_det.utils.errors import UserError
 from eakd_det.utils.output_dir import OutputFiles
 
 from .results import SCORES, TITLES, TRAIN_RESULT, as_series, figures_of, titles
@@ -40,10 +41,10 @@ class LanguageModels(RunKind):
 
     def load(self, file: str, options: list[str]) -> CfgNode:
         from .config import load_config
-        from .evaluation import named_sets
 
         cfg = load_config(file, options)
-        named_sets(cfg)
+        if not cfg.TEST.SETS:
+            raise UserError(f"{file} names no TEST.SETS to evaluate on.")
         return cfg
 
     def dataset(self, config: Config) -> str:

@@ -8,12 +8,17 @@ from pathlib import Path
 import pytest
 import yaml
 
+from classification.runs import Classifiers
+from eakd_det.report.page import write_report
 from eakd_det.report.runs import read_runs
+from eakd_det.sweep.detectors import Detectors
 from eakd_det.sweep.grid import plan
-from eakd_det.sweep.kinds import kind_of
+from eakd_det.sweep.kinds import kind_of, kind_of_folder
+from eakd_det.sweep.tables import write_tables
 from eakd_det.utils.errors import UserError
 from llm.config import language_config
 from llm.evaluation import SCORES, _scores_of
+from llm.results import figures_of
 from llm.runs import LanguageModels
 from llm.tables import row_names
 from llm.training import TRAIN_RESULT, needed_runs, prepare
@@ -163,3 +168,40 @@ def test_the_folder_of_a_run_without_result_json(cfg, tmp_path):
     }
     assert files.metrics == {"total_loss": [(4, 2.0)], "eval_loss": [(8, 1.0)]}
     assert files.seconds == (7.0, True) and files.iterations == 5
+
+
+def test_tables_and_report_of_a_sweep(cfg, tmp_path):
+    """Two configs over two seeds, as their processes leave them."""
+    cfg.TEST.SETS = ("a=b", "c=d")
+    files = [tmp_path / f"{name}.yaml" for name in ("EA-KD", "KD")]
+    files[0].write_text(cfg.dump())
+    cfg.DISTILL.EA.ENABLED = False
+    files[1].write_text(cfg.dump())
+    out = tmp_path / "out"
+    for run in plan(KIND, [str(file) for file in files], [1, 2], str(out), []):
+        run.open_log().close()
+        rouge = 20.0 * run.cfg.DISTILL.EA.ENABLED + run.record["seed"]
+        scores = {name: {"rougeL": [rouge], "exact": [1.0]} for name in "ac"}
+        result = {**figures_of(scores), "teacher_rougeL": 50.0, "settings": cfg.TEST.dump()}
+        state = {"log_history": [{"loss": 4.0 / step, "step": step} for step in (1, 2)]}
+        for name, content in {
+            "result.json": result,
+            TRAIN_RESULT: {"seconds": 7.0},
+            "trainer_state.json": state,
+        }.items():
+            (run.folder / name).write_text(json.dumps(content))
+        made = run.cfg.clone()
+        made.TRAINING.SEED, made.OUTPUT_DIR = run.record["seed"], str(run.folder)
+        (run.folder / "config.yaml").write_text(made.dump())
+        assert run.kind.describe(run.result()) == f"ROUGE-L {rouge:.2f}, exact match 1.00"
+    text = " ".join(write_tables(KIND, str(out)).split())
+    assert "| EA-KD | 21.50 ± 0.71 | 21.50 ± 0.71 |" in text and "ROUGE-L c" in text
+    assert "| student-teacher | EA-KD minus KD | +20.00 ± 0.00 |" in text
+    kinds = [KIND, Classifiers(), Detectors()]
+    assert kind_of_folder(str(out), kinds) is KIND
+    page = Path(write_report([str(out)], kinds)).read_text()
+    assert "<h1>Language models on a, c</h1>" in page and "EA-KD, seed 2" in page
+    assert "EA-KD minus KD" in page and "Lines of total loss over the iterations: " in page
+    folders = [str(path.parent) for path in out.glob("*/*/*/config.yaml")]
+    page = Path(write_report(folders, kinds, str(tmp_path / "page.html"))).read_text()
+    assert "teacher → student" in page and "+20.00 ± 0.00" in page and "exact match c" in page

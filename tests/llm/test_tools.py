@@ -39,6 +39,7 @@ def test_teacher_student_and_table(shortened, tmp_path, monkeypatch):
     assert re.search(r"\| method +\| sort +\| add .*average", out) and "| EA-KD" in out
 
 
+@pytest.mark.slow  # ten processes, each of which imports transformers
 def test_a_sweep_and_its_report(shortened, tmp_path):
     """Missing models are trained once; two configs over two seeds; tables; a page."""
     command = ["--configs", *FILES, "--seeds", "1", "2", "--jobs", "2", *SHORT]
@@ -54,7 +55,7 @@ def test_a_sweep_and_its_report(shortened, tmp_path):
         assert result["rougeL"] == pytest.approx(mean) and result["teacher_rougeL"] >= 0
     table = (folder / "table.md").read_text()
     assert "ROUGE-L sort" in table and "Exact match add" in table
-    assert re.search(r"\| Start-Teacher +\| EA-KD minus KD +\| [+-]\d+\.\d+ ± ", table)
+    assert re.search(r"\| Start-Teacher +\| EA-KD minus KD +\| +[+-]\d+\.\d+ ± ", table)
     tables = json.loads((folder / "results.json").read_text())
     (paired,) = tables["differences"]
     differ = [
