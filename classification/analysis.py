@@ -1,4 +1,4 @@
-"""From the runs of classifiers to what the analyses of `eakd_det.analysis` look at."""
+"""Networks and samples of the runs of classifiers, for `eakd_det.analysis`."""
 
 import copy
 from dataclasses import dataclass
@@ -13,7 +13,6 @@ from eakd_det.analysis.directions import WeightPlane
 from eakd_det.analysis.landscape import Loss
 from eakd_det.analysis.runs import Run
 from eakd_det.analysis.samples import Samples
-from eakd_det.config.safe_yaml import read_yaml
 from eakd_det.modeling.teacher import freeze, fuse_batch_norms
 from eakd_det.utils.device import use_available_device
 from eakd_det.utils.errors import UserError
@@ -25,7 +24,7 @@ from .models import pooled_features
 from .sources import source_of
 from .teacher import build_model, build_teacher
 
-TEACHER = "teacher"  # its label
+TEACHER = "teacher"  # label of it
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ class Network:
 
     Attributes:
         label: for figures and tables.
-        model: gives logits (N, C) of images (N, 3, H, W).
-        run: that it is from; None of a teacher that is no run's.
+        model: returns logits (N, C) of images (N, 3, H, W).
+        run: run of the network; None for a teacher without one.
     """
 
     label: str
@@ -45,12 +44,12 @@ class Network:
 
 @dataclass(frozen=True)
 class Networks:
-    """What is compared, on the data of one config.
+    """Classifiers to compare, on the data of one config.
 
     Attributes:
-        cfg: of the first run.
+        cfg: config of the first run.
         teacher: None if no run has one and none is named.
-        students: one a run, in the order given.
+        students: one for each run, in the order given.
     """
 
     cfg: CfgNode
@@ -59,11 +58,11 @@ class Networks:
 
     @property
     def all(self) -> list[Network]:
-        """The students, then the teacher."""
+        """Students, then the teacher."""
         return [*self.students, *([] if self.teacher is None else [self.teacher])]
 
     def needed_teacher(self) -> Network:
-        """The teacher.
+        """Return the teacher.
 
         Raises:
             UserError: there is none.
@@ -76,12 +75,12 @@ class Networks:
 def load_networks(
     runs: list[Run], *, config_file: str = "", teacher: Run | None = None
 ) -> Networks:
-    """The classifiers of some runs, and their teacher.
+    """Load the classifiers of runs, and their teacher.
 
     Args:
         runs: at least one.
-        config_file: of those runs that have written no config.yaml.
-        teacher: the run that is the teacher; None is the teacher of the first run that has one.
+        config_file: config of runs without a config.yaml.
+        teacher: run of the teacher; None is the teacher of the first run that has one.
 
     Raises:
         UserError: a config or weights are missing or do not fit, or the runs are of several
@@ -106,10 +105,7 @@ def load_networks(
 
 
 def _config_of(run: Run, config_file: str) -> CfgNode:
-    path = run.config_file(config_file)
-    if "DATASET" not in read_yaml(path):
-        raise UserError(f"{path} is not that of a classifier. Of detectors: analyze.py detection.")
-    cfg = load_config(path)
+    cfg = load_config(run.config_file(config_file))
     use_available_device(cfg)
     return cfg
 
@@ -123,13 +119,12 @@ def _load(run: Run, cfg: CfgNode) -> nn.Module:
 
 
 def read_batches(cfg: CfgNode, num_images: int = 0, *, is_train: bool = False) -> ViewLoader:
-    """Images of a run, without augmentation.
+    """Load images of a run, without augmentation.
 
     Args:
-        cfg: of the run.
-        num_images: a random choice of so many, which is always the same; 0 is all, and so are
-            more than there are.
-        is_train: of those that it was trained on, or of the test images.
+        cfg: config of the run.
+        num_images: size of a fixed random choice; 0, or more than there are, is all.
+        is_train: load the training images in place of the test images.
 
     Raises:
         UserError: the image set is missing.
@@ -149,7 +144,7 @@ def read_batches(cfg: CfgNode, num_images: int = 0, *, is_train: bool = False) -
 
 @torch.no_grad()
 def collect_samples(networks: list[Network], loader: ViewLoader) -> list[Samples]:
-    """What each network says of the loader's images, which are read once."""
+    """Compute each network's logits and features of the loader's images, which are read once."""
     labels, found = [], [([], []) for _ in networks]
     for batch in loader:
         labels.append(batch["labels"].cpu())
@@ -165,7 +160,7 @@ def collect_samples(networks: list[Network], loader: ViewLoader) -> list[Samples
 
 
 def plane_loss(network: Network, batches: list[tuple[Tensor, Tensor]], seed: int) -> Loss:
-    """The mean cross-entropy of images and labels as a function of the place in a plane of weights.
+    """Return the mean cross-entropy of images and labels as a function of a plane of weights.
 
     Batch norms are fused into the convolutions before them, which is faster and leaves the plane
     as it is: a direction is scaled to the norm of its filter, whatever factor that has got. Only
@@ -195,7 +190,7 @@ def plane_loss(network: Network, batches: list[tuple[Tensor, Tensor]], seed: int
 
 
 def training_batches(cfg: CfgNode, num_images: int) -> list[tuple[Tensor, Tensor]]:
-    """Images and labels for `plane_loss`, of those that a run was trained on.
+    """Load images and labels of a run's training set for `plane_loss`.
 
     Li et al., too, take the cross-entropy of training images without augmentation.
     """

@@ -12,16 +12,17 @@ from eakd_det.distillers.methods import scalar_defaults
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import write_atomically
 
+from .config import load_config
 from .data import encode_prompt, read_instructions
 from .generation import generate
 from .instructions import path_of
 from .models import check_causal, load_model, load_tokenizer, num_positions
 from .prompts import PROMPTS
+from .results import SCORES, TRAIN_RESULT, figures_of
 from .rouge import exact_match, rouge_l
 
 logger = logging.getLogger(__name__)
 
-SCORES = "rouge.json"
 METRICS = {"rougeL": rouge_l, "exact": exact_match}
 
 
@@ -83,6 +84,36 @@ def evaluate(cfg: CfgNode, weights: str = "") -> dict[str, Any]:
         with write_atomically(str(Path(cfg.OUTPUT_DIR) / SCORES)) as file:
             json.dump({**result, "answers": answers}, file, indent=1)
     return result
+
+
+def write_result(cfg: CfgNode) -> None:
+    """Evaluate a trained run, and its teacher where that has a run, and write result.json.
+
+    Scores that an earlier evaluation has left of the same model with the same settings are kept.
+
+    Raises:
+        UserError: as of `evaluate`.
+    """
+    found, teacher = _scores_of(cfg), None
+    if cfg.DISTILL.METHODS and not cfg.TEACHER.WEIGHTS:
+        own = load_config(cfg.TEACHER.CONFIG_FILE)
+        own.TEST = cfg.TEST
+        teacher = figures_of(_scores_of(own)["scores"])["rougeL"]
+    trained = json.loads((Path(cfg.OUTPUT_DIR) / TRAIN_RESULT).read_text())
+    result = {**figures_of(found["scores"]), "teacher_rougeL": teacher}
+    result |= {"seconds": trained["seconds"], "settings": found["settings"]}
+    with write_atomically(str(Path(cfg.OUTPUT_DIR) / "result.json")) as file:
+        json.dump(result, file, indent=2)
+
+
+def _scores_of(cfg: CfgNode) -> dict[str, Any]:
+    """Return the scores of the model in OUTPUT_DIR; it is evaluated if need be."""
+    path, trained = Path(cfg.OUTPUT_DIR) / SCORES, Path(cfg.OUTPUT_DIR) / TRAIN_RESULT
+    if path.exists() and path.stat().st_mtime >= trained.stat().st_mtime:
+        scores = json.loads(path.read_text())
+        if scores.get("settings") == cfg.TEST.dump():
+            return scores
+    return evaluate(cfg)
 
 
 def _max_prompt(cfg: CfgNode, positions: int | None) -> int:

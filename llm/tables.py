@@ -1,90 +1,49 @@
-"""Tables of ROUGE-L: a method a row, the sets and their average; published figures below."""
+"""Table of an evaluation: a model a row, the sets and their average; published figures below."""
 
-import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
+from detectron2.config import CfgNode
 from tabulate import tabulate
 
-from eakd_det.utils.statistics import mean_and_interval
+from eakd_det.sweep.names import method_of, tell_apart
+from eakd_det.sweep.published import read_published
 
-Runs = list[dict[str, Any]]  # what `evaluate` gave for each seed of training
-
-
-def table(rows: dict[str, Runs], metric: str = "rougeL") -> str:
-    """A Markdown table of what `evaluate` gave.
-
-    Args:
-        rows: name -> its runs, all with the same sets; a run's figure is the mean over its seeds of
-            sampling.
-        metric: of llm.evaluation.METRICS.
-
-    Returns:
-        Mean, ± sample standard deviation over several runs. Below stand the published figures of
-        these sets, if there are any and the metric is ROUGE-L.
-    """
-    sets = _sets(rows)
-    lines = []
-    for name, runs in rows.items():
-        lines.append([name, *(_cell(values, "std") for values in _columns(runs, sets, metric))])
-    if metric == "rougeL":
-        lines += _published(sets)
-    return _markdown("method", sets, lines)
+from .results import figures_of
+from .runs import LanguageModels
 
 
-def differences(rows: dict[str, Runs], metric: str = "rougeL") -> str:
-    """A Markdown table of EA-X minus X, paired by seed; empty without such a pair of several runs.
+def table(rows: Mapping[str, dict[str, Any]], metric: str = "rougeL") -> str:
+    """Return a Markdown table of what `evaluate` gave.
 
     Args:
-        rows, metric: as those of `table`; runs of both in the order of the same seeds.
-
-    Returns:
-        Mean ± half width of its 95 % interval (Student's t).
+        rows: name of a model -> its evaluation, all on the same sets.
+        metric: of llm.evaluation.METRICS. The published figures of these sets are of ROUGE-L.
     """
-    sets = _sets(rows)
-    lines = []
-    for name, runs in rows.items():
-        ours = rows.get(f"EA-{name}")
-        if ours is None or len(runs) < 2:
-            continue
-        pairs = zip(_columns(ours, sets, metric), _columns(runs, sets, metric), strict=True)
-        per_seed = ([a - b for a, b in zip(*pair, strict=True)] for pair in pairs)
-        cells = (_cell(values, "interval", sign="+") for values in per_seed)
-        lines.append([f"EA-{name} minus {name}", *cells])
-    return _markdown("paired by seed", sets, lines) if lines else ""
+    sets = list(next(iter(rows.values()))["scores"])
+    keys = [*(f"{metric} {name}" for name in sets), metric]
+    lines = [_line(name, figures_of(result["scores"]), keys) for name, result in rows.items()]
+    for entry in read_published(LanguageModels.papers):
+        if entry.figures.keys() & set(keys[:-1]):
+            has_average = entry.figures.keys() == set(keys)
+            name = f"{entry.method}, published: {entry.source}"
+            lines.append(_line(name, entry.figures, keys if has_average else keys[:-1]))
+    return tabulate(lines, ["method", *sets, "average"], "github", disable_numparse=True)
 
 
-def _sets(rows: dict[str, Runs]) -> list[str]:
-    return list(next(iter(rows.values()))[0]["scores"])
+def _line(name: str, figures: Mapping[str, float], keys: Sequence[str]) -> list[str]:
+    return [name, *(f"{figures[key]:.2f}" if key in figures else "" for key in keys)]
 
 
-def _columns(runs: Runs, sets: Sequence[str], metric: str) -> list[list[float]]:
-    """The runs' figures on each set, then their averages over the sets."""
-    columns = [[statistics.mean(r["scores"][s][metric]) for r in runs] for s in sets]
-    return [*columns, [statistics.mean(of_run) for of_run in zip(*columns, strict=True)]]
+def row_names(configs: Mapping[str, CfgNode]) -> dict[str, str]:
+    """Return file of a config -> its method, or the file's name for one without a method.
 
-
-def _cell(values: Sequence[float], deviation: str, sign: str = "") -> str:
-    figures = mean_and_interval(values)
-    text = f"{round(figures['mean'], 2) + 0.0:{sign}.2f}"  # + 0.0: no -0.00
-    return text if figures[deviation] is None else f"{text} ± {figures[deviation]:.2f}"
-
-
-def _markdown(title: str, sets: Sequence[str], lines: list[list[str]]) -> str:
-    return tabulate(lines, [title, *sets, "average"], "github", disable_numparse=True)
-
-
-def _published(sets: Sequence[str]) -> list[list[str]]:
-    lines = []
-    for paper in yaml.safe_load(Path(__file__).with_name("published.yaml").read_text()):
-        if not set(sets) & set(paper["sets"]):
-            continue
-        has_average = set(sets) == set(paper["sets"])
-        for method, figures in paper["methods"].items():
-            of_set = dict(zip(paper["sets"], figures["sets"], strict=True))
-            cells = [f"{of_set[s]:.2f}" if s in of_set else "" for s in sets]
-            average = f"{figures['average']:.2f}" if has_average else ""
-            lines.append([f"{method}, published: {paper['source']}", *cells, average])
-    return lines
+    Files that would share a name have their path in it.
+    """
+    rows = []
+    for file, cfg in configs.items():
+        method = method_of(cfg.DISTILL, Path(file)) if cfg.DISTILL.METHODS else Path(file).stem
+        rows.append({"dataset": "", "models": "", "method": method, "config": file})
+    tell_apart(rows, "config")
+    return {row["config"]: row["method"] for row in rows}

@@ -26,6 +26,7 @@ from .instructions import path_of
 from .liger import is_available, liger_loss
 from .models import build_student, load_model, load_tokenizer, num_positions
 from .prompts import PROMPTS
+from .results import TRAIN_RESULT
 from .stopping import OptimizerSettings, Preemption, newest_checkpoint
 from .trainer import DistillationTrainer
 from .vocabulary import common_vocab_size, pad_id, train_tokenizer
@@ -33,14 +34,14 @@ from .watched import WatchedTrainer
 
 logger = logging.getLogger(__name__)
 
-RESULT = "train_result.json"  # the last file that a run writes
 FILES = OutputFiles(
     results=(
         *(f"checkpoint-{n * '[0-9]'}" for n in range(1, 10)),
-        *("model.safetensors", "model-*-of-*.safetensors", "pytorch_model.bin", RESULT),
+        *("model.safetensors", "model-*-of-*.safetensors", "pytorch_model.bin", TRAIN_RESULT),
     ),
     others=(
         *("model.safetensors.index.json", "training_args.bin", "rouge.json"),
+        *("result.json", "trainer_state.json"),
         *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"),
         *("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
         *("tokenizer.model", "chat_template.jinja", "runs/*/events.out.tfevents.*"),
@@ -50,7 +51,7 @@ FILES = OutputFiles(
 
 def has_ended(cfg: CfgNode) -> bool:
     """Whether a run has left its model in OUTPUT_DIR."""
-    return (Path(cfg.OUTPUT_DIR) / RESULT).exists()
+    return (Path(cfg.OUTPUT_DIR) / TRAIN_RESULT).exists()
 
 
 def needed_runs(cfg: CfgNode) -> dict[str, CfgNode]:
@@ -83,8 +84,8 @@ def fit(cfg: CfgNode, resume: bool = False, overwrite: bool = False) -> dict[str
         overwrite: start anew, and remove the run that OUTPUT_DIR holds.
 
     Returns:
-        What transformers says of the training; it is also in RESULT beside the model, the tokenizer
-        and config.yaml.
+        What transformers says of the training; it is also in TRAIN_RESULT beside the model, the
+        tokenizer and config.yaml.
 
     Raises:
         UserError: the config, the data or the networks do not fit, or OUTPUT_DIR holds a run and
@@ -109,11 +110,12 @@ def fit(cfg: CfgNode, resume: bool = False, overwrite: bool = False) -> dict[str
         number = notice.agreed_at_last()
     result["seconds"] = time.perf_counter() - start
     trainer.save_model(cfg.OUTPUT_DIR)
+    trainer.save_state()
     if trainer.is_world_process_zero():
         tokenizer.save_pretrained(cfg.OUTPUT_DIR)
         with write_atomically(str(Path(cfg.OUTPUT_DIR) / "config.yaml")) as file:
             file.write(cfg.dump())
-        with write_atomically(str(Path(cfg.OUTPUT_DIR) / RESULT)) as file:
+        with write_atomically(str(Path(cfg.OUTPUT_DIR) / TRAIN_RESULT)) as file:
             json.dump(result, file, indent=2)
     if number:
         leave(number, trainer.state.global_step, logger)

@@ -21,192 +21,53 @@ import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
 
-from classification.analysis import load_networks
-from classification.reports import landscape_of, segments_of, separation_of, weights_of
-from eakd_det.analysis.detector_runs import analyze_detectors
-from eakd_det.analysis.landscape import SIZES
-from eakd_det.analysis.reports import report_dynamics
+from classification.runs import Classifiers
 from eakd_det.analysis.runs import find_runs
+from eakd_det.config.safe_yaml import read_yaml
+from eakd_det.sweep.detectors import Detectors
+from eakd_det.sweep.kinds import kind_of
 from eakd_det.utils.errors import UserError
+from llm.runs import LanguageModels
 
-
-def entropy_segments(args, runs):
-    yield segments_of(networks_of(args, runs))
-
-
-def weights(args, runs):
-    yield weights_of(networks_of(args, runs))
-
-
-def tsne(args, runs):
-    yield separation_of(networks_of(args, runs), num_images=args.num_images, seed=args.seed)
-
-
-def landscape(args, runs):
-    yield from landscape_of(
-        networks_of(args, runs),
-        size=args.grid,
-        half_width=args.half_width,
-        level=args.level,
-        num_images=args.num_images,
-        seed=args.seed,
-    )
-
-
-def dynamics(args, runs):
-    yield report_dynamics(runs)
-
-
-def detection(args, runs):
-    if bool(args.val_json) != bool(args.val_images):
-        raise UserError("--val-json and --val-images belong together.")
-    yield from analyze_detectors(
-        runs,
-        config_file=args.config_file,
-        teacher=teacher_of(args),
-        val=(args.val_json, args.val_images) if args.val_json else None,
-        clip=args.clip_boxes,
-        num_points=args.num_objects,
-        seed=args.seed,
-    )
-
-
-def networks_of(args, runs):
-    """The classifiers that the command line names."""
-    return load_networks(runs, config_file=args.config_file, teacher=teacher_of(args))
-
-
-def teacher_of(args):
-    return find_runs([args.teacher])[0] if args.teacher else None
+KINDS = (LanguageModels(), Classifiers(), Detectors())
+COMMANDS = {name: analysis for kind in KINDS for name, analysis in kind.analyses.items()}
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    add_segments_parser(commands)
-    add_command(
-        commands, "weights", weights, "how far w_EA adapts, to the teacher and to the student"
-    )
-    add_tsne_parser(commands)
-    add_landscape_parser(commands)
-    add_dynamics_parser(commands)
-    add_detection_parser(commands)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    for name, analysis in COMMANDS.items():
+        own = commands.add_parser(name, help=analysis.summary, description=analysis.summary)
+        own.add_argument("runs", nargs="+", metavar="RUN", help="[LABEL=]PATH")
+        own.add_argument(
+            "--output-dir", metavar="FOLDER", help="`analysis` in the first run's folder by default"
+        )
+        for flag, keywords in analysis.options.items():
+            own.add_argument(flag, **keywords)
     return parser.parse_args()
 
 
-def add_segments_parser(commands):
-    add_command(
-        commands,
-        "entropy-segments",
-        entropy_segments,
-        "accuracy of teacher and students in tenths of the test images, by entropy",
-    )
-
-
-def add_tsne_parser(commands):
-    parser = add_command(
-        commands, "tsne", tsne, "penultimate features in the plane, and how distinct classes are"
-    )
-    parser.add_argument(
-        "--num-images", type=positive, default=2000, metavar="N", help="of the test; %(default)s"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of t-SNE; %(default)s")
-
-
-def add_landscape_parser(commands):
-    parser = add_command(
-        commands, "landscape", landscape, "loss around the weights, its variance and Area@x"
-    )
-    parser.add_argument(
-        "--grid",
-        type=int,
-        choices=SIZES,
-        default=21,
-        help="points of an axis; the coarser grids come first; %(default)s",
-    )
-    parser.add_argument(
-        "--num-images",
-        type=positive,
-        default=1000,
-        metavar="N",
-        help="of the training; %(default)s",
-    )
-    parser.add_argument(
-        "--level", type=float, default=1.6, metavar="X", help="of Area@x; %(default)s"
-    )
-    parser.add_argument(
-        "--half-width",
-        type=float,
-        default=1.0,
-        metavar="W",
-        help="of the plane, in norms of the filters; %(default)s",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the directions; %(default)s")
-
-
-def add_dynamics_parser(commands):
-    add_command(
-        commands,
-        "dynamics",
-        dynamics,
-        "entropies and weights over the training, of classifiers and detectors",
-        has_networks=False,
-    )
-
-
-def add_detection_parser(commands):
-    parser = add_command(
-        commands,
-        "detection",
-        detection,
-        "of detectors: AP by entropy, segments and t-SNE of the objects' ROIs, and pictures of "
-        "those with the highest weights",
-    )
-    parser.add_argument("--val-json", metavar="FILE", help="data in COCO format")
-    parser.add_argument("--val-images", metavar="FOLDER")
-    parser.add_argument("--clip-boxes", action="store_true", help="as in the training")
-    parser.add_argument(
-        "--num-objects", type=positive, default=2000, metavar="N", help="of t-SNE; %(default)s"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of t-SNE; %(default)s")
-
-
-def add_command(commands, name, function, summary, *, has_networks=True):
-    """A parser with what the commands share; `function(args, runs)` yields Reports."""
-    parser = commands.add_parser(name, help=summary, description=summary)
-    parser.set_defaults(function=function)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="[LABEL=]PATH")
-    parser.add_argument(
-        "--output-dir", metavar="FOLDER", help="`analysis` in the first run's folder by default"
-    )
-    if has_networks:
-        parser.add_argument("--teacher", metavar="RUN", help="the teacher")
-        parser.add_argument(
-            "--config-file",
-            default="",
-            metavar="FILE",
-            help="of checkpoints without a config.yaml beside them",
-        )
-    return parser
-
-
-def positive(text):
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
+def check_kinds(runs, command, config_file):
+    """Raise UserError if a run is of a family that does not offer the command."""
+    for path in [run.config_file(config_file) for run in runs]:
+        kind = kind_of(read_yaml(path), KINDS, path)
+        if command not in kind.analyses:
+            offered = ", ".join(kind.analyses) or "none"
+            raise UserError(f"{path} is that of a {kind.noun}, whose analyses are: {offered}.")
 
 
 def main():
-    args = parse_arguments()
+    args = vars(parse_arguments())
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    runs = find_runs(args.runs)
-    folder = args.output_dir or os.path.join(runs[0].folder, "analysis")
-    for report in args.function(args, runs):  # the next one, if any, replaces its figures
-        paths = report.write(folder, [run.label for run in runs])
-        print(f"{report.table()}\n\n{chr(10).join(paths)}\n", flush=True)
+    command, runs = args.pop("command"), find_runs(args.pop("runs"))
+    folder = args.pop("output_dir") or os.path.join(runs[0].folder, "analysis")
+    if COMMANDS[command].needs_networks:
+        check_kinds(runs, command, args["config_file"])
+    for result in COMMANDS[command].run(runs, **args):  # a later one replaces its figures
+        paths = result.write(folder, [run.label for run in runs])
+        print(f"{result.table()}\n\n{chr(10).join(paths)}\n", flush=True)
 
 
 if __name__ == "__main__":

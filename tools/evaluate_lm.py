@@ -18,8 +18,7 @@ from eakd_det.utils.errors import UserError
 from llm.config import language_config, load_config
 from llm.evaluation import METRICS, evaluate
 from llm.log import show_progress
-from llm.sweep import row_names
-from llm.tables import table
+from llm.tables import row_names, table
 
 
 def parse_arguments():
@@ -36,7 +35,7 @@ def main(args):
         raise UserError("--model goes with one --config-file, which names the sets.")
     configs = {path: load_config(path, args.opts) for path in args.config_file}
     names = row_names(configs)
-    rows = {args.model or names[path]: [evaluate(cfg, args.model)] for path, cfg in configs.items()}
+    rows = {args.model or names[path]: evaluate(cfg, args.model) for path, cfg in configs.items()}
     print(table(rows, args.metric))
 
 

@@ -5,8 +5,8 @@ tools/report.py output/Digits/KD output/Digits/EA-KD
 tools/report.py output/demo --output demo.html
 tools/report.py "a long run=output/COCO-Detection/EA-DKD-R18-R101"
 
-A RUN is [LABEL=]FOLDER: the output folder of a detector or of a classifier, a folder that holds
-such folders, or that of tools/sweep.py. The page needs no other file and no network.
+A RUN is [LABEL=]FOLDER: the output folder of a detector, a classifier or a language model, a folder
+that holds such folders, or that of tools/sweep.py. The page needs no other file and no network.
 """
 
 import argparse
@@ -17,10 +17,13 @@ import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
 
-from classification.report import Classifiers
-from eakd_det.report.detectors import Detectors
+from classification.runs import Classifiers
 from eakd_det.report.page import write_report
+from eakd_det.sweep.detectors import Detectors
 from eakd_det.utils.errors import UserError
+from llm.runs import LanguageModels
+
+KINDS = (LanguageModels(), Classifiers(), Detectors())
 
 
 def parse_arguments():
@@ -39,7 +42,7 @@ def parse_arguments():
 
 def main():
     args = parse_arguments()
-    path = write_report(args.runs, [Classifiers(), Detectors()], args.output)
+    path = write_report(args.runs, KINDS, args.output)
     print(f"{path} ({os.path.getsize(path) / 1e6:.1f} MB)")
 
 

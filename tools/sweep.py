@@ -4,12 +4,13 @@
 tools/sweep.py --configs configs/CIFAR100/{KD,EA-KD}/resnet32x4_resnet8x4.yaml --seeds 1 2 3 4 5
 tools/sweep.py --configs ... --seeds 1 2 3 --output-dir output/sweep/short --jobs 2 SOLVER.EPOCHS 60
 tools/sweep.py --configs configs/Fashion-Detection/{DKD,EA-DKD}-R18-R101.yaml --seeds 1 2 3
+tools/sweep.py --configs configs/LLM/tiny/{Student,KD,EA-KD}.yaml --seeds 1 2 3
 tools/sweep.py --output-dir output/sweep/short --table-only
 
-The runs are classifiers or detectors, as their configs say: measured are top-1, or AP, AP50 and
-AP75. Ctrl-C stops it; the same command goes on where it was. What is finished is not trained again;
-where a config, an option or a teacher has changed since, nothing is trained before --overwrite says
-that those runs start over. Missing teachers are trained first.
+The runs are detectors (AP, AP50 and AP75), classifiers (top-1) or language models (ROUGE-L and
+exact match), as their configs say. Ctrl-C stops it; the same command goes on where it was. What is
+finished is not trained again; where a config, an option or a teacher has changed since, nothing is
+trained before --overwrite says that those runs start over. Missing teachers are trained first.
 The means stand beside published figures, with the paired differences of each EA-X and X, and of
 EA-X and its controls, in table.md, table.csv and table.tex of the output folder; results.json has
 the figures of each run.
@@ -26,17 +27,20 @@ import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
 
-from classification.sweeps import ClassifierSweeps
-from eakd_det.sweep.detectors import DetectorSweeps
+from detectron2.config import get_cfg
+
+from classification.runs import Classifiers
+from eakd_det.sweep.detectors import Detectors
 from eakd_det.sweep.grid import plan
 from eakd_det.sweep.kinds import kind_of_configs, kind_of_folder
 from eakd_det.sweep.runner import run_sweep
 from eakd_det.sweep.tables import write_tables
 from eakd_det.utils import command_line
 from eakd_det.utils.errors import UserError
+from llm.runs import LanguageModels
 
 TOOLS = Path(__file__).resolve().parent
-KINDS = (ClassifierSweeps(), DetectorSweeps())
+KINDS = (LanguageModels(), Classifiers(), Detectors())
 
 
 def pair(text):
@@ -70,11 +74,11 @@ def parse_arguments():
     parser.add_argument(
         "--overwrite", action="store_true", help="train anew what was made with another config"
     )
-    for flag in DetectorSweeps.flags:
+    for flag in Detectors.flags:
         kind = "FILE" if flag.endswith("json") else "FOLDER"
         parser.add_argument(flag, metavar=kind, help="of detectors: your data, as for train_net.py")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs for every run")
-    args = command_line.parse_arguments(parser, *(kind.defaults() for kind in KINDS))
+    args = command_line.parse_arguments(parser, get_cfg())  # the keys of its root alone
     if not args.table_only and not (args.configs and args.seeds):
         parser.error("name --configs and --seeds, or --table-only")
     return args
@@ -82,7 +86,7 @@ def parse_arguments():
 
 def data_of(args):
     """The flags that name data, with their values."""
-    values = {flag: getattr(args, flag[2:].replace("-", "_")) for flag in DetectorSweeps.flags}
+    values = {flag: getattr(args, flag[2:].replace("-", "_")) for flag in Detectors.flags}
     return {flag: value for flag, value in values.items() if value is not None}
 
 

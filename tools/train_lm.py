@@ -7,6 +7,7 @@ torchrun --nproc-per-node 4 tools/train_lm.py --config-file ...
 accelerate launch tools/train_lm.py --config-file ...
 tools/train_lm.py --config-file ... --resume
 tools/train_lm.py --config-file ... --overwrite
+tools/train_lm.py --config-file ... --resume --evaluate
 
 The teacher of TEACHER.CONFIG_FILE and the model of MODEL.CONFIG_FILE, from which the student
 starts, are trained first where they have not been yet; --resume continues those, too. Where
@@ -22,24 +23,31 @@ from accelerate import PartialState
 
 from eakd_det.utils import command_line
 from llm.config import language_config, load_config
+from llm.evaluation import write_result
 from llm.log import show_progress
-from llm.training import fit, prepare
+from llm.training import fit, has_ended, prepare
 
 
 def parse_arguments():
     flags = ("--config-file", "--resume", "--overwrite")
     parser = command_line.make_parser(__doc__, *flags, opts="KEY VALUE pairs of the run's config")
+    parser.add_argument(
+        "--evaluate", action="store_true", help="evaluate on TEST.SETS, and write result.json"
+    )
     return command_line.parse_arguments(parser, language_config())
 
 
 def main(args):
     cfg = load_config(args.config_file, args.opts)
     show_progress()
-    prepare(cfg, args.resume, args.overwrite)
-    result = fit(cfg, args.resume, args.overwrite)
-    if PartialState().is_main_process:
-        loss, seconds = result["train_loss"], result["seconds"]
-        print(f"{cfg.OUTPUT_DIR}: loss {loss:.4f}, {seconds:.0f} seconds")
+    if not (args.evaluate and args.resume and has_ended(cfg)):  # else only evaluation is left
+        prepare(cfg, args.resume, args.overwrite)
+        result = fit(cfg, args.resume, args.overwrite)
+        if PartialState().is_main_process:
+            loss, seconds = result["train_loss"], result["seconds"]
+            print(f"{cfg.OUTPUT_DIR}: loss {loss:.4f}, {seconds:.0f} seconds")
+    if args.evaluate and PartialState().is_main_process:
+        write_result(cfg)
 
 
 if __name__ == "__main__":

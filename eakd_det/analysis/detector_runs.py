@@ -1,8 +1,9 @@
-"""From the runs of detectors to what the analyses look at."""
+"""Analysis of the runs of detectors."""
 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -15,13 +16,14 @@ from eakd_det.modeling.build import load_student, load_teacher, num_classes
 from eakd_det.utils.device import use_available_device
 from eakd_det.utils.errors import UserError
 
-from .detection_reports import report_detectors
+from .commands import NETWORK_OPTIONS, Analysis, number_option
+from .detection_results import detector_results
 from .figures import panel_rows
 from .objects import ask, find_objects
-from .reports import Report
-from .runs import Run
+from .results import AnalysisResult
+from .runs import Run, find_run
 
-TEACHER = "teacher"  # its label
+TEACHER = "teacher"  # label of it
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,15 @@ def analyze_detectors(
     clip: bool = False,
     num_points: int,
     seed: int,
-) -> Iterator[Report]:
-    """The analyses of detectors on the first of DATASETS.TEST of the first run.
+) -> Iterator[AnalysisResult]:
+    """Analyse detectors on the first of DATASETS.TEST of the first run.
 
     Args:
-        config_file: of those runs that have written no config.yaml.
-        teacher: the run that is the teacher; None is the teacher of the first run that has one.
-        val: a file in COCO format and the folder of its images, which take the dataset's place.
+        config_file: config of runs without a config.yaml.
+        teacher: run of the teacher; None is the teacher of the first run that has one.
+        val: a file in COCO format and the folder of its images, in place of the dataset.
         clip: cut its boxes off at the edges of their images.
-        num_points, seed: of t-SNE, as `report_detectors` takes them.
+        num_points, seed: of t-SNE, as `detector_results` takes them.
 
     Raises:
         UserError: a config, weights or data are missing or do not fit.
@@ -76,7 +78,7 @@ def analyze_detectors(
     known, students = load_detectors(runs, configs, own)
     dataset = cfg.DATASETS.TEST[0]
     objects = find_objects(DatasetCatalog.get(dataset))
-    return report_detectors(
+    return detector_results(
         objects,
         ask(known.cfg, known.model, objects),
         {student.label: ask(student.cfg, student.model, objects) for student in students},
@@ -88,11 +90,35 @@ def analyze_detectors(
     )
 
 
+def _analyze(
+    runs: list[Run], *, teacher: str, val_json: str, val_images: str, **options: Any
+) -> Iterator[AnalysisResult]:
+    if bool(val_json) != bool(val_images):
+        raise UserError("--val-json and --val-images belong together.")
+    val = (val_json, val_images) if val_json else None
+    return analyze_detectors(runs, teacher=find_run(teacher), val=val, **options)
+
+
+DETECTION = Analysis(
+    "of detectors: AP by entropy, segments and t-SNE of the objects' ROIs, and pictures of those "
+    "with the highest weights",
+    _analyze,
+    {
+        "--val-json": {"default": "", "metavar": "FILE", "help": "data in COCO format"},
+        "--val-images": {"default": "", "metavar": "FOLDER"},
+        "--clip-boxes": {"dest": "clip", "action": "store_true", "help": "as in the training"},
+        "--num-objects": number_option("num_points", 2000, "of t-SNE"),
+        "--seed": {"type": int, "default": 0, "help": "of t-SNE; %(default)s"},
+        **NETWORK_OPTIONS,
+    },
+)
+
+
 def detector_configs(runs: list[Run], config_file: str = "") -> list[CfgNode]:
-    """The config of each run, for a device that is there.
+    """Load the config of each run, for an available device.
 
     Args:
-        config_file: for runs that have written none.
+        config_file: config of runs without a config.yaml.
 
     Raises:
         UserError: there is none, or it does not load.
@@ -106,12 +132,12 @@ def detector_configs(runs: list[Run], config_file: str = "") -> list[CfgNode]:
 def load_detectors(
     runs: list[Run], configs: list[CfgNode], teacher: tuple[Run, CfgNode] | None = None
 ) -> tuple[Detector, list[Detector]]:
-    """The teacher, and the student of each run.
+    """Load the teacher, and the student of each run.
 
     Args:
         configs: of the runs.
-        teacher: the run that is the teacher, with its config; None is the teacher of the first run
-            that has one.
+        teacher: run of the teacher, with its config; None is the teacher of the first run that has
+            one.
 
     Raises:
         UserError: there is no teacher, or a run is called so; weights are missing or do not fit,

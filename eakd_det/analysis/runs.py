@@ -17,7 +17,7 @@ class Run:
 
     Attributes:
         label: for figures and tables.
-        name: of the run, whichever checkpoint it is.
+        name: of the run, the same for all its checkpoints.
         folder: of the run.
         checkpoint: a file in it.
     """
@@ -43,7 +43,7 @@ class Run:
         return path
 
     def config_file(self, fallback: str = "") -> str:
-        """The config that the run has written, or `fallback` where it has written none.
+        """Return the path of the run's config.yaml, or `fallback` if it has none.
 
         Raises:
             UserError: there is neither.
@@ -59,10 +59,10 @@ class Run:
         return fallback
 
     def iteration(self) -> int:
-        """Steps that the checkpoint was trained for; it is read for that.
+        """Read the number of steps that the checkpoint was trained for.
 
         Raises:
-            UserError: it does not say.
+            UserError: the checkpoint does not have it.
         """
         last = load_pth(self.weights).get("iteration")
         if last is None:
@@ -71,9 +71,9 @@ class Run:
 
 
 def find_runs(texts: list[str]) -> list[Run]:
-    """The runs that `[LABEL=]PATH` name: a run's folder (its last weights) or a checkpoint in it.
+    """Return the runs that `[LABEL=]PATH` name: a folder (its last weights) or a checkpoint in it.
 
-    Without a label a run is called by what its path has and those of the others lack. Several
+    Without a label a run is called by the part of its path that differs from the others'. Several
     checkpoints of a run may have the same label.
 
     Raises:
@@ -93,8 +93,13 @@ def find_runs(texts: list[str]) -> list[Run]:
     return runs
 
 
+def find_run(text: str) -> Run | None:
+    """Return the run that `[LABEL=]PATH` names; None for an empty text."""
+    return find_runs([text])[0] if text else None
+
+
 def _split(text: str) -> tuple[str, tuple[str, str]]:
-    """Label ("" if none is given), and folder and checkpoint."""
+    """Return the label ("" if none is given), and folder and checkpoint."""
     label, equals, path = text.partition("=")
     if not equals or os.path.exists(text):
         label, path = "", text
@@ -110,7 +115,7 @@ def _split(text: str) -> tuple[str, tuple[str, str]]:
 
 
 def _names(folders: list[str]) -> list[str]:
-    """What the folders' paths do not have in common; where that is nothing, their last part."""
+    """Return the part of each path that they do not have in common, or else its last part."""
     paths = [os.path.abspath(folder).split(os.sep) for folder in folders]
     start = _num_common(paths)
     end = _num_common([path[start:][::-1] for path in paths])
@@ -118,7 +123,7 @@ def _names(folders: list[str]) -> list[str]:
 
 
 def _num_common(paths: list[list[str]]) -> int:
-    """With how many equal parts all paths begin."""
+    """Count the equal parts that all paths begin with."""
     number = min(map(len, paths))
     while any(path[:number] != paths[0][:number] for path in paths):
         number -= 1

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from eakd_det.losses.entropy import combine_entropies
 
-from .reports import Report
+from .results import AnalysisResult
 from .samples import Samples
 from .weight_figures import draw_weights
 
@@ -77,14 +77,14 @@ def _rank_correlation(x: Tensor, y: Tensor) -> float | None:
     return float(stats.spearmanr(x, y).statistic)
 
 
-def report_weights(
+def weights_result(
     teacher: Samples,
     students: Mapping[str, Samples],
     rows: list[list[str]],
     *,
     temperature: float,
     what: str = "test images",
-) -> Report:
+) -> AnalysisResult:
     """Where the samples lie in the plane of both entropies, and what that makes of w_EA.
 
     Args:
@@ -115,4 +115,4 @@ def report_weights(
         variations = map("{:.1%}".format, (of.variation, of.of_teacher, of.of_student))
         rest = of.order, of.entropies, f"{of.effective:.1%}", of.on_errors
         table.append([name, of.mean, *variations, *rest])
-    return Report({"weights": (figure, numbers)}, headers, table)
+    return AnalysisResult({"weights": (figure, numbers)}, headers, table)

@@ -1,4 +1,4 @@
-"""Learning curves: what runs have logged over their iterations."""
+"""Learning curves: metrics of runs over their iterations."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -10,18 +10,20 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from eakd_det.analysis.figures import label_ends, stroke, style, thinned, tidy
 from eakd_det.analysis.metrics import Series
+from eakd_det.sweep.kinds import RunKind
+from eakd_det.sweep.run_files import RunFiles
 
 from .charts import Chart, make_chart
 from .differences import teachers_of
-from .kinds import Kind
-from .runs import RunFiles, by_group
+from .runs import by_group
 
 MOST_POINTS = 300  # of a line
+LOSSES = {"total_loss": "total loss", "eval_loss": "loss of the held-out examples"}
 LOG_RATIO = 30  # of the largest to the smallest value, from which an axis is logarithmic
 
 
-def progress_charts(runs: list[RunFiles], kind: Kind) -> list[Chart]:
-    """The main figure and the whole loss of all runs over the iterations."""
+def progress_charts(runs: list[RunFiles], kind: RunKind) -> list[Chart]:
+    """Draw the main metric and the losses of all runs over the iterations."""
     main, groups = kind.columns[0], by_group(runs)
     curves = {name: [kind.curve(files) for files in of] for name, of in groups.items()}
     curves = {name: of for name, of in curves.items() if all(len(curve) > 1 for curve in of)}
@@ -31,13 +33,15 @@ def progress_charts(runs: list[RunFiles], kind: Kind) -> list[Chart]:
         has_own_line = teachers_of(runs, kind) & curves.keys()
         teacher = teachers.pop() if len(teachers) == 1 and not has_own_line else None
         charts.append(line_chart(f"{main} on the test set (%)", curves, level=teacher))
-    losses = {name: [f.metrics.get("total_loss", []) for f in of] for name, of in groups.items()}
-    losses = {name: of for name, of in losses.items() if all(of)}
-    return [*charts, line_chart("total loss", losses)] if losses else charts
+    for metric, title in LOSSES.items():
+        losses = {name: [f.metrics.get(metric, []) for f in of] for name, of in groups.items()}
+        losses = {name: of for name, of in losses.items() if all(of)}
+        charts += [line_chart(title, losses)] if losses else []
+    return charts
 
 
 def loss_charts(runs: list[RunFiles]) -> list[Chart]:
-    """The parts of each run's loss, where it has several."""
+    """Draw the parts of each run's loss, where it has several."""
     charts = []
     for name, of in by_group(runs).items():
         parts = {
@@ -51,13 +55,13 @@ def loss_charts(runs: list[RunFiles]) -> list[Chart]:
 
 
 def line_chart(title: str, lines: Mapping[str, list[Series]], level: float | None = None) -> Chart:
-    """Lines over the iterations, each named at its end.
+    """Draw lines over the iterations, each named at its end.
 
     Args:
-        title: what is drawn, with its unit.
-        lines: name -> its points in each run of that name; of several the mean is drawn, and the
-            range from the lowest to the highest.
-        level: the teacher's, drawn as a dashed line.
+        title: the quantity, with its unit.
+        lines: name -> points in each run of that name. Several runs are drawn as their mean, and
+            the range from the lowest to the highest.
+        level: value of the teacher, drawn as a dashed line.
     """
     lines = {name: merge(map(finite, of)) for name, of in lines.items()}
     lines = {name: points for name, points in lines.items() if points}
@@ -69,7 +73,7 @@ def line_chart(title: str, lines: Mapping[str, list[Series]], level: float | Non
 
 
 def merge(runs: Iterable[Series]) -> list[tuple[int, float, float, float]]:
-    """(iteration, mean, lowest, highest) where all runs have a value."""
+    """Return (iteration, mean, lowest, highest) where all runs have a value."""
     values = [dict(points) for points in runs]
     common = [i for i in values[0] if all(i in of for of in values)]
     found = [(i, [of[i] for of in values]) for i in common]
@@ -104,7 +108,7 @@ def _draw_lines(
 
 
 def finish_iterations(axes: Axes) -> None:
-    """An axis of iterations; what `label_ends` needs to be called next."""
+    """Format an axis of iterations, before `label_ends` is called."""
     tidy(axes)
     axes.set_xlabel("iteration")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -113,5 +117,5 @@ def finish_iterations(axes: Axes) -> None:
 
 
 def finite(points: Series) -> Series:
-    """Without what is no number, such as the AP of a class without boxes."""
+    """Remove values that are not finite, such as the AP of a class without boxes."""
     return [point for point in points if math.isfinite(point[1])]

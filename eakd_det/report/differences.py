@@ -3,27 +3,27 @@
 from typing import Any
 
 from eakd_det.sweep.formats import DASH, Table, dataset_tables
+from eakd_det.sweep.kinds import ARROW, RunKind
+from eakd_det.sweep.names import tell_apart
+from eakd_det.sweep.run_files import RunFiles
 from eakd_det.sweep.tables import compare
 
-from .kinds import ALONE, Kind
-from .runs import RunFiles
-
-ARROW = " → "  # of "teacher → student"
+from .sweeps import STUDENT
 
 
-def teachers_of(runs: list[RunFiles], kind: Kind) -> set[str]:
-    """Labels of the runs that are no students: others are taught by their model, and none is it."""
-    models = {files.run.label: kind.models(files.config).split(ARROW) for files in runs}
-    taught = [names for names in models.values() if len(names) > 1]
-    teachers, students = {names[0] for names in taught}, {names[-1] for names in taught}
+def teachers_of(runs: list[RunFiles], kind: RunKind) -> set[str]:
+    """Return the labels of undistilled runs whose network is a teacher and no student."""
+    networks = {files.run.label: kind.networks(files.config) for files in runs}
+    taught = [names for names in networks.values() if names[0]]
+    teachers, students = {teacher for teacher, _ in taught}, {student for _, student in taught}
     return {
         label
-        for label, names in models.items()
-        if len(names) == 1 and names[0] in teachers - students
+        for label, (teacher, student) in networks.items()
+        if not teacher and student in teachers - students
     }
 
 
-def difference_tables(runs: list[RunFiles], kind: Kind) -> list[Table]:
+def difference_tables(runs: list[RunFiles], kind: RunKind) -> list[Table]:
     """Compute the lead of each distilled student over the student alone, and of EA-X over X.
 
     A sweep's statistics: differences are paired by seed, and have an interval where there are
@@ -34,42 +34,42 @@ def difference_tables(runs: list[RunFiles], kind: Kind) -> list[Table]:
     for row in rows:
         methods[row["models"], row["method"]].add(row["seed"])
     pairs = {
-        (method, ALONE): None
+        (method, STUDENT): None
         for (models, method), seeds in methods.items()
-        if method != ALONE and seeds & methods.get((models, ALONE), set())
+        if method != STUDENT and seeds & methods.get((models, STUDENT), set())
     }
-    differences = compare(kind.sweep, rows, list(pairs))
+    differences = compare(kind, rows, list(pairs))
     datasets = dict.fromkeys(entry["dataset"] for entry in differences)
     return [
         (header, [[cell.removesuffix(f" ± {DASH}") for cell in line] for line in lines])
         for dataset in datasets
-        for header, lines in dataset_tables(kind.sweep, dataset, [], differences)[1:]
+        for header, lines in dataset_tables(kind, dataset, [], differences)[1:]
     ]
 
 
-def _rows(runs: list[RunFiles], kind: Kind) -> list[dict[str, Any]]:
-    """As a sweep collects them; a student alone for each pair of models that it is the student of.
+def _rows(runs: list[RunFiles], kind: RunKind) -> list[dict[str, Any]]:
+    """Return rows as a sweep collects them, without teachers and runs without figures.
 
-    Runs without figures and teachers are left out.
+    A student alone has a row for each pair of models that it is the student of.
     """
     teachers = teachers_of(runs, kind)
     rows = []
     for files in runs:
         figures = kind.figures(files)
-        if files.run.label in teachers or not figures.keys() >= {*kind.sweep.metrics.values()}:
+        if files.run.label in teachers or not figures.keys() >= {*kind.metrics.values()}:
             continue
         row = {
             "dataset": kind.dataset(files.config),
-            "models": kind.models(files.config),
-            "method": kind.method(files.config) or ALONE,
-            "seed": _seed(files.config),
-            "fingerprint": _fingerprint(files.config),
-            "teacher": "",  # no run notes which it was
+            "models": kind.pair(files.config),
+            "method": kind.method(files.config) or STUDENT,
+            "seed": kind.seed(files.config),
+            "fingerprint": _fingerprint(files.config, kind.seed_key),
+            "teacher": "",  # not known of a run
             "teacher_weights": "",
             "label": files.run.label,
         }
-        rows.append(row | {key: figures[name] for key, name in kind.sweep.metrics.items()})
-    _tell_apart(rows)
+        rows.append(row | {key: figures[name] for key, name in kind.metrics.items()})
+    tell_apart(rows, "fingerprint", "label")
     pairs = sorted({row["models"] for row in rows if ARROW in row["models"]})
     return [
         {**row, "models": models}
@@ -78,21 +78,10 @@ def _rows(runs: list[RunFiles], kind: Kind) -> list[dict[str, Any]]:
     ]
 
 
-def _tell_apart(rows: list[dict[str, Any]]) -> None:
-    """Call methods by their runs where one name stands for several configs."""
-    configs: dict[tuple[str, str, str], set[str]] = {}
-    for row in rows:
-        key = row["dataset"], row["models"], row["method"]
-        configs.setdefault(key, set()).add(row["fingerprint"])
-    for row in rows:
-        if len(configs[row["dataset"], row["models"], row["method"]]) > 1:
-            row["method"] = row["label"]
-
-
-def _seed(config: dict[str, Any]) -> int:
-    return config["SEED"] if "SEED" in config else config["train"].get("seed", -1)
-
-
-def _fingerprint(config: dict[str, Any]) -> str:
-    """The config but for what may differ between seeds."""
-    return repr({key: value for key, value in config.items() if key not in ("SEED", "OUTPUT_DIR")})
+def _fingerprint(config: dict[str, Any], seed_key: str) -> str:
+    """Config without the keys that may differ between seeds."""
+    node, _, _ = seed_key.rpartition(".")
+    kept = {key: value for key, value in config.items() if key not in (seed_key, "OUTPUT_DIR")}
+    if node:
+        kept[node] = {k: v for k, v in config[node].items() if f"{node}.{k}" != seed_key}
+    return repr(kept)

@@ -8,10 +8,11 @@ from matplotlib.axes import Axes
 from eakd_det.analysis.dynamics import Dynamics, read_dynamics
 from eakd_det.analysis.figures import label_ends, start_at_zero, style
 from eakd_det.analysis.line_figures import dynamics_line
+from eakd_det.sweep.run_files import RunFiles
 
 from .charts import Chart, make_chart
 from .curves import finish_iterations
-from .runs import RunFiles, by_group
+from .runs import by_group
 
 TITLES = {
     "teacher_entropy": "teacher entropy H_T (nats)",

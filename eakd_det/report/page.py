@@ -1,9 +1,9 @@
-"""The page: what has been read of runs, drawn and written, in one HTML file."""
+"""The page of a report in one HTML file."""
 
 import os
 import re
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
@@ -12,14 +12,16 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from eakd_det.sweep.kinds import RunKind, common_kind, kind_of
+from eakd_det.sweep.run_files import RunFiles
 from eakd_det.utils.files import write_atomically
 
 from .curves import loss_charts, progress_charts
 from .differences import difference_tables
 from .dynamics import dynamics_charts
-from .kinds import Kind, Sweep, kind_of
 from .pictures import Picture, analyses, detections, together
-from .runs import RunFiles, by_group, read_runs
+from .runs import by_group, read_runs
+from .sweeps import Sweep, read_sweeps
 from .table import make_table
 
 TEMPLATE = "page.html.j2"
@@ -35,13 +37,13 @@ class Group:
     pictures: list[Picture]
 
 
-def write_report(texts: list[str], kinds: list[Kind], output: str = "") -> str:
+def write_report(texts: list[str], kinds: Sequence[RunKind], output: str = "") -> str:
     """Write a page about runs.
 
     Args:
         texts: `[LABEL=]FOLDER` of each run; a folder that only holds runs stands for them, and that
             of a sweep for its table.
-        kinds: that runs can be of.
+        kinds: families that runs can be of.
         output: the file; empty is report.html in the folder that the runs have in common.
 
     Returns:
@@ -50,12 +52,14 @@ def write_report(texts: list[str], kinds: list[Kind], output: str = "") -> str:
     Raises:
         UserError: a folder or a file in it is not what a run leaves, or the runs are of two kinds.
     """
-    by_kind = {kind: [sweep for text in texts for sweep in kind.sweeps(text)] for kind in kinds}
+    by_kind = {kind: [sweep for x in texts for sweep in read_sweeps(x, kind)] for kind in kinds}
     sweeps = [sweep for of_kind in by_kind.values() for sweep in of_kind]
     others = [text for text in texts if text not in {sweep.folder for sweep in sweeps}]
-    runs = read_runs(others) if others else []
-    swept = [files for sweep in sweeps for files in _runs_of(sweep)]
-    kind = kind_of(runs, by_kind, kinds)
+    runs = read_runs(others, kinds) if others else []
+    swept = [files for sweep in sweeps for files in _runs_of(sweep, kinds)]
+    found = {sweep.folder: kind for kind, of_kind in by_kind.items() for sweep in of_kind}
+    found |= {x.run.folder: kind_of(x.config, kinds, x.run.folder) for x in runs}
+    kind = common_kind(found, "report")
     folder = common_folder([*(files.run.folder for files in runs), *(x.folder for x in sweeps)])
     page = render(runs, sweeps, swept, kind, together(Path(folder)))
     path = output or os.path.join(folder, "report.html")
@@ -65,18 +69,18 @@ def write_report(texts: list[str], kinds: list[Kind], output: str = "") -> str:
     return path
 
 
-def _runs_of(sweep: Sweep) -> list[RunFiles]:
-    """The runs of a sweep, those of one config in a group."""
+def _runs_of(sweep: Sweep, kinds: Sequence[RunKind]) -> list[RunFiles]:
+    """Read the runs of a sweep, those of one config in a group."""
     names = {folder: f"{config}, seed {seed}" for folder, (config, seed) in sweep.runs.items()}
     if not names:
         return []
-    runs = read_runs([f"{name}={folder}" for folder, name in names.items()])
+    runs = read_runs([f"{name}={folder}" for folder, name in names.items()], kinds)
     configs = [config for config, _ in sweep.runs.values()]
     return [replace(files, group=config) for files, config in zip(runs, configs, strict=True)]
 
 
 def common_folder(folders: list[str]) -> str:
-    """The one that all lie in, as seen from here; of a single one, itself."""
+    """Return the folder that all lie in, relative to the working folder."""
     return os.path.relpath(os.path.commonpath([os.path.abspath(folder) for folder in folders]))
 
 
@@ -84,10 +88,10 @@ def render(
     runs: list[RunFiles],
     sweeps: list[Sweep],
     swept: list[RunFiles],
-    kind: Kind,
+    kind: RunKind,
     shared: list[Picture],
 ) -> str:
-    """The HTML of a report.
+    """Return the HTML of a report.
 
     Args:
         swept: the runs of the sweeps.
@@ -128,12 +132,12 @@ def render(
 
 
 def with_symbols(text: str) -> Markup:
-    """Text with the indices of H_T, H_S and w_EA below the line."""
+    """Return text with the indices of H_T, H_S and w_EA below the line."""
     return Markup(re.sub(r"\b(H|w)_(T|S|EA)\b", r"\1<sub>\2</sub>", str(escape(text))))
 
 
 def _compared_first(groups: list[Group]) -> list[Group]:
-    """Figures that compare runs under the names of those, before the figures of single runs."""
+    """Put figures that compare runs first, under the names of these runs."""
     found: dict[str, list[Picture]] = {}
     for group in groups:
         for picture in group.pictures:
@@ -145,6 +149,6 @@ def _compared_first(groups: list[Group]) -> list[Group]:
 
 
 def _groups(runs: list[RunFiles], find: Callable[[Path], list[Picture]]) -> list[Group]:
-    """What `find` finds in the runs' folders; runs without are left out."""
+    """Group the pictures that `find` finds in the runs' folders; runs without any are left out."""
     groups = [Group(files.run.label, find(Path(files.run.folder))) for files in runs]
     return [group for group in groups if group.pictures]

@@ -1,123 +1,60 @@
-"""What the folders of runs hold, read for a report."""
+"""Reading of the folders of runs for a report."""
 
-import json
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from eakd_det.analysis.metrics import METRICS, Series, read_metrics
 from eakd_det.analysis.runs import Run, find_runs
 from eakd_det.engine.run_record import NAME as RECORD
+from eakd_det.sweep.kinds import RunKind, kind_of
+from eakd_det.sweep.run_files import RunFiles, read_json
 from eakd_det.utils.errors import UserError
 
 
-@dataclass(frozen=True)
-class RunFiles:
-    """A run's folder, read.
-
-    Attributes:
-        run: its label and folder.
-        config_text: config.yaml, as it stands there.
-        config: what that says.
-        metrics: name in metrics.json -> its values over the iterations.
-        result: result.json, if the run has written one.
-        record: run.json, likewise.
-        group: name of the runs that differ from it in the seed alone; their lines are drawn as one.
-    """
-
-    run: Run
-    config_text: str
-    config: dict[str, Any]
-    metrics: dict[str, Series]
-    result: dict[str, Any]
-    record: dict[str, Any]
-    group: str
-
-    def last(self, name: str) -> float | None:
-        """The last value of a metric."""
-        return self.metrics[name][-1][1] if self.metrics.get(name) else None
-
-    @property
-    def iterations(self) -> int:
-        """Of which the loss is logged."""
-        return self.metrics["total_loss"][-1][0] + 1 if "total_loss" in self.metrics else 0
-
-    @property
-    def parameters(self) -> int | None:
-        """Of the student, if the run has noted them."""
-        return self.record.get("parameters", self.result.get("parameters"))
-
-    @property
-    def seconds(self) -> tuple[float | None, bool]:
-        """Of training, and whether they were counted; else they are summed up from the log."""
-        if "seconds" in self.result:
-            return self.result["seconds"], True
-        total, before = 0.0, -1
-        for iteration, seconds_each in self.metrics.get("time", []):
-            total += seconds_each * (iteration - before)
-            before = iteration
-        return total or None, False
-
-
-def find_folders(texts: list[str]) -> list[str]:
-    """`[LABEL=]FOLDER` as given; for a folder that holds runs and is none, these runs."""
-    found = []
+def find_folders(texts: list[str], kinds: Sequence[RunKind]) -> list[str]:
+    """Return `[LABEL=]FOLDER` as given; for a folder that only holds runs, those runs."""
+    found, logs = [], {kind.log for kind in kinds}
     for text in texts:
         folder = Path(text)
-        inside = sorted(path.parent for path in folder.glob(f"*/{METRICS}"))
-        holds_runs = inside and not (folder / METRICS).exists()
+        inside = sorted({path.parent for log in logs for path in folder.glob(f"*/{log}")})
+        holds_runs = inside and not any((folder / log).exists() for log in logs)
         found += [str(path) for path in inside] if holds_runs else [text]
     return list(dict.fromkeys(found))
 
 
-def read_runs(texts: list[str]) -> list[RunFiles]:
-    """The runs that `[LABEL=]FOLDER` name.
+def read_runs(texts: list[str], kinds: Sequence[RunKind]) -> list[RunFiles]:
+    """Read the runs that `[LABEL=]FOLDER` name.
 
     Raises:
         UserError: a folder is missing or is not that of a run, a file in it is broken, or two
             have the same label.
     """
-    return [_read(run) for run in find_runs(find_folders(texts))]
+    return [_read(run, kinds) for run in find_runs(find_folders(texts, kinds))]
 
 
 def by_group(runs: list[RunFiles]) -> dict[str, list[RunFiles]]:
-    """Runs that differ in the seed alone, together under their name."""
+    """Return name -> the runs that differ in the seed alone."""
     groups: dict[str, list[RunFiles]] = {}
     for files in runs:
         groups.setdefault(files.group, []).append(files)
     return groups
 
 
-def _read(run: Run) -> RunFiles:
-    folder = Path(run.folder)
-    metrics = read_metrics(run.folder)
-    if not (folder / "config.yaml").exists():
-        raise UserError(f"{folder} holds no config.yaml, which every run writes at its start.")
-    text = (folder / "config.yaml").read_text()
-    return RunFiles(
-        run,
-        text,
-        _parse_config(folder / "config.yaml", text),
-        metrics,
-        result=_read_json(folder / "result.json"),
-        record=_read_json(folder / RECORD),
-        group=run.label,
-    )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
+def _read(run: Run, kinds: Sequence[RunKind]) -> RunFiles:
+    path = Path(run.folder, "config.yaml")
     if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is broken: {error}.") from error
+        raise UserError(f"{run.folder} holds no config.yaml: the folder is not that of a run.")
+    text = path.read_text()
+    config = _parse_config(path, text)
+    metrics, result = kind_of(config, kinds, path).read(run.folder)
+    record = read_json(path.with_name(RECORD))
+    return RunFiles(run, text, config, metrics, result, record, group=run.label)
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """SafeLoader that reads what a Python config leaves of tuples and classes as plain values."""
+    """SafeLoader that reads tuples and classes of a Python config as plain values."""
 
 
 def _as_plain(loader: yaml.SafeLoader, _: str, node: yaml.Node) -> Any:

@@ -1,13 +1,16 @@
-"""The table of a report: what each run has reached, beside its teacher and what papers report."""
+"""The table of a report: the figures of each run, its teacher's, and those that papers report."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .differences import teachers_of
-from .kinds import Kind, Published
-from .runs import RunFiles
+from eakd_det.sweep.formats import DASH
+from eakd_det.sweep.kinds import RunKind
+from eakd_det.sweep.published import Published
+from eakd_det.sweep.run_files import RunFiles
 
-DASH = "—"  # where there is no figure
+from .differences import teachers_of
+
+NO_METHOD = "not distilled"
 
 
 @dataclass(frozen=True)
@@ -15,10 +18,10 @@ class Row:
     """A run's line, as text.
 
     Attributes:
-        figures: column -> figure, of the columns of the table.
-        best: the columns in which no other run is above it.
-        published: what a paper reports for it, as another line.
-        sort_keys: numbers behind parameters, iterations and seconds, None where there are none.
+        figures: column of the table -> figure.
+        best: columns in which no other run is above it.
+        published: figures of a paper for it, as another line.
+        sort_keys: parameters, iterations and seconds as numbers; None if unknown.
     """
 
     label: str
@@ -36,7 +39,7 @@ class Row:
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """What a paper reports, as text; see `Published`."""
+    """Figures of a paper as text; see `Published`."""
 
     method: str
     figures: dict[str, str]
@@ -49,7 +52,7 @@ class Table:
     """The rows under their columns.
 
     Attributes:
-        columns: those of the kind in which there is a figure, the main one in any case.
+        columns: those with a figure, and the main one in any case.
     """
 
     columns: list[str]
@@ -57,24 +60,25 @@ class Table:
 
     @property
     def has_teachers(self) -> bool:
-        """Whether the figure of any teacher is known."""
+        """Tell whether the figure of any teacher is known."""
         lines = [*self.rows, *(row.published for row in self.rows if row.published)]
         return any(line.teacher != DASH for line in lines)
 
     @property
     def sources(self) -> list[str]:
-        """Of the published figures."""
+        """Sources of the published figures."""
         return list(dict.fromkeys(row.published.source for row in self.rows if row.published))
 
 
-def make_table(runs: list[RunFiles], kind: Kind) -> Table:
-    """A line for each run, in the order given; the best is one of the students."""
+def make_table(runs: list[RunFiles], kind: RunKind) -> Table:
+    """Build a row for each run, in the order given; the best is one of the students."""
     teachers = teachers_of(runs, kind)
     figures = {files.run.label: kind.figures(files) for files in runs}
-    published = {files.run.label: kind.published(files) for files in runs}
-    known = {kind.columns[0]}.union(*figures.values())
-    known = known.union(*(found.figures for found in published.values() if found is not None))
-    columns = [column for column in kind.columns if column in known]
+    published = {files.run.label: kind.published(files.config) for files in runs}
+    in_papers = [_published_figures(found, kind) for found in published.values() if found]
+    known = dict.fromkeys(column for of in (*figures.values(), *in_papers) for column in of)
+    columns = [column for column in kind.columns if column in known or column == kind.columns[0]]
+    columns += [column for column in known if column not in columns]
     students = [of for label, of in figures.items() if label not in teachers]
     highest = {column: _highest(students, column) for column in columns}
     rows = []
@@ -84,8 +88,8 @@ def make_table(runs: list[RunFiles], kind: Kind) -> Table:
         rows.append(
             Row(
                 label=files.run.label,
-                method=kind.method(files.config) or "not distilled",
-                models=kind.models(files.config),
+                method=kind.method(files.config) or NO_METHOD,
+                models=kind.pair(files.config),
                 figures={column: percent(mine.get(column)) for column in columns},
                 best=frozenset(
                     best if len(students) > 1 and files.run.label not in teachers else ()
@@ -99,7 +103,7 @@ def make_table(runs: list[RunFiles], kind: Kind) -> Table:
                     "iterations": files.iterations,
                     "seconds": None if seconds is None else round(seconds),
                 },
-                published=_published_row(published[files.run.label], columns),
+                published=_published_row(published[files.run.label], columns, kind),
             )
         )
     return Table(columns, rows)
@@ -109,31 +113,38 @@ def _highest(figures: Iterable[dict[str, float]], column: str) -> float | None:
     return max((of_run[column] for of_run in figures if column in of_run), default=None)
 
 
-def _published_row(found: Published | None, columns: list[str]) -> PublishedRow | None:
+def _published_row(
+    found: Published | None, columns: list[str], kind: RunKind
+) -> PublishedRow | None:
     if found is None:
         return None
-    figures = {}
-    for column in columns:
-        figures[column] = percent(found.figures.get(column))
-        if column in found.deviations:
-            figures[column] += f" ± {percent(found.deviations[column])}"
-    return PublishedRow(found.method, figures, percent(found.teacher), found.source)
+    of_columns = _published_figures(found, kind)
+    figures = {column: percent(of_columns.get(column)) for column in columns}
+    if found.std is not None:
+        figures[next(iter(of_columns))] += f" ± {percent(found.std)}"
+    return PublishedRow(found.method or NO_METHOD, figures, percent(found.teacher), found.source)
+
+
+def _published_figures(found: Published, kind: RunKind) -> dict[str, float]:
+    """Return column -> figure."""
+    titles = kind.measured([found.figures]).metrics
+    return {titles[key]: value for key, value in found.figures.items()}
 
 
 def percent(value: float | None) -> str:
-    """Two decimals, as papers have them."""
+    """Format a figure with two decimals, as papers do."""
     return DASH if value is None else f"{value:.2f}"
 
 
 def millions(number: int | None) -> str:
-    """Three digits of a number of parameters."""
+    """Format a number of parameters with three digits."""
     if number is None:
         return DASH
     return f"{number / 1e6:.3g} M" if number >= 1e6 else f"{number / 1e3:.3g} k"
 
 
 def duration(seconds: float | None, *, is_counted: bool = True) -> str:
-    """The two largest units: "25 s", "8 min 35 s", "51 h 20 min"; "about" if it was summed up."""
+    """Format a time as "25 s", "8 min 35 s" or "51 h 20 min"; "about" if it was summed up."""
     if seconds is None:
         return DASH
     about, whole = "" if is_counted else "about ", round(seconds)

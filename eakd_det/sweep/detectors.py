@@ -1,5 +1,6 @@
-"""Sweeps of detectors, trained by tools/train_net.py."""
+"""Runs of detectors, trained by tools/train_net.py."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -7,32 +8,35 @@ from typing import Any, ClassVar
 
 from detectron2.config import CfgNode
 
-from eakd_det.config.defaults import detection_config
+from eakd_det.analysis.commands import DYNAMICS
+from eakd_det.analysis.detector_runs import DETECTION
+from eakd_det.analysis.metrics import Series
 from eakd_det.config.merge import load_config
-from eakd_det.config.safe_yaml import read_yaml
-from eakd_det.evaluation.results import METRICS
+from eakd_det.evaluation.results import METRICS, known_ap
 from eakd_det.modeling.teacher.build import teacher_config
 from eakd_det.utils.errors import UserError
 
-from .kinds import SweepKind
-from .published import method_name, published_for
+from .kinds import Config, RunKind
+from .run_files import RunFiles
 
-# Of "EA-DKD-matched-R18-R101": what comes before the first part that is a network, and the rest.
+# "EA-DKD-matched-R18-R101": the method up to the first part that is a network, and the rest.
 _NAME = re.compile(r"(.+?)-((?:[A-Z]+\d+)(?:-.*)?)")
+_TASKS = {"bbox": "", "segm": "mask "}  # Detectron2's names -> prefix of a column's title
 
 
-class DetectorSweeps(SweepKind):
+class Detectors(RunKind):
     title = "detectors"
+    noun = "detector"
     script = "train_net.py"
+    flags = ("--train-json", "--train-images", "--val-json", "--val-images")
     metrics: ClassVar = {name: name for name in METRICS}
     note = "COCO AP of boxes in percent at the end"
-    flags = ("--train-json", "--train-images", "--val-json", "--val-images")
+    columns = tuple(prefix + name for prefix in _TASKS.values() for name in METRICS)
+    papers = Path(__file__).with_name("published.yaml")
+    analyses: ClassVar = {"dynamics": DYNAMICS, "detection": DETECTION}
 
-    def is_kind_of(self, config: dict[str, Any]) -> bool:
-        return "DATASET" not in config
-
-    def defaults(self) -> CfgNode:
-        return detection_config()
+    def is_kind_of(self, config: Config) -> bool:
+        return bool({"MODEL", "DATASETS"} & config.keys()) or _is_lazy(config)
 
     def load(self, file: str, options: list[str]) -> CfgNode:
         cfg = load_config(file, options)
@@ -40,46 +44,113 @@ class DetectorSweeps(SweepKind):
             raise UserError(f"{file} names no DATASETS.TEST to measure AP on.")
         return cfg
 
+    def dataset(self, config: Config) -> str:
+        if not _is_lazy(config):
+            return (config["DATASETS"]["TEST"] or config["DATASETS"]["TRAIN"])[0]
+        names = config["dataloader"].get("test", {}).get("dataset", {}).get("names", "")
+        return names if isinstance(names, str) else ", ".join(names)
+
+    def networks(self, config: Config) -> tuple[str, str]:
+        if _is_lazy(config):
+            distillation = config["model"].get("distillation")
+            teacher = distillation["teacher"]["config_file"] if distillation else ""
+            student = str(config["model"]["_target_"]).rpartition(".")[2]
+        else:
+            teacher = config["TEACHER"]["CONFIG_FILE"] if config["DISTILL"]["METHODS"] else ""
+            student = _label(config["MODEL"])
+        return _teacher_name(teacher) if teacher else "", student
+
+    def distillation(self, config: Config) -> dict[str, Any]:
+        if not _is_lazy(config):
+            return config["DISTILL"]
+        distillation = config["model"].get("distillation") or {"methods": {}, "ea": {}}
+        methods = {name: _upper(node) for name, node in distillation["methods"].items()}
+        return {"METHODS": list(methods), "EA": _upper(distillation["ea"]), **methods}
+
+    def seed(self, config: Config) -> int:
+        return config["train"].get("seed", -1) if _is_lazy(config) else config["SEED"]
+
     def split(self, path: Path) -> tuple[str, str]:
         found = _NAME.fullmatch(path.stem)
         return found.groups() if found else (path.stem, path.parent.name)
 
     def models(self, cfg: CfgNode) -> str:
-        """R18-R101, or R18 alone."""
+        """Return "R18-R101", or "R18" for a detector alone."""
         networks = [cfg, teacher_config(cfg)] if cfg.DISTILL.METHODS else [cfg]
-        return "-".join(_network(cfg) for cfg in networks)
+        names = [_backbone(network.MODEL) for network in networks]
+        return "-".join(x[0] if (x := re.search(r"[RX]\d+|MV2", name)) else name for name in names)
 
-    def dataset(self, cfg: CfgNode) -> str:
-        return cfg.DATASETS.TEST[0]
+    def sources(self, cfg: CfgNode) -> list[tuple[str, str]]:
+        return [(cfg.TEACHER.CONFIG_FILE, cfg.TEACHER.WEIGHTS)] if cfg.DISTILL.METHODS else []
 
-    def missing_teacher(self, cfg: CfgNode) -> str:
+    def missing(self, cfg: CfgNode) -> dict[str, str]:
         node = cfg.TEACHER
         if not cfg.DISTILL.METHODS or not os.path.isfile(node.CONFIG_FILE):
-            return ""
-        final = os.path.join(load_config(node.CONFIG_FILE).OUTPUT_DIR, "model_final.pth")
+            return {}
+        folder = load_config(node.CONFIG_FILE).OUTPUT_DIR
+        final = os.path.join(folder, "model_final.pth")
         is_trained_there = os.path.normpath(node.WEIGHTS) == os.path.normpath(final)
-        return node.CONFIG_FILE if is_trained_there and not os.path.exists(final) else ""
+        return {node.CONFIG_FILE: folder} if is_trained_there and not os.path.exists(final) else {}
 
-    def teacher_files(self, cfg: CfgNode) -> tuple[str, str]:
-        return (cfg.TEACHER.CONFIG_FILE, cfg.TEACHER.WEIGHTS) if cfg.DISTILL.METHODS else ("", "")
-
-    def teacher_arguments(self, cfg: CfgNode, arguments: list[str]) -> list[str]:
+    def source_arguments(self, file: str, cfg: CfgNode, arguments: list[str]) -> list[str]:
         flags = arguments[2 : arguments.index("SEED")]  # on the same data, and resumed likewise
-        return ["--config-file", cfg.TEACHER.CONFIG_FILE, *flags]
+        return ["--config-file", file, *flags]
 
-    def published(self, row: dict[str, Any]) -> dict[str, Any] | None:
-        config = read_yaml(str(Path(row["folder"], "config.yaml")))
-        found = published_for(config, method_name(config["DISTILL"]))
-        if found is None or self.main not in found.figures:
-            return None
-        return {"mean": found.figures[self.main], "std": None, "source": found.source}
+    def figures(self, files: RunFiles) -> dict[str, float]:
+        found = {}
+        for task, prefix in _TASKS.items():
+            for name in METRICS:
+                value = files.last(_key(files, f"{task}/{name}"))
+                value = files.result.get(name) if value is None and not prefix else value
+                if value is not None:
+                    found[prefix + name] = value
+        return found
+
+    def curve(self, files: RunFiles) -> Series:
+        return files.metrics.get(_key(files, "bbox/AP"), [])
+
+    def teacher(self, files: RunFiles) -> float | None:
+        evaluated = Path(files.run.folder) / "teacher" / "result.json"  # by --eval-teacher
+        if evaluated.exists():
+            results = json.loads(evaluated.read_text())
+            results = results if "bbox" in results else next(iter(results.values()))
+            return results["bbox"]["AP"]
+        # From the teacher's own run, as a sweep and the demo have it.
+        return None if _is_lazy(files.config) else known_ap(files.config["TEACHER"]["WEIGHTS"])
 
 
-def _network(cfg: CfgNode) -> str:
-    """A backbone in short: R18, X101 (ResNeXt), MV2; of another one the name that it registers."""
-    name, resnet = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.RESNETS
-    if "mobilenetv2" in name:
-        return "MV2"
-    if "resnet" in name:
-        return f"{'X' if resnet.NUM_GROUPS > 1 else 'R'}{resnet.DEPTH}"
-    return name.removeprefix("build_").removesuffix("_backbone")
+def _key(files: RunFiles, name: str) -> str:
+    """Name of a metric in metrics.json; of several test sets, which prefix it, the first one's."""
+    if _is_lazy(files.config) or len(files.config["DATASETS"]["TEST"]) < 2:
+        return name
+    return f"{files.config['DATASETS']['TEST'][0]}/{name}"
+
+
+def _is_lazy(config: Config) -> bool:
+    return "dataloader" in config and "train" in config
+
+
+def _backbone(model: Config) -> str:
+    """Name of a backbone with its depth, as "R18_fpn", "X101_fpn" (ResNeXt) or "MV2_fpn"."""
+    name, resnet = model["BACKBONE"]["NAME"], model["RESNETS"]
+    short = f"{'X' if resnet['NUM_GROUPS'] > 1 else 'R'}{resnet['DEPTH']}"
+    name = name.removeprefix("build_").removesuffix("_backbone")
+    return name.replace("resnet", short).replace("mobilenetv2", "MV2")
+
+
+def _label(model: Config) -> str:
+    """Name of a backbone, as "R18-FPN"."""
+    return _backbone(model).replace("_", "-").upper()
+
+
+def _teacher_name(config_file: str) -> str:
+    """Name of the teacher's backbone, or of its config where that is the model zoo's or missing."""
+    path = Path(config_file)
+    if path.is_file() and path.suffix in (".yaml", ".yml"):
+        return _label(load_config(str(path)).MODEL)
+    # Runs write files of these names; their folders tell them apart.
+    return path.parent.name if path.stem in ("config", "student") else path.stem
+
+
+def _upper(node: dict[str, Any]) -> dict[str, Any]:
+    return {key.upper(): value for key, value in node.items()}

@@ -5,7 +5,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from .kinds import SweepKind
+from .kinds import RunKind
 
 DASH = "—"  # where there is no figure
 _LATEX = {char: "\\" + char for char in "&%$#_{}"} | {
@@ -21,16 +21,16 @@ Table = tuple[list[str], list[list[str]]]  # header, rows
 
 
 def as_markdown(
-    kind: SweepKind,
+    kind: RunKind,
     summary: list[dict[str, Any]],
     differences: list[dict[str, Any]],
     options: dict[str, list[str]],
 ) -> str:
-    """Both tables for each dataset, and where their figures come from.
+    """Return both tables of each dataset, with notes on their figures.
 
     Args:
-        summary: of `eakd_det.sweep.tables.summarize`.
-        differences: of `eakd_det.sweep.tables.compare`.
+        summary: as `eakd_det.sweep.tables.summarize` returns it.
+        differences: as `eakd_det.sweep.tables.compare` returns them.
         options: config -> KEY VALUE pairs of its runs.
     """
     parts = []
@@ -48,8 +48,8 @@ def as_markdown(
     return "\n\n".join([*parts, "\n".join(lines)]) + "\n"
 
 
-def notes(kind: SweepKind, summary: list[dict[str, Any]]) -> list[str]:
-    """What the figures are, and where published ones come from."""
+def notes(kind: RunKind, summary: list[dict[str, Any]]) -> list[str]:
+    """Return sentences on the figures, and the sources of published ones."""
     lines = [
         f"{kind.note}: mean ± sample standard deviation over the seeds.",
         "Differences are paired by seed, with the half width of their 95 % interval (Student's t).",
@@ -59,9 +59,9 @@ def notes(kind: SweepKind, summary: list[dict[str, Any]]) -> list[str]:
 
 
 def as_latex(
-    kind: SweepKind, summary: list[dict[str, Any]], differences: list[dict[str, Any]]
+    kind: RunKind, summary: list[dict[str, Any]], differences: list[dict[str, Any]]
 ) -> str:
-    r"""The same tables as tabulars, for \usepackage{booktabs}."""
+    r"""Return the same tables as tabulars, for \usepackage{booktabs}."""
     lines = [r"% \usepackage{booktabs}"]
     for dataset in dict.fromkeys(entry["dataset"] for entry in summary):
         for header, rows in dataset_tables(kind, dataset, summary, differences):
@@ -81,12 +81,12 @@ def _latex(cell: str) -> str:
 
 
 def dataset_tables(
-    kind: SweepKind,
+    kind: RunKind,
     dataset: str,
     summary: list[dict[str, Any]],
     differences: list[dict[str, Any]],
 ) -> list[Table]:
-    """The means of a dataset's configs, and, if there are any, the paired differences."""
+    """Return the means of a dataset's configs, and the paired differences if there are any."""
     names = list(kind.metrics.values())
     titles = [name[0].upper() + name[1:] for name in names]
     header = ["Models", "Method", *titles, "Runs", "Teacher", "Published", "Difference"]
@@ -98,7 +98,7 @@ def dataset_tables(
     return [*tables, (["Models", "Methods", *several, "Runs"], paired)]
 
 
-def _mean_row(kind: SweepKind, entry: dict[str, Any]) -> list[str]:
+def _mean_row(kind: RunKind, entry: dict[str, Any]) -> list[str]:
     published = DASH
     if "published_mean" in entry:
         published = _number(entry["published_mean"])
@@ -115,7 +115,7 @@ def _mean_row(kind: SweepKind, entry: dict[str, Any]) -> list[str]:
     ]
 
 
-def _paired_row(kind: SweepKind, entry: dict[str, Any]) -> list[str]:
+def _paired_row(kind: RunKind, entry: dict[str, Any]) -> list[str]:
     return [
         entry["models"],
         f"{entry['method']} minus {entry['minus']}",
@@ -127,8 +127,8 @@ def _paired_row(kind: SweepKind, entry: dict[str, Any]) -> list[str]:
     ]
 
 
-def _prefixes(kind: SweepKind) -> list[str]:
-    """Of the keys of each metric in an entry; those of the main one have none."""
+def _prefixes(kind: RunKind) -> list[str]:
+    """Prefixes of each metric's keys in an entry; the main one has none."""
     return ["", *(f"{key}_" for key in [*kind.metrics][1:])]
 
 

@@ -1,4 +1,4 @@
-"""A grid of configs and seeds: the runs, their folders, and what makes two runs the same."""
+"""A grid of configs and seeds: the runs, their folders, and the origin that they note."""
 
 import fcntl
 import json
@@ -12,9 +12,9 @@ from detectron2.config import CfgNode
 from eakd_det.config.safe_yaml import read_yaml
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import write_atomically
-from eakd_det.utils.output_dir import DESCRIPTIONS, TRAINER_FILES
+from eakd_det.utils.output_dir import DESCRIPTIONS
 
-from .kinds import SweepKind
+from .kinds import RunKind
 from .origin import change, configs_of, content_of, weights_of
 
 logger = logging.getLogger(__name__)
@@ -27,15 +27,15 @@ class Run:
     """One config with one seed.
 
     Attributes:
-        kind: of run.
+        kind: its family.
         title: "[3/15] EA-KD/resnet20_resnet8 seed 2".
-        cfg: what the run will see, but for seed and folder.
-        folder: gets what it leaves.
+        cfg: its config, but for seed and folder.
+        folder: its OUTPUT_DIR.
         arguments: of the script that trains it.
-        record: what sweep.json notes of it.
+        record: contents of sweep.json.
     """
 
-    kind: SweepKind
+    kind: RunKind
     title: str
     cfg: CfgNode
     folder: Path
@@ -43,27 +43,26 @@ class Run:
     record: dict[str, Any]
 
     def result(self) -> dict[str, Any] | None:
-        """result.json of the run, if it is finished and was made with what this one says."""
+        """Return result.json of the run, if it is finished and of the same origin."""
         path, noted = self.folder / "result.json", self._noted()
         if not path.exists() or noted is None or self._change(noted):
             return None
-        return json.loads(path.read_text())
+        result = json.loads(path.read_text())
+        return result if self.kind.is_current(result, self.cfg) else None
 
     def outdated(self) -> str:
-        """Describe a run in the folder that is worth keeping and was made with something else.
+        """Describe the other origin of a run in the folder; empty if there is none worth keeping.
 
-        Returns:
-            That in words; empty where there is none. What left neither a result nor weights is
-            worth nothing.
+        A run that has left neither a result nor weights is not worth keeping.
         """
-        noted = self._noted()
-        holds_run = (self.folder / "result.json").exists() or any(self.folder.rglob("*.pth"))
+        noted, kept = self._noted(), ("result.json", *self.kind.weights)
+        holds_run = any(path for pattern in kept for path in self.folder.rglob(pattern))
         return (
             self._change(noted) if noted is not None and noted["fingerprint"] and holds_run else ""
         )
 
     def open_log(self, *, overwrite: bool = False) -> TextIO:
-        """The file for the run's output, locked as long as the run or its process has it open.
+        """Open the file for the run's output, locked while the run or its process has it open.
 
         Args:
             overwrite: remove an outdated run in the folder; the user's own files there stay.
@@ -92,7 +91,7 @@ class Run:
                 raise UserError(f"{self.folder} was made with {why}")
             logger.info("%s: what it is made with has changed, it starts over", self.title)
             self._note({**self.record, "fingerprint": ""})  # stopped here, it starts over again
-            TRAINER_FILES.remove(str(self.folder))
+            self.kind.files.remove(str(self.folder))
             for name in DESCRIPTIONS:
                 (self.folder / name).unlink(missing_ok=True)
             file.truncate(0)
@@ -100,51 +99,52 @@ class Run:
         return file
 
     def _now(self) -> dict[str, Any]:
-        """The record, with the teacher's weights as they are."""
-        return {**self.record, "teacher_weights": weights_of(self.kind.teacher_files(self.cfg)[1])}
+        """Return the record with the hash of the weights that the run learns from."""
+        hashes = [weights_of(weights) for _, weights in self.kind.sources(self.cfg)]
+        several = content_of(hashes) if hashes and all(hashes) else ""
+        return {**self.record, "teacher_weights": hashes[0] if len(hashes) == 1 else several}
 
     def _noted(self) -> dict[str, Any] | None:
         path = self.folder / RECORD
         return json.loads(path.read_text()) if path.exists() else None
 
     def _change(self, noted: dict[str, Any]) -> str:
-        file, weights = self.kind.teacher_files(self.cfg)
-        return change(noted, self._now(), f"its teacher {file or weights}")
+        names = [file or weights for file, weights in self.kind.sources(self.cfg)]
+        return change(noted, self._now(), f"its teacher {' or '.join(names)}")
 
     def _note(self, record: dict[str, Any]) -> None:
         with write_atomically(str(self.folder / RECORD)) as f:
             json.dump(record, f, indent=2)
 
 
-def refuse_outdated(outdated: dict[str, str], elsewhere: str = "--output-dir") -> None:
+def refuse_outdated(outdated: dict[str, str]) -> None:
     """Raise UserError if there are runs that would have to be overwritten.
 
     Args:
-        outdated: folder -> what it was made with, in words; empty where it is not outdated.
-        elsewhere: what names another folder.
+        outdated: folder -> its other origin in words; empty where it is not outdated.
     """
     lines = [f"  {folder}: {why}" for folder, why in outdated.items() if why]
     if lines:
         first = "These runs were made with something else than they would be now:"
-        last = f"--overwrite trains them anew, another {elsewhere} leaves them as they are."
+        last = "--overwrite trains them anew, another --output-dir leaves them as they are."
         raise UserError("\n".join([first, *lines, last]))
 
 
 def plan(
-    kind: SweepKind,
+    kind: RunKind,
     config_files: list[str],
     seeds: list[int],
     output_dir: str,
     options: list[str],
     data: dict[str, str] | None = None,
 ) -> list[Run]:
-    """The runs of a grid, seed after seed, so that what there is of a sweep can be compared.
+    """Return the runs of a grid, seed after seed, so that an unfinished sweep can be compared.
 
     Args:
-        kind: of the runs.
+        kind: family of the runs.
         config_files: their paths name the folders of the runs.
         seeds: of each config.
-        output_dir: gets <method>/<models>/seed<s>, or <folder>/<file>/seed<s> of other paths.
+        output_dir: holds <method>/<models>/seed<s>, or <folder>/<file>/seed<s> of other paths.
         options: KEY VALUE pairs for every run.
         data: flags that name data for every run, with their values.
 
@@ -163,22 +163,21 @@ def plan(
             raise UserError(
                 f"{configs[name][0]} and {file} would both be {name}: sweep them apart."
             )
-        cfg = kind.load(file, [*options, "SEED", str(min(seeds))])
+        cfg = kind.load(file, [*options, kind.seed_key, str(min(seeds))])
         method, models = kind.names(path, cfg)
         fingerprint = _fingerprint(kind, file, options, flags)
         record = {"method": method, "models": models, "fingerprint": fingerprint}
-        teacher, _ = kind.teacher_files(cfg)
-        record["teacher"] = configs_of([teacher] if teacher else [])
+        record["teacher"] = configs_of([of for of, _ in kind.sources(cfg) if of])
         configs[name] = file, cfg, record
-    if taken := {"SEED", "OUTPUT_DIR"} & set(options[::2]):
+    if taken := {kind.seed_key, "OUTPUT_DIR"} & set(options[::2]):
         raise UserError(f"{' and '.join(sorted(taken))}: --seeds and --output-dir say that.")
     grid = [(name, seed) for seed in dict.fromkeys(seeds) for name in configs]
     runs = []
     for number, (name, seed) in enumerate(grid, start=1):
         file, cfg, of_config = configs[name]
         folder = Path(output_dir, name, f"seed{seed}")
-        own = ["SEED", str(seed), "OUTPUT_DIR", str(folder)]
-        arguments = ["--config-file", file, "--resume", *flags, *own, *options]
+        own = [kind.seed_key, str(seed), "OUTPUT_DIR", str(folder)]
+        arguments = ["--config-file", file, "--resume", *kind.arguments, *flags, *own, *options]
         dataset = Path(data["--val-json"]).stem if "--val-json" in data else kind.dataset(cfg)
         record = {"kind": kind.title, "dataset": dataset, "seed": seed, **of_config}
         record |= {"options": options, "arguments": arguments}
@@ -187,8 +186,14 @@ def plan(
     return runs
 
 
-def _fingerprint(kind: SweepKind, config_file: str, options: list[str], flags: list[str]) -> str:
-    """Hash of what a config says, with its _BASE_ files and the options; comments do not count."""
-    pairs = dict(zip(options[::2], options[1::2], strict=True))
-    pairs = {key: value for key, value in pairs.items() if key not in kind.no_matter}
-    return content_of([read_yaml(config_file), pairs, *([flags] if flags else [])])
+def _fingerprint(kind: RunKind, config_file: str, options: list[str], flags: list[str]) -> str:
+    """Hash of a config with its _BASE_ files and the options; comments do not count."""
+    config, pairs = (
+        {key: value for key, value in given.items() if not _is_among(key, kind.no_matter)}
+        for given in (read_yaml(config_file), dict(zip(options[::2], options[1::2], strict=True)))
+    )
+    return content_of([config, pairs, *([flags] if flags else [])])
+
+
+def _is_among(key: str, nodes: tuple[str, ...]) -> bool:
+    return any(key == node or key.startswith(f"{node}.") for node in nodes)

@@ -1,122 +1,229 @@
-"""What sweeps of detectors and of classifiers differ in."""
+"""The interface that sweep, report and analysis have to a family of runs."""
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
 
+from eakd_det.analysis.commands import Analysis
+from eakd_det.analysis.metrics import METRICS, Series, read_metrics
 from eakd_det.config.safe_yaml import read_yaml
 from eakd_det.utils.errors import UserError
+from eakd_det.utils.output_dir import TRAINER_FILES, OutputFiles
 
-from .names import addition, method_of
+from .names import addition, method_name, method_of
+from .published import Published, find_published
+from .run_files import RunFiles, read_json
 
-FIRST = "classifiers"  # what a sweep.json is of that says nothing: for long there was no other kind
+FIRST = "classifiers"  # kind of a sweep.json without "kind": for long there was no other one
+ARROW = " → "  # of "teacher → student"
+
+Config = Mapping[str, Any]  # as config.yaml has it, or a CfgNode
 
 
-class SweepKind(ABC):
-    """One kind of runs.
+class RunKind(ABC):
+    """A family of runs: detectors, classifiers, language models.
 
     Attributes:
-        title: of several; noted in sweep.json.
-        script: of the folder tools/, which trains a run and leaves result.json.
-        metrics: key of result.json -> what it is called; the first is the main one, of which
-            "teacher_<key>" may be the teacher's.
-        note: on the figures, for the tables.
-        no_matter: keys that change nothing in what a run gives.
-        flags: of the script, which name data.
+        title: plural of the models, noted in sweep.json.
+        noun: singular of it.
+        script: file of tools/ that trains a run and leaves result.json.
+        arguments: flags of the script in every run of a sweep.
+        flags: flags of the script that name data.
+        seed_key: of the config.
+        metrics: key of result.json -> title in a sweep's tables; the first is the main metric, and
+            "teacher_<key>" of it may be the teacher's.
+        note: on the metrics, for the tables.
+        no_matter: nodes and keys of a config that do not change the trained model.
+        weights: glob patterns of an unfinished run's files that are worth keeping.
+        columns: of a report's table, in percent; the first is the main metric.
+        log: file by which a folder is known to be a run's.
+        papers: published.yaml of the family (`eakd_det.sweep.published`).
+        analyses: commands of tools/analyze.py.
     """
 
     title: str
+    noun: str
     script: str
+    arguments: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    seed_key: str = "SEED"
     metrics: dict[str, str]
     note: str
     no_matter: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ("*.pth",)
+    columns: tuple[str, ...]
+    log: str = METRICS
+    papers: Path
+    analyses: Mapping[str, Analysis] = {}
 
-    @property
-    def main(self) -> str:
-        """The key of the main metric."""
-        return next(iter(self.metrics))
-
-    def describe(self, result: dict[str, Any]) -> str:
-        """The figures of result.json in a line."""
-        return ", ".join(f"{name} {result[key]:.2f}" for key, name in self.metrics.items())
+    # Configs.
 
     @abstractmethod
-    def is_kind_of(self, config: dict[str, Any]) -> bool:
-        """Whether a config file, with its _BASE_ files, says such a run."""
-
-    @abstractmethod
-    def defaults(self) -> CfgNode:
-        """Every key with its default."""
+    def is_kind_of(self, config: Config) -> bool:
+        """Tell whether a config file, with its _BASE_ files, is one of this family."""
 
     @abstractmethod
     def load(self, file: str, options: list[str]) -> CfgNode:
-        """The config of a file and KEY VALUE pairs; a UserError if something is wrong."""
+        """Load a config file and KEY VALUE pairs; raise UserError if something is wrong."""
+
+    @abstractmethod
+    def dataset(self, config: Config) -> str:
+        """Return the name of the test set."""
+
+    @abstractmethod
+    def networks(self, config: Config) -> tuple[str, str]:
+        """Return the names of teacher and student; the teacher's is empty without distillation."""
+
+    def pair(self, config: Config) -> str:
+        """Return "teacher → student", or the name of a student alone."""
+        return ARROW.join(filter(None, self.networks(config)))
+
+    def distillation(self, config: Config) -> dict[str, Any]:
+        """Return the node DISTILL."""
+        return config["DISTILL"]
+
+    def method(self, config: Config) -> str:
+        """Return the method's name in tables, as "EA-DKD+LS"; empty without distillation."""
+        return method_name(self.distillation(config))
+
+    def seed(self, config: Config) -> int:
+        """Return the seed of a run."""
+        return reduce(lambda node, key: node[key], self.seed_key.split("."), config)
+
+    def published(self, config: Config) -> Published | None:
+        """Find what a paper reports for the recipe, networks and method of a config."""
+        return find_published(self.papers, config, self.networks(config), self.method(config))
+
+    # Sweeps.
+
+    @property
+    def main(self) -> str:
+        """Key of the main metric."""
+        return next(iter(self.metrics))
+
+    @property
+    def files(self) -> OutputFiles:
+        """Files that a run leaves in OUTPUT_DIR."""
+        return TRAINER_FILES
+
+    def describe(self, result: dict[str, Any]) -> str:
+        """Return the metrics of result.json in a line."""
+        return ", ".join(f"{name} {result[key]:.2f}" for key, name in self.metrics.items())
+
+    def measured(self, results: Sequence[dict[str, Any]]) -> "RunKind":
+        """Return this kind with the metrics that all results have."""
+        return self
+
+    def is_current(self, result: dict[str, Any], cfg: CfgNode) -> bool:
+        """Tell whether a finished run was evaluated as its config says now."""
+        return True
 
     @abstractmethod
     def split(self, path: Path) -> tuple[str, str]:
-        """Method and models as the path of a config has them: the folders of its runs."""
+        """Return method and models as the path of a config has them: the folders of its runs."""
 
     @abstractmethod
     def models(self, cfg: CfgNode) -> str:
-        """The student's network with its teacher's, or a network alone, as tables call them."""
+        """Return the student's network with its teacher's, or one network, for a sweep's tables."""
 
     def names(self, path: Path, cfg: CfgNode) -> tuple[str, str]:
-        """Method and models of a config, as tables call them.
-
-        Raises:
-            UserError: there is no config of its teacher.
-        """
+        """Return method and models of a config for a sweep's tables."""
         (method, networks), models = self.split(path), self.models(cfg)
         return method_of(cfg.DISTILL, path, method), models + (addition(networks, models) or "")
 
     @abstractmethod
-    def dataset(self, cfg: CfgNode) -> str:
-        """What a run is tested on."""
+    def sources(self, cfg: CfgNode) -> list[tuple[str, str]]:
+        """Return config file and weights of each model that a run learns from or starts with.
+
+        One of the two may be empty.
+        """
 
     @abstractmethod
-    def missing_teacher(self, cfg: CfgNode) -> str:
-        """The config file of a teacher whose weights are yet to be trained, or nothing."""
+    def missing(self, cfg: CfgNode) -> dict[str, str]:
+        """Return config file -> OUTPUT_DIR of the `sources` that are yet to be trained."""
 
     @abstractmethod
-    def teacher_files(self, cfg: CfgNode) -> tuple[str, str]:
-        """Config file and weights of a run's teacher, each empty where there is none."""
+    def source_arguments(self, file: str, cfg: CfgNode, arguments: list[str]) -> list[str]:
+        """Return the script's arguments that train a missing source.
+
+        Args:
+            file: config of the source.
+            cfg, arguments: of a run that needs it.
+        """
+
+    # Reports.
+
+    def read(self, folder: str) -> tuple[dict[str, Series], dict[str, Any]]:
+        """Read the metrics over the iterations, and result.json; empty if there is none.
+
+        Raises:
+            UserError: a file is broken, or the metrics are missing.
+        """
+        return read_metrics(folder), read_json(Path(folder, "result.json"))
 
     @abstractmethod
-    def teacher_arguments(self, cfg: CfgNode, arguments: list[str]) -> list[str]:
-        """Arguments of the script that train the missing teacher of a run with that config."""
+    def figures(self, files: RunFiles) -> dict[str, float]:
+        """Return column -> the final value of a run, in percent."""
 
     @abstractmethod
-    def published(self, row: dict[str, Any]) -> dict[str, Any] | None:
-        """What a paper reports for a run: "mean", "std" (or None) and "source"."""
+    def curve(self, files: RunFiles) -> Series:
+        """Return the main metric over the iterations."""
+
+    @abstractmethod
+    def teacher(self, files: RunFiles) -> float | None:
+        """Return the teacher's main metric, if the run knows it."""
 
 
-def kind_of_configs(files: Sequence[str], kinds: Sequence[SweepKind]) -> SweepKind:
-    """The kind of all config files.
+def kind_of(config: Config, kinds: Sequence[RunKind], path: str | Path) -> RunKind:
+    """Return the kind of a config.
+
+    Raises:
+        UserError: it is of none of them; `path` is that of the config, for the message.
+    """
+    for kind in kinds:
+        if kind.is_kind_of(config):
+            return kind
+    nouns = " or a ".join(kind.noun for kind in kinds)
+    raise UserError(f"{path} is not the config of a {nouns}.")
+
+
+def common_kind(found: Mapping[str, RunKind], what: str) -> RunKind:
+    """Return the only kind of several files or folders.
+
+    Args:
+        found: file or folder -> its kind.
+        what: "sweep" or "report", for the message.
+
+    Raises:
+        UserError: there are several.
+    """
+    if len(set(found.values())) > 1:
+        lines = [f"  {path}: {kind.title}" for path, kind in found.items()]
+        raise UserError("\n".join([f"A {what} is of runs of one kind, and here are:", *lines]))
+    return next(iter(found.values()))
+
+
+def kind_of_configs(files: Sequence[str], kinds: Sequence[RunKind]) -> RunKind:
+    """Return the kind of all config files.
 
     Raises:
         UserError: one is missing or no YAML, or they are of several kinds.
     """
-    found = {}
     for file in files:
         if not Path(file).is_file():
             raise UserError(f"--configs: there is no file {file!r}.")
         if Path(file).suffix not in (".yaml", ".yml"):
             raise UserError(f"--configs: {file} is no YAML config, and a sweep takes no other.")
-        config = read_yaml(file)
-        found[next(kind for kind in kinds if kind.is_kind_of(config))] = file
-    if len(found) > 1:
-        lines = [f"  {file}: {kind.title}" for kind, file in found.items()]
-        raise UserError("\n".join(["A sweep is of runs of one kind, and here are:", *lines]))
-    return next(iter(found))
+    return common_kind({file: kind_of(read_yaml(file), kinds, file) for file in files}, "sweep")
 
 
-def kind_of_folder(output_dir: str, kinds: Sequence[SweepKind]) -> SweepKind:
-    """The kind of the runs of a sweep.
+def kind_of_folder(output_dir: str, kinds: Sequence[RunKind]) -> RunKind:
+    """Return the kind of the runs of a sweep.
 
     Raises:
         UserError: there is none, or they are of several kinds.

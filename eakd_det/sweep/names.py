@@ -1,21 +1,33 @@
-"""Names of runs in tables: what their config says, and what more the path of its file does."""
+"""Names of methods in tables, from a config and the path of its file."""
 
 from pathlib import Path
 from typing import Any
-
-from .published import method_name
 
 CONTROLS = ("matched", "teacher")  # methods that end so have that DISTILL.EA.MODE
 ALONE = ("Teacher", "Student")  # methods of a run that is not distilled
 
 
+def method_name(distill: dict[str, Any]) -> str:
+    """Return the name of a node DISTILL: "KD", "EA-DKD+LS", "EA-KD-matched"; empty for none."""
+    methods = distill["METHODS"]
+    if not methods:
+        return ""
+    name = "+".join(methods)
+    if any(distill[method].get("STANDARDIZE", False) for method in methods):
+        name += "+LS"
+    if distill["EA"]["ENABLED"]:
+        mode = distill["EA"]["MODE"]
+        name = f"EA-{name}" + (f"-{mode}" if mode != "full" else "")
+    return name
+
+
 def method_of(distill: dict[str, Any], path: Path, *words: str) -> str:
-    """The method of a run: "EA-KD+LS", "EA-KD-matched", "Student", and "-T2" of "EA-KD-T2.yaml".
+    """Return the method of a run, as "EA-KD+LS", "Student", or "EA-KD-T2" for "EA-KD-T2.yaml".
 
     Args:
-        distill: the node DISTILL of its config, which says the method.
-        path: of its config file. It tells variants of a method apart, and teachers from students,
-            by its name.
+        distill: the node DISTILL of its config, which names the method.
+        path: of its config file. Its name distinguishes variants of a method, and teachers from
+            students.
         words: other parts of the path that may do so.
     """
     words = (*words, path.stem)
@@ -27,27 +39,28 @@ def method_of(distill: dict[str, Any], path: Path, *words: str) -> str:
 
 
 def addition(text: str, name: str) -> str | None:
-    """Rest of a text behind a name: "-T2" of "ea-kd-T2" and "EA-KD"; None if it begins otherwise.
+    """Return the rest of a text after a name, as "-T2" for "ea-kd-T2" and "EA-KD".
 
-    A file is called "KD-LS" where a table says "KD+LS".
+    A file is called "KD-LS" where a table has "KD+LS". None if the text begins otherwise.
     """
     rest = text[len(name) :]
     begins = text.lower().replace("+", "-").startswith(name.lower().replace("+", "-"))
     return rest if begins and (not rest or rest.startswith("-")) else None
 
 
-def tell_apart(rows: list[dict[str, Any]], config: str) -> None:
-    """Put the config behind the method of rows that several configs would have the same name.
+def tell_apart(rows: list[dict[str, Any]], config: str, label: str = "") -> None:
+    """Rename the method of rows whose name several configs share.
 
     Args:
         rows: with "dataset", "models" and "method".
-        config: the key by which rows of one config are known.
+        config: key of the rows that identifies their config; it is appended to the method.
+        label: key of a text that takes the method's place instead.
     """
     configs = {}
     for row in rows:
         configs.setdefault(_name(row), set()).add(row[config])
     for row in [row for row in rows if len(configs[_name(row)]) > 1]:
-        row["method"] = f"{row['method']} ({row[config]})"
+        row["method"] = row[label] if label else f"{row['method']} ({row[config]})"
 
 
 def _name(row: dict[str, Any]) -> tuple[str, str, str]:

@@ -15,12 +15,12 @@ MODEL_FILES = ("*.safetensors", "pytorch_model*.bin")  # of a language model's f
 
 
 def content_of(value: Any) -> str:
-    """Hash of what JSON can say."""
+    """Hash a value that JSON can hold."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def configs_of(files: Sequence[str], above: Sequence[str] = ()) -> str:
-    """Hash of what config files say, with their _BASE_ files and their teachers' configs.
+    """Hash config files, with their _BASE_ files and their teachers' configs.
 
     Comments do not count. A name of Detectron2's model zoo stands for itself.
 
@@ -36,7 +36,7 @@ def configs_of(files: Sequence[str], above: Sequence[str] = ()) -> str:
 
 
 def weights_of(path: str) -> str:
-    """Hash of a checkpoint, or of the model files in a folder; empty where they are not on disk."""
+    """Hash a checkpoint or the model files in a folder; empty where they are not on disk."""
     if not path:
         return ""
     if os.path.isfile(path):
@@ -59,13 +59,13 @@ def _hash(path: str, _size: int, _mtime: int) -> str:
 
 
 def change(noted: dict[str, str], now: dict[str, str], teacher: str) -> str:
-    """Describe what a noted run was made with and would not be now; empty if nothing changed.
+    """Describe the change of origin since a run was noted; empty if nothing changed.
 
     Args:
         noted, now: "fingerprint" of the config and the options, "teacher" (`configs_of`) and
-            "teacher_weights" (`weights_of`); what is empty or, of earlier versions, missing is not
-            known and not compared.
-        teacher: how it is called, as "its teacher FILE".
+            "teacher_weights" (`weights_of`). Entries that are empty or, from earlier versions,
+            missing are not compared.
+        teacher: name for the message, as "its teacher FILE".
     """
 
     if noted["fingerprint"] != now["fingerprint"]:

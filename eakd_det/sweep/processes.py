@@ -1,4 +1,4 @@
-"""Processes that a sweep starts: what they are given of the machine, and their end."""
+"""Processes of a sweep: start, share of the machine, and end."""
 
 import os
 import signal
@@ -19,12 +19,12 @@ TAIL_LINES = 8
 def start(
     command: list[str], log: TextIO, environment: dict[str, str], keep: Sequence[TextIO] = ()
 ) -> subprocess.Popen:
-    """Start a Python script with its arguments; all that it says goes to `log`.
+    """Start a Python script with its arguments; its output goes to `log`.
 
     It leads a group of its own: Ctrl-C reaches the sweep alone, which then ends the whole group.
 
     Args:
-        keep: files that it has open as well, so that their locks last as long as it does.
+        keep: files that the process holds open too, so that their locks last as long as it does.
     """
     return subprocess.Popen(
         [sys.executable, *command],
@@ -38,7 +38,7 @@ def start(
 
 
 def stop(processes: Iterable[subprocess.Popen]) -> None:
-    """End processes, with those that they have started; the ones that do not obey are killed."""
+    """End processes with their children; those that do not end in time are killed."""
     running = [process for process in processes if process.poll() is None]
     _signal(running, signal.SIGTERM)
     deadline = time.monotonic() + STOP_SECONDS
@@ -57,7 +57,7 @@ def _signal(processes: Iterable[subprocess.Popen], number: int) -> None:
 
 
 def share(jobs: int, slot: int) -> dict[str, str]:
-    """The environment of process `slot` of `jobs` at once: its share of the cores, one GPU.
+    """Return the environment of process `slot` of `jobs`: its share of the cores, one GPU.
 
     An OMP_NUM_THREADS that is set already is kept; of CUDA_VISIBLE_DEVICES one is taken.
     """
@@ -72,12 +72,12 @@ def share(jobs: int, slot: int) -> dict[str, str]:
 
 
 def describe_end(code: int) -> str:
-    """How a process ended, from Popen's return code."""
+    """Describe the end of a process by Popen's return code."""
     return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
 
 
 def tail(log_file: str) -> str:
-    """The last lines that a process wrote, indented under the name of their file."""
+    """Return the last lines of a process's output, indented under the name of their file."""
     with open(log_file, errors="replace") as f:
         lines = f.read().splitlines()[-TAIL_LINES:]
     return "\n".join([f"{log_file} ends with", *(f"    {line}" for line in lines)])

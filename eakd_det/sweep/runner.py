@@ -1,4 +1,4 @@
-"""Training the runs of a grid: each a process of its own, several at once, and resumable."""
+"""Training of a grid: each run in a process of its own, several at once, and resumable."""
 
 import heapq
 import logging
@@ -31,14 +31,14 @@ def run_sweep(
 
     Args:
         runs: of `eakd_det.sweep.grid.plan`.
-        script: path of the one of their kind.
-        output_dir: gets the output of the teachers' training, teachers/*.txt.
+        script: path of the script of their kind.
+        output_dir: holds the output of the teachers' training, teachers/*.txt.
         jobs: processes at once. They share the CPU's cores, unless OMP_NUM_THREADS is set, and
             take turns on the GPUs.
-        overwrite: whether runs that were made with something else are trained anew.
+        overwrite: train runs of another origin anew.
 
     Returns:
-        What failed: title -> why, with the last lines of its output.
+        Title of a failed run -> the reason, with the last lines of its output.
 
     Raises:
         UserError: there are such runs, and they are not to be overwritten.
@@ -53,7 +53,7 @@ def run_sweep(
     failures = {f"teacher {teacher}": text for teacher, text in failed.items()}
     ready = []
     for run in todo:
-        if run.kind.missing_teacher(run.cfg) in failed:
+        if failed.keys() & run.kind.missing(run.cfg).keys():
             failures[run.title] = "not started without its teacher"
         else:
             ready.append(run)
@@ -68,16 +68,20 @@ def _is_done(run: Run) -> bool:
 
 
 def _train_teachers(runs: list[Run], script: str, log_dir: Path) -> dict[str, str]:
-    """Train each teacher that is missing; the config files of those that failed, and why.
+    """Train each missing model that runs learn from or start with.
 
-    One that another process trains is waited for.
+    A model that another process trains is waited for.
+
+    Returns:
+        Config file of each that failed -> the reason.
     """
-    missing = {name: run for run in runs if (name := run.kind.missing_teacher(run.cfg))}
+    missing = {
+        (file, folder): run for run in runs for file, folder in run.kind.missing(run.cfg).items()
+    }
     failures = {}
-    for teacher, run in missing.items():
-        _, weights = run.kind.teacher_files(run.cfg)
-        with run_lock(os.path.dirname(weights)) as lock:
-            if run.kind.missing_teacher(run.cfg):
+    for (teacher, folder), run in missing.items():
+        with run_lock(folder) as lock:
+            if teacher in run.kind.missing(run.cfg):
                 failures |= _train_teacher(teacher, run, script, log_dir, lock)
             else:
                 logger.info("Teacher %s: another process has trained it", teacher)
@@ -87,13 +91,13 @@ def _train_teachers(runs: list[Run], script: str, log_dir: Path) -> dict[str, st
 def _train_teacher(
     teacher: str, run: Run, script: str, log_dir: Path, lock: TextIO
 ) -> dict[str, str]:
-    """Train one; the process has the lock as well, should it outlive this one."""
+    """Train one; its process holds the lock too, in case it outlives this one."""
     log_dir.mkdir(parents=True, exist_ok=True)
     name = "-".join(Path(teacher).with_suffix("").parts[-2:])
     with open(log_dir / f"{name}.txt", "a") as log:
         logger.info("Teacher %s: training", teacher)
         start = time.monotonic()
-        command = [script, *run.kind.teacher_arguments(run.cfg, run.arguments)]
+        command = [script, *run.kind.source_arguments(teacher, run.cfg, run.arguments)]
         process = processes.start(command, log, dict(os.environ), keep=(lock,))
         try:
             code = process.wait()
@@ -126,7 +130,7 @@ class _Grid:
         self.times, self.failures = [], {}
 
     def run(self, runs: list[Run]) -> dict[str, str]:
-        """Train them all; title -> why of those that failed."""
+        """Train them all; return title -> reason of those that failed."""
         self.waiting = deque(runs)
         try:
             while self.waiting or self.started:
@@ -169,7 +173,7 @@ class _Grid:
         logger.info("%s: %s (%.0f s)%s", run.title, outcome, started.seconds, self._left())
 
     def _left(self) -> str:
-        """The time that the other runs will take, if they are like those that have finished."""
+        """Estimate the time of the other runs from those that have finished."""
         if not self.times or not (self.waiting or self.started):
             return ""
         mean = sum(self.times) / len(self.times)

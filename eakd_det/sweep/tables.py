@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from eakd_det.config.safe_yaml import read_yaml
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import write_atomically
 from eakd_det.utils.statistics import mean_and_interval
 
 from .formats import as_latex, as_markdown
-from .kinds import FIRST, SweepKind
+from .kinds import FIRST, RunKind
 from .names import ALONE, CONTROLS, tell_apart
 
 logger = logging.getLogger(__name__)
 
-# What the runs of a config must have in common, as far as they have noted it.
+# Origin that the runs of a config must have in common, as far as it is noted.
 _ALIKE = {
     "fingerprint": "configs or options",
     "teacher": "configs of their teacher",
@@ -28,13 +29,13 @@ _ALIKE = {
 }
 
 
-def collect(kind: SweepKind, output_dir: str) -> list[dict[str, Any]]:
-    """The finished runs of a sweep that are of a kind, one dict each, by config and seed.
+def collect(kind: RunKind, output_dir: str) -> list[dict[str, Any]]:
+    """Return the finished runs of a kind in a sweep, one dict each, by config and seed.
 
     Returns:
-        "method" and "models" as tables call them, "folder" and "config", its last parts; what
-        sweep.json says ("dataset", "seed", "options", and what the run was made with), and what
-        result.json does, the metrics of the kind among it.
+        "method" and "models" as tables call them; "folder", and "config", its last parts; the
+        "dataset", "seed", "options" and origin of sweep.json; and the contents of result.json,
+        with the metrics of the kind.
     """
     rows = []
     for path in Path(output_dir).glob("*/*/seed*/sweep.json"):
@@ -55,7 +56,7 @@ def collect(kind: SweepKind, output_dir: str) -> list[dict[str, Any]]:
 
 
 def _order(row: dict[str, Any]) -> tuple:
-    """The sets and models in turn; there the student alone first, EA-X after X."""
+    """Sort key: by dataset and models; there the student alone first, EA-X after X."""
     method = row["method"]
     base = method.removeprefix("EA-")
     alone = ALONE.index(base) if base in ALONE else len(ALONE)
@@ -63,7 +64,7 @@ def _order(row: dict[str, Any]) -> tuple:
 
 
 def _by_config(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
-    """(dataset, models, method) -> its runs.
+    """Return (dataset, models, method) -> its runs.
 
     Raises:
         UserError: they are not of one config, one set of options and one teacher.
@@ -82,8 +83,8 @@ def _by_config(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str, str], lis
     return groups
 
 
-def summarize(kind: SweepKind, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The metrics of each config over its seeds, in percent: `columns` but "minus".
+def summarize(kind: RunKind, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the metrics of each config over its seeds, in percent: `columns` but "minus".
 
     Raises:
         UserError: the runs of a config are not alike.
@@ -94,15 +95,22 @@ def summarize(kind: SweepKind, rows: list[dict[str, Any]]) -> list[dict[str, Any
         entry |= _spreads(kind, [{key: row[key] for key in kind.metrics} for row in group])
         teachers = [row[teacher] for row in group if row.get(teacher) is not None]
         entry[teacher] = float(np.mean(teachers)) if teachers else None
-        figure = kind.published(group[0])
-        if figure is not None:
-            entry |= {"published_mean": figure["mean"], "published_std": figure["std"]}
-            entry |= {"difference": entry["mean"] - figure["mean"], "source": figure["source"]}
-        summary.append(entry)
+        summary.append(entry | _published(kind, group[0]["folder"], entry["mean"]))
     return summary
 
 
-def _spreads(kind: SweepKind, values: list[dict[str, float]]) -> dict[str, Any]:
+def _published(kind: RunKind, folder: str, mean: float) -> dict[str, Any]:
+    """Return the columns of the published figure for a run; empty without one."""
+    path = os.path.join(folder, "config.yaml")
+    figure = kind.published(read_yaml(path)) if os.path.exists(path) else None
+    if figure is None or kind.main not in figure.figures:
+        return {}
+    published = figure.figures[kind.main]
+    columns = {"published_mean": published, "published_std": figure.std}
+    return columns | {"difference": mean - published, "source": figure.source}
+
+
+def _spreads(kind: RunKind, values: list[dict[str, float]]) -> dict[str, Any]:
     """Compute `mean_and_interval` of the main metric, and of others under KEY_NAME."""
     main, *others = kind.metrics
     found = mean_and_interval([value[main] for value in values])
@@ -112,8 +120,8 @@ def _spreads(kind: SweepKind, values: list[dict[str, float]]) -> dict[str, Any]:
     return found
 
 
-def columns(kind: SweepKind) -> list[str]:
-    """Of table.csv."""
+def columns(kind: RunKind) -> list[str]:
+    """Return the columns of table.csv."""
     others = [f"{k}_{name}" for k in [*kind.metrics][1:] for name in ("mean", "std", "interval")]
     return [
         *("dataset", "models", "method", "minus", "runs", "mean", "std", "interval", *others),
@@ -122,9 +130,9 @@ def columns(kind: SweepKind) -> list[str]:
 
 
 def compare(
-    kind: SweepKind, rows: list[dict[str, Any]], pairs: Sequence[tuple[str, str]] = ()
+    kind: RunKind, rows: list[dict[str, Any]], pairs: Sequence[tuple[str, str]] = ()
 ) -> list[dict[str, Any]]:
-    """Differences between two methods, seed by seed, for the same models.
+    """Return the differences between two methods, seed by seed, for the same models.
 
     Args:
         rows: of `collect`.
@@ -190,7 +198,7 @@ def _warn_of_unpaired(
 def _runs_of(
     groups: dict[tuple[str, str, str], list[dict[str, Any]]], dataset: str, models: str, method: str
 ) -> list[dict[str, Any]]:
-    """The runs of a method; those of a student alone have its name for models, without a teacher's.
+    """Return the runs of a method; those of a student alone have no teacher in "models".
 
     Classifiers are named <teacher>_<student>, detectors <student>-<teacher>.
     """
@@ -203,7 +211,7 @@ def _runs_of(
     return []
 
 
-def write_tables(kind: SweepKind, output_dir: str, pairs: Sequence[tuple[str, str]] = ()) -> str:
+def write_tables(kind: RunKind, output_dir: str, pairs: Sequence[tuple[str, str]] = ()) -> str:
     """Write table.md, table.csv, table.tex and results.json of the finished runs.
 
     Returns:
@@ -215,6 +223,7 @@ def write_tables(kind: SweepKind, output_dir: str, pairs: Sequence[tuple[str, st
     rows = collect(kind, output_dir)
     if not rows:
         raise UserError(f"{output_dir} holds no finished run.")
+    kind = kind.measured(rows)
     summary, differences = summarize(kind, rows), compare(kind, rows, pairs)
     options = {f"{row['method']}/{row['models']}": row["options"] for row in rows}
     texts = {

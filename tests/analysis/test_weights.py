@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from eakd_det.analysis.samples import Samples
-from eakd_det.analysis.weights import measure_weights, report_weights
+from eakd_det.analysis.weights import measure_weights, weights_result
 
 N, C = 60, 4
 
@@ -69,7 +69,7 @@ def test_the_figure_shows_the_students_alone(tmp_path):
     right = Samples(student.labels, 9.0 * torch.eye(C)[student.labels], student.features)
     rows = [["KD", "EA", "none", "some"], ["teacher"]]
     students = dict.fromkeys(rows[0], student) | {"none": right}
-    report = report_weights(teacher, students, rows, temperature=3.0, what="ROIs")
+    report = weights_result(teacher, students, rows, temperature=3.0, what="ROIs")
     report.write(str(tmp_path))
     (figure, _) = report.figures["weights"]
     *panels, bar = figure.axes

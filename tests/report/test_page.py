@@ -8,17 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
-from classification.report import Classifiers
+from classification.runs import Classifiers
 from eakd_det.config.merge import load_config
-from eakd_det.report.detectors import Detectors
 from eakd_det.report.page import write_report
+from eakd_det.sweep.detectors import Detectors
 from eakd_det.utils.errors import UserError
+from llm.runs import LanguageModels
 
 from .browser import Browser, find_browser
 
 ROOT = Path(__file__).parent.parent.parent
-KINDS = [Classifiers(), Detectors()]
+KINDS = [LanguageModels(), Classifiers(), Detectors()]
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 20"><path d="M0 0h40v20z"/></svg>'
 
 
@@ -164,6 +166,10 @@ def test_a_sweep_is_its_table(tmp_path, classifier_runs):
             (folder / "sweep.json").write_text(json.dumps(record))
             result = {"top1": top1, "teacher_top1": 79.5}
             (folder / "result.json").write_text(json.dumps(result))
+            config = yaml.safe_load((classifier_runs[method == "KD"] / "config.yaml").read_text())
+            config["DATASET"]["NAME"] = "cifar100"
+            config["MODEL"]["NAME"], config["TEACHER"]["NAME"] = "resnet8x4", "resnet32x4"
+            (folder / "config.yaml").write_text(yaml.safe_dump(config))
     sweep = str(tmp_path / "sweep")
     path = write_report([sweep], KINDS)
     assert Path(path).resolve() == tmp_path / "sweep" / "report.html"

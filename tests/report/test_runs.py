@@ -7,10 +7,12 @@ from detectron2.config import LazyConfig
 from eakd_det.config.lazy import load_lazy_config
 from eakd_det.config.merge import load_config
 from eakd_det.report.runs import find_folders, read_runs
+from eakd_det.sweep.detectors import Detectors
 from eakd_det.utils.errors import UserError
 
 ROOT = Path(__file__).parent.parent.parent
 LAZY = ROOT / "configs" / "COCO-Detection" / "lazy" / "ea_dkd_r18_r101.py"
+KINDS = [Detectors()]
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def rows(iterations, **values):
 def test_what_a_run_has_left(write_run, cfg):
     logged = [*rows((19, 39), total_loss=1.0), {"iteration": 40, "bbox/AP": 30.0}]
     folder = write_run("run", cfg, logged, run={"starts": [], "parameters": 7})
-    (files,) = read_runs([str(folder)])
+    (files,) = read_runs([str(folder)], KINDS)
     assert files.run.label == "run"
     assert files.config["DISTILL"]["METHODS"] == ["DKD"]
     assert files.metrics == {"total_loss": [(19, 20.0), (39, 40.0)], "bbox/AP": [(40, 30.0)]}
@@ -41,7 +43,8 @@ def test_seconds_are_counted_or_summed_up(write_run, cfg):
         [
             str(write_run("summed", cfg, logged)),
             str(write_run("counted", cfg, logged, result={"seconds": 61.0})),
-        ]
+        ],
+        KINDS,
     )
     assert summed.seconds == (60.0, False)
     assert counted.seconds == (61.0, True)
@@ -50,14 +53,14 @@ def test_seconds_are_counted_or_summed_up(write_run, cfg):
 def test_a_folder_of_runs_stands_for_them(write_run, cfg):
     first, second = write_run("demo/a", cfg), write_run("demo/b", cfg)
     (first.parent / "datasets").mkdir()
-    assert find_folders([str(first.parent), str(first)]) == [str(first), str(second)]
-    assert [files.run.label for files in read_runs([str(first.parent)])] == ["a", "b"]
+    assert find_folders([str(first.parent), str(first)], KINDS) == [str(first), str(second)]
+    assert [files.run.label for files in read_runs([str(first.parent)], KINDS)] == ["a", "b"]
 
 
 def test_a_python_config_is_read(write_run, tmp_path):
     cfg = load_lazy_config(str(LAZY), [])
     LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
-    (files,) = read_runs([str(write_run("lazy", (tmp_path / "config.yaml").read_text()))])
+    (files,) = read_runs([str(write_run("lazy", (tmp_path / "config.yaml").read_text()))], KINDS)
     assert files.config["train"]["max_iter"] == cfg.train.max_iter
 
 
@@ -83,9 +86,9 @@ def test_mistakes_are_told(write_run, cfg, spoil, words):
     folder = write_run("run", cfg)
     spoil(folder)
     with pytest.raises(UserError, match=words):
-        read_runs([str(folder)])
+        read_runs([str(folder)], KINDS)
 
 
 def test_a_missing_folder_is_told(tmp_path):
     with pytest.raises(UserError, match="There is no run folder"):
-        read_runs([os.path.join(tmp_path, "nowhere")])
+        read_runs([os.path.join(tmp_path, "nowhere")], KINDS)

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 from detectron2.data import MetadataCatalog
 
-from classification.sweeps import ClassifierSweeps
-from eakd_det.report.detectors import Detectors
-from eakd_det.sweep.detectors import DetectorSweeps
+from classification.runs import Classifiers
+from eakd_det.report.sweeps import read_sweeps
+from eakd_det.sweep.detectors import Detectors
 from eakd_det.sweep.grid import plan
 from eakd_det.sweep.kinds import kind_of_configs, kind_of_folder
 from eakd_det.sweep.tables import write_tables
 from eakd_det.utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-KIND = DetectorSweeps()
-KINDS = (ClassifierSweeps(), KIND)
+KIND = Detectors()
+KINDS = (Classifiers(), KIND)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_the_teacher_is_trained_and_then_the_grid(configs, sweep, tmp_path):
     out = str(tmp_path / "out")
     assert kind_of_folder(out, KINDS) is KIND
     assert write_tables(KIND, out) == (tmp_path / "out" / "table.md").read_text()
-    (of_report,) = Detectors().sweeps(out)
+    (of_report,) = read_sweeps(out, KIND)
     assert "AP50" in of_report.tables[0][0] and len(of_report.tables[0][1]) == 2
 
 
@@ -124,13 +124,3 @@ def test_mistakes_are_sentences(configs, sweep, tmp_path):
         plan(KIND, configs, [1], "out", ["DATASETS.TEST", "()"])
     with pytest.raises(UserError, match="holds no run"):
         kind_of_folder(str(tmp_path), KINDS)
-
-
-def test_published_figures_of_a_row(tmp_path):
-    def row(name):
-        cfg = KIND.load(str(ROOT / "configs" / "COCO-Detection" / f"{name}.yaml"), [])
-        (tmp_path / "config.yaml").write_text(cfg.dump())
-        return {"folder": str(tmp_path)}
-
-    assert KIND.published(row("EA-DKD-R18-R101"))["mean"] == 35.16
-    assert KIND.published(row("DKD-Mask-R18-R101")) is None

@@ -1,7 +1,7 @@
-from classification.sweeps import ClassifierSweeps
+from classification.runs import Classifiers
 from eakd_det.sweep.formats import as_latex, as_markdown
 
-KIND = ClassifierSweeps()
+KIND = Classifiers()
 MEAN = {"dataset": "cifar100", "runs": 5, "teacher_top1": 79.42, "interval": 0.1}
 SUMMARY = [
     {**MEAN, "models": "wrn_40_2_wrn_40_1", "method": "KD", "mean": 73.456, "std": 0.123},

@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from classification.sweeps import ClassifierSweeps
+from classification.runs import Classifiers
 from eakd_det.sweep.grid import plan
 from eakd_det.utils.errors import UserError
 
-KIND = ClassifierSweeps()
+KIND = Classifiers()
 
 
 @pytest.fixture

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from classification.report import Classifiers
-from classification.sweeps import ClassifierSweeps, published
-from eakd_det.sweep.detectors import DetectorSweeps
+from classification.runs import Classifiers
+from eakd_det.report.sweeps import read_sweeps
+from eakd_det.sweep.detectors import Detectors
 from eakd_det.sweep.grid import plan
-from eakd_det.sweep.names import addition, method_of
+from eakd_det.sweep.names import addition, method_name, method_of
 from eakd_det.sweep.tables import write_tables
 
 ROOT = Path(__file__).parents[2]
-CLASSIFIERS, DETECTORS = ClassifierSweeps(), DetectorSweeps()
+CLASSIFIERS, DETECTORS = Classifiers(), Detectors()
 NESTED = [
     path
     for path in sorted((ROOT / "configs").glob("*/*/*.yaml"))
@@ -32,13 +32,6 @@ def test_nested_configs_are_called_as_their_paths():
     for path in NESTED:
         names = CLASSIFIERS.names(path, CLASSIFIERS.load(str(path), []))
         assert names == (path.parent.name, path.stem)
-
-
-def test_published_figures_are_of_these_names():
-    found = published()
-    ea_kd = CLASSIFIERS.load("configs/ImageNet/EA-KD/ResNet34_ResNet18.yaml", [])
-    method, models = CLASSIFIERS.names(Path("mine/a.yaml"), ea_kd)
-    assert found["imagenet", method.lower(), models]["mean"] == 71.79
 
 
 @pytest.mark.parametrize(
@@ -85,6 +78,27 @@ def test_the_config_says_the_method(distill, path, method):
     assert method_of(distill, Path(path)) == method
 
 
+def node(*methods, ea=False, mode="full", **options):
+    nodes = {method: {"WEIGHT": 1.0, **options} for method in methods}
+    return {"METHODS": methods, "EA": {"ENABLED": ea, "MODE": mode}, **nodes}
+
+
+@pytest.mark.parametrize(
+    ("distill", "name"),
+    [
+        (node(), ""),
+        (node(ea=True), ""),
+        (node("KD"), "KD"),
+        (node("DKD", "REVIEWKD", ea=True), "EA-DKD+REVIEWKD"),
+        (node("MLD", ea=True, STANDARDIZE=True), "EA-MLD+LS"),
+        (node("MLD", STANDARDIZE=False), "MLD"),
+        (node("KD", ea=True, mode="matched"), "EA-KD-matched"),
+    ],
+)
+def test_names_of_methods(distill, name):
+    assert method_name(distill) == name
+
+
 def test_what_stands_behind_a_name():
     assert addition("EA-DKD-LS-long", "EA-DKD+LS") == "-long"
     assert addition("KDx", "KD") is None and addition("DKD", "KD") is None
@@ -111,5 +125,5 @@ def test_the_first_example_of_the_readme_has_its_difference(tmp_path, caplog):
     assert float(rows["resnet20_resnet8", "EA-KD", "KD"]["mean"]) == 1.5
     assert float(rows["resnet20_resnet8", "KD", "Student"]["mean"]) == 1.0
     assert {("resnet20", "Teacher", ""), ("resnet8", "Student", "")} <= rows.keys()
-    (sweep,) = Classifiers().sweeps(str(tmp_path))
+    (sweep,) = read_sweeps(str(tmp_path), CLASSIFIERS)
     assert ["resnet20_resnet8", "EA-KD minus KD", "+1.50 ± 0.00", "2"] in sweep.tables[1][1]

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from classification.sweeps import ClassifierSweeps
+from classification.runs import Classifiers
 from eakd_det.sweep.grid import plan
 from eakd_det.sweep.runner import run_sweep
 from eakd_det.utils.errors import UserError
 
-KIND = ClassifierSweeps()
+KIND = Classifiers()
 ROOT = Path(__file__).parents[2]
 # What every script below begins with: the arguments, and how a run is finished.
 PRELUDE = """

@@ -144,7 +144,7 @@ def test_detection(run_cfg, scenes, analyze, monkeypatch):
     files = ["--val-json", json_file]
     with pytest.raises(UserError, match="belong together"):
         analyze("detection", str(run), *files)
-    monkeypatch.setattr("eakd_det.analysis.reports.save", lambda *args: [])  # the same figures
+    monkeypatch.setattr("eakd_det.analysis.results.save", lambda *args: [])  # the same figures
     images = ["--val-images", str(Path(json_file).parents[1] / "train")]
     again = analyze("detection", f"KD={run}", "--num-objects", "12", *files, *images)
     assert again.splitlines()[:4] == out.splitlines()[:4]
@@ -153,5 +153,5 @@ def test_detection(run_cfg, scenes, analyze, monkeypatch):
 def test_a_detector_is_sent_to_its_command(run_cfg, analyze):
     (Path(run_cfg.OUTPUT_DIR) / "config.yaml").write_text(run_cfg.dump())
     (Path(run_cfg.OUTPUT_DIR) / "model_final.pth").touch()
-    with pytest.raises(UserError, match="not that of a classifier. Of detectors: analyze.py det"):
+    with pytest.raises(UserError, match="that of a detector, whose analyses are: dynamics, det"):
         analyze("weights", run_cfg.OUTPUT_DIR)

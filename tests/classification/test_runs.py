@@ -4,9 +4,9 @@ import pytest
 import yaml
 
 from classification.config import load_config
-from classification.report import Classifiers
+from classification.runs import Classifiers
 from eakd_det.analysis.runs import Run
-from eakd_det.report.runs import RunFiles
+from eakd_det.sweep.run_files import RunFiles
 
 ROOT = Path(__file__).parent.parent.parent
 CIFAR = ROOT / "configs" / "CIFAR100"
@@ -34,40 +34,40 @@ def test_methods_and_models_are_those_of_the_configs_path(path, monkeypatch):
     monkeypatch.chdir(ROOT)
     config = files_of(path).config
     if path.parent.name in ("Teacher", "Student"):
-        assert (KIND.method(config), KIND.models(config)) == ("", path.stem)
+        assert (KIND.method(config), KIND.pair(config)) == ("", path.stem)
     else:
-        teacher, _, student = KIND.models(config).partition(" → ")
+        teacher, _, student = KIND.pair(config).partition(" → ")
         assert f"{teacher}_{student}" == path.stem
         assert KIND.method(config).lower() == path.parent.name.lower()
 
 
 @pytest.mark.parametrize(
-    ("name", "figures", "deviations", "teacher", "table"),
+    ("name", "figures", "std", "teacher", "table"),
     [
-        ("EA-KD/vgg13_vgg8", {"top-1": 74.08}, {"top-1": 0.10}, 74.64, "Table C4"),
-        ("WTTM/wrn_40_2_wrn_40_1", {"top-1": 74.58}, {"top-1": 0.26}, 75.61, "Table A1"),
-        ("Student/vgg8", {"top-1": 70.36}, {}, None, "Table C4"),
-        ("Teacher/ResNet50", {"top-1": 79.34}, {}, None, "Table C4"),
+        ("EA-KD/vgg13_vgg8", {"top1": 74.08}, 0.10, 74.64, "Table C4"),
+        ("WTTM/wrn_40_2_wrn_40_1", {"top1": 74.58}, 0.26, 75.61, "Table A1"),
+        ("Student/vgg8", {"top1": 70.36}, None, None, "Table C4"),
+        ("Teacher/ResNet50", {"top1": 79.34}, None, None, "Table C4"),
     ],
 )
-def test_published_figures(name, figures, deviations, teacher, table, monkeypatch):
+def test_published_figures(name, figures, std, teacher, table, monkeypatch):
     monkeypatch.chdir(ROOT)
-    found = KIND.published(files_of(CIFAR / f"{name}.yaml"))
-    assert (found.figures, found.deviations, found.teacher) == (figures, deviations, teacher)
+    found = KIND.published(files_of(CIFAR / f"{name}.yaml").config)
+    assert (found.figures, found.std, found.teacher) == (figures, std, teacher)
     assert found.source.endswith(table)
 
 
 @pytest.mark.parametrize("name", ["CIFAR100/KD/vgg13_vgg8", "Digits/EA-KD", "Digits/Student"])
 def test_what_no_table_has_stands_alone(name, monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert KIND.published(files_of(ROOT / "configs" / f"{name}.yaml")) is None
+    assert KIND.published(files_of(ROOT / "configs" / f"{name}.yaml").config) is None
 
 
 def test_published_figures_of_imagenet_s_models(monkeypatch):
     """Papers call them otherwise than MODEL.NAME does."""
     monkeypatch.chdir(ROOT)
-    found = KIND.published(files_of(ROOT / "configs/ImageNet/EA-KD/ResNet34_ResNet18.yaml"))
-    assert found.figures == {"top-1": 71.79} and found.teacher == 73.31
+    found = KIND.published(files_of(ROOT / "configs/ImageNet/EA-KD/ResNet34_ResNet18.yaml").config)
+    assert found.figures == {"top1": 71.79} and found.teacher == 73.31
 
 
 def test_figures():
@@ -80,4 +80,4 @@ def test_figures():
 def test_a_teachers_config_that_is_elsewhere(tmp_path, monkeypatch):
     config = files_of(CIFAR / "EA-KD/vgg13_vgg8.yaml").config
     monkeypatch.chdir(tmp_path)
-    assert KIND.models(config) == "vgg13 → vgg8"
+    assert KIND.pair(config) == "vgg13 → vgg8"

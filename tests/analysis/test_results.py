@@ -1,4 +1,4 @@
-"""eakd_det.analysis.reports."""
+"""eakd_det.analysis.results."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eakd_det.analysis.landscape import explore
-from eakd_det.analysis.reports import report_landscapes, report_segments, report_separation
+from eakd_det.analysis.results import landscapes_result, segments_result, separation_result
 from eakd_det.analysis.samples import Samples
 from eakd_det.analysis.segments import entropy_segments
 from eakd_det.analysis.separation import separate
@@ -26,7 +26,7 @@ def read(folder, name):
 
 def test_segments_by_either_entropy(tmp_path):
     teacher, student = samples(0), samples(1)
-    report = report_segments(teacher, {"KD": student}, temperature=2.0)
+    report = segments_result(teacher, {"KD": student}, temperature=2.0)
     assert len(report.write(str(tmp_path))) == 3
     numbers = read(tmp_path, "entropy_segments")
     for order, entropies in (("teacher", teacher), ("student", student)):
@@ -39,7 +39,7 @@ def test_segments_by_either_entropy(tmp_path):
 
 def test_too_few_samples_for_segments_are_told():
     with pytest.raises(UserError, match="9 samples do not make 10 segments"):
-        report_segments(samples(0, 9), {"KD": samples(1, 9)}, temperature=1.0)
+        segments_result(samples(0, 9), {"KD": samples(1, 9)}, temperature=1.0)
 
 
 def test_separation_of_each_network(tmp_path):
@@ -48,7 +48,7 @@ def test_separation_of_each_network(tmp_path):
         "KD": separate(samples(1), teacher, temperature=1.0),
         "teacher": separate(teacher, None, temperature=1.0),
     }
-    report = report_separation(found, [["KD", "teacher"]], names=[*"abcd"], seed=0)
+    report = separation_result(found, [["KD", "teacher"]], names=[*"abcd"], seed=0)
     report.write(str(tmp_path))
     networks = read(tmp_path, "tsne")["networks"]
     assert {name: n["calinski_harabasz"] for name, n in networks.items()} == {
@@ -69,7 +69,7 @@ def test_landscapes_with_and_without_a_training(tmp_path):
         "setting": {"images": 7},
     }
     runs = {"KD": {10: "early", 20: "late"}}
-    report = report_landscapes(networks, runs=runs, **options)
+    report = landscapes_result(networks, runs=runs, **options)
     report.write(str(tmp_path))
     numbers, areas = read(tmp_path, "landscape_contours"), read(tmp_path, "landscape_area")
     assert numbers["images"] == 7
@@ -82,6 +82,6 @@ def test_landscapes_with_and_without_a_training(tmp_path):
         )
     assert areas["teacher"] == networks["teacher"][1].area_below(2.5)
     coarse = {name: of[:1] for name, of in networks.items()}
-    report = report_landscapes(coarse, runs={}, **options)
+    report = landscapes_result(coarse, runs={}, **options)
     assert list(report.figures) == ["landscape_contours", "landscape_surfaces"]
     assert len(report.headers) == len(report.rows[0]) == 4

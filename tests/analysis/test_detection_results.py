@@ -1,4 +1,4 @@
-"""eakd_det.analysis.detection_reports."""
+"""eakd_det.analysis.detection_results."""
 
 import json
 from dataclasses import replace
@@ -8,8 +8,8 @@ import torch
 from detectron2.data import DatasetCatalog
 from torchvision.ops import box_convert
 
-from eakd_det.analysis import detection_reports
-from eakd_det.analysis.detection_reports import NUM_PICTURES, report_ap, report_detectors
+from eakd_det.analysis import detection_results
+from eakd_det.analysis.detection_results import NUM_PICTURES, ap_result, detector_results
 from eakd_det.analysis.objects import Answers, find_objects
 from eakd_det.analysis.samples import Samples
 from eakd_det.data.datasets.digits import NAMES
@@ -53,7 +53,7 @@ def pair(objects):
 
 def test_the_least_sure_part_is_where_the_student_errs(objects, pair):
     teacher, student = pair
-    report = report_ap(objects, teacher, {"KD": student}, temperature=2.0)
+    report = ap_result(objects, teacher, {"KD": student}, temperature=2.0)
     _, numbers = report.figures["ap_segments"]
     assert sum(part["number"] for part in numbers["parts"]) == len(objects)
     entropies = [part["entropy"] for part in numbers["parts"]]
@@ -70,7 +70,7 @@ def test_the_least_sure_part_is_where_the_student_errs(objects, pair):
 def test_gaps_are_of_the_same_images(objects, pair):
     """A teacher's lead over itself is nothing, whatever images are drawn."""
     teacher, student = pair
-    report = report_ap(objects, student, {"same": student, "KD": teacher}, temperature=2.0)
+    report = ap_result(objects, student, {"same": student, "KD": teacher}, temperature=2.0)
     _, numbers = report.figures["ap_segments"]
     gaps = numbers["teacher_minus_student"]
     assert [gap["interval"] for gap in gaps["same"]] == [(0, 0)] * 5
@@ -82,7 +82,7 @@ def test_gaps_are_of_the_same_images(objects, pair):
 
 def test_all_figures_and_one_table(objects, pair, tmp_path):
     teacher, student = pair
-    first, report = report_detectors(
+    first, report = detector_results(
         objects,
         teacher,
         {"KD": student, "EA": teacher},
@@ -126,7 +126,7 @@ def test_one_class(objects, pair, tmp_path):
     )
     names, rows = ["part"], [["KD", "teacher"]]
     settings = {"temperature": 4.0, "num_points": 20, "seed": 0}
-    reports = report_detectors(objects, teacher, {"KD": student}, names, rows, **settings)
+    reports = detector_results(objects, teacher, {"KD": student}, names, rows, **settings)
     paths = [path for report in reports for path in report.write(str(tmp_path))]
     assert len(paths) == 5 * 3
     networks = json.loads((tmp_path / "tsne.json").read_text())["networks"]
@@ -135,10 +135,10 @@ def test_one_class(objects, pair, tmp_path):
 
 
 def test_what_is_made_before_a_fault_stays(objects, pair, monkeypatch):
-    monkeypatch.setattr(detection_reports, "separate", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(detection_results, "separate", lambda *_, **__: 1 / 0)
     teacher, student = pair
     settings = {"temperature": 4.0, "num_points": 20, "seed": 0}
-    reports = report_detectors(
+    reports = detector_results(
         objects, teacher, {"KD": student}, NAMES, [["KD", "teacher"]], **settings
     )
     assert {"ap_segments", "gallery"} <= next(reports).figures.keys()
@@ -152,4 +152,4 @@ def test_too_few_objects(scenes):
     objects = find_objects([scene])
     answers = _answers(objects, torch.ones(3, dtype=torch.bool), torch.ones(3))
     with pytest.raises(UserError, match="3 objects do not make 5 parts"):
-        report_ap(objects, answers, {"KD": answers}, temperature=4.0)
+        ap_result(objects, answers, {"KD": answers}, temperature=4.0)

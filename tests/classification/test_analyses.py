@@ -1,11 +1,11 @@
-"""classification.reports: what each analysis asks of the networks."""
+"""classification.analyses: what each analysis asks of the networks."""
 
 import pytest
 import torch
 
+from classification.analyses import landscape_of, segments_of, separation_of, weights_of
 from classification.analysis import Network, Networks
 from classification.models import build_classifier
-from classification.reports import landscape_of, segments_of, separation_of, weights_of
 from classification.sources import source_of
 from eakd_det.analysis.runs import Run
 from eakd_det.utils.errors import UserError
@@ -77,7 +77,7 @@ def test_landscapes_come_coarse_first_and_compute_each_point_once(networks, monk
 
         return loss
 
-    monkeypatch.setattr("classification.reports.plane_loss", bowl)
+    monkeypatch.setattr("classification.analyses.plane_loss", bowl)
     monkeypatch.setattr(Run, "iteration", lambda run: {"early": 10, "late": 20}[run.label])
     options = {"half_width": 0.5, "level": 1.2, "num_images": 9, "seed": 0}
     coarse, fine = landscape_of(networks, size=21, **options)

@@ -1,20 +1,29 @@
-"""The analyses of classifiers, from their networks to a report."""
+"""The analyses of classifiers: commands of tools/analyze.py."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import Any
 
 from tqdm import tqdm
 
+from eakd_det.analysis.commands import NETWORK_OPTIONS, Analysis, number_option
 from eakd_det.analysis.figures import panel_rows
 from eakd_det.analysis.landscape import SIZES, Landscape, explore
-from eakd_det.analysis.reports import Report, report_landscapes, report_segments, report_separation
+from eakd_det.analysis.results import (
+    AnalysisResult,
+    landscapes_result,
+    segments_result,
+    separation_result,
+)
+from eakd_det.analysis.runs import Run, find_run
 from eakd_det.analysis.samples import Samples
 from eakd_det.analysis.separation import separate
-from eakd_det.analysis.weights import report_weights
+from eakd_det.analysis.weights import weights_result
 
 from .analysis import (
     Networks,
     collect_samples,
+    load_networks,
     plane_loss,
     read_batches,
     training_batches,
@@ -22,24 +31,24 @@ from .analysis import (
 from .sources import source_of
 
 
-def segments_of(networks: Networks) -> Report:
-    """Accuracy over tenths of all test images, by entropy.
+def segments_of(networks: Networks) -> AnalysisResult:
+    """Compute the accuracy in tenths of all test images, by entropy.
 
     Raises:
         UserError: there is no teacher, or there are too few images.
     """
     teacher, students = _all_samples(networks)
-    return report_segments(teacher, students, temperature=networks.cfg.DISTILL.EA.TEMPERATURE)
+    return segments_result(teacher, students, temperature=networks.cfg.DISTILL.EA.TEMPERATURE)
 
 
-def weights_of(networks: Networks) -> Report:
-    """What moves the weights of all test images.
+def weights_of(networks: Networks) -> AnalysisResult:
+    """Compute how w_EA of all test images varies with teacher and student.
 
     Raises:
         UserError: there is no teacher.
     """
     teacher, students = _all_samples(networks)
-    return report_weights(
+    return weights_result(
         teacher,
         students,
         _rows(networks),
@@ -48,18 +57,18 @@ def weights_of(networks: Networks) -> Report:
 
 
 def _all_samples(networks: Networks) -> tuple[Samples, dict[str, Samples]]:
-    """Of all test images, what the teacher says and what each student does, by its label."""
+    """Return the teacher's samples of all test images, and each student's by its label."""
     networks.needed_teacher()
     *students, teacher = collect_samples(networks.all, read_batches(networks.cfg))
     names = [network.label for network in networks.students]
     return teacher, dict(zip(names, students, strict=True))
 
 
-def separation_of(networks: Networks, *, num_images: int, seed: int) -> Report:
-    """t-SNE of test images, with a bar of progress.
+def separation_of(networks: Networks, *, num_images: int, seed: int) -> AnalysisResult:
+    """Compute t-SNE of test images, with a progress bar.
 
     Args:
-        num_images: at most; a random choice that is always the same.
+        num_images: at most, a fixed random choice.
         seed: of t-SNE.
     """
     samples = collect_samples(networks.all, read_batches(networks.cfg, num_images))
@@ -74,29 +83,29 @@ def separation_of(networks: Networks, *, num_images: int, seed: int) -> Report:
         )
     source = source_of(networks.cfg.DATASET.NAME)
     names = source.names or [str(i) for i in range(source.num_classes)]
-    return report_separation(separations, _rows(networks), names=names, seed=seed)
+    return separation_result(separations, _rows(networks), names=names, seed=seed)
 
 
 def landscape_of(
     networks: Networks, *, size: int, half_width: float, level: float, num_images: int, seed: int
-) -> Iterator[Report]:
-    """The loss of training images around each network, with a bar of progress for each grid.
+) -> Iterator[AnalysisResult]:
+    """Compute the loss of training images around each network, with a progress bar for each grid.
 
     Args:
         size, half_width: of the grid, as `explore` takes them.
         level: of Area@level.
-        num_images: at most; a random choice that is always the same.
+        num_images: at most, a fixed random choice.
         seed: of the directions, which networks of one architecture share.
 
     Yields:
-        A report for each grid of SIZES up to that size.
+        A result for each grid of SIZES up to that size.
 
     Raises:
         UserError: a loss is not finite.
     """
     batches = training_batches(networks.cfg, num_images)
-    report = partial(
-        report_landscapes,
+    result_of = partial(
+        landscapes_result,
         rows=_rows(networks),
         runs=_trajectories(networks),
         level=level,
@@ -117,7 +126,7 @@ def landscape_of(
                 bar.set_postfix_str(name)
                 options = {"coarser": coarser[name], "done": bar.update}
                 found[name].append(explore(loss, n, half_width=half_width, **options))
-        yield report(found)
+        yield result_of(found)
 
 
 def _rows(networks: Networks) -> list[list[str]]:
@@ -128,7 +137,7 @@ def _rows(networks: Networks) -> list[list[str]]:
 
 
 def _trajectories(networks: Networks) -> dict[str, dict[int, str]]:
-    """Run -> iteration -> label, of runs of which several checkpoints are compared."""
+    """Return run -> iteration -> label, for runs with several checkpoints."""
     by_run = {}
     for network in networks.students:
         by_run.setdefault(network.run.name, []).append(network)
@@ -137,3 +146,60 @@ def _trajectories(networks: Networks) -> dict[str, dict[int, str]]:
         for name, of in by_run.items()
         if len(of) > 1
     }
+
+
+def _command(
+    summary: str,
+    function: Callable[..., AnalysisResult | Iterable[AnalysisResult]],
+    options: dict[str, dict[str, Any]],
+) -> Analysis:
+    """Return the command that calls `function` with the networks of its runs."""
+
+    def run(
+        runs: list[Run], *, config_file: str, teacher: str, **values: Any
+    ) -> Iterable[AnalysisResult]:
+        networks = load_networks(runs, config_file=config_file, teacher=find_run(teacher))
+        found = function(networks, **values)
+        return [found] if isinstance(found, AnalysisResult) else found
+
+    return Analysis(summary, run, {**options, **NETWORK_OPTIONS})
+
+
+def _number(default: float, help_text: str, **keywords: Any) -> dict[str, Any]:
+    return {
+        "type": type(default),
+        "default": default,
+        "help": f"{help_text}; %(default)s",
+        **keywords,
+    }
+
+
+ANALYSES = {
+    "entropy-segments": _command(
+        "accuracy of teacher and students in tenths of the test images, by entropy",
+        segments_of,
+        {},
+    ),
+    "weights": _command("how far w_EA adapts, to the teacher and to the student", weights_of, {}),
+    "tsne": _command(
+        "penultimate features in the plane, and how distinct classes are",
+        separation_of,
+        {
+            "--num-images": number_option("num_images", 2000, "of the test"),
+            "--seed": _number(0, "of t-SNE"),
+        },
+    ),
+    "landscape": _command(
+        "loss around the weights, its variance and Area@x",
+        landscape_of,
+        {
+            "--grid": _number(
+                21, "points of an axis; the coarser grids come first", dest="size", choices=SIZES
+            ),
+            "--num-images": number_option("num_images", 1000, "of the training"),
+            "--level": _number(1.6, "of Area@x", metavar="X"),
+            "--half-width": _number(1.0, "of the plane, in norms of the filters", metavar="W"),
+            "--seed": _number(0, "of the directions"),
+        },
+    ),
+}

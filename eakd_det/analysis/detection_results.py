@@ -14,16 +14,16 @@ from .average_precision import NUM_RESAMPLES, PartAP, ap_of_parts, interval
 from .detection_figures import draw_ap_segments
 from .gallery import draw_gallery, top_classes
 from .objects import Answers, Objects
-from .reports import Report, report_segments, report_separation
+from .results import AnalysisResult, segments_result, separation_result
 from .samples import Samples
 from .separation import separate
-from .weights import report_weights
+from .weights import weights_result
 
 NUM_AP_SEGMENTS = 5  # each needs objects of every class
 NUM_PICTURES = 18
 
 
-def report_detectors(
+def detector_results(
     objects: Objects,
     teacher: Answers,
     students: Mapping[str, Answers],
@@ -33,10 +33,10 @@ def report_detectors(
     temperature: float,
     num_points: int,
     seed: int,
-) -> Iterator[Report]:
+) -> Iterator[AnalysisResult]:
     """AP by entropy, entropy segments and t-SNE of the objects' ROIs, and those that count most.
 
-    Two reports, of which the second has t-SNE, which takes longest, and a table of both.
+    Two results, of which the second has t-SNE, which takes longest, and a table of both.
 
     Args:
         names: of the classes.
@@ -48,15 +48,15 @@ def report_detectors(
     Raises:
         UserError: there are too few objects.
     """
-    ap = report_ap(objects, teacher, students, temperature=temperature)
+    ap = ap_result(objects, teacher, students, temperature=temperature)
     rois = {name: answers.samples for name, answers in students.items()}
-    segments = report_segments(teacher.samples, rois, temperature=temperature, what="objects")
-    weights = report_weights(
+    segments = segments_result(teacher.samples, rois, temperature=temperature, what="objects")
+    weights = weights_result(
         teacher.samples, rois, rows, temperature=temperature, what="objects' ROIs"
     )
     gallery = _gallery(objects, teacher.samples, rois, names, temperature=temperature)
     figures = ap.figures | segments.figures | weights.figures | gallery
-    yield Report(figures, ap.headers, ap.rows)
+    yield AnalysisResult(figures, ap.headers, ap.rows)
     separation = _separation(
         {**rois, "teacher": teacher.samples},
         rows,
@@ -67,12 +67,12 @@ def report_detectors(
     )
     others = {name: of for name, *of in separation.rows}
     table = [[name, *of, *others[name]] for name, *of in ap.rows]
-    yield Report(separation.figures, [*ap.headers, *separation.headers[1:]], table)
+    yield AnalysisResult(separation.figures, [*ap.headers, *separation.headers[1:]], table)
 
 
-def report_ap(
+def ap_result(
     objects: Objects, teacher: Answers, students: Mapping[str, Answers], *, temperature: float
-) -> Report:
+) -> AnalysisResult:
     """AP over fifths of the objects, by the teacher's entropy of their ROIs.
 
     Raises:
@@ -109,7 +109,7 @@ def report_ap(
         for name, of in aps.items()
     ]
     headers = ["detector", "AP", "AP, surest fifth", "AP, least sure"]
-    return Report({"ap_segments": (figure, numbers)}, headers, rows)
+    return AnalysisResult({"ap_segments": (figure, numbers)}, headers, rows)
 
 
 def _ap_numbers(part: PartAP) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def _separation(
     names: list[str],
     num_points: int,
     seed: int,
-) -> Report:
+) -> AnalysisResult:
     """t-SNE of the same ROIs of each detector, of which one is "teacher"."""
     generator = torch.Generator().manual_seed(0)
     number = len(samples["teacher"].labels)
@@ -152,7 +152,7 @@ def _separation(
         )
         for name, of in tqdm(some.items(), desc="t-SNE")
     }
-    return report_separation(separations, rows, names=names, seed=seed, what="objects' ROIs")
+    return separation_result(separations, rows, names=names, seed=seed, what="objects' ROIs")
 
 
 def _gallery(

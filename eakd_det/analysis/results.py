@@ -1,4 +1,4 @@
-"""From what networks say to figures, their numbers, and a short table."""
+"""Results of the analyses: figures, their numbers, and a short table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,11 +21,11 @@ from .separation import Separation
 
 
 @dataclass(frozen=True)
-class Report:
-    """What an analysis has found.
+class AnalysisResult:
+    """Result of an analysis.
 
     Attributes:
-        figures: file name -> figure, and the numbers that it shows.
+        figures: file name -> figure, and its numbers.
         headers, rows: a short table of the main numbers.
     """
 
@@ -34,13 +34,14 @@ class Report:
     rows: list[list[Any]]
 
     def table(self) -> str:
+        """Format the table as text."""
         return tabulate(self.rows, headers=self.headers, floatfmt=".4g")
 
     def write(self, folder: str, compared: Sequence[str] = ()) -> list[str]:
-        """Save the figures (`eakd_det.analysis.figures.save`); their paths.
+        """Save the figures (`eakd_det.analysis.figures.save`) and return their paths.
 
         Args:
-            compared: labels of the runs that they show, which the numbers name.
+            compared: labels of the runs in the figures, for the numbers.
         """
         return [
             path
@@ -49,13 +50,13 @@ class Report:
         ]
 
 
-def report_segments(
+def segments_result(
     teacher: Samples, students: Mapping[str, Samples], *, temperature: float, what: str = "images"
-) -> Report:
-    """Accuracy in tenths of the samples, by teacher entropy and by each student's own.
+) -> AnalysisResult:
+    """Compute the accuracy in tenths of the samples, by teacher entropy and by student entropy.
 
     Args:
-        what: the samples are called.
+        what: name of the samples.
 
     Raises:
         UserError: there are too few samples.
@@ -83,28 +84,28 @@ def report_segments(
     figure = draw_segments(by_teacher, by_student, temperature=temperature, what=what)
     headers = ["student", "entropy of", "gap in the surest tenth", "in the least sure"]
     numbers = {"temperature": temperature, "samples": len(teacher.labels), **numbers}
-    return Report({"entropy_segments": (figure, numbers)}, headers, rows)
+    return AnalysisResult({"entropy_segments": (figure, numbers)}, headers, rows)
 
 
 def _interval(segment: Segment) -> str:
     return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*segment.gap)
 
 
-def report_separation(
+def separation_result(
     separations: Mapping[str, Separation],
     rows: list[list[str]],
     *,
     names: Sequence[str],
     seed: int,
     what: str = "test images",
-) -> Report:
-    """t-SNE and the Calinski-Harabasz index of each network.
+) -> AnalysisResult:
+    """Draw t-SNE and tabulate the Calinski-Harabasz index of each network.
 
     Args:
         rows: of `eakd_det.analysis.figures.panel_rows`.
         names: of the classes.
         seed: of t-SNE.
-        what: the samples are called.
+        what: name of the samples.
     """
     numbers = {
         "samples": len(next(iter(separations.values())).labels),
@@ -116,10 +117,10 @@ def report_separation(
     figure = draw_separations(separations, rows, names=names, what=what)
     table = [[name, s.index, s.top1] for name, s in separations.items()]
     headers = ["network", "Calinski-Harabasz", "top-1 (%)"]
-    return Report({"tsne": (figure, numbers)}, headers, table)
+    return AnalysisResult({"tsne": (figure, numbers)}, headers, table)
 
 
-def report_landscapes(
+def landscapes_result(
     landscapes: Mapping[str, list[Landscape]],
     *,
     rows: list[list[str]],
@@ -127,16 +128,16 @@ def report_landscapes(
     level: float,
     teacher: str | None,
     setting: Mapping[str, Any],
-) -> Report:
-    """Contours, surfaces, and Area@level over the training where there are several checkpoints.
+) -> AnalysisResult:
+    """Draw contours, surfaces, and for several checkpoints of a run Area@level over the training.
 
     Args:
         landscapes: network -> its landscapes, of growing size.
         rows: of `eakd_det.analysis.figures.panel_rows`.
         runs: name -> iteration -> network, of runs with several checkpoints.
         level: of Area@level.
-        teacher: which network is.
-        setting: for the numbers.
+        teacher: name of the teacher's network.
+        setting: added to the numbers.
     """
     finest = {name: of[-1] for name, of in landscapes.items()}
     numbers = {
@@ -168,7 +169,7 @@ def report_landscapes(
     headers += (
         ["variance, coarser", "Area, coarser"] if len(next(iter(landscapes.values()))) > 1 else []
     )
-    return Report(figures, headers, table)
+    return AnalysisResult(figures, headers, table)
 
 
 def _numbers(landscape: Landscape, level: float) -> dict[str, float]:
@@ -183,12 +184,12 @@ def _numbers(landscape: Landscape, level: float) -> dict[str, float]:
 
 
 def _change(landscapes: list[Landscape], level: float) -> list[float]:
-    """Variance and area of the grid before the last, which tell how far they have converged."""
+    """Variance and area of the grid before the last, as a measure of convergence."""
     return [y for x in landscapes[-2:-1] for y in (x.variance, x.area_below(level))]
 
 
-def report_dynamics(runs: list[Run]) -> Report:
-    """Entropies and weights over the training of each run.
+def dynamics_result(runs: list[Run]) -> AnalysisResult:
+    """Draw the entropies and weights over the training of each run.
 
     Raises:
         UserError: a run has logged none.
@@ -210,4 +211,4 @@ def report_dynamics(runs: list[Run]) -> Report:
         for part, logged in dynamics.items()
     ]
     headers = ["run", "samples", "H_T: first -> last log", "H_S", "w_EA"]
-    return Report({"dynamics": (draw_dynamics(found), numbers)}, headers, rows)
+    return AnalysisResult({"dynamics": (draw_dynamics(found), numbers)}, headers, rows)

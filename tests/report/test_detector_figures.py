@@ -7,9 +7,8 @@ from detectron2.config import LazyConfig
 
 from eakd_det.config.lazy import load_lazy_config
 from eakd_det.config.merge import load_config
-from eakd_det.report.detectors import Detectors
 from eakd_det.report.runs import read_runs
-from eakd_det.sweep.published import method_name, published_for
+from eakd_det.sweep.detectors import Detectors
 
 COCO = Path(__file__).parent.parent.parent / "configs" / "COCO-Detection"
 KIND = Detectors()
@@ -33,7 +32,7 @@ def test_published_figures_stand_beside_their_configs_alone():
     found = {}
     for path in COCO.glob("*.yaml"):
         config = as_read(load_config(str(path)))
-        published = published_for(config, method_name(config["DISTILL"]))
+        published = KIND.published(config)
         if published is not None and path.stem != "Base":
             found[path.stem] = published.figures["AP"]
     assert found == FIGURES
@@ -53,7 +52,7 @@ def test_published_figures_stand_beside_their_configs_alone():
 )
 def test_another_recipe_has_none(options):
     config = as_read(load_config(str(COCO / "EA-DKD-R18-R101.yaml"), options))
-    assert published_for(config, method_name(config["DISTILL"])) is None
+    assert KIND.published(config) is None
 
 
 def test_figures_of_a_finished_run(write_run):
@@ -62,7 +61,7 @@ def test_figures_of_a_finished_run(write_run):
     folder = write_run("run", cfg, logged)
     (folder / "teacher").mkdir()
     (folder / "teacher" / "result.json").write_text(json.dumps({"bbox": {"AP": 42.9}}))
-    (files,) = read_runs([str(folder)])
+    (files,) = read_runs([str(folder)], [KIND])
     assert KIND.figures(files) == {"AP": 9.5, "AP75": 1.0, "mask AP": 3.0}
     assert KIND.curve(files) == [(9, 4.5), (19, 9.5)]
     assert KIND.teacher(files) == 42.9
@@ -75,7 +74,7 @@ def test_the_teacher_s_own_run_says_its_ap(write_run):
         {"model_final.pth": 59.5, "model_best.pth": None, "gone/model_final.pth": None}.items()
     ):
         student.TEACHER.WEIGHTS = str(folder / weights)
-        (files,) = read_runs([str(write_run(f"student{number}", student))])
+        (files,) = read_runs([str(write_run(f"student{number}", student))], [KIND])
         assert KIND.teacher(files) == ap
 
 
@@ -86,32 +85,32 @@ def test_of_several_test_sets_the_first_counts(write_run):
     (folder / "teacher").mkdir()
     results = {"a_val": {"bbox": {"AP": 3.0}}, "b_val": {"bbox": {"AP": 4.0}}}
     (folder / "teacher" / "result.json").write_text(json.dumps(results))
-    (files,) = read_runs([str(folder)])
+    (files,) = read_runs([str(folder)], [KIND])
     assert KIND.figures(files) == {"AP": 1.0}
     assert KIND.teacher(files) == 3.0
-    assert KIND.dataset(files.config) == "a_val, b_val"
+    assert KIND.dataset(files.config) == "a_val"
 
 
 def test_a_python_config(write_run, tmp_path):
     cfg = load_lazy_config(str(COCO / "lazy" / "ea_dkd_r18_r101.py"), [])
     LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
     text = (tmp_path / "config.yaml").read_text()
-    (files,) = read_runs([str(write_run("lazy", text, [{"iteration": 9, "bbox/AP": 7.0}]))])
+    (files,) = read_runs([str(write_run("lazy", text, [{"iteration": 9, "bbox/AP": 7.0}]))], [KIND])
     assert KIND.is_kind_of(files.config)
     assert KIND.method(files.config) == "EA-DKD"
-    assert KIND.models(files.config) == "faster_rcnn_R_101_FPN_3x → DistillRCNN"
+    assert KIND.pair(files.config) == "faster_rcnn_R_101_FPN_3x → DistillRCNN"
     assert KIND.dataset(files.config) == "coco_2017_val"
     assert KIND.figures(files) == {"AP": 7.0}
-    assert KIND.published(files) is None
+    assert KIND.published(files.config) is None
 
 
 @pytest.mark.parametrize(
     ("name", "models"),
     [
-        ("EA-DKD-MV2-R50", "faster_rcnn_R_50_FPN_3x → MOBILENETV2-FPN"),
+        ("EA-DKD-MV2-R50", "faster_rcnn_R_50_FPN_3x → MV2-FPN"),
         ("KD-RetinaNet-R18-R101", "retinanet_R_101_FPN_3x → RETINANET-R18-FPN"),
         ("Student-R50", "R50-FPN"),
     ],
 )
 def test_models(name, models):
-    assert KIND.models(as_read(load_config(str(COCO / f"{name}.yaml")))) == models
+    assert KIND.pair(as_read(load_config(str(COCO / f"{name}.yaml")))) == models

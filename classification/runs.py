@@ -1,0 +1,96 @@
+"""Runs of classifiers, trained by tools/train_classifier.py."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from detectron2.config import CfgNode
+
+from eakd_det.analysis.commands import DYNAMICS
+from eakd_det.analysis.metrics import Series
+from eakd_det.sweep.kinds import Config, RunKind
+from eakd_det.sweep.run_files import RunFiles
+
+from .analyses import ANALYSES
+from .config import load_config
+from .teacher import final_checkpoint, needs_training, teacher_config
+
+# Models that papers call otherwise than MODEL.NAME.
+_PAPER_NAMES = {
+    "imagenet_resnet18": "ResNet18",
+    "imagenet_resnet34": "ResNet34",
+    "imagenet_resnet50": "ResNet50",
+    "imagenet_mobilenetv1": "MobileNetV1",
+}
+
+
+class Classifiers(RunKind):
+    title = "classifiers"
+    noun = "classifier"
+    script = "train_classifier.py"
+    metrics: ClassVar = {"top1": "top-1"}
+    note = "Top-1 in percent after the last epoch"
+    no_matter = ("DATASET.ROOT", "DATASET.NUM_WORKERS")
+    columns = ("top-1", "top-5", "best top-1")
+    papers = Path(__file__).with_name("published.yaml")
+    analyses: ClassVar = {**ANALYSES, "dynamics": DYNAMICS}
+
+    def is_kind_of(self, config: Config) -> bool:
+        return "DATASET" in config
+
+    def load(self, file: str, options: list[str]) -> CfgNode:
+        return load_config(file, options)
+
+    def dataset(self, config: Config) -> str:
+        return config["DATASET"]["NAME"]
+
+    def networks(self, config: Config) -> tuple[str, str]:
+        node, student = config["TEACHER"], config["MODEL"]["NAME"]
+        teacher = node["NAME"] if config["DISTILL"]["METHODS"] else ""
+        if config["DISTILL"]["METHODS"] and not teacher:
+            path = Path(node["CONFIG_FILE"])  # which may not lie as seen from here
+            teacher = load_config(str(path)).MODEL.NAME if path.is_file() else path.stem
+        return _PAPER_NAMES.get(teacher, teacher), _PAPER_NAMES.get(student, student)
+
+    def split(self, path: Path) -> tuple[str, str]:
+        """Return the parts of <method>/<teacher>_<student>.yaml."""
+        return path.parent.name, path.stem
+
+    def models(self, cfg: CfgNode) -> str:
+        """Return <teacher>_<student>, or one of them."""
+        return "_".join(filter(None, self.networks(cfg)))
+
+    def names(self, path: Path, cfg: CfgNode) -> tuple[str, str]:
+        method, models = super().names(path, cfg)
+        return method.replace("REVIEWKD", "ReviewKD"), models
+
+    def sources(self, cfg: CfgNode) -> list[tuple[str, str]]:
+        if not cfg.DISTILL.METHODS:
+            return []
+        own = teacher_config(cfg)
+        trained = "" if own is None else final_checkpoint(own)
+        return [(cfg.TEACHER.CONFIG_FILE, cfg.TEACHER.WEIGHTS or trained)]
+
+    def missing(self, cfg: CfgNode) -> dict[str, str]:
+        teacher = needs_training(cfg)
+        return {} if teacher is None else {cfg.TEACHER.CONFIG_FILE: teacher.OUTPUT_DIR}
+
+    def source_arguments(self, file: str, cfg: CfgNode, arguments: list[str]) -> list[str]:
+        """Return those of a plain run of the teacher, on the student's device and data."""
+        data = cfg.DATASET
+        pairs = ["MODEL.DEVICE", cfg.MODEL.DEVICE, "DATASET.NUM_WORKERS", str(data.NUM_WORKERS)]
+        pairs += ["DATASET.ROOT", data.ROOT] if data.ROOT else []
+        return ["--config-file", file, "--resume", *pairs]
+
+    def figures(self, files: RunFiles) -> dict[str, float]:
+        found = {
+            "top-1": files.last("top1"),
+            "top-5": files.last("top5"),
+            "best top-1": max((value for _, value in self.curve(files)), default=None),
+        }
+        return {column: value for column, value in found.items() if value is not None}
+
+    def curve(self, files: RunFiles) -> Series:
+        return files.metrics.get("top1", [])
+
+    def teacher(self, files: RunFiles) -> float | None:
+        return files.result.get("teacher_top1")

@@ -1,0 +1,58 @@
+"""The commands of tools/analyze.py, which each family of runs offers."""
+
+import argparse
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .results import AnalysisResult, dynamics_result
+
+# Flags of the commands that load networks.
+NETWORK_OPTIONS: dict[str, dict[str, Any]] = {
+    "--teacher": {"default": "", "metavar": "RUN", "help": "the teacher"},
+    "--config-file": {
+        "default": "",
+        "metavar": "FILE",
+        "help": "config of checkpoints without a config.yaml beside them",
+    },
+}
+
+
+def number_option(dest: str, default: int, help_text: str) -> dict[str, Any]:
+    """Return argparse's keywords of a flag that takes a number above 0."""
+    help_text = f"{help_text}; %(default)s"
+    return {"dest": dest, "type": _positive, "default": default, "metavar": "N", "help": help_text}
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """An analysis of runs.
+
+    Attributes:
+        summary: for the help.
+        run: called with the list of runs, and with the options as keywords. Where it gives several
+            results, a later one replaces figures of the same name.
+        options: flag -> argparse's keywords.
+    """
+
+    summary: str
+    run: Callable[..., Iterable[AnalysisResult]]
+    options: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def needs_networks(self) -> bool:
+        """Tell whether the networks of the runs are loaded, for which their configs are needed."""
+        return NETWORK_OPTIONS.keys() <= self.options.keys()
+
+
+DYNAMICS = Analysis(
+    "entropies and weights over the training, of classifiers and detectors",
+    lambda runs: [dynamics_result(runs)],
+)
