@@ -21,18 +21,18 @@ from torch.utils.data import DataLoader
 from eakd_det.checkpoint.checkpointer import SafeCheckpointer, StudentWriter
 from eakd_det.distillers.entropy_statistics import LOG_PERIOD
 from eakd_det.distillers.settings import method_settings
-from eakd_det.engine.best_checkpoint import BestCheckpoint
-from eakd_det.engine.preemption import Preemption
-from eakd_det.engine.resume import OptimizerSettings, RandomStates, Stopwatch
+from eakd_det.engine.hooks.average_buffers import AverageBuffers
+from eakd_det.engine.hooks.best_checkpoint import BestCheckpoint
+from eakd_det.engine.hooks.random_states import OptimizerSettings, RandomStates, Stopwatch
+from eakd_det.engine.hooks.weak_teacher import WeakTeacher
+from eakd_det.engine.hooks.writers import show_statistics
 from eakd_det.engine.run_record import record_parameters
-from eakd_det.engine.step import DistillStep, log_step
-from eakd_det.engine.weak_teacher import WeakTeacher
-from eakd_det.engine.writers import show_statistics
+from eakd_det.engine.signals import Preemption
+from eakd_det.engine.train_step.step import DistillStep, log_step
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import write_atomically
 from eakd_det.utils.precision import precision
 
-from .buffers import AverageBuffers
 from .data import read_images
 from .distilled import DistilledClassifier
 from .distillers import DISTILLERS

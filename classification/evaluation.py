@@ -12,7 +12,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from eakd_det.engine.resume import Stopwatch, preserved_random_state
+from eakd_det.engine.hooks.random_states import Stopwatch, preserved_random_state
 from eakd_det.utils.errors import UserError
 
 from .data import read_images

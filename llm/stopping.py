@@ -10,8 +10,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from eakd_det.engine.preemption import Notice, leave
-from eakd_det.engine.resume import log_changes
+from eakd_det.engine.hooks.random_states import log_changes
+from eakd_det.engine.signals import Notice, leave
 
 logger = logging.getLogger(__name__)
 

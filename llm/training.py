@@ -13,7 +13,7 @@ from transformers import (
     set_seed,
 )
 
-from eakd_det.engine.preemption import leave, listening
+from eakd_det.engine.signals import leave, listening
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import write_atomically
 from eakd_det.utils.lock import run_lock

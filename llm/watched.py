@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
 from eakd_det.checkpoint.finite import non_finite
-from eakd_det.engine.idle import PATIENCE, IdleLosses
+from eakd_det.engine.train_step.zero_losses import PATIENCE, IdleLosses
 from eakd_det.utils.errors import UserError
 
 from .models import refuse_to_look_ahead

@@ -20,10 +20,10 @@ from omegaconf import DictConfig
 from torch import distributed
 from torch.multiprocessing import ProcessExitedException
 
+from eakd_det.engine.signals import signals_for_children
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.logger import set_up_loggers
 
-from .preemption import signals_for_children
 from .run_record import record_start
 from .warning_list import WarningList
 

@@ -17,6 +17,16 @@ from eakd_det.checkpoint.checkpointer import SafeCheckpointer, StudentWriter, lo
 from eakd_det.config.defaults import BEST_METRIC
 from eakd_det.config.lazy import load_lazy_config
 from eakd_det.data.registered import no_data_in_words
+from eakd_det.engine.hooks.best_checkpoint import BestCheckpoint
+from eakd_det.engine.hooks.frozen_norms import warn_of_identity_norms
+from eakd_det.engine.hooks.random_states import (
+    OptimizerSettings,
+    ProcessStates,
+    preserved_random_state,
+)
+from eakd_det.engine.hooks.writers import show_statistics
+from eakd_det.engine.signals import Preemption
+from eakd_det.engine.train_step.step import DistillStep, log_step
 from eakd_det.evaluation.coco import CountedEvaluators
 from eakd_det.evaluation.no_detections import warn_of_no_detections
 from eakd_det.evaluation.results import write_boxes
@@ -24,14 +34,8 @@ from eakd_det.modeling.meta_arch.distilled import helper_modules
 from eakd_det.utils.output_dir import TRAINER_FILES
 from eakd_det.utils.precision import precision
 
-from .best_checkpoint import BestCheckpoint
-from .frozen_norms import warn_of_identity_norms
 from .launch import set_up
-from .preemption import Preemption
-from .resume import OptimizerSettings, ProcessStates, preserved_random_state
 from .run_record import record_parameters
-from .step import DistillStep, log_step
-from .writers import show_statistics
 
 
 def run_lazy(args: argparse.Namespace) -> None:

@@ -25,6 +25,16 @@ from eakd_det.config.defaults import stock_config
 from eakd_det.data.class_names import dataset_names
 from eakd_det.data.mapper import CheckingMapper
 from eakd_det.data.registered import check_datasets, no_data_in_words
+from eakd_det.engine.hooks.best_checkpoint import BestCheckpoint
+from eakd_det.engine.hooks.frozen_norms import warn_of_identity_norms
+from eakd_det.engine.hooks.random_states import (
+    OptimizerSettings,
+    ProcessStates,
+    preserved_random_state,
+)
+from eakd_det.engine.hooks.writers import show_statistics
+from eakd_det.engine.signals import Preemption
+from eakd_det.engine.train_step.step import DistillStep, log_step
 from eakd_det.evaluation.coco import CountedEvaluators, Evaluator
 from eakd_det.evaluation.no_detections import warn_of_no_detections
 from eakd_det.evaluation.results import write_result
@@ -35,13 +45,7 @@ from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import write_atomically
 from eakd_det.utils.precision import precision
 
-from .best_checkpoint import BestCheckpoint
-from .frozen_norms import warn_of_identity_norms
-from .preemption import Preemption
-from .resume import OptimizerSettings, ProcessStates, preserved_random_state
 from .run_record import record_parameters
-from .step import DistillStep, log_step
-from .writers import show_statistics
 
 
 class DistillTrainer(DefaultTrainer):

@@ -15,8 +15,8 @@ from classification.engine import ClassifierTrainer
 from classification.evaluation import TopKEvaluator, evaluate, evaluate_weights, read_test_set
 from classification.loader import ViewLoader
 from classification.models import build_classifier
-from eakd_det.engine.preemption import SIGNALS
-from eakd_det.engine.resume import random_state, set_random_state
+from eakd_det.engine.hooks.random_states import random_state, set_random_state
+from eakd_det.engine.signals import SIGNALS
 from eakd_det.utils.errors import UserError
 from tests.reads import Operators, reads
 

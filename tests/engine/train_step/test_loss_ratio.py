@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from eakd_det.engine.loss_ratio import FIRST, LossRatio
+from eakd_det.engine.train_step.loss_ratio import FIRST, LossRatio
 
 from .test_step import make, run
 

@@ -9,7 +9,7 @@ import pytest
 from torch.multiprocessing import ProcessExitedException
 from torch.utils.data import DataLoader
 
-from eakd_det.engine.preemption import SIGNALS, Notice, listening, signals_for_children
+from eakd_det.engine.signals import SIGNALS, Notice, listening, signals_for_children
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from eakd_det.engine.idle import PATIENCE
-from eakd_det.engine.step import DistillStep
+from eakd_det.engine.train_step.step import DistillStep
+from eakd_det.engine.train_step.zero_losses import PATIENCE
 from eakd_det.utils.errors import UserError
 from tests.reads import Operators, reads
 

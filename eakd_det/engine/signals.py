@@ -16,7 +16,7 @@ from fvcore.common.checkpoint import Checkpointer
 from torch import distributed
 from torch.multiprocessing import ProcessExitedException
 
-from .resume import RandomStates
+from eakd_det.engine.hooks.random_states import RandomStates
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 

@@ -11,14 +11,14 @@ from detectron2.data import build_detection_train_loader
 from detectron2.data.samplers import TrainingSampler
 from detectron2.engine import HookBase
 
-from eakd_det.engine.best_checkpoint import BestCheckpoint
-from eakd_det.engine.preemption import SIGNALS
-from eakd_det.engine.resume import (
+from eakd_det.engine.hooks.best_checkpoint import BestCheckpoint
+from eakd_det.engine.hooks.random_states import (
     preserved_random_state,
     random_state,
     set_random_state,
     skip_batches,
 )
+from eakd_det.engine.signals import SIGNALS
 from eakd_det.engine.trainer import DistillTrainer
 from eakd_det.utils.errors import UserError
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from eakd_det.engine.left_out import MOST_IN_A_ROW
-from eakd_det.engine.step import DistillStep
+from eakd_det.engine.train_step.skipped_steps import MOST_IN_A_ROW
+from eakd_det.engine.train_step.step import DistillStep
 from eakd_det.utils.errors import UserError
 
 from .test_step import run

@@ -15,13 +15,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from eakd_det.distillers.entropy_statistics import LOG_PERIOD
+from eakd_det.engine.train_step.loss_ratio import MOST, LossRatio
+from eakd_det.engine.train_step.skipped_steps import LeftOut, is_finite
+from eakd_det.engine.train_step.snapshot import Snapshot, optimized, with_gradient
+from eakd_det.engine.train_step.zero_losses import IdleLosses
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import write_atomically
-
-from .idle import IdleLosses
-from .left_out import LeftOut, is_finite
-from .loss_ratio import MOST, LossRatio
-from .snapshot import Snapshot, optimized, with_gradient
 
 MOST_IMAGES = 16  # that a message names
 ADVICE = "A lower SOLVER.BASE_LR, more SOLVER.WARMUP_ITERS or SOLVER.CLIP_GRADIENTS often helps."
