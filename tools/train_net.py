@@ -30,10 +30,11 @@ from eakd_det.data.boxes import MIN_SHARE
 from eakd_det.data.coco_check import summarize
 from eakd_det.data.custom import prepare_custom_data, use_custom_data
 from eakd_det.data.registered import check_proposals
+from eakd_det.engine.evaluation import evaluate, evaluate_teacher
 from eakd_det.engine.hooks.weak_teacher import weak_teacher
 from eakd_det.engine.launch import launch, set_up
 from eakd_det.engine.lazy import run_lazy
-from eakd_det.engine.trainer import DistillTrainer, best_metric, evaluate, evaluate_teacher
+from eakd_det.engine.trainer import DistillTrainer, best_metric
 from eakd_det.evaluation.comparison import compare_results
 from eakd_det.modeling.build import comparable_teacher_config
 from eakd_det.utils import command_line

@@ -1,6 +1,5 @@
-"""Signals by which a scheduler ends a run: it is saved, and all its processes leave together."""
+"""SIGTERM and SIGUSR1, by which a cluster's scheduler stops a run."""
 
-import logging
 import multiprocessing
 import os
 import signal
@@ -10,25 +9,21 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 import torch
-from detectron2.engine import HookBase
 from detectron2.utils import comm
-from fvcore.common.checkpoint import Checkpointer
 from torch import distributed
 from torch.multiprocessing import ProcessExitedException
 
-from eakd_det.engine.hooks.random_states import RandomStates
-
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
-_listening: set[int] = set()  # process ids in which a Notice is taken of the signals
+_listening: set[int] = set()  # ids of the processes in which a StopNotice listens
 
 
-class Notice:
-    """Whether the run has been told to stop, in any of its processes.
+class StopNotice:
+    """Records a signal that stops the run, and shares it among the processes of the run.
 
-    While it listens, SIGTERM and SIGUSR1 are noted and do nothing else, so that a step ends as it
-    began. The workers of a data loader are left alone by them, too, even where they are sent to
-    every process of a job: the step still needs its data.
+    While it listens, SIGTERM and SIGUSR1 are recorded and do nothing else, so that the step
+    completes. Workers of a data loader ignore them too, since some schedulers signal every process
+    of a job and the step still needs its data.
     """
 
     def __init__(self):
@@ -37,7 +32,7 @@ class Notice:
         self._before = {}
 
     def listen(self) -> None:
-        """Take notice from here on; outside the main thread, where Python forbids it, nothing."""
+        """Start to record signals; outside the main thread, where Python forbids it, do nothing."""
         if threading.current_thread() is not threading.main_thread():
             return
         _spare_children()
@@ -45,10 +40,10 @@ class Notice:
         _listening.add(os.getpid())
 
     def agreed(self) -> int:
-        """The signal by which all processes stop now, or 0; called in each, once a step.
+        """Return the signal by which all processes stop now, or 0; each calls it once a step.
 
-        Of several processes each tells the others a number on the CPU and reads theirs one step
-        later, so that nobody waits for a device, nor for another process.
+        Several processes exchange their numbers on the CPU and read the result one step later, so
+        that they wait neither for a device nor for each other.
         """
         if comm.get_world_size() == 1:
             return self.number
@@ -60,14 +55,14 @@ class Notice:
         return number
 
     def agreed_at_last(self) -> int:
-        """As `agreed`, but of now: when all processes have taken their last step."""
+        """Return the signal that any process has recorded by now, or 0, after the last step."""
         self._read()
         return max(comm.all_gather(self.number))
 
     def close(self) -> None:
-        """Let the signals do what they did before; in a process that leaves by one, still nothing.
+        """Restore the handlers of before, unless the process exits because of a signal.
 
-        Whoever has sent it one may send more meanwhile.
+        Its scheduler may send further signals meanwhile, which stay without effect.
         """
         _listening.discard(os.getpid())
         if not self.number:
@@ -88,9 +83,9 @@ class Notice:
 
 
 @contextmanager
-def listening() -> Iterator[Notice]:
-    """A Notice that listens as long as the with-block lasts."""
-    notice = Notice()
+def listening() -> Iterator[StopNotice]:
+    """Build a StopNotice that listens during the with-block."""
+    notice = StopNotice()
     notice.listen()
     try:
         yield notice
@@ -98,60 +93,12 @@ def listening() -> Iterator[Notice]:
         notice.close()
 
 
-class Preemption(HookBase):
-    """Ends a run that is told to stop: a checkpoint, then SystemExit(128 + signal) in each process.
-
-    The hook comes after all that change the state of a step, and before those that evaluate. After
-    the last step, which is saved anyway, it leaves before the last evaluation.
-    """
-
-    def __init__(self, states: RandomStates, checkpointer: Checkpointer):
-        """
-        Args:
-            states: the run's hook that keeps what each process goes on with.
-            checkpointer: of the run; it saves in the main process alone.
-        """
-        self.states, self.checkpointer = states, checkpointer
-
-    def before_train(self) -> None:
-        self.notice = Notice()
-        self.notice.listen()
-
-    def after_step(self) -> None:
-        iteration, number = self.trainer.iter, self.notice.agreed()
-        if not number or iteration + 1 >= self.trainer.max_iter:
-            return
-        self.states.gather()
-        self.checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
-        leave(number, iteration + 1, logging.getLogger(__name__))
-
-    def after_train(self) -> None:
-        has_ended = self.trainer.iter >= self.trainer.max_iter  # else an exception is on its way
-        number = self.notice.agreed_at_last() if has_ended else 0
-        self.notice.close()
-        if number:
-            leave(number, self.trainer.iter, logging.getLogger(__name__))
-
-
-def leave(number: int, iteration: int, logger: logging.Logger) -> None:
-    """End the process, when all have come to here, with the exit code of a signal: 128 + number.
-
-    Args:
-        iteration: with which the run will go on.
-    """
-    comm.synchronize()  # a launcher ends all as soon as one has left
-    if comm.is_main_process():
-        name = signal.Signals(number).name
-        logger.info(f"Stopped by {name} at iteration {iteration}: saved; --resume goes on")
-    raise SystemExit(128 + number)
-
-
 @contextmanager
 def signals_for_children() -> Iterator[None]:
-    """Pass stopping signals on to the processes that are started, and waited for, in the block.
+    """Forward stop signals to the child processes that are started and joined in the with-block.
 
     Raises:
-        SystemExit: 128 + the signal, when they have ended by it.
+        SystemExit: 128 + the signal, when they have exited because of it.
     """
     passed_on = []
 
@@ -174,7 +121,7 @@ def signals_for_children() -> Iterator[None]:
 
 
 def _spare_children() -> None:
-    """Let processes that are forked while a Notice listens obey SIGTERM of their parent alone."""
+    """Let processes forked while a StopNotice listens exit on their parent's SIGTERM only."""
     global _is_registered
     if not _is_registered:
         os.register_at_fork(after_in_child=_obey_parent_alone)

@@ -7,16 +7,15 @@ from torch import distributed, nn
 
 
 class AverageBuffers(HookBase):
-    """Averages batch norms' running statistics over the processes at the end of each epoch.
+    """Averages the running statistics of batch norms over the processes at the end of each epoch.
 
-    Each process has seen other images. The hook comes before those that save and test, so that what
-    is tested is what is saved.
+    Each process has trained on other images; the average is saved and evaluated.
     """
 
     def __init__(self, model: nn.Module, period: int):
         """
         Args:
-            model: with the buffers.
+            model: module whose buffers are averaged.
             period: iterations of an epoch.
         """
         self.model, self.period = model, period

@@ -1,4 +1,4 @@
-"""A teacher that knows less than its student."""
+"""Teachers that are worse than their students."""
 
 import logging
 from typing import Any
@@ -8,19 +8,18 @@ from detectron2.evaluation.testing import flatten_results_dict
 
 
 class WeakTeacher(HookBase):
-    """Warns where the first evaluation of a student is better than its teacher's.
+    """Warns when the first evaluation of a student is better than its teacher's.
 
-    A student that surpasses its teacher later on may have learnt well. The hook comes after the
-    one that evaluates.
+    Later a student may surpass its teacher because it has learnt well.
     """
 
-    def __init__(self, metric: str, of_teacher: float):
+    def __init__(self, metric: str, teacher_value: float):
         """
         Args:
             metric: of an evaluation, the higher the better.
-            of_teacher: its value.
+            teacher_value: the teacher's value of it.
         """
-        self.metric, self.of_teacher, self._is_known = metric, of_teacher, False
+        self.metric, self.teacher_value, self._is_known = metric, teacher_value, False
 
     def after_step(self) -> None:
         self._compare()
@@ -34,19 +33,19 @@ class WeakTeacher(HookBase):
             return
         self._is_known = True
         value, iteration = latest[self.metric]
-        if value > self.of_teacher:
+        if value > self.teacher_value:
             logging.getLogger(__name__).warning(
                 f"The student's first evaluation, at iteration {iteration}, gives {self.metric} "
-                f"{value:.2f}, more than its teacher's {self.of_teacher:.2f}. Has the teacher been "
-                "trained to the end, on such images and these classes?"
+                f"{value:.2f}, more than its teacher's {self.teacher_value:.2f}. Has the teacher "
+                "been trained to the end, on such images and these classes?"
             )
 
 
 def weak_teacher(metric: str, results: dict[str, Any]) -> WeakTeacher | None:
-    """The hook for a teacher's evaluation; None where that has no such metric.
+    """Build the hook from a teacher's evaluation; None if that lacks the metric.
 
     Args:
-        results: as `evaluate` gives them, in the main process; empty in others.
+        results: of `evaluate` in the main process; empty in others.
     """
-    of_teacher = flatten_results_dict(results).get(metric)
-    return None if of_teacher is None else WeakTeacher(metric, of_teacher)
+    value = flatten_results_dict(results).get(metric)
+    return None if value is None else WeakTeacher(metric, value)
