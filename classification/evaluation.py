@@ -12,7 +12,8 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from eakd_det.engine.resume import Stopwatch, preserved_random_state
+from eakd_det.engine.hooks.random_states import preserved_random_state
+from eakd_det.engine.hooks.stopwatch import Stopwatch
 from eakd_det.utils.errors import UserError
 
 from .data import read_images
@@ -21,19 +22,19 @@ from .loader import build_test_loader
 from .sources import source_of
 from .teacher import build_model
 
-FEW_BATCHES = 100  # up to so many, an evaluation is a line
+FEW_BATCHES = 100  # up to this number, an evaluation logs one line
 
 logger = logging.getLogger(__name__)
 
 
 class TopKEvaluator(DatasetEvaluator):
-    """Counts over all processes; nothing leaves the device before the end."""
+    """Counts correct predictions of all processes, read from the device once at the end."""
 
     def reset(self) -> None:
         self.hits, self.number = None, 0
 
     def process(self, inputs: dict[str, Any], outputs: Tensor) -> None:
-        """Take in a batch.
+        """Count a batch.
 
         Args:
             inputs: with "labels", (N,).
@@ -47,7 +48,7 @@ class TopKEvaluator(DatasetEvaluator):
         self.number += len(labels)
 
     def evaluate(self) -> dict[str, float] | None:
-        """ "top1" and "top5", percent, in the main process."""
+        """Return "top1" and "top5" in percent in the main process, else None."""
         hits = [0, 0] if self.hits is None else self.hits.tolist()  # a process may have no images
         gathered = comm.gather([*hits, self.number])
         if not comm.is_main_process():
@@ -57,13 +58,13 @@ class TopKEvaluator(DatasetEvaluator):
 
 
 def evaluate(model: nn.Module, loader: DataLoader) -> dict[str, float]:
-    """Accuracy of a model that takes the loader's batches, in the main process; else empty.
+    """Return the accuracy of a model on a loader's batches in the main process, else an empty dict.
 
-    A training that goes on afterwards draws the same random numbers as without.
+    The random state is restored, so that evaluations do not change a training.
     """
     evaluator_log = logging.getLogger(inference_on_dataset.__module__)
     level = evaluator_log.level
-    if len(loader) <= FEW_BATCHES:  # its lines at every epoch would hide the others
+    if len(loader) <= FEW_BATCHES:  # more lines at every epoch would hide the others
         evaluator_log.setLevel(logging.WARNING)
     try:
         with preserved_random_state():
@@ -73,7 +74,7 @@ def evaluate(model: nn.Module, loader: DataLoader) -> dict[str, float]:
 
 
 class EpochTest(EvalHook):
-    """EvalHook at the end of epochs, with a line about the accuracy and the time left.
+    """EvalHook at the end of epochs, which logs the accuracy and the remaining time.
 
     Attributes:
         latest: "top1" and "top5", in the main process.
@@ -92,7 +93,7 @@ class EpochTest(EvalHook):
         Args:
             model: takes the loader's batches.
             stopwatch: of the training.
-            period: epochs from one test to the next.
+            period: epochs between two evaluations.
         """
         super().__init__(period * steps_per_epoch, self._test)
         self.model, self.loader, self.stopwatch = model, loader, stopwatch
@@ -114,7 +115,7 @@ class EpochTest(EvalHook):
 
 
 def read_test_set(cfg: CfgNode) -> DataLoader:
-    """The test images of a run, in this process's share."""
+    """Build the loader of a run's test images, with this process's share of them."""
     images = read_images(cfg.DATASET.NAME, cfg.DATASET.ROOT, is_train=False)
     return build_test_loader(
         images,
@@ -125,7 +126,7 @@ def read_test_set(cfg: CfgNode) -> DataLoader:
 
 
 def evaluate_weights(cfg: CfgNode, weights: str) -> dict[str, float]:
-    """Accuracy of a checkpoint of the student: "top1" and "top5", in the main process.
+    """Return the accuracy of a student's checkpoint: "top1" and "top5", in the main process.
 
     Raises:
         UserError: the weights do not fit.

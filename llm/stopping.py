@@ -1,4 +1,4 @@
-"""Interruption and resume of transformers' Trainer, by the rules of the other families."""
+"""Interruption and resume of transformers' Trainer, as `eakd_det.engine` has them."""
 
 import logging
 from pathlib import Path
@@ -10,19 +10,20 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from eakd_det.engine.preemption import Notice, leave
-from eakd_det.engine.resume import log_changes
+from eakd_det.engine.hooks.optimizer_settings import apply_settings, log_changes
+from eakd_det.engine.hooks.preemption import leave
+from eakd_det.engine.signals import StopNotice
 
 logger = logging.getLogger(__name__)
 
 
 class Preemption(TrainerCallback):
-    """Ends a run that is told to stop: a checkpoint, then SystemExit(128 + signal) everywhere."""
+    """Stops a run on a signal: a checkpoint, then SystemExit(128 + signal) in each process."""
 
-    def __init__(self, notice: Notice):
+    def __init__(self, notice: StopNotice):
         """
         Args:
-            notice: it listens.
+            notice: of the run; it listens.
         """
         self.notice = notice
         self.number = 0
@@ -42,9 +43,9 @@ class Preemption(TrainerCallback):
 
 
 class OptimizerSettings(TrainerCallback):
-    """Lets the config's learning rate and optimizer settings count in a resumed run.
+    """Applies the config's learning rate and optimizer settings to a resumed run.
 
-    Trainer takes those of the checkpoint; of it only the moments count here. What has changed is
+    Trainer restores those of the checkpoint, of which only the moments are kept here. Changes are
     logged.
     """
 
@@ -65,17 +66,13 @@ class OptimizerSettings(TrainerCallback):
             return
         changes = []
         for number, group in enumerate(optimizer.param_groups):
-            rate = optimizer.defaults["lr"]  # as it was made, which loading does not change
+            rate = optimizer.defaults["lr"]  # loading a checkpoint does not change the defaults
             configured = {"initial_lr": rate, **optimizer.defaults}
             configured["weight_decay"] = group["weight_decay"]
-            if number == 0 or group["weight_decay"]:  # biases and norms, in the later ones, have 0
+            if number == 0 or group["weight_decay"]:  # later groups may be biases and norms, with 0
                 configured["weight_decay"] = args.weight_decay
             del configured["lr"]
-            for key, value in configured.items():
-                if group[key] != value:
-                    name = "LEARNING_RATE" if key == "initial_lr" else key.upper()
-                    changes.append(f"{name} {group[key]} -> {value}")
-            group.update(configured)
+            changes += apply_settings(group, configured, rate_key="LEARNING_RATE")
             group["lr"] = rate * lr_scheduler.lr_lambdas[number](lr_scheduler.last_epoch)
         lr_scheduler.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
         if state.is_world_process_zero:
@@ -83,7 +80,7 @@ class OptimizerSettings(TrainerCallback):
 
 
 def newest_checkpoint(folder: str) -> str | None:
-    """The newest one that is complete, or None where the run has not come to its first.
+    """Return the newest complete checkpoint of a run, or None without one.
 
     Trainer writes the file of its own state last.
     """

@@ -1,4 +1,4 @@
-"""A run: the teacher, the student, its training, and what is left in OUTPUT_DIR."""
+"""Training run of a language model: its networks, data and files in OUTPUT_DIR."""
 
 import json
 import logging
@@ -13,7 +13,8 @@ from transformers import (
     set_seed,
 )
 
-from eakd_det.engine.preemption import leave, listening
+from eakd_det.engine.hooks.preemption import leave
+from eakd_det.engine.signals import listening
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import write_atomically
 from eakd_det.utils.lock import run_lock
@@ -50,15 +51,15 @@ FILES = OutputFiles(
 
 
 def has_ended(cfg: CfgNode) -> bool:
-    """Whether a run has left its model in OUTPUT_DIR."""
+    """Return True if a run has written its model to OUTPUT_DIR."""
     return (Path(cfg.OUTPUT_DIR) / TRAIN_RESULT).exists()
 
 
 def needed_runs(cfg: CfgNode) -> dict[str, CfgNode]:
-    """Configs of the runs whose models this one takes: teacher, and what the student starts from.
+    """Load the configs of the runs whose models this one needs: teacher and initial student.
 
     Returns:
-        File of each -> config.
+        Config file -> config.
 
     Raises:
         UserError: a method needs a teacher and none is named, or a config is wrong.
@@ -77,20 +78,20 @@ def needed_runs(cfg: CfgNode) -> dict[str, CfgNode]:
 
 
 def fit(cfg: CfgNode, resume: bool = False, overwrite: bool = False) -> dict[str, float]:
-    """Train a student, or without methods a model on the answers alone; stock Trainer does that.
+    """Train a student, or without methods a model on the answers only, as stock Trainer does.
 
     Args:
-        resume: go on from the newest checkpoint in OUTPUT_DIR.
-        overwrite: start anew, and remove the run that OUTPUT_DIR holds.
+        resume: continue from the newest checkpoint in OUTPUT_DIR.
+        overwrite: remove the run that OUTPUT_DIR holds and start anew.
 
     Returns:
-        What transformers says of the training; it is also in TRAIN_RESULT beside the model, the
+        The metrics of transformers' Trainer; they are also in TRAIN_RESULT, beside the model, the
         tokenizer and config.yaml.
 
     Raises:
         UserError: the config, the data or the networks do not fit, or OUTPUT_DIR holds a run and
-            nothing says what shall become of it.
-        SystemExit: the run was told to stop; see `Preemption`.
+            neither flag is set.
+        SystemExit: a signal stops the run; see `Preemption`.
     """
     check_folder(cfg, resume, overwrite)
     args = training_arguments(cfg)
@@ -123,20 +124,20 @@ def fit(cfg: CfgNode, resume: bool = False, overwrite: bool = False) -> dict[str
 
 
 def check_folder(cfg: CfgNode, resume: bool, overwrite: bool) -> None:
-    """Refuse to start where OUTPUT_DIR holds a run, unless a flag says what shall become of it."""
+    """Raise UserError if OUTPUT_DIR holds a run and neither `resume` nor `overwrite` is set."""
     inputs = [weights_of(node) for node in (cfg.MODEL, cfg.TEACHER)]
     FILES.check(cfg.OUTPUT_DIR, resume=resume, overwrite=overwrite, inputs=inputs)
 
 
 def prepare(cfg: CfgNode, resume: bool = False, overwrite: bool = False) -> None:
-    """Train those of `needed_runs` that have not ended.
+    """Train the runs of `needed_runs` that have not ended.
 
     Args:
         resume, overwrite: as of `fit`.
 
     Raises:
-        UserError: as `fit`; also what is wrong with the run itself, as far as that can be told
-            before its teacher has been trained for hours.
+        UserError: as `fit`; also for mistakes in this run's config and data, before its teacher
+            trains for hours.
     """
     missing = [run for run in needed_runs(cfg).values() if not has_ended(run)]
     check_folder(cfg, resume, overwrite)
@@ -152,7 +153,7 @@ def prepare(cfg: CfgNode, resume: bool = False, overwrite: bool = False) -> None
 def _read_data(
     cfg: CfgNode, args: TrainingArguments
 ) -> tuple[list[Instruction], list[Instruction] | None]:
-    """The examples to train on and the held-out ones, made by the first process if need be."""
+    """Read the training and held-out examples; the first process generates missing data."""
     with args.main_process_first(desc="making the data"):
         examples = read_instructions(path_of(cfg.DATASET.TRAIN))
         held_out = read_instructions(path_of(cfg.DATASET.VALID)) if cfg.DATASET.VALID else None
@@ -160,10 +161,10 @@ def _read_data(
 
 
 def build_tokenizer(cfg: CfgNode, examples: list[Instruction]) -> PreTrainedTokenizerBase:
-    """The student's: one that is named or trained, or that of the weights, or the teacher's.
+    """Build the student's tokenizer: one named or trained, or that of its weights or its teacher.
 
     Raises:
-        UserError: there is none, or two are asked for.
+        UserError: there is none, or the config names one and trains another.
     """
     name, size = cfg.TOKENIZER.NAME, cfg.TOKENIZER.VOCAB_SIZE
     if name and size:
@@ -185,7 +186,7 @@ def build_tokenizer(cfg: CfgNode, examples: list[Instruction]) -> PreTrainedToke
 
 
 def weights_of(node: CfgNode) -> str:
-    """WEIGHTS of MODEL or TEACHER, or what the run of its CONFIG_FILE has left, or nothing."""
+    """Return WEIGHTS of MODEL or TEACHER, or the model of its CONFIG_FILE's run, or nothing."""
     if node.WEIGHTS or not node.CONFIG_FILE:
         return node.WEIGHTS
     return load_config(node.CONFIG_FILE).OUTPUT_DIR
@@ -198,7 +199,7 @@ def build_trainer(
     examples: list[Instruction],
     held_out: list[Instruction] | None = None,
 ) -> WatchedTrainer:
-    """WatchedTrainer, or DistillationTrainer where there are methods, over the encoded examples."""
+    """Build a WatchedTrainer, or with methods a DistillationTrainer, for the encoded examples."""
     prompt, length = PROMPTS[cfg.DATASET.PROMPT], cfg.DATASET.MAX_LENGTH
     if cfg.DATASET.TRAIN_SIZE:
         examples = examples[: cfg.DATASET.TRAIN_SIZE]

@@ -1,4 +1,4 @@
-"""Training that stops at what is not finite, before it is applied or saved."""
+"""Training that stops at losses, gradients or weights that are not finite."""
 
 import math
 import weakref
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 
 from eakd_det.checkpoint.finite import non_finite
-from eakd_det.engine.idle import PATIENCE, IdleLosses
+from eakd_det.engine.train_step.zero_losses import PATIENCE, ZeroLosses
 from eakd_det.utils.errors import UserError
 
 from .models import check_causal
@@ -21,29 +21,30 @@ ADVICE = (
 
 
 class WatchedTrainer(Trainer):
-    """transformers.Trainer with an end at the first loss, gradient or weight that is not finite.
+    """transformers.Trainer that stops at the first loss, gradient or weight that is not finite.
 
-    Losses and the gradient's norm are read once a step, before it is applied. That takes the place
-    of `logging_nan_inf_filter`, which reads the loss of each micro-batch and hides such a one.
+    The losses and the gradient's norm are read once a step, before it is applied. This replaces
+    `logging_nan_inf_filter`, which reads the loss of each micro-batch and hides one that is not
+    finite.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.args.logging_nan_inf_filter = False
         self.add_callback(_EachStep(weakref.proxy(self)))
-        self._idle, self._losses, self._has_looked = IdleLosses(), [], False
-        self._num_skipped = self._skipped_on_end = 0
+        self._zero_losses, self._losses, self._is_causality_checked = ZeroLosses(), [], False
+        self._num_skipped = self._skipped_in_a_row = 0
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Tensor:
-        """Trainer's.
+        """Train on a micro-batch as Trainer does.
 
         Raises:
             UserError: a network attends to future tokens.
         """
-        if not self._has_looked:
-            self._has_looked = True
+        if not self._is_causality_checked:
+            self._is_causality_checked = True
             tokens = inputs["input_ids"][0][inputs["attention_mask"][0].bool()]
             with self.accelerator.autocast():
                 for key, network in self._networks(model).items():
@@ -53,7 +54,7 @@ class WatchedTrainer(Trainer):
         return loss
 
     def save_model(self, *args: Any, **kwargs: Any) -> None:
-        """Trainer's.
+        """Save the model as Trainer does.
 
         Raises:
             UserError: a weight is not finite; nothing is written.
@@ -67,20 +68,20 @@ class WatchedTrainer(Trainer):
         super().save_model(*args, **kwargs)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Trainer's, with the number of steps that were left out, where there are any."""
+        """Log as Trainer does, with the number of skipped steps if there are any."""
         if self._num_skipped:
             logs = {**logs, "skipped_steps": self._num_skipped}
         super().log(logs, *args, **kwargs)
 
     def begin_step(self) -> None:
-        """Forget the losses of the last one."""
+        """Clear the losses of the last step."""
         self._losses.clear()
 
     def check_step(self) -> None:
-        """Read the losses and the gradient of a step that is to be applied.
+        """Check the losses and the gradient of a step before it is applied.
 
         Raises:
-            UserError: one is not finite.
+            UserError: one of them is not finite.
         """
         losses = self._step_losses()
         figures = dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))
@@ -92,18 +93,18 @@ class WatchedTrainer(Trainer):
                 f"and what {self.args.output_dir} has is as before. {ADVICE}"
             )
         for name in self._watched(losses):
-            self._idle.update(name, figures[name])
+            self._zero_losses.update(name, figures[name])
 
     def end_step(self) -> None:
-        """Count the steps that float16's scaler has left out.
+        """Count the steps that float16's scaler has skipped.
 
         Raises:
-            UserError: it has left out PATIENCE on end, each at a lower scale.
+            UserError: it has skipped PATIENCE consecutive steps, each at a lower scale.
         """
         is_skipped = self.accelerator.optimizer_step_was_skipped
         self._num_skipped += is_skipped
-        self._skipped_on_end = self._skipped_on_end + 1 if is_skipped else 0
-        if self._skipped_on_end == PATIENCE:
+        self._skipped_in_a_row = self._skipped_in_a_row + 1 if is_skipped else 0
+        if self._skipped_in_a_row == PATIENCE:
             raise UserError(
                 f"The gradients of the last {PATIENCE} steps were not finite in float16, and none "
                 f"was applied. {ADVICE}"
@@ -114,24 +115,24 @@ class WatchedTrainer(Trainer):
         return {"MODEL": model}
 
     def _step_losses(self) -> dict[str, Tensor]:
-        """Scalars by name."""
+        """Return the losses of the step, scalars by name."""
         return {"the loss": torch.stack(self._losses).sum()}
 
     def _watched(self, losses: dict[str, Tensor]) -> list[str]:
-        """Names of those that are warned about where they stay 0."""
+        """Return the names of the losses that are warned about if they stay 0."""
         return list(losses)
 
     def _gradient(self) -> dict[str, float]:
-        """Its norm; nothing in float16, where the loss's scaler itself leaves out such a step."""
+        """Return the gradient's norm; nothing in float16, whose scaler skips such a step itself."""
         if self.accelerator.scaler is not None:
             return {}
-        # Norms of shards are those of the whole; no clipping.
+        # The norm of all shards, without clipping.
         norm = self.accelerator.clip_grad_norm_(self.model_wrapped.parameters(), math.inf)
         return {} if norm is None else {"the norm of the gradient": float(norm)}
 
 
 class _EachStep(TrainerCallback):
-    """Calls a WatchedTrainer's checks."""
+    """Calls the checks of a WatchedTrainer."""
 
     def __init__(self, trainer: WatchedTrainer):
         self.trainer = trainer

@@ -1,5 +1,6 @@
 """A tiny student and teacher of real Detectron2, and a batch for them."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from detectron2.data.datasets import load_coco_json
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from detectron2.utils.logger import setup_logger
 
 import eakd_det.modeling  # noqa: F401  (registers the meta-architectures)
 from eakd_det.config.defaults import add_distill_config
@@ -32,6 +34,18 @@ def no_cache_of_the_user_s(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def loggers_without_set_up():
+    """Reset the loggers that an earlier test has set up, which hides their messages from caplog."""
+    for name in ("fvcore", "detectron2", "eakd_det", "classification", "llm"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.filters.clear()
+        logger.propagate = True
+        logger.setLevel(logging.NOTSET)
+    setup_logger.cache_clear()
 
 
 def _small_fpn(cfg, depth):

@@ -15,8 +15,8 @@ from torch import nn
 
 from eakd_det.analysis.metrics import METRICS
 from eakd_det.config.merge import load_config
+from eakd_det.engine import DistillTrainer, evaluate
 from eakd_det.engine.run_record import record_start
-from eakd_det.engine.trainer import DistillTrainer, evaluate
 from eakd_det.evaluation.detections import read_detections
 from eakd_det.model_zoo import get_config_file
 from eakd_det.utils.device import use_available_device

@@ -8,7 +8,7 @@ from detectron2.engine.hooks import EvalHook
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, get_event_storage
 from torch import nn
 
-from eakd_det.engine.resume import Stopwatch
+from eakd_det.engine.hooks.stopwatch import Stopwatch
 from eakd_det.engine.trainer import DistillTrainer
 
 EVALUATIONS = 3  # of a run, the last one at its end

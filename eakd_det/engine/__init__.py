@@ -1,5 +1,6 @@
 """Training of detectors."""
 
-from .trainer import DistillTrainer, evaluate
+from .evaluation import evaluate
+from .trainer import DistillTrainer
 
 __all__ = ["DistillTrainer", "evaluate"]

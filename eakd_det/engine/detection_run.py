@@ -20,10 +20,11 @@ from eakd_det.utils.device import use_available_device
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.output_dir import TRAINER_FILES
 
+from .evaluation import evaluate, evaluate_teacher
+from .hooks.weak_teacher import weak_teacher
 from .launch import set_up
 from .lazy import run_lazy
-from .trainer import DistillTrainer, best_metric, evaluate, evaluate_teacher
-from .weak_teacher import weak_teacher
+from .trainer import DistillTrainer, best_metric
 
 Results = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""Starting the processes of a run: Detectron2's launch, or torchrun's."""
+"""Launch of the processes of a run, by Detectron2 or by torchrun."""
 
 import argparse
 import contextlib
@@ -23,11 +23,11 @@ from torch.multiprocessing import ProcessExitedException
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.logger import set_up_loggers
 
-from .preemption import signals_for_children
 from .run_record import record_start
+from .signals import signals_for_children
 from .warning_list import WarningList
 
-OURS = ("eakd_det", "classification")  # packages that log
+OURS = ("eakd_det", "classification")  # packages whose messages are logged
 
 
 def launch(
@@ -37,15 +37,15 @@ def launch(
     *,
     before: Callable[[argparse.Namespace], object] | None = None,
 ) -> None:
-    """Call `main(args)` in every process of the run; a mistake of the user ends it in words.
+    """Call `main(args)` in every process of the run; a UserError exits with its message.
 
     Args:
         main: of an importable module, or of the script that is run.
-        args: of Detectron2's argument parser. Under torchrun its processes are taken.
-        device_of: gives the device of the config that args name. Processes on the CPU leave the
-            GPUs of their machine alone.
-        before: called first, before the processes of the run know each other and wait for each
-            other no longer than half an hour; under torchrun in each of them.
+        args: of Detectron2's argument parser. Under torchrun, torchrun's processes are used.
+        device_of: returns the device of the config that args name. Processes on the CPU do not
+            see the GPUs of their machine.
+        before: called before the processes of the run are connected, and so without their time
+            limit of half an hour for one another; under torchrun in each of them.
     """
     if before is not None:
         _guarded(before, args)
@@ -58,21 +58,21 @@ def launch(
             _guarded(_start_processes, args, main, device_of)
     except ProcessExitedException as error:
         if error.signal_name:
-            raise  # killed from outside, for example for its memory: torch says by which signal
+            raise  # killed from outside, for example for its memory: the error names the signal
         sys.exit(error.exit_code)
 
 
 def set_up(cfg: CfgNode | DictConfig, args: argparse.Namespace, output_dir: str) -> None:
-    """Detectron2's default_setup; our packages' messages go where Detectron2's go.
+    """Call Detectron2's default_setup, and log our packages' messages as Detectron2's are logged.
 
-    A run that trains notes its command in run.json, and `launch` lists its warnings once more at
-    its end. A second run of the process has the log to itself. With args.wandb, what TensorBoard
-    gets also goes to that project of Weights & Biases.
+    A run that trains records its command in run.json, and `launch` repeats its warnings at its
+    end. A second run in the same process starts its own log. With args.wandb, TensorBoard's data
+    are also sent to that project of Weights & Biases.
 
     Raises:
-        UserError: it is asked for and not installed.
+        UserError: args.wandb is set and wandb is not installed.
     """
-    _WARNINGS.tell()  # of an earlier run, in its own log
+    _WARNINGS.log_again()  # of an earlier run, in its own log
     for name in ("fvcore", "detectron2", *OURS):
         logging.getLogger(name).handlers.clear()
     setup_logger.cache_clear()
@@ -95,7 +95,7 @@ def set_up(cfg: CfgNode | DictConfig, args: argparse.Namespace, output_dir: str)
 
 
 class _WithoutTraceback(logging.Filter):
-    """Lets a trainer's line about a mistake of the user have its sentence alone."""
+    """Reduces a trainer's record of a UserError to its message, without the traceback."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and isinstance(record.exc_info[1], UserError):
@@ -123,7 +123,7 @@ def _start_processes(
     main: Callable[[argparse.Namespace], object],
     device_of: Callable[[argparse.Namespace], str],
 ) -> None:
-    """Detectron2's launch, whose processes take the GPUs that they see."""
+    """Start the processes with Detectron2's launch, which gives each a GPU that it sees."""
     several = args.num_gpus * args.num_machines > 1
     hides_gpus = several and not _is_on_gpu(device_of(args), args.num_gpus)
     with contextlib.ExitStack() as stack:
@@ -142,10 +142,10 @@ def _start_processes(
 
 
 def _is_on_gpu(device: str, processes: int) -> bool:
-    """Whether the processes of this machine take a GPU each.
+    """Return True if the processes of this machine use a GPU each.
 
     Raises:
-        UserError: there are too few.
+        UserError: there are too few GPUs.
     """
     if not (device.startswith("cuda") and torch.cuda.is_available()):
         return False
@@ -160,7 +160,7 @@ def _is_on_gpu(device: str, processes: int) -> bool:
 
 @contextlib.contextmanager
 def _without_gpus() -> Iterator[None]:
-    """Processes that start in the with-block see no GPU."""
+    """Hide the GPUs from processes that start in the with-block."""
     name = "CUDA_VISIBLE_DEVICES"
     before = os.environ.get(name)
     os.environ[name] = ""
@@ -178,4 +178,4 @@ def _guarded(function: Callable[..., object], *args: Any) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     finally:
-        _WARNINGS.tell()
+        _WARNINGS.log_again()

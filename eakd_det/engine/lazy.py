@@ -1,21 +1,19 @@
-"""Distillation from Python configs: Detectron2's LazyConfig."""
+"""Training and evaluation of detectors from Python configs: Detectron2's LazyConfig."""
 
 import argparse
-from collections.abc import Iterable
 from typing import Any
 
 from detectron2.config import instantiate
-from detectron2.engine import default_writers, hooks
-from detectron2.engine.defaults import create_ddp_model
+from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
-from detectron2.utils.registry import locate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
-from eakd_det.checkpoint.checkpointer import SafeCheckpointer, StudentWriter, load_strictly
+from eakd_det.checkpoint.checkpointer import SafeCheckpointer, load_strictly
 from eakd_det.config.defaults import BEST_METRIC
 from eakd_det.config.lazy import load_lazy_config
+from eakd_det.data.class_names import dataset_names
 from eakd_det.data.registered import no_data_in_words
 from eakd_det.evaluation.coco import CountedEvaluators
 from eakd_det.evaluation.no_detections import warn_of_no_detections
@@ -24,30 +22,29 @@ from eakd_det.modeling.meta_arch.distilled import helper_modules
 from eakd_det.utils.output_dir import TRAINER_FILES
 from eakd_det.utils.precision import precision
 
-from .best_checkpoint import BestCheckpoint
-from .frozen_norms import warn_of_identity_norms
+from .hooks.assembly import complete_hooks, stock_hooks
+from .hooks.process_states import ProcessStates
+from .hooks.random_states import preserved_random_state
 from .launch import set_up
-from .preemption import Preemption
-from .resume import OptimizerSettings, ProcessStates, preserved_random_state
-from .run_record import record_parameters
-from .step import DistillStep, log_step
-from .writers import show_statistics
+from .student_config import stock_lazy_config, write_lazy_student
+from .train_step.step import DistillStep, log_step_size
 
 
 def run_lazy(args: argparse.Namespace) -> None:
     """Train or evaluate a Python config as Detectron2's lazyconfig_train_net.py does.
 
-    An evaluation goes through the stock architecture. A training leaves what that of a YAML config
-    leaves, but student.yaml. Beside Detectron2's keys, train.amp.dtype, train.accumulate (parts of
-    a step, each of dataloader.train.total_batch_size images) and train.best_metric are read where
-    they are.
+    A training leaves the same files as that of a YAML config; an evaluation uses the stock
+    architecture. Optional keys beside Detectron2's are train.amp.dtype, train.accumulate
+    (micro-batches of a step, each of dataloader.train.total_batch_size images) and
+    train.best_metric.
 
     Args:
         args: of Detectron2's argument parser.
     """
     cfg = load_lazy_config(args.config_file, args.opts)
+    student = stock_lazy_config(cfg)
     if args.eval_only:
-        _evaluate(cfg, args)
+        _evaluate(cfg, student, args)
         return
     output_dir = cfg.train.output_dir
     teacher = cfg.model.distillation.teacher.weights if "distillation" in cfg.model else ""
@@ -60,18 +57,16 @@ def run_lazy(args: argparse.Namespace) -> None:
         trainer, checkpointer, test = _build(cfg)
         checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
     if comm.is_main_process():
-        warn_of_identity_norms(checkpointer.model)
+        write_lazy_student(student)
     start = trainer.iter + 1 if args.resume and checkpointer.has_checkpoint() else 0
     trainer.train(start, cfg.train.max_iter)
     if comm.is_main_process():
         write_boxes(output_dir, test.latest, teacher=teacher)
 
 
-def _evaluate(cfg: DictConfig, args: argparse.Namespace) -> None:
+def _evaluate(cfg: DictConfig, student: DictConfig, args: argparse.Namespace) -> None:
     set_up(cfg, args, cfg.train.output_dir)
-    if cfg.model.pop("distillation", None) is not None:
-        cfg.model._target_ = _class(cfg.model._target_).stock
-    model = instantiate(cfg.model).to(cfg.train.device)
+    model = instantiate(student.model).to(cfg.train.device)
     checkpointer = SafeCheckpointer(model, cfg.train.output_dir)
     newest = checkpointer.get_checkpoint_file() if args.resume else cfg.train.init_checkpoint
     load_strictly(model, newest, key="train.init_checkpoint")
@@ -79,46 +74,44 @@ def _evaluate(cfg: DictConfig, args: argparse.Namespace) -> None:
 
 
 def _build(cfg: DictConfig) -> tuple[DistillStep, SafeCheckpointer, "_LastTest"]:
-    """The trainer of a Python config with its hooks, its checkpointer, and its evaluation."""
-    model = student = instantiate(cfg.model).to(cfg.train.device)
+    """Build the trainer of a Python config with its hooks, its checkpointer and its evaluation."""
+    train = cfg.train
+    model = instantiate(cfg.model).to(train.device)
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
     with no_data_in_words():
         loader = instantiate(cfg.dataloader.train)
-    device_ids = [comm.get_local_rank()] if cfg.train.device.startswith("cuda") else None
-    model = create_ddp_model(model, **{**cfg.train.ddp, "device_ids": device_ids})
-    accumulate, amp = cfg.train.get("accumulate", 1), cfg.train.amp
-    if "total_batch_size" in cfg.dataloader.train:  # another loader may have no such argument
+    accumulate = train.get("accumulate", 1)
+    if "total_batch_size" in cfg.dataloader.train:  # not every loader has such an argument
         images = cfg.dataloader.train.total_batch_size * accumulate
-        log_step(images, accumulate, cfg.optimizer.lr, cfg.train.max_iter)
+        log_step_size(images, accumulate, cfg.optimizer.lr, train.max_iter)
     trainer = DistillStep(
         model,
         loader,
         optimizer,
         accumulate=accumulate,
-        precision=precision(amp.get("dtype", "float16")) if amp.enabled else None,
-        watched=tuple(f"loss_{name.lower()}" for name in _methods(cfg)),
-        output_dir=cfg.train.output_dir,
+        precision=precision(train.amp.get("dtype", "float16")) if train.amp.enabled else None,
+        methods=cfg.model.get("distillation", {}).get("methods", {}),
+        output_dir=train.output_dir,
+        max_iter=train.max_iter,
+        ddp=dict(train.ddp),
     )
-    checkpointer = SafeCheckpointer(
-        model, cfg.train.output_dir, trainer=trainer, **helper_modules(student)
+    checkpointer = trainer.build_checkpointer(
+        trainer, class_names=_class_names(cfg), **helper_modules(model)
     )
-    states = ProcessStates(student, loader, accumulate, cfg.train.checkpointer.period)
-    test = _LastTest(cfg, model)
-    trainer.register_hooks([OptimizerSettings(optimizer), *_hooks(cfg, test, states, checkpointer)])
-    record_parameters(cfg.train.output_dir, student)
+    test = _LastTest(cfg, trainer.model)
+    trainer.register_hooks(_hooks(cfg, trainer, checkpointer, test))
     return trainer, checkpointer, test
 
 
-def _methods(cfg: DictConfig) -> Iterable[str]:
-    return cfg.model.get("distillation", {}).get("methods", {})
+def _class_names(cfg: DictConfig) -> tuple[str, ...]:
+    """Return the class names of the training data, if the config names their dataset."""
+    names = OmegaConf.select(cfg, "dataloader.train.dataset.names")
+    first = next(iter(names), "") if isinstance(names, ListConfig) else names
+    return dataset_names(first or "")
 
 
-def _class(target: type | str) -> type:
-    return locate(target) if isinstance(target, str) else target
-
-
-class _LastTest(hooks.EvalHook):
+class _LastTest(EvalHook):
     """EvalHook of a Python config.
 
     Attributes:
@@ -135,32 +128,26 @@ class _LastTest(hooks.EvalHook):
 
 
 def _hooks(
-    cfg: DictConfig, test: _LastTest, states: ProcessStates, checkpointer: SafeCheckpointer
-) -> list[hooks.HookBase | None]:
-    is_main = comm.is_main_process()
-    writers = default_writers(cfg.train.output_dir, cfg.train.max_iter) if is_main else []
-    return [
-        hooks.IterationTimer(),
-        hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
-        states,
-        hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if is_main else None,
-        Preemption(states, checkpointer),
-        test,
-        _best(cfg, test.model) if is_main else None,
-        hooks.PeriodicWriter(
-            show_statistics(writers, cfg.train.max_iter), period=cfg.train.log_period
-        )
-        if is_main
-        else None,
-    ]
-
-
-def _best(cfg: DictConfig, model: nn.Module) -> BestCheckpoint | None:
-    """Build the hook that writes model_best.pth, if the run evaluates on the way."""
-    if not cfg.train.eval_period or "evaluator" not in cfg.dataloader:
-        return None
-    metric = cfg.train.get("best_metric", BEST_METRIC)
-    return BestCheckpoint(cfg.train.eval_period, StudentWriter(model, cfg.train.output_dir), metric)
+    cfg: DictConfig, trainer: DistillStep, checkpointer: SafeCheckpointer, test: _LastTest
+) -> list:
+    train, saving = cfg.train, cfg.train.checkpointer
+    has_best = train.eval_period and "evaluator" in cfg.dataloader
+    accumulate = trainer.accumulate
+    return complete_hooks(
+        stock_hooks(
+            scheduler=instantiate(cfg.lr_multiplier),
+            checkpointer=checkpointer,
+            saving=dict(saving),
+            test=test,
+            max_iter=train.max_iter,
+            log_period=train.log_period,
+        ),
+        checkpointer=checkpointer,
+        states=ProcessStates(trainer.student, trainer.data_loader, accumulate, saving.period),
+        optimizer=trainer.optimizer,
+        eval_period=train.eval_period,
+        best_metric=train.get("best_metric", BEST_METRIC) if has_best else "",
+    )
 
 
 def _test(cfg: DictConfig, model: nn.Module) -> dict[str, Any]:

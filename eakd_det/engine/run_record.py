@@ -25,16 +25,16 @@ NAME = "run.json"
 
 
 def record_start(output_dir: str, device: str, *, resume: bool) -> None:
-    """Note that this process starts a run, or goes on with it; the main process alone writes.
+    """Record the start of a run, or that it is resumed, from the main process.
 
     Args:
-        output_dir: of the run; it is made if need be. Empty: nothing is noted.
+        output_dir: of the run; created if missing. Empty: nothing is recorded.
         device: of the model, "cpu" or "cuda".
-        resume: keep what earlier starts have noted.
+        resume: keep the records of earlier starts.
     """
     if not output_dir or not comm.is_main_process():
         return
-    noted = _read(output_dir) if resume else {}
+    recorded = _read(output_dir) if resume else {}
     start = {
         "command": command(),
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -42,11 +42,11 @@ def record_start(output_dir: str, device: str, *, resume: bool) -> None:
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else processor(),
         "versions": versions(),
     }
-    _write(output_dir, {**noted, "starts": [*noted.get("starts", []), start]})
+    _write(output_dir, {**recorded, "starts": [*recorded.get("starts", []), start]})
 
 
 def record_parameters(output_dir: str, student: nn.Module) -> None:
-    """Note how many parameters a student has, without those of what only helps it to learn."""
+    """Record the number of a student's parameters, without modules that train beside it."""
     if output_dir and comm.is_main_process():
         parameters = student.named_parameters()
         number = sum(p.numel() for name, p in parameters if not name.startswith(HELPERS))
@@ -54,7 +54,7 @@ def record_parameters(output_dir: str, student: nn.Module) -> None:
 
 
 def command() -> str:
-    """The command line of this process, as a shell reads it; torchrun's options are rebuilt."""
+    """Return the command line of this process for a shell; torchrun's options are reconstructed."""
     launcher = ["python"]
     if "LOCAL_RANK" in os.environ:
         launcher = ["torchrun", "--nproc-per-node", os.environ["LOCAL_WORLD_SIZE"]]
@@ -64,7 +64,7 @@ def command() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of what computes; "commit" where this package lies in a git checkout."""
+    """Return the versions of the packages that compute; "commit" if this is a git checkout."""
     found = {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
@@ -77,11 +77,11 @@ def versions() -> dict[str, str]:
 
 
 def _commit(folder: Path) -> str | None:
-    """Of the checkout that `folder` is part of, "-dirty" behind it if files have changed since."""
+    """Return the commit of the git checkout of `folder`, with "-dirty" if files have changed."""
     git = shutil.which("git")
     if git is None:
         return None
-    # An environment inside a stranger's checkout is not part of it.
+    # An environment may lie inside the checkout of another project.
     is_part = ["ls-files", "--error-unmatch", "__init__.py"]
     describe = ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     for arguments in (is_part, describe):
@@ -93,7 +93,7 @@ def _commit(folder: Path) -> str | None:
 
 
 def processor() -> str:
-    """The name of the CPU, as Linux tells it."""
+    """Return the name of the CPU, on Linux that of /proc/cpuinfo."""
     path = "/proc/cpuinfo"
     if os.path.exists(path):
         with open(path) as f:
@@ -111,7 +111,7 @@ def _read(output_dir: str) -> dict[str, Any]:
         return json.load(f)
 
 
-def _write(output_dir: str, noted: dict[str, Any]) -> None:
+def _write(output_dir: str, recorded: dict[str, Any]) -> None:
     os.makedirs(output_dir, exist_ok=True)
     with write_atomically(os.path.join(output_dir, NAME)) as f:
-        json.dump(noted, f, indent=2)
+        json.dump(recorded, f, indent=2)

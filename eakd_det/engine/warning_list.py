@@ -1,4 +1,4 @@
-"""The warnings of a run, told once more at its end: a line that is long past is not read."""
+"""Warnings of a run, repeated at its end, since earlier lines of a log are easily overlooked."""
 
 import logging
 import re
@@ -7,7 +7,7 @@ NUMBERS = re.compile(r"(?<!\w)\d[\w.+-]*(, \d[\w.+-]*)*")
 
 
 class WarningList(logging.Handler):
-    """Keeps the warnings that it handles; of those that differ in numbers alone, the last."""
+    """Keeps the warnings that it handles, and the last of those that differ in numbers only."""
 
     def __init__(self):
         super().__init__(logging.WARNING)
@@ -16,8 +16,8 @@ class WarningList(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         self._kept[NUMBERS.sub("#", record.getMessage())] = record
 
-    def tell(self) -> None:
-        """Log them, a line each with the time at which the log has it, and forget them."""
+    def log_again(self) -> None:
+        """Log the kept warnings, a line each with its original time, and clear them."""
         clock = logging.Formatter(datefmt="%m/%d %H:%M:%S")  # that of Detectron2's log
         lines = [
             f"- [{clock.formatTime(record, clock.datefmt)}] {' '.join(record.getMessage().split())}"

@@ -1,7 +1,6 @@
 import json
 import os
 import signal
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,8 +14,8 @@ from classification.engine import ClassifierTrainer
 from classification.evaluation import TopKEvaluator, evaluate, evaluate_weights, read_test_set
 from classification.loader import ViewLoader
 from classification.models import build_classifier
-from eakd_det.engine.preemption import SIGNALS
-from eakd_det.engine.resume import random_state, set_random_state
+from eakd_det.engine.hooks.random_states import random_state, set_random_state
+from eakd_det.engine.signals import SIGNALS
 from eakd_det.utils.errors import UserError
 from tests.reads import Operators, reads
 
@@ -332,13 +331,23 @@ def test_measuring_the_teacher_keeps_its_memory_format(cfg, tmp_path):
 def test_a_new_run_forgets_the_best_of_an_older_one(cfg, tmp_path):
     first = fit(cfg, tmp_path / "run")
     path = tmp_path / "run" / "model_best.pth"
-    assert torch.load(path, weights_only=True)["metric"] == first.result["best_top1"]
-    cfg.OUTPUT_DIR = str(tmp_path / "run")
-    for start, best in [(5, first.result["best_top1"]), (0, None)]:
-        hook = ClassifierTrainer(cfg)._build_best()
-        hook.trainer = SimpleNamespace(start_iter=start)
-        hook.before_train()
-        assert hook.best_metric == best and path.exists() == (start > 0)
+    saved = torch.load(path, weights_only=True)
+    assert saved["metric"] == first.result["best_top1"]
+    torch.save({**saved, "metric": 101.0}, path)
+    assert fit(cfg, tmp_path / "run", resume=True).result["best_top1"] == 101.0
+    assert fit(cfg, tmp_path / "run").result["best_top1"] == first.result["best_top1"]
+    earlier = torch.load(tmp_path / "run" / "model_best_earlier1.pth", weights_only=True)
+    assert earlier["metric"] == 101.0
+
+
+def test_states_in_checkpoints_have_the_names_of_earlier_versions(cfg, tmp_path):
+    """A hook's state is found by the name of its class."""
+    states = fit(cfg, tmp_path / "run", stop=5).state_dict()
+    assert states.keys() == {"iteration", "hooks", "optimizer", "grad_scaler", "left_out_steps"}
+    assert states["hooks"].keys() == {"Stopwatch", "LRScheduler", "RandomStates"}
+    assert states["hooks"]["Stopwatch"].keys() == {"seconds"}
+    [process] = states["hooks"]["RandomStates"]["processes"]
+    assert process.keys() == {"random", "buffers"}
 
 
 def test_a_model_that_cannot_train_on_one_image_says_so(cfg, tmp_path):

@@ -6,7 +6,7 @@ from detectron2.utils.events import EventStorage
 
 from eakd_det.distillers.entropy_statistics import COLUMNS, head_statistics
 from eakd_det.distillers.methods import Head
-from eakd_det.engine.writers import DistillMetricPrinter
+from eakd_det.engine.hooks.writers import DistillMetricPrinter
 from eakd_det.losses import entropy, entropy_weight
 
 

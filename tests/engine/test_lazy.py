@@ -10,6 +10,7 @@ from detectron2.utils.events import EventStorage
 from eakd_det.config.defaults import stock_config
 from eakd_det.config.lazy import distillation, load_lazy_config
 from eakd_det.config.merge import load_config
+from eakd_det.data.datasets.digits import NAMES
 from eakd_det.utils.errors import UserError
 from tests.conftest import save_teacher
 
@@ -95,8 +96,30 @@ def test_every_python_config_loads():
         assert cfg.keys() == expected
 
 
-def test_trained_by_the_tool(cli_cfg, call_tool, tmp_path):
-    """Trains, resumes and evaluates, on the tiny scenes."""
+STOCK_PROCESS = """
+import sys
+import torch
+from detectron2.config import LazyConfig, instantiate
+
+cfg = LazyConfig.load(sys.argv[1])
+for node in (cfg.model, cfg.dataloader, cfg.optimizer, cfg.lr_multiplier, cfg.train):
+    assert "eakd_det" not in str(node), node
+assert cfg.dataloader.evaluator.dataset_name == "digits_det_val"
+assert cfg.dataloader.train.total_batch_size == 2
+model = instantiate(cfg.model).eval()
+assert type(model).__name__ == "GeneralizedRCNN"
+state = torch.load(cfg.train.init_checkpoint, weights_only=True)["model"]
+model.load_state_dict(state, strict=True)
+torch.set_num_threads(1)
+with torch.no_grad():
+    found = model([{"image": torch.load(sys.argv[2])}])[0]["instances"]
+assert not any(name.startswith("eakd_det") for name in sys.modules)
+torch.save([found.pred_boxes.tensor, found.scores], sys.argv[3])
+"""
+
+
+def test_trained_by_the_tool(cli_cfg, call_tool, call_code, tmp_path):
+    """Trains, resumes and evaluates, on the tiny scenes; stock Detectron2 loads the student."""
     config = f"""
 from detectron2.config import LazyConfig
 from eakd_det.utils.errors import UserError
@@ -117,7 +140,7 @@ dataloader.train.dataset.names = "digits_det_train"
 dataloader.test.dataset.names = "digits_det_val"
 for _mapper in (dataloader.train.mapper, dataloader.test.mapper):
     _mapper.augmentations[0].short_edge_length = 96
-dataloader.train.total_batch_size = 2
+dataloader.train.total_batch_size, train.accumulate = 1, 2
 dataloader.train.num_workers = dataloader.test.num_workers = 0
 train.init_checkpoint = ""
 train.output_dir = {str(tmp_path / "lazy")!r}
@@ -143,6 +166,22 @@ model.roi_heads.box_predictor.test_score_thresh = 0.0  # an untrained student is
     best = torch.load(tmp_path / "lazy" / "model_best.pth", weights_only=True)
     assert best["model"].keys() == saved["model"].keys()
     assert best["metric"] == result["AP"]
+    assert saved["class_names"] == best["class_names"] == NAMES
+    student = instantiate(load_lazy_config(str(path), []).model).eval()
+    student.load_state_dict(saved["model"], strict=False)
+    record = json.loads((tmp_path / "lazy" / "run.json").read_text())
+    own = [p for name, p in student.named_parameters() if not name.startswith("helpers.")]
+    assert record["parameters"] == sum(p.numel() for p in own)
+    image = torch.randint(0, 256, (3, 96, 96), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = student([{"image": image}])[0]["instances"]
+    torch.save(image, tmp_path / "image.pt")
+    files = tmp_path / "lazy" / "student.yaml", tmp_path / "image.pt", tmp_path / "found.pt"
+    code, _, err = call_code(STOCK_PROCESS, *map(str, files))
+    assert code == 0, err
+    found = torch.load(tmp_path / "found.pt")
+    assert torch.equal(found[0], expected.pred_boxes.tensor) and len(found[0]) > 0
+    assert torch.equal(found[1], expected.scores)
     code, out, err = call(
         "--resume", "train.max_iter=4", "train.eval_period=0", "optimizer.lr=0.004"
     )

@@ -6,8 +6,10 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from eakd_det.engine.trainer import DistillTrainer, evaluate
+from eakd_det.engine import DistillTrainer, evaluate
 from eakd_det.utils.errors import UserError
+
+from .runs import train
 
 ROOT = Path(__file__).parents[2]
 
@@ -152,3 +154,36 @@ def test_resume_goes_on(run_cfg):
         assert torch.equal(before, after), name
     second.train()
     assert (Path(run_cfg.OUTPUT_DIR) / "last_checkpoint").read_text() == "model_final.pth"
+
+
+@pytest.mark.parametrize("methods", [("DKD",), ("DKD", "REVIEWKD")])
+def test_another_method_is_refused_in_words(run_cfg, tmp_path, methods):
+    """The fusion modules of ReviewKD train too, and the optimizer knows them."""
+    cfg = run_cfg
+    cfg.DATASETS.TEST = ()
+    cfg.DISTILL.METHODS = methods
+    train(cfg, tmp_path / "run", [1])
+    cfg.DISTILL.METHODS = ("REVIEWKD",) if methods == ("DKD",) else ("DKD",)
+    path = tmp_path / "run" / "model_final.pth"
+    with pytest.raises(UserError, match=f"{path} cannot be resumed: .* another DISTILL.METHODS"):
+        train(cfg, tmp_path / "run", [2], resume=True)
+
+
+def test_a_resumed_run_says_that_it_reads_no_other_weights(run_cfg, tmp_path, caplog):
+    run_cfg.DATASETS.TEST = ()
+    train(run_cfg, tmp_path / "run", [1])
+    run_cfg.MODEL.WEIGHTS = "elsewhere.pth"
+    with caplog.at_level("INFO"):
+        train(run_cfg, tmp_path / "run", [2], resume=True)
+    newest = tmp_path / "run" / "model_final.pth"
+    assert f"--resume: continuing from {newest}; elsewhere.pth is not read" in caplog.text
+
+
+def test_checkpoints_hold_the_student_alone(run_cfg, tmp_path):
+    run_cfg.DISTILL.METHODS = ("REVIEWKD",)
+    run_cfg.DATASETS.TEST = ()
+    trainer = train(run_cfg, tmp_path / "run", [2])
+    saved = torch.load(tmp_path / "run" / "model_final.pth", weights_only=True)
+    assert not [key for key in saved["model"] if key.startswith("helpers")]
+    assert saved["helpers"].keys() == trainer.model.helpers.state_dict().keys()
+    assert "helpers.REVIEWKD.abfs.0.conv1.0.weight" in trainer.model.state_dict()

@@ -11,7 +11,7 @@ from torch import nn
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, TrainerCallback
 
-from eakd_det.engine.preemption import SIGNALS
+from eakd_det.engine.signals import SIGNALS
 from eakd_det.losses import entropy_weight, forward_kl, skewed_forward_kl
 from eakd_det.utils.errors import UserError
 from llm import training

@@ -7,7 +7,7 @@ import pytest
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
 
-from eakd_det.engine.idle import PATIENCE
+from eakd_det.engine.train_step.zero_losses import PATIENCE
 from eakd_det.losses import forward_kl
 from eakd_det.utils.errors import UserError
 from llm.distillers import DISTILLERS

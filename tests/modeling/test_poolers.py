@@ -9,7 +9,8 @@ from detectron2.structures import BitMasks, Boxes
 
 from eakd_det.config.defaults import stock_config
 from eakd_det.config.merge import load_config
-from eakd_det.engine.trainer import DistillTrainer, write_student_config
+from eakd_det.engine.student_config import write_student_config
+from eakd_det.engine.trainer import DistillTrainer
 from eakd_det.modeling.poolers import SparseROIAlign, pool_as_configured, use_sparse_pooling
 from eakd_det.utils.errors import UserError
 

@@ -7,7 +7,7 @@ from detectron2.modeling import build_model
 
 from eakd_det.checkpoint.checkpointer import SafeCheckpointer
 from eakd_det.config.defaults import add_distill_config, stock_config
-from eakd_det.engine.trainer import write_student_config
+from eakd_det.engine.student_config import write_student_config
 from eakd_det.export import export_student
 from eakd_det.modeling.meta_arch.distilled import helper_modules
 from eakd_det.utils.errors import UserError

@@ -3,23 +3,19 @@
 import logging
 from collections import Counter
 
-PATIENCE = 20  # steps that a loss may be idle before it is warned about
+PATIENCE = 20  # steps for which a loss may stay 0
 
 
-class IdleLosses:
-    """Warns of a loss that has been 0, or without a gradient, for PATIENCE steps on end."""
+class ZeroLosses:
+    """Warns of a loss that has been 0, or without a gradient, for PATIENCE consecutive steps."""
 
     def __init__(self):
         self._steps = Counter()
 
-    def update(self, name: str, value: float, *, learns: bool = True) -> None:
-        """Take the value of one loss in one step.
-
-        Args:
-            learns: whether it has a gradient.
-        """
-        is_idle = value == 0 or not learns
-        self._steps[name] = self._steps[name] + 1 if is_idle else 0
+    def update(self, name: str, value: float, *, has_gradient: bool = True) -> None:
+        """Record the value of a loss in a step."""
+        is_without_effect = value == 0 or not has_gradient
+        self._steps[name] = self._steps[name] + 1 if is_without_effect else 0
         if self._steps[name] == PATIENCE:
             cause = "0" if value == 0 else "without a gradient"
             logging.getLogger(__name__).warning(

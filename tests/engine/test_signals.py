@@ -9,7 +9,7 @@ import pytest
 from torch.multiprocessing import ProcessExitedException
 from torch.utils.data import DataLoader
 
-from eakd_det.engine.preemption import SIGNALS, Notice, listening, signals_for_children
+from eakd_det.engine.signals import SIGNALS, StopNotice, listening, signals_for_children
 
 
 @pytest.fixture(autouse=True)
@@ -76,5 +76,5 @@ def test_the_parent_passes_signals_on():
 def test_a_thread_leaves_the_handlers_alone():
     before = signal.getsignal(signal.SIGTERM)
     with ThreadPool(1) as thread:
-        thread.apply(Notice().listen)
+        thread.apply(StopNotice().listen)
     assert signal.getsignal(signal.SIGTERM) == before

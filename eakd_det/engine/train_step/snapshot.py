@@ -1,4 +1,4 @@
-"""Values of tensors that may have to come back, without waiting for the device to say so."""
+"""Copies of tensors that can be restored without synchronising with the device."""
 
 from collections.abc import Hashable
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Snapshot:
-    """Copies of named tensors: a few operations for all of them, however many there are."""
+    """Copies of named tensors, in a few operations however many tensors there are."""
 
     @torch.no_grad()
     def __init__(self, tensors: dict[Hashable, Tensor]):
@@ -22,21 +22,22 @@ class Snapshot:
         self.groups = [(names, _flat(tensors, names)) for names in groups.values()]
 
     @torch.no_grad()
-    def restore(self, tensors: dict[Hashable, Tensor], is_wanted: Tensor) -> None:
-        """Put the values back in place, if `is_wanted`, a scalar of the tensors' device.
+    def restore(self, tensors: dict[Hashable, Tensor], condition: Tensor) -> None:
+        """Copy the values back in place if the condition holds.
 
         Args:
-            tensors: as they are now, under the same names; what was not there becomes 0.
+            tensors: the present ones under the same names; tensors that are new become 0.
+            condition: scalar on the tensors' device.
         """
         known = set()
         for names, before in self.groups:
             now = [tensors[name] for name in names]
-            chosen = torch.where(is_wanted, before, _flat(tensors, names))
+            chosen = torch.where(condition, before, _flat(tensors, names))
             parts = chosen.split([x.numel() for x in now])
             torch._foreach_copy_(now, [p.view_as(x) for p, x in zip(parts, now, strict=True)])
             known.update(names)
         for name in tensors.keys() - known:
-            tensors[name].masked_fill_(is_wanted, 0)
+            tensors[name].masked_fill_(condition, 0)
 
 
 def _flat(tensors: dict[Hashable, Tensor], names: list[Hashable]) -> Tensor:
@@ -44,9 +45,9 @@ def _flat(tensors: dict[Hashable, Tensor], names: list[Hashable]) -> Tensor:
 
 
 def optimized(optimizer: torch.optim.Optimizer) -> dict[Hashable, Tensor]:
-    """Collect what a step of an optimizer changes: weights that have a gradient, and their state.
+    """Collect the tensors that an optimizer step changes: weights with a gradient, and their state.
 
-    State on another device than its weight stays out: Adam's count of steps.
+    State on another device than its weight, such as Adam's step count, is not among them.
     """
     found = {}
     for i, p in enumerate(with_gradient(optimizer)):
@@ -58,6 +59,6 @@ def optimized(optimizer: torch.optim.Optimizer) -> dict[Hashable, Tensor]:
 
 
 def with_gradient(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """An optimizer's weights that have a gradient."""
+    """Return an optimizer's weights that have a gradient."""
     groups = [group["params"] for group in optimizer.param_groups]
     return [p for group in groups for p in group if p.grad is not None]

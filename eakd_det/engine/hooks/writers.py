@@ -8,7 +8,7 @@ from eakd_det.distillers.entropy_statistics import COLUMNS, PARTS
 
 
 def show_statistics(writers: list[EventWriter], max_iter: int) -> list[EventWriter]:
-    """Detectron2's writers, with the entropies and weights at the end of the terminal line."""
+    """Return the writers, with a DistillMetricPrinter in place of Detectron2's terminal line."""
     return [
         DistillMetricPrinter(max_iter) if type(writer) is CommonMetricPrinter else writer
         for writer in writers
@@ -16,7 +16,7 @@ def show_statistics(writers: list[EventWriter], max_iter: int) -> list[EventWrit
 
 
 class DistillMetricPrinter(CommonMetricPrinter):
-    """Detectron2's terminal line with the entropies and weights at its end."""
+    """CommonMetricPrinter with entropies and weights at the end of its line."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -24,6 +24,8 @@ class DistillMetricPrinter(CommonMetricPrinter):
 
 
 class _WithStatistics(logging.LoggerAdapter):
+    """Appends the latest entropies and weights to each message."""
+
     def __init__(self, logger: logging.Logger):
         super().__init__(logger, {})
 

@@ -5,8 +5,8 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from eakd_det.engine.idle import PATIENCE
-from eakd_det.engine.step import DistillStep
+from eakd_det.engine.train_step.step import DistillStep
+from eakd_det.engine.train_step.zero_losses import PATIENCE
 from eakd_det.utils.errors import UserError
 from tests.reads import Operators, reads
 
@@ -55,7 +55,7 @@ def run(step, iterations=3):
     return storage
 
 
-def test_parts_equal_the_whole():
+def test_micro_batches_equal_the_whole():
     whole, parts = make(size=4), make(size=2, accumulate=2)
     of_whole, of_parts = run(whole), run(parts)
     torch.testing.assert_close(parts.model.state_dict(), whole.model.state_dict())
@@ -115,7 +115,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, value):
 def test_reading_seldom_trains_and_logs_the_same():
     always, seldom = make(), make(read_period=3, max_iter=5)
     logged, later = run(always, 5), run(seldom, 5)
-    assert not seldom.taken, "what was left over is read after the last iteration"
+    assert not seldom.pending, "what was left over is read after the last iteration"
     for name, value in always.model.state_dict().items():
         assert torch.equal(seldom.model.state_dict()[name], value)
     for name in ("loss_cls", "loss_kd_stage0", "total_loss"):
@@ -149,13 +149,13 @@ def test_a_loss_that_is_not_finite_is_read_later(tmp_path):
     assert all(x.isfinite().all() for x in saved["model"].values())
 
 
-@pytest.mark.parametrize(("watched", "warnings"), [(("loss_kd",), 1), (("loss_dkd",), 0), ((), 0)])
-def test_an_idle_loss_is_warned_about_once(caplog, watched, warnings):
-    step = make(factor=0.0, watched=watched)
+@pytest.mark.parametrize(("methods", "warnings"), [(("KD",), 1), (("DKD",), 0), ((), 0)])
+def test_a_loss_that_stays_zero_is_warned_about_once(caplog, methods, warnings):
+    step = make(factor=0.0, methods=methods)
     with caplog.at_level(logging.WARNING):
         run(step, PATIENCE - 1)
         assert not caplog.records
-        step = make(factor=0.0, watched=watched)
+        step = make(factor=0.0, methods=methods)
         run(step, 2 * PATIENCE)
     assert len(caplog.records) == warnings
     if warnings:
@@ -163,7 +163,7 @@ def test_an_idle_loss_is_warned_about_once(caplog, watched, warnings):
 
 
 def test_a_loss_without_gradient_is_warned_about(caplog):
-    step = make(watched=("loss_cls",))
+    step = make(methods=("CLS",))
     step.model.linear.requires_grad_(False)
     extra = nn.Parameter(torch.ones(()))
     forward = step.model.forward

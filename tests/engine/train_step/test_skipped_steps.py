@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from eakd_det.engine.left_out import MOST_IN_A_ROW
-from eakd_det.engine.step import DistillStep
+from eakd_det.engine.train_step.skipped_steps import MAX_IN_A_ROW
+from eakd_det.engine.train_step.step import DistillStep
 from eakd_det.utils.errors import UserError
 
 from .test_step import run
@@ -106,11 +106,11 @@ def test_they_are_counted_and_told(caplog, read_period):
     assert storage.history("left_out_steps").values() == [(2, 19), (3, 21)]
     other, _ = _make([])
     other.load_state_dict(step.state_dict())
-    assert other.left_out.number == 3
+    assert other.skipped_steps.number == 3
 
 
 def test_a_run_that_learns_nothing_stops():
-    step, iterations = _make(["", *["gradient"] * MOST_IN_A_ROW])
+    step, iterations = _make(["", *["gradient"] * MAX_IN_A_ROW])
     before = step.model.linear.weight.clone()
     with pytest.raises(UserError, match="100 steps in a row, up to iteration 100, were not finite"):
         run(step, iterations)

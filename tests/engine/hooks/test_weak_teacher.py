@@ -3,7 +3,7 @@ import logging
 import pytest
 from detectron2.engine import HookBase, TrainerBase
 
-from eakd_det.engine.weak_teacher import weak_teacher
+from eakd_det.engine.hooks.weak_teacher import weak_teacher
 
 
 class _Trainer(TrainerBase):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from eakd_det.engine.snapshot import Snapshot
+from eakd_det.engine.train_step.snapshot import Snapshot
 from tests.reads import reads
 
 

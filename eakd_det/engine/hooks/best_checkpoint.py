@@ -1,4 +1,4 @@
-"""Hook that keeps the checkpoint of the best evaluation."""
+"""Checkpoint of the best evaluation, model_best.pth."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ from eakd_det.checkpoint.safe_pickle import load_pth
 
 
 class BestCheckpoint(BestCheckpointer):
-    """BestCheckpointer that writes the value into the file, and knows it in a resumed run."""
+    """BestCheckpointer that saves the metric in the file and reads it in a resumed run."""
 
     def before_train(self) -> None:
         path = os.path.join(self._checkpointer.save_dir, f"{self._file_prefix}.pth")
@@ -36,7 +36,7 @@ class BestCheckpoint(BestCheckpointer):
 
 
 def _unused(path: str) -> str:
-    """The path with the first number before its ending that no file has."""
+    """Return the path with the lowest number before its suffix that no file has."""
     stem, ending = os.path.splitext(path)
     candidates = (f"{stem}_earlier{number}{ending}" for number in count(1))
     return next(candidate for candidate in candidates if not os.path.exists(candidate))

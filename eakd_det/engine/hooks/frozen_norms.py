@@ -1,4 +1,4 @@
-"""Frozen batch norms that no weights were loaded into."""
+"""Frozen batch norms without statistics."""
 
 import logging
 
@@ -8,7 +8,7 @@ from torch import nn
 
 
 def warn_of_identity_norms(student: nn.Module) -> None:
-    """Warn where frozen batch norms pass on what they get, as those of a fresh backbone do."""
+    """Warn of frozen batch norms that are the identity, as those of a fresh backbone are."""
     norms = {n: m for n, m in student.named_modules() if isinstance(m, FrozenBatchNorm2d)}
     without = [name for name, norm in norms.items() if _is_identity(norm)]
     if without:

@@ -1,0 +1,1 @@
+"""Hooks of trainers; `assembly` puts them in order."""

@@ -1,0 +1,62 @@
+"""student.yaml of a run: its student as plain Detectron2 sees it."""
+
+import copy
+import os
+
+from detectron2.config import CfgNode, LazyConfig
+from detectron2.evaluation import COCOEvaluator
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig
+
+from eakd_det.config.defaults import stock_config
+from eakd_det.evaluation.coco import Evaluator
+from eakd_det.utils.files import write_atomically
+
+NAME = "student.yaml"
+WEIGHTS = "model_final.pth"
+
+
+def write_student_config(cfg: CfgNode) -> None:
+    """Write OUTPUT_DIR/student.yaml: a plain Detectron2 config of the student, without our keys.
+
+    Its MODEL.WEIGHTS is the run's final checkpoint.
+    """
+    student = stock_config(cfg)
+    student.MODEL.WEIGHTS = os.path.join(cfg.OUTPUT_DIR, WEIGHTS)
+    os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+    with write_atomically(os.path.join(cfg.OUTPUT_DIR, NAME)) as f:
+        f.write(student.dump())
+
+
+def write_lazy_student(cfg: DictConfig) -> None:
+    """Write student.yaml of a Python config, to be read by Detectron2's LazyConfig.load.
+
+    Args:
+        cfg: as `stock_lazy_config` returns it.
+    """
+    LazyConfig.save(cfg, os.path.join(cfg.train.output_dir, NAME))
+
+
+def stock_lazy_config(cfg: DictConfig) -> DictConfig:
+    """Copy a Python config without this package: the student as plain Detectron2 sees it.
+
+    Its train.init_checkpoint is the run's final checkpoint.
+    """
+    cfg = copy.deepcopy(cfg)
+    if cfg.model.pop("distillation", None) is not None:
+        cfg.model._target_ = _class(cfg.model).stock
+    evaluator = cfg.dataloader.get("evaluator")
+    if isinstance(evaluator, DictConfig) and _class(evaluator) is Evaluator:
+        evaluator._target_ = COCOEvaluator
+    accumulate = cfg.train.pop("accumulate", 1)
+    if "total_batch_size" in cfg.dataloader.train:
+        cfg.dataloader.train.total_batch_size *= accumulate
+    cfg.train.pop("best_metric", None)
+    cfg.train.amp.pop("dtype", None)
+    cfg.train.init_checkpoint = os.path.join(cfg.train.output_dir, WEIGHTS)
+    return cfg
+
+
+def _class(node: DictConfig) -> type:
+    """Return the class that a node of a Python config instantiates."""
+    return locate(node._target_) if isinstance(node._target_, str) else node._target_

@@ -1,0 +1,245 @@
+"""One optimizer step: micro-batches, mixed precision, and checks of the losses."""
+
+import contextlib
+import logging
+import time
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+import torch
+from detectron2.engine import SimpleTrainer, TrainerBase
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.utils import comm
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from eakd_det.checkpoint.checkpointer import SafeCheckpointer
+from eakd_det.distillers.entropy_statistics import LOG_PERIOD
+
+from .loss_ratio import MAX_RATIO, LossRatio
+from .pending import PendingStep, ReadStep, read_steps, stop_at
+from .skipped_steps import SkippedSteps, is_finite
+from .snapshot import Snapshot, optimized, with_gradient
+from .zero_losses import ZeroLosses
+
+ADVICE = "A lower SOLVER.BASE_LR, more SOLVER.WARMUP_ITERS or SOLVER.CLIP_GRADIENTS often helps."
+
+
+def log_step_size(images: int, micro_batches: int, learning_rate: float, max_iter: int) -> None:
+    """Log how a step's images are divided among processes and micro-batches.
+
+    Args:
+        images: of a step, over all processes.
+        micro_batches: of each process.
+    """
+    processes = comm.get_world_size()
+    logging.getLogger(__name__).info(
+        f"A step takes {images} images: {processes} process(es) with {micro_batches} part(s) of "
+        f"{images // (processes * micro_batches)}; base learning rate {learning_rate}, "
+        f"{max_iter} iterations"
+    )
+
+
+class DistillStep(SimpleTrainer):
+    """SimpleTrainer with micro-batches, autocast and DDP on any device, and checks of the losses.
+
+    A step with a loss or a gradient that is not finite is left out, on any device: the weights and
+    the optimizer stay as before it, and, if a loss is not finite, the running statistics too.
+
+    On a GPU the losses are read when they are logged, so that other steps do not synchronise.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader: Any,
+        optimizer: torch.optim.Optimizer,
+        *,
+        accumulate: int = 1,
+        precision: torch.dtype | None = None,
+        methods: Iterable[str] = (),
+        max_ratio: float = MAX_RATIO,
+        output_dir: str = "",
+        describe: Callable[[Any], list[str]] | None = None,
+        student: nn.Module | None = None,
+        advice: str = ADVICE,
+        max_iter: int | None = None,
+        read_period: int | None = None,
+        ddp: dict[str, Any] | None = None,
+    ):
+        """
+        Args:
+            model: returns a dict of losses; with several processes it is wrapped in DDP here.
+            data_loader, optimizer: those of SimpleTrainer.
+            accumulate: micro-batches, each a batch of the loader, whose mean gradient makes a step.
+            precision: of autocast; float16 scales the loss. None trains without autocast.
+            methods: names of the distillation methods, whose losses are checked.
+            max_ratio: as in `LossRatio`; methods with larger losses are warned about.
+            output_dir: folder of the run.
+            describe: names the images of a batch; None is for Detectron2's lists of dicts.
+            student: the module that is saved; None is the model.
+            advice: a remedy for losses that are not finite, for the messages.
+            max_iter: iterations of the run; None if it is not known.
+            read_period: iterations after which losses are read; None is each on a CPU, and
+                LOG_PERIOD elsewhere. They are also read after the last iteration.
+            ddp: options of DDP that differ from those here.
+        """
+        self.student = model if student is None else student
+        self._device = next(model.parameters()).device
+        super().__init__(_distributed(model, self._device, ddp or {}), data_loader, optimizer)
+        self.accumulate = accumulate
+        device = self._device.type
+        self.max_iter = max_iter
+        self.read_period = read_period or (1 if device == "cpu" else LOG_PERIOD)
+        self.pending: list[PendingStep] = []
+        self.autocast = contextlib.nullcontext
+        if precision is not None:
+            self.autocast = lambda: torch.autocast(device, dtype=precision)
+        self.grad_scaler = torch.amp.GradScaler(device, enabled=precision == torch.float16)
+        self.prefixes = tuple(f"loss_{name.lower()}" for name in methods)
+        self.output_dir = output_dir
+        self.describe = describe or _describe
+        self.advice = advice
+        self.zero_losses, self.ratio = ZeroLosses(), LossRatio(self.prefixes, max_ratio)
+        is_scaled = self.grad_scaler.is_enabled()
+        self.skipped_steps = SkippedSteps(advice, is_scaled=is_scaled, max_iter=max_iter)
+
+    def build_checkpointer(
+        self, trainer: TrainerBase, *, class_names: Sequence[str] = (), **modules: nn.Module
+    ) -> SafeCheckpointer:
+        """Build the checkpointer of the run, which saves the student into the run's folder.
+
+        Args:
+            trainer: whose state is saved: this step, or the trainer around it.
+            class_names: of the data.
+            modules: modules that train beside the student, by their keys in checkpoints.
+        """
+        return SafeCheckpointer(
+            self.student,
+            self.output_dir,
+            class_names=class_names,
+            trainer=weakref.proxy(trainer),
+            **modules,
+        )
+
+    def run_step(self) -> None:
+        """Run one step.
+
+        Raises:
+            UserError: a loss that is read is not finite; the weights are as before this step.
+        """
+        self.optimizer.zero_grad()
+        step, before = PendingStep(self.iter), Snapshot(self._buffers())
+        try:
+            self._compute(step)
+        except FloatingPointError as error:  # of a detector's RPN, which checks its boxes itself
+            before.restore(self._buffers(), torch.ones((), dtype=torch.bool, device=self._device))
+            self._check(read_steps(self.pending))  # an earlier step may be the cause
+            self._stop(step, [f'the model says "{error}"'])
+        self.after_backward()
+        is_bad = ~step.losses.isfinite().all()
+        before.restore(self._buffers(), is_bad)
+        self.grad_scaler.unscale_(self.optimizer)
+        gradients = [p.grad for p in with_gradient(self.optimizer)]
+        step.is_skipped = is_bad | ~is_finite(gradients) if gradients else is_bad
+        self.pending.append(step)
+        is_read = (self.iter + 1) % self.read_period == 0 or self.iter + 1 == self.max_iter
+        if is_read:
+            self._read_losses()
+        self._apply(step.is_skipped, is_read or self.grad_scaler.is_enabled())
+
+    def _compute(self, step: PendingStep) -> None:
+        """Compute the losses and gradients of a step's micro-batches."""
+        micro_batches = []
+        for number in range(self.accumulate):
+            start = time.perf_counter()
+            data = next(self._data_loader_iter)
+            step.data_time += time.perf_counter() - start
+            step.images.extend(self.describe(data))
+            with self._synchronisation(is_last=number == self.accumulate - 1):
+                with self.autocast():
+                    losses = self.model(data)
+                total = sum(losses.values())
+                self.grad_scaler.scale(total / self.accumulate).backward()
+            micro_batches.append(losses)
+        step.has_gradient = {name: loss.requires_grad for name, loss in losses.items()}
+        names = step.has_gradient
+        rows = [torch.stack([m[name].detach() for name in names]) for m in micro_batches]
+        step.losses = torch.stack(rows).mean(dim=0)
+
+    def _apply(self, is_skipped: Tensor, may_synchronise: bool) -> None:
+        """Take the optimizer's step unless it is skipped; without synchronising, undo it then."""
+        if not may_synchronise:
+            before = Snapshot(optimized(self.optimizer))
+            self.optimizer.step()
+            before.restore(optimized(self.optimizer), is_skipped)
+        elif not is_skipped:
+            self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+
+    def _buffers(self) -> dict[str, Tensor]:
+        """Return the buffers on the model's device, running statistics among them."""
+        return {n: x for n, x in self.model.named_buffers() if x.device == self._device}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            **super().state_dict(),
+            "grad_scaler": self.grad_scaler.state_dict(),
+            "left_out_steps": self.skipped_steps.number,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        if state_dict.get("grad_scaler"):  # empty where nothing was scaled
+            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+        # Older checkpoints have no count.
+        self.skipped_steps.number = state_dict.get("left_out_steps", 0)
+
+    def _synchronisation(self, is_last: bool):
+        """Let processes sum their gradients once a step, with the last micro-batch."""
+        if is_last or not isinstance(self.model, DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self.model.no_sync()
+
+    def _read_losses(self) -> None:
+        """Read, check and log the losses of the pending steps."""
+        steps = read_steps(self.pending)
+        self._check(steps)
+        for read in steps:
+            step = read.step
+            for name, value in read.losses.items():
+                if name.startswith(self.prefixes):
+                    self.zero_losses.update(name, value, has_gradient=step.has_gradient[name])
+            self.ratio.update(step.iteration, read.losses)
+            self.skipped_steps.update(step.iteration, read.is_skipped)
+            self.write_metrics(read.losses, step.data_time, step.iteration)
+        self.pending.clear()
+
+    def _check(self, steps: list[ReadStep]) -> None:
+        """Stop at the first step with a loss that is not finite."""
+        for read in steps:
+            if faults := read.non_finite():
+                self._stop(read.step, faults)
+
+    def _stop(self, step: PendingStep, faults: list[str]) -> NoReturn:
+        stop_at(
+            step,
+            faults,
+            iteration=self.iter,
+            model=self.student,
+            output_dir=self.output_dir,
+            advice=self.advice,
+        )
+
+
+def _distributed(model: nn.Module, device: torch.device, options: dict[str, Any]) -> nn.Module:
+    """Wrap a model in DDP, if there are several processes, on a CPU too."""
+    device_ids = [comm.get_local_rank()] if device.type == "cuda" else None
+    return create_ddp_model(
+        model, **{"broadcast_buffers": False, **options, "device_ids": device_ids}
+    )
+
+
+def _describe(data: list[dict[str, Any]]) -> list[str]:
+    return [f"{x.get('image_id', '?')} ({x.get('file_name', 'no file')})" for x in data]
