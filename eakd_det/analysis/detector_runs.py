@@ -17,7 +17,7 @@ from eakd_det.utils.errors import UserError
 
 from .detection_reports import report_detectors
 from .figures import panel_rows
-from .objects import ask, find_objects
+from .objects import find_objects, run_detector
 from .reports import Report
 from .runs import Run
 
@@ -78,8 +78,8 @@ def analyze_detectors(
     objects = find_objects(DatasetCatalog.get(dataset))
     return report_detectors(
         objects,
-        ask(known.cfg, known.model, objects),
-        {student.label: ask(student.cfg, student.model, objects) for student in students},
+        run_detector(known.cfg, known.model, objects),
+        {student.label: run_detector(student.cfg, student.model, objects) for student in students},
         MetadataCatalog.get(dataset).thing_classes,
         panel_rows({run.label: run.name for run in runs} | {TEACHER: None}),
         temperature=cfg.DISTILL.EA.TEMPERATURE,

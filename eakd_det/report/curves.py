@@ -1,4 +1,4 @@
-"""Learning curves: what runs have logged over their iterations."""
+"""Learning curves of runs."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -17,11 +17,11 @@ from .kinds import Kind
 from .runs import RunFiles, by_group
 
 MOST_POINTS = 300  # of a line
-LOG_RATIO = 30  # of the largest to the smallest value, from which an axis is logarithmic
+LOG_RATIO = 30  # ratio of the largest to the smallest value above which an axis is logarithmic
 
 
 def progress_charts(runs: list[RunFiles], kind: Kind) -> list[Chart]:
-    """The main figure and the whole loss of all runs over the iterations."""
+    """Draw the main metric and the total loss of all runs over the iterations."""
     main, groups = kind.columns[0], by_group(runs)
     curves = {name: [kind.curve(files) for files in of] for name, of in groups.items()}
     curves = {name: of for name, of in curves.items() if all(len(curve) > 1 for curve in of)}
@@ -37,7 +37,7 @@ def progress_charts(runs: list[RunFiles], kind: Kind) -> list[Chart]:
 
 
 def loss_charts(runs: list[RunFiles]) -> list[Chart]:
-    """The parts of each run's loss, where it has several."""
+    """Draw the parts of each run's loss, for runs with several."""
     charts = []
     for name, of in by_group(runs).items():
         parts = {
@@ -51,13 +51,13 @@ def loss_charts(runs: list[RunFiles]) -> list[Chart]:
 
 
 def line_chart(title: str, lines: Mapping[str, list[Series]], level: float | None = None) -> Chart:
-    """Lines over the iterations, each named at its end.
+    """Draw lines over the iterations, each labelled at its end.
 
     Args:
-        title: what is drawn, with its unit.
-        lines: name -> its points in each run of that name; of several the mean is drawn, and the
-            range from the lowest to the highest.
-        level: the teacher's, drawn as a dashed line.
+        title: name of the quantity, with its unit.
+        lines: name -> its points in each run of that name; of several runs the mean is drawn, with
+            the range from the lowest to the highest.
+        level: value of the teacher, drawn as a dashed line.
     """
     lines = {name: merge(map(finite, of)) for name, of in lines.items()}
     lines = {name: points for name, points in lines.items() if points}
@@ -69,7 +69,7 @@ def line_chart(title: str, lines: Mapping[str, list[Series]], level: float | Non
 
 
 def merge(runs: Iterable[Series]) -> list[tuple[int, float, float, float]]:
-    """(iteration, mean, lowest, highest) where all runs have a value."""
+    """Return (iteration, mean, lowest, highest) for the iterations that all runs have."""
     values = [dict(points) for points in runs]
     common = [i for i in values[0] if all(i in of for of in values)]
     found = [(i, [of[i] for of in values]) for i in common]
@@ -104,7 +104,7 @@ def _draw_lines(
 
 
 def finish_iterations(axes: Axes) -> None:
-    """An axis of iterations; what `label_ends` needs to be called next."""
+    """Format the axis of iterations and set the layout that `label_ends` needs."""
     tidy(axes)
     axes.set_xlabel("iteration")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -113,5 +113,5 @@ def finish_iterations(axes: Axes) -> None:
 
 
 def finite(points: Series) -> Series:
-    """Without what is no number, such as the AP of a class without boxes."""
+    """Remove points that are not finite, such as the AP of a class without boxes."""
     return [point for point in points if math.isfinite(point[1])]
