@@ -46,7 +46,7 @@ def _mean(of_runs: list[Dynamics]) -> Dynamics:
 
 
 def has_dynamics(files: RunFiles) -> bool:
-    """Whether the run distils: others have no such entropies."""
+    """Return whether the run distils: others have no such entropies."""
     return any(name.startswith("distill/") for name in files.metrics)
 
 
