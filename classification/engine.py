@@ -19,8 +19,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from eakd_det.checkpoint.checkpointer import SafeCheckpointer, StudentWriter
+from eakd_det.distillers import method_settings
 from eakd_det.distillers.entropy_statistics import LOG_PERIOD
-from eakd_det.distillers.settings import method_settings
 from eakd_det.engine.best_checkpoint import BestCheckpoint
 from eakd_det.engine.preemption import Preemption
 from eakd_det.engine.resume import OptimizerSettings, RandomStates, Stopwatch
@@ -124,13 +124,13 @@ class ClassifierTrainer(DistillStep):
             saved=self.distilled.student,
             advice="A lower SOLVER.BASE_LR or smaller weights in DISTILL often help.",
         )
-        helpers = self.distilled.helpers
+        adapters = self.distilled.adapters
         self.checkpointer = SafeCheckpointer(
             self.distilled.student,
             cfg.OUTPUT_DIR,
             save_to_disk=comm.is_main_process(),
             trainer=weakref.proxy(self),
-            **({"helpers": helpers} if len(helpers) else {}),
+            **({"helpers": adapters} if len(adapters) else {}),  # the name in checkpoints
         )
         self.test_loader = read_test_set(cfg)
 

@@ -14,11 +14,12 @@ from .finite import refuse_non_finite
 from .safe_pickle import load_pickle, load_pth
 from .torchvision_weights import check_suits, convert_torchvision, is_torchvision
 
-# Of a model's state: what trains beside the student and is no part of it.
-HELPERS = "helpers."
+# Prefixes of keys of a model's state: modules that train beside the student and are no part of it;
+# the second is that of the files of older versions.
+ADAPTERS, OLD_ADAPTERS = "adapters.", "helpers."
 # In the files of ReviewKD and mdistiller: both networks (a student's keys may have no prefix), and
 # fusion modules.
-MERGED_STUDENT, MERGED_TEACHER, MERGED_HELPERS = "student.", "teacher.", "kd_trans."
+MERGED_STUDENT, MERGED_TEACHER, MERGED_ADAPTERS = "student.", "teacher.", "kd_trans."
 # Where training codes keep the weights in a file; and what wraps the model puts before all keys:
 # DataParallel, torch.compile, Lightning.
 CONTAINERS = ("model", "state_dict", "net", "model_state_dict", "model_state")
@@ -53,9 +54,9 @@ class SafeCheckpointer(DetectionCheckpointer):
         self.side, self.class_names = side, list(class_names)
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """As the stock one, without modules that only helped the student to learn."""
+        """As the stock one, without adapters."""
         state = self.model.state_dict()
-        for key in [key for key in state if key.startswith(HELPERS)]:
+        for key in [key for key in state if key.startswith(ADAPTERS)]:
             del state[key]
         if self.class_names:
             kwargs["class_names"] = self.class_names
@@ -105,9 +106,9 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def _log_incompatible_keys(self, incompatible) -> None:
         """Log what does not fit, as the stock one, if anything else does."""
-        kept = [key for key in incompatible.missing_keys if not key.startswith(HELPERS)]
+        kept = [key for key in incompatible.missing_keys if not key.startswith(ADAPTERS)]
         incompatible.missing_keys[:] = kept
-        names = {n for n, _ in self.model.named_parameters() if not n.startswith(HELPERS)}
+        names = {n for n, _ in self.model.named_parameters() if not n.startswith(ADAPTERS)}
         if names <= set(incompatible.missing_keys):
             raise UserError(
                 f"{self._parsed_url_during_load.geturl()} holds no weight of this model.\n"
@@ -189,10 +190,12 @@ def _shorten(items: Iterable[str], most: int = 20) -> str:
 def _side_of(state: dict[str, Any], side: str, ours: Iterable[str]) -> dict[str, Any]:
     """Select teacher or student of a file that holds both, under the model's own names.
 
-    Helpers are left out, and what wrapped the model before its keys, unless `ours`, the model's
+    Adapters are left out, and what wrapped the model before its keys, unless `ours`, the model's
     keys, begin so.
     """
-    state = {key: value for key, value in state.items() if not key.startswith(HELPERS)}
+    state = {
+        key: value for key, value in state.items() if not key.startswith((ADAPTERS, OLD_ADAPTERS))
+    }
     wrappers = [prefix for prefix in WRAPPERS if not any(key.startswith(prefix) for key in ours)]
     state = _unwrapped(state, wrappers)
     if any(key.startswith((MERGED_STUDENT, MERGED_TEACHER)) for key in ours):
@@ -202,7 +205,7 @@ def _side_of(state: dict[str, Any], side: str, ours: Iterable[str]) -> dict[str,
         found = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         if found:
             return _unwrapped(found, wrappers)
-    other = (MERGED_TEACHER, MERGED_HELPERS)
+    other = (MERGED_TEACHER, MERGED_ADAPTERS)
     has_teacher = any(key.startswith(MERGED_TEACHER) for key in state)
     return {k: v for k, v in state.items() if not (has_teacher and k.startswith(other))}
 

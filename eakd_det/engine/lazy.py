@@ -20,7 +20,7 @@ from eakd_det.data.registered import no_data_in_words
 from eakd_det.evaluation.coco import CountedEvaluators
 from eakd_det.evaluation.no_detections import warn_of_no_detections
 from eakd_det.evaluation.results import write_boxes
-from eakd_det.modeling.meta_arch.distilled import helper_modules
+from eakd_det.modeling.meta_arch.distilled import adapter_modules
 from eakd_det.utils.output_dir import TRAINER_FILES
 from eakd_det.utils.precision import precision
 
@@ -101,7 +101,7 @@ def _build(cfg: DictConfig) -> tuple[DistillStep, SafeCheckpointer, "_LastTest"]
         output_dir=cfg.train.output_dir,
     )
     checkpointer = SafeCheckpointer(
-        model, cfg.train.output_dir, trainer=trainer, **helper_modules(student)
+        model, cfg.train.output_dir, trainer=trainer, **adapter_modules(student)
     )
     states = ProcessStates(student, loader, accumulate, cfg.train.checkpointer.period)
     test = _LastTest(cfg, model)

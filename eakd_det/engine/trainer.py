@@ -29,7 +29,7 @@ from eakd_det.evaluation.coco import CountedEvaluators, Evaluator
 from eakd_det.evaluation.no_detections import warn_of_no_detections
 from eakd_det.evaluation.results import write_result
 from eakd_det.modeling.build import load_student, load_teacher, num_classes
-from eakd_det.modeling.meta_arch.distilled import Distilled, helper_modules
+from eakd_det.modeling.meta_arch.distilled import Distilled, adapter_modules
 from eakd_det.modeling.poolers import pool_as_configured
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import write_atomically
@@ -83,7 +83,7 @@ class DistillTrainer(DefaultTrainer):
             cfg.OUTPUT_DIR,
             class_names=_class_names(cfg),
             trainer=weakref.proxy(self),
-            **helper_modules(student),
+            **adapter_modules(student),
         )
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER

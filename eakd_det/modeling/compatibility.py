@@ -8,7 +8,7 @@ from detectron2.modeling import GeneralizedRCNN, RetinaNet
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
 from torch import nn
 
-from eakd_det.distillers.methods import DISTILLERS
+from eakd_det.distillers import DISTILLERS
 from eakd_det.utils.errors import UserError
 
 

@@ -137,7 +137,7 @@ model.roi_heads.box_predictor.test_score_thresh = 0.0  # an untrained student is
     assert "FrozenBN layers, " in out[out.index("What to look at:") :]
     saved = torch.load(tmp_path / "lazy" / "model_final.pth", weights_only=True)
     assert "helpers" in saved
-    assert not [key for key in saved["model"] if key.startswith("helpers")]
+    assert not [key for key in saved["model"] if key.startswith("adapters")]
     result = json.loads((tmp_path / "lazy" / "result.json").read_text())
     assert result.keys() == {"AP", "AP50", "AP75", "teacher_AP"}
     best = torch.load(tmp_path / "lazy" / "model_best.pth", weights_only=True)

@@ -117,7 +117,7 @@ def test_resumed_run_equals_a_straight_one(run_cfg, tmp_path, half, amp):
     resumed = _train(cfg, tmp_path / "resumed", [half, 2 * half])
     assert resumed.start_iter == half
     ours, theirs = straight.model.state_dict(), resumed.model.state_dict()
-    assert any(key.startswith("helpers.REVIEWKD.abfs.") for key in ours)
+    assert any(key.startswith("adapters.REVIEWKD.abfs.") for key in ours)
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     for name in ("optimizer", "grad_scaler"):
         torch.testing.assert_close(
@@ -280,9 +280,9 @@ def test_checkpoints_hold_the_student_alone(run_cfg, tmp_path):
     run_cfg.DATASETS.TEST = ()
     trainer = _train(run_cfg, tmp_path / "run", [2])
     saved = torch.load(tmp_path / "run" / "model_final.pth", weights_only=True)
-    assert not [key for key in saved["model"] if key.startswith("helpers")]
-    assert saved["helpers"].keys() == trainer.model.helpers.state_dict().keys()
-    assert "helpers.REVIEWKD.abfs.0.conv1.0.weight" in trainer.model.state_dict()
+    assert not [key for key in saved["model"] if key.startswith("adapters")]
+    assert saved["helpers"].keys() == trainer.model.adapters.state_dict().keys()
+    assert "adapters.REVIEWKD.abfs.0.conv1.0.weight" in trainer.model.state_dict()
 
 
 def test_a_retinanet_keeps_its_running_normalizer(run_cfg, retina_cfg, tmp_path):
