@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from eakd_det.distillers import DISTILLERS as DETECTOR_DISTILLERS
 from eakd_det.distillers import (
-    AdapterDistiller,
     DistillationBatch,
     Distiller,
     LogitDistiller,
@@ -88,13 +87,14 @@ class MultiLevelDistiller(Distiller):
         return {"": loss}
 
 
-class CurriculumDistiller(AdapterDistiller):
+class CurriculumDistiller(Distiller):
     """CTKD: KD at a temperature that is trained against the student, harder epoch by epoch.
 
     The option "epochs" is the length of the curriculum.
     """
 
     compares = "logits"
+    has_adapter = True
 
     def __init__(self):
         self.defaults = scalar_defaults(curriculum_strength)
@@ -117,10 +117,11 @@ class CurriculumDistiller(AdapterDistiller):
         return {"": kd_loss(*logits, temperature=temperature, weight=weight)}
 
 
-class PrimeAwareDistiller(AdapterDistiller):
+class PrimeAwareDistiller(Distiller):
     """PAD on the pooled features. It has no options."""
 
     compares = "features"
+    has_adapter = True
 
     def __init__(self):
         self.defaults = {}
@@ -137,10 +138,11 @@ class PrimeAwareDistiller(AdapterDistiller):
         return {"": pad_loss(mapped, teacher_features, log_variance, weight=weight)}
 
 
-class PathDistiller(AdapterDistiller):
+class PathDistiller(Distiller):
     """FCFD: paths that begin in one network and end in the other. It runs both networks itself."""
 
     compares = "paths"
+    has_adapter = True
 
     def __init__(self):
         losses_own = scalar_defaults(fcfd_loss, leave_out=("weight",))

@@ -11,7 +11,7 @@ from eakd_det.losses.kd import kd_loss
 from .base import Distiller
 from .batch import DistillationBatch, LogitPair
 from .ea import EA_MODES
-from .features import AdapterDistiller, ReviewDistiller
+from .features import ReviewDistiller
 from .logits import LogitDistiller
 from .objective import DistillationObjective
 from .settings import method_settings, scalar_defaults
@@ -30,7 +30,6 @@ DISTILLERS: dict[str, Distiller] = {
 __all__ = [
     "DISTILLERS",
     "EA_MODES",
-    "AdapterDistiller",
     "DistillationBatch",
     "DistillationObjective",
     "Distiller",

@@ -66,6 +66,19 @@ class LogitPair:
         """Number of outcomes of the distributions; the bound of their entropies is its log."""
         return 2 if self.sigmoid else self.student_logits.shape[1]
 
+    def image_weight(self, num_images: int) -> Tensor | None:
+        """Return the (B,) mean EA weight of each image's samples, 0 for an image without any.
+
+        None without the EA weight.
+        """
+        if self.sample_weight is None or self.images is None:
+            return None
+        # First the sum of the weights of each image, then its number of samples.
+        sums = self.sample_weight.new_zeros(2, num_images)
+        values = torch.stack([self.sample_weight, torch.ones_like(self.sample_weight)])
+        sums.index_add_(1, self.images, values)
+        return sums[0] / sums[1].clamp(min=1)
+
 
 @dataclass
 class DistillationBatch:
@@ -89,18 +102,7 @@ class DistillationBatch:
         return self.logit_pairs
 
     def image_weight(self) -> Tensor | None:
-        """Return the (B,) mean EA weight of each image's samples; 0 for an image without any.
-
-        None without the EA weight.
-        """
-        weighted = [pair for pair in self.logit_pairs if pair.sample_weight is not None]
-        if not weighted:
-            return None
-        per_pair = []
-        for pair in weighted:
-            # First the sum of the weights of each image, then its number of samples.
-            sums = pair.sample_weight.new_zeros(2, len(self.student_features[0]))
-            values = torch.stack([pair.sample_weight, torch.ones_like(pair.sample_weight)])
-            sums.index_add_(1, pair.images, values)
-            per_pair.append(sums[0] / sums[1].clamp(min=1))
-        return torch.stack(per_pair).mean(dim=0)
+        """Return the (B,) EA weight of each image, the mean over the pairs; None without one."""
+        per_pair = [pair.image_weight(len(self.student_features[0])) for pair in self.logit_pairs]
+        weights = [weight for weight in per_pair if weight is not None]
+        return torch.stack(weights).mean(dim=0) if weights else None

@@ -52,7 +52,8 @@ def _columns(
 
 def _part_statistics(parts: dict[str, Tensor]) -> dict[str, float]:
     """As `entropy_statistics`, from the `_columns` of each part."""
-    names, rows = [], []
+    names: list[str] = []
+    rows: list[Tensor] = []
     for part, chosen in parts.items():
         if chosen.shape[1]:
             quantiles = torch.quantile(chosen[2], chosen.new_tensor([0.1, 0.9]))

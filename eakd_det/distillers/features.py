@@ -1,6 +1,6 @@
-"""Distillation methods with an adapter, and those on feature maps."""
+"""Distillation methods that compare feature maps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -10,28 +10,14 @@ from .base import Distiller
 from .batch import DistillationBatch
 
 
-class AdapterDistiller(Distiller):
-    """A method with an adapter: a module that trains beside the student and is no part of it.
-
-    Attributes:
-        build_adapter: takes what `DistillationObjective.build_adapters` is given.
-    """
-
-    has_adapter = True
-    build_adapter: Callable[..., nn.Module]
-
-    def statistics(self, adapter: nn.Module) -> dict[str, float]:
-        """Return the metrics of the adapter to log, by name."""
-        return {}
-
-
-class ReviewDistiller(AdapterDistiller):
+class ReviewDistiller(Distiller):
     """ReviewKD on the levels of the FPN, or the stages of a classifier.
 
     The EA weight is one value an image. It has no options.
     """
 
     compares = "features"
+    has_adapter = True
 
     def __init__(self):
         self.defaults = {}

@@ -26,7 +26,7 @@ class LabelAgreement:
             causes: possible causes of a low share, for the log.
         """
         self.samples, self.causes, self.is_open = samples, causes, is_open
-        self._counts: Tensor | int = 0
+        self._counts = torch.zeros((), dtype=torch.int64)  # then (2,) on the device of the samples
 
     @torch.no_grad()
     def count(self, teacher_logits: Tensor, labels: Tensor) -> None:

@@ -52,15 +52,15 @@ class LogitDistiller(Distiller):
         losses = {}
         for pair in batch.logit_pairs:
             loss = self._per_sample(pair, **options)
-            is_reduced = pair.normalizer is not None
-            losses[pair.suffix] = loss.sum() / pair.normalizer if is_reduced else loss
+            losses[pair.suffix] = loss if pair.normalizer is None else loss.sum() / pair.normalizer
         return losses
 
     def _per_sample(self, pair: LogitPair, *, standardize: bool = False, **options: Any) -> Tensor:
         """Return the (R,) weighted losses of the samples."""
-        logits = pair.student_logits, pair.teacher_logits
+        logits = [pair.student_logits, pair.teacher_logits]
         if standardize:
-            logits = tuple(map(standardize_logits, logits))
-        labels = (pair.labels,) if self.takes_labels else ()
+            logits = [standardize_logits(x) for x in logits]
+        labels = [pair.labels] if self.takes_labels else []
         loss = self.sigmoid_loss if pair.sigmoid else self.loss
+        assert loss is not None, "check_dense_heads refuses methods without a sigmoid loss"
         return loss(*logits, *labels, weight=pair.sample_weight, reduction="none", **options)

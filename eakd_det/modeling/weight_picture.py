@@ -31,13 +31,14 @@ def picture_of_weights(
     Returns:
         (height, width, 3) uint8, or None if the image has no samples.
     """
+    assert pair.images is not None and pair.first_boxes is not None, "a pair of a detector"
     is_first = pair.images == 0
     if not is_first.any():
         return None
     logits = [x[is_first].float() for x in (pair.student_logits, pair.teacher_logits)]
-    scores = [(x.sigmoid() if pair.sigmoid else x.softmax(dim=1)).cpu() for x in logits]
+    student, teacher = ((x.sigmoid() if pair.sigmoid else x.softmax(dim=1)).cpu() for x in logits)
     first = replace(pair, student_logits=logits[0], teacher_logits=logits[1])
-    entropies = (entropy.cpu() for entropy in first.entropies(temperature))
-    weight = combine_entropies(*entropies, pair.num_outcomes, bound)
+    of_student, of_teacher = (entropy.cpu() for entropy in first.entropies(temperature))
+    weight = combine_entropies(of_student, of_teacher, pair.num_outcomes, bound)
     boxes = pair.first_boxes().cpu().numpy()
-    return draw_weights(image, boxes, weight, *scores, [*class_names, "background"])
+    return draw_weights(image, boxes, weight, student, teacher, [*class_names, "background"])

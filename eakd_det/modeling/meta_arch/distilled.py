@@ -45,6 +45,7 @@ class Distilled(Taught):
     """
 
     stock: type[nn.Module]
+    vis_period: int
 
     @configurable
     def __init__(self, *, distillation: dict[str, Any], **stock: Any):
@@ -91,7 +92,7 @@ class Distilled(Taught):
             for shape, of_network in zip(shapes, names, strict=True)
         ]
 
-    def forward(self, batched_inputs: list[dict[str, Any]]):
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Run the stock model; in training, add the losses of the methods to its own.
 
         Without gradients (Detectron2's PreciseBN, for example) the teacher does not run, and no
