@@ -18,7 +18,7 @@ from .watched import WatchedTrainer
 
 
 class DistillationTrainer(WatchedTrainer):
-    """WatchedTrainer whose loss compares the student's next-token logits with a teacher's.
+    """WatchedTrainer whose loss compares the student's next words with a teacher's.
 
     Arguments, callbacks, logging, launch and resume are Trainer's. The loss is the sum over tokens
     divided by `num_items_in_batch`, the tokens of the step over its micro-batches and processes.
@@ -30,7 +30,7 @@ class DistillationTrainer(WatchedTrainer):
         *args: Any,
         teacher: PreTrainedModel,
         objective: TokenObjective,
-        vocab_size: int,
+        num_words: int,
         chunk_size: int = 0,
         fused_loss: FusedLoss | None = None,
         **kwargs: Any,
@@ -38,11 +38,10 @@ class DistillationTrainer(WatchedTrainer):
         """
         Args:
             *args, **kwargs: Trainer's, without `compute_loss_func`.
-            teacher: a model of the same vocabulary; it is frozen and moved to the student's device.
-            objective: computes the loss of each token.
-            vocab_size: V, the tokens that both vocabularies have; wider logits (of a padded
-                vocabulary) are cut.
-            chunk_size: number of tokens whose logits exist at a time in training; 0 is all.
+            teacher: of the same words; frozen here, and moved to the student's device.
+            objective: the loss of each token.
+            num_words: V, the words that both have; wider logits (a padded vocabulary) are cut.
+            chunk_size: tokens whose logits are there at a time in training; 0 is all.
             fused_loss: computes the mean of `objective` in chunks in its place, in training.
 
         Raises:
@@ -50,14 +49,14 @@ class DistillationTrainer(WatchedTrainer):
         """
         super().__init__(*args, compute_loss_func=self._loss, **kwargs)
         self._refuse_what_does_not_fit(chunk_size)
-        self.objective, self.vocab_size, self.chunk_size = objective, vocab_size, chunk_size
+        self.objective, self.num_words, self.chunk_size = objective, num_words, chunk_size
         self.fused_loss = fused_loss
         self.teacher = teacher.to(self.args.device).eval().requires_grad_(False)
         self._teacher_output = self._states = None  # of the batch that is being computed
         self._has_checked_heads = False
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Tensor | int | None]:
-        """As Trainer's; computes the step's EA weight if its tokens share one (mode "matched")."""
+        """Trainer's; where the tokens of the step share an EA weight, that of all micro-batches."""
         batches, num_tokens = super().get_batch_samples(*args, **kwargs)
         if self.objective.is_matched and len(batches) > 1:
             self.objective.step_weight = self._mean_weight(batches)
@@ -74,7 +73,7 @@ class DistillationTrainer(WatchedTrainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Tensor | tuple[Tensor, ModelOutput]:
-        """Run the teacher on the inputs, then compute the loss as Trainer does."""
+        """Trainer's, after the teacher's pass over the same inputs."""
         seen = {key: value for key, value in inputs.items() if key != "labels"}
         if not (self.chunk_size and model.training):
             with torch.no_grad(), self.accelerator.autocast():
@@ -91,10 +90,10 @@ class DistillationTrainer(WatchedTrainer):
 
     @torch.no_grad()
     def _mean_weight(self, batches: list[dict[str, Any]]) -> Tensor:
-        """Return the mean EA weight over the tokens of a step's micro-batches, of all processes.
+        """Mean EA weight over the tokens of a step's micro-batches, of all processes.
 
-        The gradient of the first micro-batch depends on it: both networks run once more before the
-        step, without gradients and with the dropout that the step will have.
+        The first micro-batch's gradient needs it: both networks run once more, without gradients
+        and with the dropout that the step will have.
         """
         device, sums = self.args.device, self.objective.sums
         devices = [] if device.type == "cpu" else [device]
@@ -115,22 +114,22 @@ class DistillationTrainer(WatchedTrainer):
         return {**super()._step_losses(), **terms}
 
     def _watched(self, losses: dict[str, Tensor]) -> list[str]:
-        """Return the loss of each method, unless Liger-Kernel computes them together."""
+        """Each method's, where Liger-Kernel does not compute them together."""
         return [name for name in losses if name.startswith("loss_")] or super()._watched(losses)
 
     def _loss(
         self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """Return the batch's part of the mean over the step's tokens; labels (B, L), unshifted."""
-        labels = labels[:, 1:]  # position i predicts token i + 1
+        """The batch's part of the mean over the step's tokens; labels are (B, L), not shifted."""
+        labels = labels[:, 1:]  # position i says word i + 1
         teacher_outputs, self._teacher_output = self._teacher_output, None
         if self._states is None:
-            logits = (o.logits[:, :-1, : self.vocab_size] for o in (outputs, teacher_outputs))
+            logits = (o.logits[:, :-1, : self.num_words] for o in (outputs, teacher_outputs))
             counts = labels != IGNORED
             per_token = self.objective(*(x[counts] for x in logits), labels[counts])
             number = len(per_token) if num_items_in_batch is None else num_items_in_batch
             return per_token.sum() / torch.as_tensor(number).clamp(min=1)
-        # Only the wrapped network's own forward pass is in mixed precision by itself.
+        # The wrapped network's own pass is in mixed precision; what follows it must ask for that.
         with self.accelerator.autocast():
             return self._chunked(outputs, teacher_outputs, labels, num_items_in_batch)
 
@@ -156,8 +155,8 @@ class DistillationTrainer(WatchedTrainer):
         )
 
     def _cut(self, states: Tensor, head: nn.Linear) -> LanguageHead:
-        bias = None if head.bias is None else head.bias[: self.vocab_size]
-        return LanguageHead(states[:, :-1], head.weight[: self.vocab_size], bias)
+        bias = None if head.bias is None else head.bias[: self.num_words]
+        return LanguageHead(states[:, :-1], head.weight[: self.num_words], bias)
 
     def _refuse_what_does_not_fit(self, chunk_size: int) -> None:
         if self.args.n_gpu > 1:

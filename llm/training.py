@@ -219,7 +219,7 @@ def build_trainer(
     return DistillationTrainer(
         teacher=teacher,
         objective=TokenObjective(cfg.DISTILL),
-        vocab_size=_common_width(tokenizer, name, [len(weight) for weight in heads]),
+        num_words=_common_width(tokenizer, name, [len(weight) for weight in heads]),
         chunk_size=cfg.DISTILL.CHUNK_SIZE,
         fused_loss=liger_loss(cfg.DISTILL, {w.dtype for w in heads}) if uses_liger else None,
         **options,
