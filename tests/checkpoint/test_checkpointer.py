@@ -17,6 +17,7 @@ from torch import nn
 
 from eakd_det.checkpoint.checkpointer import SafeCheckpointer, last_checkpoint, load_strictly
 from eakd_det.config.defaults import stock_config
+from eakd_det.modeling.meta_arch.distilled import adapter_modules
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import ABANDONED_SECONDS
 
@@ -255,11 +256,29 @@ def test_killed_while_saving(tmp_path, number, file):
     assert sorted(os.listdir(tmp_path)) == ["good.pth", "last_checkpoint", "next.pth"]
 
 
-def test_helpers_are_no_part_of_a_student(distill_cfg, tmp_path):
-    """Also in a file that was saved with them, as the state of a run that met a NaN is."""
+@pytest.mark.parametrize("prefix", ["adapters.", "helpers."])
+def test_adapters_are_no_part_of_a_student(distill_cfg, tmp_path, caplog, prefix):
+    """Also in a file saved with them: the state of a run that met a NaN, of any version."""
     distill_cfg.DISTILL.METHODS = ("REVIEWKD",)
     model = build_model(distill_cfg)
-    torch.save({"model": model.state_dict()}, tmp_path / "whole.pth")
-    load_strictly(
-        build_model(stock_config(distill_cfg)), str(tmp_path / "whole.pth"), key="MODEL.WEIGHTS"
-    )
+    state = {k.replace("adapters.", prefix): v for k, v in model.state_dict().items()}
+    assert any(key.startswith(prefix) for key in state)
+    path = str(tmp_path / "whole.pth")
+    torch.save({"model": state}, path)
+    load_strictly(build_model(stock_config(distill_cfg)), path, key="MODEL.WEIGHTS")
+    SafeCheckpointer(model).load(path)
+    assert "REVIEWKD" not in caplog.text
+
+
+def test_adapters_in_a_checkpoint_of_an_older_version(distill_cfg, tmp_path):
+    """The name there stays "helpers"."""
+    distill_cfg.DISTILL.METHODS = ("REVIEWKD",)
+    model, saved = build_model(distill_cfg), build_model(distill_cfg)
+    states = saved.state_dict()
+    adapters = {k: v for k, v in states.items() if k.startswith("adapters.")}
+    expected = {key.removeprefix("adapters."): value for key, value in adapters.items()}
+    student = {key: value for key, value in states.items() if key not in adapters}
+    torch.save({"model": student, "helpers": expected}, tmp_path / "model_0000009.pth")
+    (tmp_path / "last_checkpoint").write_text("model_0000009.pth")
+    SafeCheckpointer(model, str(tmp_path), **adapter_modules(model)).resume_or_load("")
+    assert equal(model.adapters, expected) and equal(model, states)

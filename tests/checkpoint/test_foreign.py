@@ -134,7 +134,7 @@ def test_the_student_of_a_merged_file(distill_cfg, merged, caplog):
     model = build_model(distill_cfg)
     SafeCheckpointer(model).load(path)
     assert torch.equal(model.backbone.fpn_output2.weight, expected["backbone.fpn_output2.weight"])
-    assert "helpers" not in caplog.text, "new fusion modules are not reported"
+    assert "adapters" not in caplog.text, "new fusion modules are not reported"
     assert "kd_trans" not in caplog.text
 
 
