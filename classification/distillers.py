@@ -1,6 +1,6 @@
-"""From what student and teacher say of a batch of images to losses: the methods of classification.
+"""Distillation methods of classifiers: those of detectors, and those that only classifiers have.
 
-N counts images, C classes. The EA weight of each image is made once, for all methods.
+N counts images.
 """
 
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from eakd_det.distillers.methods import (
-    Comparison,
-    Head,
-    HelpedDistiller,
+from eakd_det.distillers import DISTILLERS as DETECTOR_DISTILLERS
+from eakd_det.distillers import (
+    DistillationBatch,
+    Distiller,
     LogitDistiller,
-    ReviewDistiller,
+    LogitPair,
     scalar_defaults,
 )
 from eakd_det.losses import (
@@ -22,7 +22,6 @@ from eakd_det.losses import (
     PathOutputs,
     PrimeAwareHead,
     curriculum_strength,
-    dkd_loss,
     draw_paths,
     fcfd_loss,
     feature_rampup,
@@ -39,139 +38,124 @@ from .models import StagedClassifier
 
 
 @dataclass
-class ImageComparison(Comparison):
-    """Student and teacher on one batch of images.
+class ClassifierBatch(DistillationBatch):
+    """A batch of images.
 
     The features are the stages' maps without the stem's, the student's after the activation and
-    the teacher's before it, and last the pooled features, (N, D, 1, 1). `heads` has one, of the
-    weak view.
+    the teacher's before it, and last the pooled features, (N, D, 1, 1). `logit_pairs` has one, of
+    the weak view.
 
     Attributes:
-        strong: what both say of the strong view; None if no method asks for it.
-        paths: what the paths through both networks say; None if no method asks for it.
-        epoch: counted from 1.
+        strong: logits of the strong view; None if no method compares views.
+        paths: outputs of the paths through both networks; None if no method compares paths.
     """
 
-    strong: Head | None = None
+    strong: LogitPair | None = None
     paths: PathOutputs | None = None
-    epoch: int = 1
+
+    @property
+    def weighted_pairs(self) -> list[LogitPair]:
+        return self.logit_pairs if self.strong is None else [*self.logit_pairs, self.strong]
 
     def image_weight(self) -> Tensor | None:
-        """(N,) EA weight."""
-        return self.heads[0].weight
+        """Return the (N,) EA weights, or None without them."""
+        return self.logit_pairs[0].sample_weight
 
 
-class MultiLevelDistiller:
-    """MLD on a weak and a strong view of each image.
-
-    Attributes:
-        defaults, compares: as those of LogitDistiller.
-    """
+class MultiLevelDistiller(Distiller):
+    """MLD on a weak and a strong view of each image."""
 
     compares = "views"
-    has_ea_form = True
-    has_helper = False
 
     def __init__(self):
         self.defaults = scalar_defaults(
             multi_level_loss, leave_out=("weak_weight", "strong_weight")
         )
 
-    def __call__(self, comparison: ImageComparison, **options: Any) -> dict[str, Tensor]:
-        """One scalar loss, without a suffix."""
-        (weak,), strong = comparison.heads, comparison.strong
+    def __call__(self, batch: ClassifierBatch, **options: Any) -> dict[str, Tensor]:
+        """Return one scalar loss, without a suffix."""
+        (weak,), strong = batch.logit_pairs, batch.strong
         loss = multi_level_loss(
             weak.student_logits,
             strong.student_logits,
             weak.teacher_logits,
             strong.teacher_logits,
-            weak_weight=weak.weight,
-            strong_weight=strong.weight,
+            weak_weight=weak.sample_weight,
+            strong_weight=strong.sample_weight,
             **options,
         )
         return {"": loss}
 
 
-class CurriculumDistiller(HelpedDistiller):
+class CurriculumDistiller(Distiller):
     """CTKD: KD at a temperature that is trained against the student, harder epoch by epoch.
 
-    Attributes:
-        defaults: "epochs" of the curriculum.
-        compares: as that of LogitDistiller.
+    The option "epochs" is the length of the curriculum.
     """
 
     compares = "logits"
+    has_adapter = True
 
     def __init__(self):
         self.defaults = scalar_defaults(curriculum_strength)
 
-    def build_helper(self, *networks: Any) -> nn.Module:
-        """The temperature, whatever the networks are."""
+    def build_adapter(self, *arguments: Any) -> nn.Module:
+        """Build the temperature; it does not depend on the networks."""
         return CurriculumTemperature()
 
-    def statistics(self, helper: nn.Module) -> dict[str, float]:
-        """The temperature."""
-        return {"distill/temperature": helper(0.0).item()}
+    def statistics(self, adapter: nn.Module) -> dict[str, float]:
+        """Return the temperature."""
+        return {"distill/temperature": adapter(0.0).item()}
 
     def __call__(
-        self, comparison: ImageComparison, *, helper: nn.Module, **options: Any
+        self, batch: ClassifierBatch, *, adapter: nn.Module, **options: Any
     ) -> dict[str, Tensor]:
-        """One scalar loss, without a suffix."""
-        (head,) = comparison.heads
-        temperature = helper(curriculum_strength(comparison.epoch, **options))
-        loss = kd_loss(
-            head.student_logits, head.teacher_logits, temperature=temperature, weight=head.weight
-        )
-        return {"": loss}
+        """Return one scalar loss, without a suffix."""
+        (pair,) = batch.logit_pairs
+        temperature = adapter(curriculum_strength(batch.epoch, **options))
+        logits, weight = (pair.student_logits, pair.teacher_logits), pair.sample_weight
+        return {"": kd_loss(*logits, temperature=temperature, weight=weight)}
 
 
-class PrimeAwareDistiller(HelpedDistiller):
-    """PAD on the pooled features.
-
-    Attributes:
-        defaults, compares: as those of ReviewDistiller.
-    """
+class PrimeAwareDistiller(Distiller):
+    """PAD on the pooled features. It has no options."""
 
     compares = "features"
+    has_adapter = True
 
     def __init__(self):
         self.defaults = {}
 
-    def build_helper(self, student_channels: list[int], teacher_channels: list[int]) -> nn.Module:
-        """The branches that map the student's features and say how certain they are."""
+    def build_adapter(self, student_channels: list[int], teacher_channels: list[int]) -> nn.Module:
+        """Build the branches that map the student's features and predict their variance."""
         return PrimeAwareHead(student_channels[-1], teacher_channels[-1])
 
-    def __call__(self, comparison: ImageComparison, *, helper: nn.Module) -> dict[str, Tensor]:
-        """One scalar loss, without a suffix."""
-        mapped, log_variance = helper(comparison.student_features[-1].flatten(1))
-        teacher_features = comparison.teacher_features[-1].flatten(1)
-        weight = comparison.image_weight()
+    def __call__(self, batch: ClassifierBatch, *, adapter: nn.Module) -> dict[str, Tensor]:
+        """Return one scalar loss, without a suffix."""
+        mapped, log_variance = adapter(batch.student_features[-1].flatten(1))
+        teacher_features = batch.teacher_features[-1].flatten(1)
+        weight = batch.image_weight()
         return {"": pad_loss(mapped, teacher_features, log_variance, weight=weight)}
 
 
-class PathDistiller(HelpedDistiller):
-    """FCFD: paths that begin in one network and end in the other.
-
-    It runs both networks itself.
-
-    Attributes:
-        defaults, compares: as those of ReviewDistiller.
-    """
+class PathDistiller(Distiller):
+    """FCFD: paths that begin in one network and end in the other. It runs both networks itself."""
 
     compares = "paths"
+    has_adapter = True
 
     def __init__(self):
         losses_own = scalar_defaults(fcfd_loss, leave_out=("weight",))
         self.defaults = {**losses_own, **scalar_defaults(feature_rampup)}
 
-    def build_helper(self, student: nn.Module, teacher: nn.Module, images: Tensor) -> nn.Module:
-        """The bridges between the networks.
+    def build_adapter(self, student: nn.Module, teacher: nn.Module, images: Tensor) -> nn.Module:
+        """Build the bridges between the networks.
 
         Args:
             images: an example, (1, 3, H, W).
 
         Raises:
-            UserError: the networks have other stages, or maps that no bridge fits.
+            UserError: the stages of the networks differ, or no bridge fits their maps.
         """
         for network in (student, teacher):
             if not isinstance(network, StagedClassifier):
@@ -185,39 +169,37 @@ class PathDistiller(HelpedDistiller):
             raise UserError(f"FCFD: {error}") from error
 
     def run(
-        self, student: nn.Module, teacher: nn.Module, helper: nn.Module, images: Tensor, seed: int
+        self, student: nn.Module, teacher: nn.Module, adapter: nn.Module, images: Tensor, seed: int
     ) -> PathOutputs:
-        """Both networks and two mixed paths that the seed draws."""
-        return run_paths(student, teacher, helper, images, draw_paths(student.num_stages, seed))
+        """Run both networks and two mixed paths, drawn with the seed."""
+        return run_paths(student, teacher, adapter, images, draw_paths(student.num_stages, seed))
 
     def __call__(
         self,
-        comparison: ImageComparison,
+        batch: ClassifierBatch,
         *,
-        helper: nn.Module,
+        adapter: nn.Module,
         feature_weight: float,
         feature_warmup: int,
         **options: Any,
     ) -> dict[str, Tensor]:
-        """ "_l2" and "_kl"."""
-        rampup = feature_rampup(comparison.epoch, feature_warmup=feature_warmup)
+        """Return the scalar losses "_l2" and "_kl"."""
+        rampup = feature_rampup(batch.epoch, feature_warmup=feature_warmup)
         losses = fcfd_loss(
-            comparison.paths,
+            batch.paths,
             feature_weight=rampup * feature_weight,
-            weight=comparison.image_weight(),
+            weight=batch.image_weight(),
             **options,
         )
         return {f"_{part}": loss for part, loss in losses.items()}
 
 
-DISTILLERS = {
-    "KD": LogitDistiller(kd_loss),
-    "DKD": LogitDistiller(dkd_loss),
+DISTILLERS: dict[str, Distiller] = {
+    **DETECTOR_DISTILLERS,
     "TTM": LogitDistiller(ttm_loss),
     "WTTM": LogitDistiller(wttm_loss, has_ea_form=False),
     "MLD": MultiLevelDistiller(),
     "CTKD": CurriculumDistiller(),
     "PAD": PrimeAwareDistiller(),
-    "REVIEWKD": ReviewDistiller(),
     "FCFD": PathDistiller(),
 }

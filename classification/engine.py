@@ -15,8 +15,8 @@ from fvcore.common.param_scheduler import MultiStepParamScheduler
 from torch import nn
 from torch.utils.data import DataLoader
 
+from eakd_det.distillers import method_settings
 from eakd_det.distillers.entropy_statistics import LOG_PERIOD
-from eakd_det.distillers.settings import method_settings
 from eakd_det.engine.hooks.assembly import complete_hooks, stock_hooks
 from eakd_det.engine.hooks.average_buffers import AverageBuffers
 from eakd_det.engine.hooks.best_checkpoint import BestCheckpoint
@@ -112,9 +112,10 @@ class ClassifierTrainer(DistillStep):
             max_iter=max_iter,
             ddp={"find_unused_parameters": self.distilled.path_method is not None},
         )
-        helpers = self.distilled.helpers
+        adapters = self.distilled.adapters
         self.checkpointer = self.build_checkpointer(
-            self, **({"helpers": helpers} if len(helpers) else {})
+            self,
+            **({"helpers": adapters} if len(adapters) else {}),  # the name in checkpoints
         )
         self.test_loader = read_test_set(cfg)
 

@@ -10,8 +10,7 @@ from transformers import TrainingArguments
 
 from eakd_det.config.defaults import distill_node
 from eakd_det.config.merge import merge_config
-from eakd_det.distillers.methods import scalar_defaults
-from eakd_det.distillers.settings import method_settings
+from eakd_det.distillers import method_settings, scalar_defaults
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.precision import HALVES
 
@@ -48,12 +47,7 @@ def language_config() -> CfgNode:
     cfg.DATASET.MAX_LENGTH = 512  # tokens of prompt and answer together
 
     cfg.TRAINING = _training_node()
-    cfg.DISTILL = distill_node(
-        {
-            name: scalar_defaults(loss, leave_out=("weight", "num_tokens", "reduction"))
-            for name, loss in DISTILLERS.items()
-        }
-    )
+    cfg.DISTILL = distill_node({name: d.defaults for name, d in DISTILLERS.items()})
     cfg.DISTILL.CE_WEIGHT = 1.0  # weight of the cross-entropy with the answers
     cfg.DISTILL.CHUNK_SIZE = 0  # tokens whose logits are computed at a time; 0: all
 
@@ -145,6 +139,6 @@ def _check_options(node: CfgNode) -> None:
     for name, options in method_settings(node, DISTILLERS)["methods"].items():
         del options["weight"]  # factor of the loss; the divergence's `weight` are token weights
         try:
-            DISTILLERS[name](*token, **options)
+            DISTILLERS[name].loss(*token, **options)
         except ValueError as error:
             raise UserError(f"DISTILL.{name}: {error}.") from error

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 
-from eakd_det.distillers.methods import scalar_defaults
+from eakd_det.distillers import scalar_defaults
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import write_atomically
 

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = (
     *("utils", "losses", "layers", "checkpoint", "data", "model_zoo", "distillers", "config"),
     *("modeling", "evaluation", "export", "engine"),
-    *("sweep", "analysis", "report", "benchmark", "demo", "classification", "llm", "tools"),
+    *("analysis", "sweep", "report", "benchmark", "demo", "classification", "llm", "tools"),
 )
 OUTSIDE = ("classification", "llm", "tools")  # the others are in eakd_det
 # `add_distill_config` imports eakd_det.modeling, which registers the meta-architectures.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw what teacher and students know: figures as PNG and SVG, their numbers as JSON.
+"""Analyse runs beside their teacher: figures as PNG and SVG, their numbers as JSON.
 
 tools/analyze.py entropy-segments output/Digits/EA-KD output/Digits/KD
 tools/analyze.py weights output/Digits/EA-KD
@@ -9,7 +9,7 @@ tools/analyze.py dynamics output/Digits/EA-KD
 tools/analyze.py detection output/Digits-Detection/EA-DKD-R18-R101
 
 A RUN is [LABEL=]PATH: the folder of a run (its model_final.pth), or a checkpoint in it. The teacher
-is that of the first run that has one, unless --teacher names a run.
+is the first one that a run has, unless --teacher names a run.
 """
 
 import argparse

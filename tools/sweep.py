@@ -7,13 +7,14 @@ tools/sweep.py --configs configs/Fashion-Detection/{DKD,EA-DKD}-R18-R101.yaml --
 tools/sweep.py --configs configs/LLM/tiny/{Student,KD,EA-KD}.yaml --seeds 1 2 3
 tools/sweep.py --output-dir output/sweep/short --table-only
 
-The runs are detectors (AP, AP50 and AP75), classifiers (top-1) or language models (ROUGE-L and
-exact match), as their configs say. Ctrl-C stops it; the same command goes on where it was. What is
-finished is not trained again; where a config, an option or a teacher has changed since, nothing is
-trained before --overwrite says that those runs start over. Missing teachers are trained first.
-The means stand beside published figures, with the paired differences of each EA-X and X, and of
-EA-X and its controls, in table.md, table.csv and table.tex of the output folder; results.json has
-the figures of each run.
+The configs decide the kind of the runs: detectors (AP, AP50 and AP75), classifiers (top-1) or
+language models (ROUGE-L and exact match). Ctrl-C stops the sweep; the same command continues it.
+Finished runs are not trained again. Where a config, an option or a teacher has changed since,
+nothing is trained without --overwrite, which starts those runs over. Missing teachers, and models
+that students start from, are trained first.
+table.md, table.csv and table.tex of the output folder have the means beside published figures, with
+the paired differences of each EA-X and X, and of EA-X and its controls; results.json has the
+figures of each run.
 """
 
 import argparse
@@ -69,10 +70,10 @@ def parse_arguments():
         "--pairs", nargs="+", type=pair, default=[], metavar="A:B", help="also compare A with B"
     )
     parser.add_argument(
-        "--table-only", action="store_true", help="of what is finished; no training"
+        "--table-only", action="store_true", help="write the tables of finished runs; no training"
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="train anew what was made with another config"
+        "--overwrite", action="store_true", help="train runs of another config or teacher anew"
     )
     for flag in Detectors.flags:
         kind = "FILE" if flag.endswith("json") else "FOLDER"

@@ -1,4 +1,4 @@
-"""AP over parts of the objects: COCO's, as it is over those of one size.
+"""COCO's AP over parts of the objects, computed as COCO computes it over objects of one size.
 
 N counts objects, D detections, S parts, I images, T IoUs, B draws of images.
 """
@@ -19,21 +19,21 @@ from torchvision.ops import box_convert, box_iou
 from .objects import Objects
 from .segments import Z
 
-NUM_IOUS, AT_75 = 10, 5  # COCO's thresholds from 0.5 to 0.95, and where 0.75 is
+NUM_IOUS, AT_75 = 10, 5  # number of COCO's thresholds from 0.5 to 0.95, and index of 0.75
 RECALLS = np.linspace(0, 1, 101)
 NUM_RESAMPLES = 400
-MOST_VALUES = 4_000_000  # at once in memory
-NEAR = 0.1  # IoU with an object from which a detection is about it (TIDE's t_b, Bolya et al. 2020)
+MOST_VALUES = 4_000_000  # in memory at a time
+NEAR = 0.1  # least IoU of a detection with its object (t_b of TIDE, Bolya et al. 2020)
 
 
 @dataclass(frozen=True)
 class Matches:
-    """The detections of a class, the highest score first; those that do not count are left out.
+    """Matched detections of a class, by falling score; detections that do not count are left out.
 
     Attributes:
-        images: (D,) where in the images each lies.
-        hits, misses: (T, D) bool; neither where it is ignored at that IoU.
-        objects: (I,) number in each image.
+        images: (D,) index of each detection's image.
+        hits, misses: (T, D) bool; both are False where a detection is ignored at that IoU.
+        objects: (I,) number of objects in each image.
     """
 
     images: np.ndarray
@@ -48,8 +48,8 @@ class PartAP:
 
     Attributes:
         values: AP, AP50 and AP75, percent.
-        resampled: (NUM_RESAMPLES,) AP of images that are drawn again, as many as there are. The
-            draws are the same for every detector, so that differences can be taken.
+        resampled: (NUM_RESAMPLES,) AP of bootstrap samples of the images. The draws are the same
+            for every detector, so that differences can be taken.
     """
 
     values: dict[str, float]
@@ -59,24 +59,25 @@ class PartAP:
 def ap_of_parts(
     objects: Objects, detections: list[dict[str, Any]], parts: list[Tensor]
 ) -> list[PartAP]:
-    """AP over each part of the objects.
+    """Compute AP over each part of the objects.
 
-    As COCO does for sizes: objects outside the part are neither to be found nor is it wrong to find
-    them, and a detection that finds none counts as wrong if it belongs to the part. It belongs to
-    that of the object, of any class, that it overlaps most, and to all parts where there is none
-    (an IoU below NEAR). One part of all objects so gives COCO's AP.
+    As for COCO's sizes, objects outside a part are ignored, and so are detections that match them.
+    An unmatched detection is a false positive of the part of the object, of any class, that it
+    overlaps most, and of all parts if there is no such object (all IoUs are below NEAR). A single
+    part of all objects therefore gives COCO's AP.
 
     Args:
-        detections: as of `Answers`.
-        parts: S of indices of objects.
+        objects: all N objects.
+        detections: D detections, as in `DetectorOutputs`.
+        parts: S tensors of indices of objects.
 
     Returns:
-        S; means over those classes that the part has objects of.
+        S values, each a mean over the classes with objects in the part.
     """
     if not detections:
         nothing = dict.fromkeys(("AP", "AP50", "AP75"), 0.0)
         return [PartAP(nothing, np.zeros(NUM_RESAMPLES)) for _ in parts]
-    truth, about = _ground_truth(objects), _what_they_are_about(objects, detections)
+    truth, nearest = _ground_truth(objects), _nearest_objects(objects, detections)
     number = len({scene["image_id"] for scene in objects.scenes})
     draws = np.random.default_rng(0).multinomial(number, np.full(number, 1 / number), NUM_RESAMPLES)
     counts = np.concatenate([np.ones((1, number)), draws])
@@ -84,7 +85,7 @@ def ap_of_parts(
     for part in parts:
         is_inside = torch.zeros(len(objects), dtype=torch.bool)
         is_inside[part] = True
-        belongs = torch.where(about < 0, True, is_inside[about])
+        belongs = torch.where(nearest < 0, True, is_inside[nearest])
         found = _average_precision(_match(truth, detections, is_inside, belongs), counts)
         values = {"AP": found[0].mean(), "AP50": found[0, 0], "AP75": found[0, AT_75]}
         values = {name: float(value) for name, value in values.items()}
@@ -95,15 +96,19 @@ def ap_of_parts(
 def _match(
     truth: COCO, detections: list[dict[str, Any]], is_inside: Tensor, belongs: Tensor
 ) -> list[Matches]:
-    """Each class's hits and misses over the objects that (N,) `is_inside` and (D,) `belongs` tell.
+    """Match each class's detections to the objects of a part.
 
-    "Areas" are 1 for what is inside and 0 for what is not, and the range of areas is around 1.
+    COCO's area range selects the part: "areas" are 1 inside the part and 0 outside.
+
+    Args:
+        is_inside: (N,) bool, objects in the part.
+        belongs: (D,) bool, detections that count as false positives if they match no object.
     """
-    own = truth.dataset["annotations"][: len(is_inside)]  # crowds are behind
+    own = truth.dataset["annotations"][: len(is_inside)]  # crowds come after them
     for annotation, is_counted in zip(own, is_inside.tolist(), strict=True):
         annotation["area"] = float(is_counted)
     with contextlib.redirect_stdout(io.StringIO()):
-        found = truth.loadRes([dict(x) for x in detections])  # it writes into them
+        found = truth.loadRes([dict(x) for x in detections])  # loadRes changes the dicts
         own = found.dataset["annotations"]
         for annotation, is_counted in zip(own, belongs.tolist(), strict=True):
             annotation["area"] = float(is_counted)
@@ -118,7 +123,7 @@ def _match(
 
 
 def _join(of_images: list[dict[str, Any] | None]) -> Matches:
-    """The matches of a class from those in each image, as pycocotools gives them."""
+    """Join the matches of a class in each image, as pycocotools returns them."""
     objects, images, scores = np.zeros(len(of_images)), [], []
     matched, ignored = [np.zeros((NUM_IOUS, 0))], [np.zeros((NUM_IOUS, 0), bool)]
     for place, x in enumerate(of_images):
@@ -128,7 +133,7 @@ def _join(of_images: list[dict[str, Any] | None]) -> Matches:
             scores += x["dtScores"]
             matched.append(x["dtMatches"])
             ignored.append(x["dtIgnore"].astype(bool))
-    order = np.argsort(-np.array(scores), kind="mergesort")  # as COCO sorts equal ones
+    order = np.argsort(-np.array(scores), kind="mergesort")  # keeps ties in COCO's order
     matched = np.concatenate(matched, axis=1)[:, order] > 0
     ignored = np.concatenate(ignored, axis=1)[:, order]
     kept = ~ignored.all(axis=0)
@@ -137,48 +142,49 @@ def _join(of_images: list[dict[str, Any] | None]) -> Matches:
 
 
 def _average_precision(matches: list[Matches], counts: np.ndarray) -> np.ndarray:
-    """(B, T) AP in percent, the mean over the classes that there are objects of.
+    """Mean AP over the classes that have objects, (B, T), in percent.
 
     Args:
-        counts: (B, I) how often each image is there.
+        counts: (B, I) number of times that each image is drawn.
     """
-    of_classes = np.stack([_of_class(x, counts) for x in matches])
+    of_classes = np.stack([_class_ap(x, counts) for x in matches])
     has_objects = ~np.isnan(of_classes)
     number = has_objects.sum(axis=0)
     total = np.where(has_objects, of_classes, 0).sum(axis=0)
     return 100 * np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
 
 
-def _of_class(of: Matches, counts: np.ndarray) -> np.ndarray:
-    """(B, T) AP of a class as COCO takes it, at 101 recalls; NaN where it has no objects."""
+def _class_ap(matches: Matches, counts: np.ndarray) -> np.ndarray:
+    """COCO's AP of a class at 101 recalls, (B, T); NaN without objects."""
     result = np.zeros((len(counts), NUM_IOUS))
-    number = counts @ of.objects
-    size = max(1, MOST_VALUES // max(1, of.hits.size))
+    number = counts @ matches.objects
+    size = max(1, MOST_VALUES // max(1, matches.hits.size))
     for start in range(0, len(counts), size):
         part = slice(start, start + size)
-        weight = counts[part, None, of.images]
-        hits, misses = (weight * of.hits).cumsum(axis=2), (weight * of.misses).cumsum(axis=2)
+        weight = counts[part, None, matches.images]
+        hits = (weight * matches.hits).cumsum(axis=2)
+        misses = (weight * matches.misses).cumsum(axis=2)
         recall = hits / np.maximum(number[part, None, None], 1)
         precision = hits / np.maximum(hits + misses, 1)
         highest = np.maximum.accumulate(precision[..., ::-1], axis=2)[..., ::-1]
-        reached = np.searchsorted(RECALLS, recall, side="right")  # how many of the 101
+        reached = np.searchsorted(RECALLS, recall, side="right")  # number of the 101 recalls
         newly = np.diff(reached, axis=2, prepend=0)
         result[part] = (newly * highest).sum(axis=2) / len(RECALLS)
     return np.where(number[:, None] > 0, result, np.nan)
 
 
 def interval(value: float, resampled: np.ndarray) -> tuple[float, float]:
-    """The ends of a value's 95 % interval, by the deviation of (B,) resampled ones.
+    """Return the ends of a value's 95 % interval from the deviation of (B,) resampled values.
 
-    Percentiles of these would not do: AP rises a little where images come twice and others are
-    missing, for then fewer different detections compete.
+    Percentiles would be biased: AP is a little higher on images that are drawn twice while others
+    are missing, since fewer different detections compete.
     """
     half = Z * float(np.nanstd(resampled, ddof=1))
     return value - half, value + half
 
 
 def _ground_truth(objects: Objects) -> COCO:
-    """The objects, whose ids count from 1, and the crowds of their images."""
+    """Build the COCO ground truth of the objects, with ids from 1, and of their images' crowds."""
     boxes = box_convert(objects.boxes, "xyxy", "xywh").tolist()
     ids = [scene["image_id"] for scene in objects.scenes]
     annotations = [
@@ -217,17 +223,17 @@ def _crowds(objects: Objects) -> list[dict[str, Any]]:
     ]
 
 
-def _what_they_are_about(objects: Objects, detections: list[dict[str, Any]]) -> Tensor:
-    """(D,) the object that each detection overlaps most, -1 for none."""
+def _nearest_objects(objects: Objects, detections: list[dict[str, Any]]) -> Tensor:
+    """Index of the object that each detection overlaps most, (D,); -1 for none."""
     places = {scene["image_id"]: place for place, scene in enumerate(objects.scenes)}
-    its_place = torch.tensor([places[x["image_id"]] for x in detections], dtype=torch.long)
+    images = torch.tensor([places[x["image_id"]] for x in detections], dtype=torch.long)
     boxes = torch.tensor([x["bbox"] for x in detections]).view(-1, 4)
     boxes = box_convert(boxes, "xywh", "xyxy")
-    about = torch.full((len(detections),), -1)
-    for place in its_place.unique():
-        mine = (its_place == place).nonzero()[:, 0]
-        theirs = (objects.places == place).nonzero()[:, 0]
+    nearest = torch.full((len(detections),), -1)
+    for image in images.unique():
+        mine = (images == image).nonzero()[:, 0]
+        theirs = (objects.places == image).nonzero()[:, 0]
         if len(theirs):
             overlap, best = box_iou(boxes[mine], objects.boxes[theirs]).max(dim=1)
-            about[mine] = torch.where(overlap < NEAR, -1, theirs[best])
-    return about
+            nearest[mine] = torch.where(overlap < NEAR, -1, theirs[best])
+    return nearest

@@ -48,7 +48,7 @@ class Analysis:
 
     @property
     def needs_networks(self) -> bool:
-        """Tell whether the networks of the runs are loaded, for which their configs are needed."""
+        """Return whether the networks of the runs are loaded, by their configs."""
         return NETWORK_OPTIONS.keys() <= self.options.keys()
 
 

@@ -1,4 +1,4 @@
-"""AP by entropy as a figure; that of the objects' ROIs is as that of images."""
+"""Figure of AP by entropy. Figures of ROIs are those of images (`line_figures`)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,18 +8,18 @@ from matplotlib.figure import Figure
 
 from .figures import TEACHER_COLOUR, draw_intervals, label_ends, style, tidy
 
-Parts = list[dict[str, Any]]  # of each part, the lowest entropy first: "AP" and its "interval"
+Parts = list[dict[str, Any]]  # "AP" and its "interval" of each part, lowest entropy first
 
 
 def draw_ap_segments(
     aps: Mapping[str, Parts], gaps: Mapping[str, Parts], *, temperature: float
 ) -> Figure:
-    """AP over parts of the objects by teacher entropy (left), and the teacher's lead (right).
+    """Draw AP over parts of the objects by teacher entropy (left), and the teacher's lead (right).
 
     Args:
-        aps: detector -> AP in percent, that of "teacher" among them.
-        gaps: student -> points by which the teacher is above it.
-        temperature: of the entropies.
+        aps: detector, "teacher" among them -> AP in percent.
+        gaps: student -> the teacher's AP minus its own, in points.
+        temperature: softmax temperature of the entropies.
     """
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     axes, gap_axes = figure.subplots(1, 2)
@@ -51,6 +51,6 @@ def draw_ap_segments(
 
 
 def _draw(axes: Axes, parts: Parts, name: str, shift: float, **look: str) -> tuple[float, str, str]:
-    """Draw a line with intervals, a little aside from others; its end, as `label_ends` takes it."""
+    """Draw a line with intervals, shifted from others; return its end for `label_ends`."""
     draw_intervals(axes, [(part["AP"], *part["interval"]) for part in parts], shift, **look)
     return parts[-1]["AP"], name, look["color"]

@@ -1,4 +1,4 @@
-"""From what detectors say of a dataset's objects to figures, their numbers, and a short table."""
+"""Reports on the outputs of detectors for a dataset's objects: figures, numbers and a table."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from eakd_det.utils.errors import UserError
 from .average_precision import NUM_RESAMPLES, PartAP, ap_of_parts, interval
 from .detection_figures import draw_ap_segments
 from .gallery import draw_gallery, top_classes
-from .objects import Answers, Objects
+from .objects import DetectorOutputs, Objects
 from .results import AnalysisResult, segments_result, separation_result
 from .samples import Samples
 from .separation import separate
@@ -25,8 +25,8 @@ NUM_PICTURES = 18
 
 def detector_results(
     objects: Objects,
-    teacher: Answers,
-    students: Mapping[str, Answers],
+    teacher: DetectorOutputs,
+    students: Mapping[str, DetectorOutputs],
     names: list[str],
     rows: list[list[str]],
     *,
@@ -34,22 +34,23 @@ def detector_results(
     num_points: int,
     seed: int,
 ) -> Iterator[AnalysisResult]:
-    """AP by entropy, entropy segments and t-SNE of the objects' ROIs, and those that count most.
-
-    Two results, of which the second has t-SNE, which takes longest, and a table of both.
+    """Report AP by entropy, entropy segments, weights, t-SNE and the objects of the highest weight.
 
     Args:
-        names: of the classes.
-        rows: of `eakd_det.analysis.figures.panel_rows`.
-        temperature: of the entropies.
-        num_points: ROIs of t-SNE; a random choice that is always the same.
-        seed: of t-SNE.
+        names: class names.
+        rows: rows of panels, see `eakd_det.analysis.figures.panel_rows`.
+        temperature: softmax temperature of the entropies.
+        num_points: number of ROIs in t-SNE, a random sample with a fixed seed.
+        seed: seed of t-SNE.
+
+    Yields:
+        Two reports; the second has t-SNE, which takes longest, and the table of both.
 
     Raises:
         UserError: there are too few objects.
     """
     ap = ap_result(objects, teacher, students, temperature=temperature)
-    rois = {name: answers.samples for name, answers in students.items()}
+    rois = {name: outputs.samples for name, outputs in students.items()}
     segments = segments_result(teacher.samples, rois, temperature=temperature, what="objects")
     weights = weights_result(
         teacher.samples, rois, rows, temperature=temperature, what="objects' ROIs"
@@ -71,9 +72,13 @@ def detector_results(
 
 
 def ap_result(
-    objects: Objects, teacher: Answers, students: Mapping[str, Answers], *, temperature: float
+    objects: Objects,
+    teacher: DetectorOutputs,
+    students: Mapping[str, DetectorOutputs],
+    *,
+    temperature: float,
 ) -> AnalysisResult:
-    """AP over fifths of the objects, by the teacher's entropy of their ROIs.
+    """Report AP over fifths of the objects, by the teacher's entropy of their ROIs.
 
     Raises:
         UserError: there are too few objects.
@@ -117,7 +122,7 @@ def _ap_numbers(part: PartAP) -> dict[str, Any]:
 
 
 def _gap_numbers(teacher: PartAP, student: PartAP) -> dict[str, Any]:
-    """The difference in AP on the same images, those drawn again among them."""
+    """Difference in AP on the same images, with its interval from the same bootstrap samples."""
     gap = teacher.values["AP"] - student.values["AP"]
     return {"AP": gap, "interval": interval(gap, teacher.resampled - student.resampled)}
 
@@ -135,7 +140,7 @@ def _separation(
     num_points: int,
     seed: int,
 ) -> AnalysisResult:
-    """t-SNE of the same ROIs of each detector, of which one is "teacher"."""
+    """Report t-SNE of the same ROIs for each detector, of which one is "teacher"."""
     generator = torch.Generator().manual_seed(0)
     number = len(samples["teacher"].labels)
     chosen = torch.randperm(number, generator=generator)[:num_points].sort().values
@@ -163,14 +168,14 @@ def _gallery(
     *,
     temperature: float,
 ) -> dict[str, tuple[Figure, dict[str, Any]]]:
-    """For each student the objects that count most in its distillation, with their numbers."""
+    """Draw the objects of the highest w_EA for each student; return figures and numbers by name."""
     figures = {}
     for place, (name, student) in enumerate(students.items(), 1):
         weight = student.weight(teacher, temperature)
         chosen = weight.topk(min(NUM_PICTURES, len(weight))).indices.tolist()
         title = (
             f"The objects of the highest $w_{{EA}}$ of {name} (temperature {temperature:g})\n"
-            "above: class and weight; below: what the teacher (T) and the student (S) say"
+            "above: class and weight; below: predictions of the teacher (T) and the student (S)"
         )
         figure = draw_gallery(objects, teacher, student, weight, chosen, names, title)
         shown = [_numbers(objects, teacher, student, weight, names, i) for i in chosen]

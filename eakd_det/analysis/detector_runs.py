@@ -19,7 +19,7 @@ from eakd_det.utils.errors import UserError
 from .commands import NETWORK_OPTIONS, Analysis, number_option
 from .detection_results import detector_results
 from .figures import panel_rows
-from .objects import ask, find_objects
+from .objects import find_objects, run_detector
 from .results import AnalysisResult
 from .runs import Run, find_run
 
@@ -80,8 +80,8 @@ def analyze_detectors(
     objects = find_objects(DatasetCatalog.get(dataset))
     return detector_results(
         objects,
-        ask(known.cfg, known.model, objects),
-        {student.label: ask(student.cfg, student.model, objects) for student in students},
+        run_detector(known.cfg, known.model, objects),
+        {student.label: run_detector(student.cfg, student.model, objects) for student in students},
         MetadataCatalog.get(dataset).thing_classes,
         panel_rows({run.label: run.name for run in runs} | {TEACHER: None}),
         temperature=cfg.DISTILL.EA.TEMPERATURE,

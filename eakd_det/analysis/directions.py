@@ -1,4 +1,4 @@
-"""Planes through the weights of a network: two random directions, normalised filter by filter.
+"""Planes through the weights of a network, along two random filter-normalised directions.
 
 Li, Xu, Taylor, Studer, Goldstein, "Visualizing the Loss Landscape of Neural Nets", NeurIPS 2018,
 arXiv 1712.09913, section 4.
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 class WeightPlane:
     """Weights on the plane W + alpha D_1 + beta D_2.
 
-    A direction is drawn from the normal distribution, and each filter of it (what makes one channel
-    of a convolution or one output of a linear layer) is scaled to the norm of the network's own.
-    Biases and the parameters of norms stay as they are, and so do the running statistics of batch
-    norms: the defaults of the authors' code (`--dir_type weights --xignore biasbn`), which
-    evaluates in eval mode.
+    A direction is drawn from the normal distribution, and each filter of it (the weights of one
+    output of a convolution or linear layer) is scaled to the norm of the network's own filter.
+    Biases, the parameters of norms and the running statistics of batch norms do not change, as by
+    default in the authors' code (`--dir_type weights --xignore biasbn`), which evaluates in eval
+    mode.
 
     The network is not changed.
     """
@@ -23,9 +23,9 @@ class WeightPlane:
     def __init__(self, model: nn.Module, seed: int):
         """
         Args:
-            model: in eval mode.
-            seed: of the directions. Networks of one architecture get the same numbers before they
-                are scaled, whatever their device.
+            model: network in eval mode.
+            seed: seed of the directions, which before scaling are the same for all networks of an
+                architecture, on any device.
         """
         generator = torch.Generator().manual_seed(seed)
         self._weights = {name: p.detach() for name, p in model.named_parameters() if p.dim() > 1}
@@ -34,7 +34,7 @@ class WeightPlane:
         ]
 
     def weights(self, alpha: float, beta: float) -> dict[str, Tensor]:
-        """The parameters that move, by name, as torch.func.functional_call takes them."""
+        """Return the changed parameters by name, for torch.func.functional_call."""
         first, second = self._directions
         return {
             name: w + alpha * first[name] + beta * second[name] for name, w in self._weights.items()
@@ -42,7 +42,7 @@ class WeightPlane:
 
 
 def _direction(weight: Tensor, generator: torch.Generator) -> Tensor:
-    """A random direction like a weight, (filters, ...); that of a filter of zeros is zero."""
+    """Draw a random direction for a weight, (filters, ...); it is zero for a filter of zeros."""
     drawn = torch.randn(weight.shape, generator=generator).to(weight)
     norm, own = (x.flatten(1).norm(dim=1) for x in (drawn, weight))
     factor = own / norm.clamp(min=torch.finfo(norm.dtype).tiny)

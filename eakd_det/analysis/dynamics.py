@@ -1,4 +1,4 @@
-"""Entropies and weights of a training, as its run has logged them."""
+"""Entropies and weights over the training, as a run logs them."""
 
 import numpy as np
 
@@ -12,10 +12,13 @@ Dynamics = dict[str, dict[str, np.ndarray]]
 
 
 def read_dynamics(run: Run) -> Dynamics:
-    """Part of PARTS -> "iteration" and each of COLUMNS -> (logged iterations,).
+    """Load the entropies and weights that a run has logged.
+
+    Returns:
+        Part of PARTS -> "iteration" and each of COLUMNS -> (logged iterations,).
 
     Raises:
-        UserError: there is no metrics.json, a line of it is broken, or it has no entropies.
+        UserError: metrics.json is missing, broken, or has no entropies.
     """
     metrics = read_metrics(run.folder)
     found = {}

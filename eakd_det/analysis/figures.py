@@ -1,4 +1,4 @@
-"""What the figures of the analyses share, and how they are saved."""
+"""Helpers of the analyses' figures: colours, panels, labels and saving."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from eakd_det.utils.files import write_atomically
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; black is the teacher's.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; black is the teacher's.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 TEACHER_COLOUR = "#000000"
@@ -29,14 +29,14 @@ DPI = 130
 
 
 def save(figure: Figure, folder: str, name: str, numbers: Mapping[str, Any]) -> list[str]:
-    """Write NAME.png, NAME.svg, and what the figure shows as NAME.json; the same gives the same.
+    """Write NAME.png, NAME.svg and the figure's numbers, NAME.json; the files are deterministic.
 
     Returns:
         The paths.
     """
     os.makedirs(folder, exist_ok=True)
     paths = [os.path.join(folder, f"{name}.{ending}") for ending in ("png", "svg", "json")]
-    figure.draw_without_rendering()  # the layout needs two rounds, or the frame cuts labels
+    figure.draw_without_rendering()  # the layout needs two passes, or labels are cut off
     with write_atomically(paths[0], "wb") as f:
         figure.savefig(f, format="png", dpi=DPI)
     with write_atomically(paths[1], "wb") as f, matplotlib.rc_context({"svg.hashsalt": name}):
@@ -47,24 +47,26 @@ def save(figure: Figure, folder: str, name: str, numbers: Mapping[str, Any]) -> 
 
 
 def style(index: int) -> dict[str, str]:
-    """Colour and marker of a run, by its place among those that are compared."""
+    """Return colour and marker of a run, by its index among those that are compared."""
     return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
 
 
 def stroke(index: int) -> dict[str, Any]:
-    """Width and dashes of a run's line: a later one leaves an equal earlier one to be seen."""
+    """Return width and dashes of a run's line, which leave an equal earlier line visible."""
     if index == 0:
         return {"linewidth": 2.4}
-    dash = 7 - 1.5 * (index % 4)  # points of the line that are drawn, of 8
+    dash = 7 - 1.5 * (index % 4)  # drawn points of each 8
     return {"linewidth": 1.6, "linestyle": (0, (dash, 8 - dash))}
 
 
 def panel_rows(groups: Mapping[str, str | None]) -> list[list[str]]:
-    """Rows of up to four panels; a run of which several checkpoints are shown has its own rows.
+    """Arrange panels in rows of up to four; a run with several checkpoints gets its own rows.
 
     Args:
-        groups: label of a panel -> the run that it is of; None is the teacher's, which ends the
-            first row.
+        groups: label of a panel -> its run; None is the teacher's, which ends the first row.
+
+    Returns:
+        Labels of the panels of each row.
     """
     by_run: dict[str, list[str]] = {}
     for label, run in groups.items():
@@ -82,12 +84,12 @@ def panel_rows(groups: Mapping[str, str | None]) -> list[list[str]]:
 def panel_figure(
     rows: list[list[str]], size: tuple[float, float], **options: Any
 ) -> tuple[Figure, dict[str, Axes]]:
-    """A figure with a panel for each label.
+    """Make a figure with a panel for each label.
 
     Args:
-        rows: of `panel_rows`.
+        rows: labels by row, see `panel_rows`.
         size: width and height of a panel, inches.
-        options: of `Figure.add_subplot`.
+        options: options of `Figure.add_subplot`.
     """
     width, height = max(map(len, rows)), len(rows)
     figure = Figure(figsize=(size[0] * width + 0.8, size[1] * height + 0.5), layout="constrained")
@@ -100,7 +102,7 @@ def panel_figure(
 
 
 def log_bar(figure: Figure, panels: Mapping[str, Axes], norm: LogNorm, colours: Any) -> Colorbar:
-    """A bar of colours on a logarithmic scale beside all panels, with plain numbers."""
+    """Add a colour bar with a logarithmic scale and plain numbers beside all panels."""
     ticks = LogLocator(subs=(1, 2, 5)).tick_values(norm.vmin, norm.vmax)
     bar = figure.colorbar(
         ScalarMappable(norm, colours),
@@ -114,26 +116,26 @@ def log_bar(figure: Figure, panels: Mapping[str, Axes], norm: LogNorm, colours: 
 
 
 def tidy(axes: Axes) -> None:
-    """Faint horizontal lines, and no frame but the axes."""
+    """Draw a faint horizontal grid and hide the top and right spines."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="0.9")
     axes.set_axisbelow(True)
 
 
 def start_at_zero(axes: Axes) -> None:
-    """Limits from 0 to a little above the highest value, also where all values are alike."""
+    """Set the limits from 0 to a little above the highest value, also if all values are equal."""
     axes.set_ylim(0, axes.dataLim.y1 * 1.05 or 1)
 
 
 def draw_intervals(
     axes: Axes, estimates: Sequence[tuple[float, float, float]], shift: float, **look: str
 ) -> None:
-    """A line over 1, 2, ... with the interval of each value.
+    """Draw a line over 1, 2, ... with the interval of each value.
 
     Args:
         estimates: value, and the ends of its interval.
-        shift: aside, from lines that are drawn at the same places.
-        look: as of `style`.
+        shift: horizontal shift from other lines over the same positions.
+        look: line style, as `style` returns it.
     """
     y, low, high = zip(*estimates, strict=True)
     bars = [
@@ -145,10 +147,11 @@ def draw_intervals(
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Name lines at the right edge, apart from each other; below the axes where names are long.
+    """Label lines at the right edge without overlaps, or below the axes if a name is long.
 
     Args:
-        ends: last y, name and colour of each line. The limits of the axes must be set.
+        axes: axes whose limits are set.
+        ends: last y, name and colour of each line.
     """
     if any(len(name) > LONGEST_NAME for _, name, _ in ends):
         lines = [Line2D([], [], color=colour, linewidth=2) for _, _, colour in ends]
@@ -177,8 +180,8 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
 
 
 def space_out(places: Sequence[float], distance: float) -> list[float]:
-    """Rising places, moved by least squares so that neighbours are a distance apart."""
-    blocks: list[tuple[float, int]] = []  # of equal shift: their sum and number
+    """Move ascending positions by least squares to be at least `distance` apart."""
+    blocks: list[tuple[float, int]] = []  # sum and number of the shifts in each block
     for i, place in enumerate(places):
         total, number = place - distance * i, 1
         while blocks and blocks[-1][0] / blocks[-1][1] > total / number:
@@ -190,5 +193,5 @@ def space_out(places: Sequence[float], distance: float) -> list[float]:
 
 
 def thinned(values: np.ndarray, most: int) -> np.ndarray:
-    """Means of consecutive values, at most so many."""
+    """Reduce values to at most `most` means of consecutive ones."""
     return np.array([part.mean() for part in np.array_split(values, min(most, len(values)))])

@@ -1,4 +1,4 @@
-"""Pictures of single objects, with what teacher and student take them for."""
+"""Pictures of single objects with the predictions of teacher and student."""
 
 from collections.abc import Sequence
 
@@ -15,8 +15,8 @@ from .objects import Objects
 from .samples import Samples
 
 COLUMNS = 6
-MARGIN = 0.3  # of the longer side of the box, shown around it
-TOP = 2  # classes that are named
+MARGIN = 0.3  # shown around the box, as a fraction of its longer side
+TOP = 2  # number of predicted classes to show
 
 
 def draw_gallery(
@@ -28,12 +28,13 @@ def draw_gallery(
     names: Sequence[str],
     title: str,
 ) -> Figure:
-    """Crops of objects; above each its class and weight, below it what the detectors say.
+    """Draw crops of objects, with class and weight above and the detectors' predictions below.
 
     Args:
         weight: (N,) w_EA of the objects.
         chosen: indices of the objects to show, in this order.
-        names: of the K classes.
+        names: names of the K classes.
+        title: title of the figure.
     """
     rows = -(-len(chosen) // COLUMNS)
     figure = Figure(
@@ -56,11 +57,11 @@ def draw_gallery(
 
 
 def top_classes(logits: Tensor, names: Sequence[str]) -> str:
-    """The likeliest classes of an object with their probabilities.
+    """Format the most probable classes of an object with their probabilities.
 
     Args:
         logits: (K + 1,), background last.
-        names: of the K classes.
+        names: names of the K classes.
     """
     scores, classes = logits.softmax(dim=0).topk(min(TOP, len(logits)))
     known = [*names, "background"]
@@ -69,7 +70,7 @@ def top_classes(logits: Tensor, names: Sequence[str]) -> str:
 
 
 def _draw_crop(axes: Axes, objects: Objects, index: int) -> None:
-    """An object and its surroundings in a square; what lies outside the image is grey."""
+    """Draw an object and its surroundings in a square, grey outside the image."""
     image = read_image(objects.scenes[objects.places[index]]["file_name"], "RGB")
     x0, y0, x1, y1 = objects.boxes[index].tolist()
     half = max(x1 - x0, y1 - y0) * (0.5 + MARGIN)

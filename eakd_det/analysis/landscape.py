@@ -1,4 +1,4 @@
-"""The loss on a square plane through the weights, its variance and Area@x (EA-KD, figure B2).
+"""Loss on a square plane through the weights, its variance and Area@x (EA-KD, figure B2).
 
 n counts the points of an axis.
 """
@@ -11,16 +11,16 @@ from scipy.interpolate import RectBivariateSpline
 
 from eakd_det.utils.errors import UserError
 
-SIZES = (11, 21, 41, 81)  # points of an axis; each grid halves the steps of the last
+SIZES = (11, 21, 41, 81)  # points of an axis; each grid halves the steps of the previous one
 
-FINER = 8  # how many times, between the points
+FINER = 8  # factor by which the interpolated grid is finer
 
 Loss = Callable[[float, float], float]
 
 
 @dataclass(frozen=True)
 class Landscape:
-    """The loss at the points of a square grid around the network's own weights.
+    """Loss at the points of a square grid around the network's own weights.
 
     Attributes:
         coordinates: (n,), from -half_width to half_width, of both axes; n is odd.
@@ -40,8 +40,8 @@ class Landscape:
     def variance(self) -> float:
         """sigma^2 of the loss over the square.
 
-        The means are integrals by Simpson's rule, so that the edges count by their area and the
-        figure converges as the grid gets finer: fast where the loss is smooth.
+        The means are integrals by Simpson's rule, so that edges are weighted by their area and the
+        figure converges with finer grids, quickly for a smooth loss.
         """
         weights = np.ones(len(self.coordinates))
         weights[1:-1:2], weights[2:-1:2] = 4, 2
@@ -50,20 +50,20 @@ class Landscape:
         return float((weights * (self.losses - mean) ** 2).sum())
 
     def smooth(self) -> "Landscape":
-        """The cubic spline through the points, on a finer grid.
+        """Evaluate the cubic spline through the points on a finer grid.
 
-        Lines between the points alone would lie above a loss that curves upwards around its
-        minimum, and make Area@x too small by 5 % and more at 21 points.
+        Linear interpolation alone lies above a loss that curves upwards around its minimum, and
+        makes Area@x too small by 5 % and more at 21 points.
         """
         x = np.linspace(*self.coordinates[[0, -1]], FINER * (len(self.coordinates) - 1) + 1)
         spline = RectBivariateSpline(self.coordinates, self.coordinates, self.losses)
         return Landscape(x, spline(x, x))
 
     def area_below(self, level: float) -> float:
-        """Area@level: share of the square in which the loss is lower.
+        """Area@level, the fraction of the square in which the loss is below a level.
 
-        Between the points of `smooth` the loss is taken as linear on triangles; the mean of both
-        ways to cut a cell into two.
+        The loss is interpolated linearly on triangles between the points of `smooth`; the result is
+        the mean over both ways to divide a cell into two triangles.
         """
         z = self.smooth().losses
         a, b, c, d = z[:-1, :-1], z[:-1, 1:], z[1:, :-1], z[1:, 1:]
@@ -72,13 +72,13 @@ class Landscape:
 
 
 def _share_below(corners: np.ndarray, level: float) -> np.ndarray:
-    """Share of each triangle in which a linear function is below a level.
+    """Fraction of each triangle in which a linear function is below a level.
 
     Args:
-        corners: (3, ...) its values there.
+        corners: (3, ...) values of the function at the corners.
     """
     low, middle, high = np.sort(corners, axis=0)
-    # The level line cuts a triangle off at one corner. Of flat sides neither formula is taken.
+    # The level line cuts off one corner of a triangle. Neither formula is used for flat sides.
     with np.errstate(divide="ignore", invalid="ignore"):
         lower = (level - low) ** 2 / ((middle - low) * (high - low))
         upper = 1 - (high - level) ** 2 / ((high - low) * (high - middle))
@@ -97,9 +97,9 @@ def explore(
     """Evaluate a loss over the square |alpha|, |beta| <= half_width.
 
     Args:
-        loss: of (alpha, beta).
+        loss: function of (alpha, beta).
         size: n, odd.
-        coarser: of the same loss and square, with half the steps; its points are taken over.
+        coarser: landscape of the same loss and square with half the steps, whose points are reused.
         done: called after each point that is computed.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Figures of lines: entropy segments, training dynamics, and the area of low loss."""
+"""Line figures of entropy segments, training dynamics, and the area of low loss."""
 
 from collections.abc import Mapping
 
@@ -19,8 +19,8 @@ from .figures import (
 )
 from .segments import NUM_SEGMENTS, Segment
 
-MOST_POINTS = 150  # of a line of a training
-GAPS_IN_LINE = 3  # of the title
+MOST_POINTS = 150  # of a line over the training
+GAPS_IN_LINE = 3  # gaps in each line of the title
 DYNAMICS_TITLES = {
     "teacher_entropy": "teacher entropy $H_T$ (nats)",
     "student_entropy": "student entropy $H_S$ (nats)",
@@ -35,13 +35,13 @@ def draw_segments(
     temperature: float,
     what: str = "images",
 ) -> Figure:
-    """Accuracies (above) and gaps (below), by the entropy of the teacher and of each student.
+    """Draw accuracies (top) and gaps (bottom) by the entropy of the teacher and of each student.
 
     Args:
         by_teacher: student -> segments by teacher entropy.
         by_student: student -> segments by its own entropy.
-        temperature: of the entropies.
-        what: the samples are called.
+        temperature: softmax temperature of the entropies.
+        what: name of the samples, in the plural.
     """
     figure = Figure(figsize=(11, 7.2), layout="constrained")
     (left, right), (left_gap, right_gap) = figure.subplots(2, 2, sharex=True, sharey="row")
@@ -80,27 +80,27 @@ def draw_segments(
 
 
 def _ends(last: Mapping[str, float]) -> list[tuple[float, str, str]]:
-    """For `label_ends`: the last values of runs, in their order."""
+    """Return the last values of runs, in their order, with names and colours for `label_ends`."""
     return [(y, name, style(i)["color"]) for i, (name, y) in enumerate(last.items())]
 
 
 def _errors(axes: Axes, estimates: list[tuple[float, float, float]], index: int, of: int) -> None:
-    """A line with intervals, a little aside from those of other runs."""
+    """Draw a line with intervals, shifted horizontally from those of other runs."""
     draw_intervals(axes, estimates, 0.12 * (index - (of - 1) / 2), **style(index))
 
 
 def _teacher_line(axes: Axes, segments: list[Segment], index: int | None) -> None:
-    """The teacher's accuracy; in parts that are a student's own, in the colour of that."""
+    """Draw the teacher's accuracy, in a student's colour if the segments are by its entropy."""
     colour = TEACHER_COLOUR if index is None else style(index)["color"]
     y = [segment.teacher[0] for segment in segments]
     axes.plot(range(1, len(y) + 1), y, color=colour, linestyle="--", linewidth=1.2)
 
 
 def draw_dynamics(runs: Mapping[str, Dynamics]) -> Figure:
-    """Entropies and weights over the steps, a row for each part of the samples.
+    """Draw entropies and weights over the iterations, with a row for each part of the samples.
 
     Args:
-        runs: name -> what it has logged.
+        runs: name -> logged entropies and weights.
     """
     parts = list(dict.fromkeys(part for dynamics in runs.values() for part in dynamics))
     figure = Figure(figsize=(13, 3.4 * len(parts) + 0.6), layout="constrained")
@@ -126,7 +126,7 @@ def draw_dynamics(runs: Mapping[str, Dynamics]) -> Figure:
 
 
 def dynamics_line(axes: Axes, logged: Mapping, column: str, index: int) -> float:
-    """Draw a column, so that an equal one below it is seen, and return its last value."""
+    """Draw a logged column, leaving an equal line below it visible; return its last value."""
     x, y = thinned(logged["iteration"], MOST_POINTS), thinned(logged[column], MOST_POINTS)
     colour = style(index)["color"]
     axes.plot(x, y, color=colour, **stroke(index))
@@ -139,11 +139,12 @@ def dynamics_line(axes: Axes, logged: Mapping, column: str, index: int) -> float
 def draw_areas(
     areas: Mapping[str, Mapping[int, float]], teacher: float | None, *, level: float
 ) -> Figure:
-    """Area@level over a training.
+    """Draw Area@level over the training.
 
     Args:
         areas: run -> iteration -> area.
-        teacher: the teacher's.
+        teacher: area of the teacher, or None.
+        level: the loss level.
     """
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""metrics.json of a run: what Detectron2's JSONWriter has logged, by metric."""
+"""Loading of a run's metrics.json, which Detectron2's JSONWriter writes."""
 
 import json
 import os
@@ -12,14 +12,14 @@ Series = list[tuple[int, float]]  # (iteration from 0, value)
 
 
 def read_metrics(folder: str) -> dict[str, Series]:
-    """The values of each metric over the iterations.
+    """Load the values of each metric over the iterations.
 
-    A run that is resumed, or started afresh in the same folder, writes behind what is there: where
-    a metric's iterations step back, all that was logged from there on is forgotten. Lines alone may
-    step back, since an evaluation between two logs stands behind the second.
+    A run that is resumed, or started again in the same folder, appends to the file: if a metric's
+    iterations step back, all values from the earlier iteration on are dropped. A line of another
+    metric may step back, since an evaluation between two logs is written after the second.
 
     Raises:
-        UserError: there is no metrics.json, or a line of it is broken.
+        UserError: metrics.json is missing, or a line of it is broken.
     """
     metrics: dict[str, Series] = {}
     for row in _rows(os.path.join(folder, METRICS)):
@@ -35,7 +35,7 @@ def read_metrics(folder: str) -> dict[str, Series]:
 def _rows(path: str) -> Iterator[dict[str, Any]]:
     if not os.path.exists(path):
         raise UserError(
-            f"There is no {path}: the folder is not that of a run, or the run has not logged yet."
+            f"{path} does not exist: the folder is not that of a run, or nothing is logged yet."
         )
     with open(path) as f:
         for number, line in enumerate(f, 1):
@@ -44,5 +44,5 @@ def _rows(path: str) -> Iterator[dict[str, Any]]:
             except json.JSONDecodeError as error:
                 raise UserError(f"{path}, line {number}: {error}") from error
             if not isinstance(row, dict) or "iteration" not in row:
-                raise UserError(f"{path}, line {number}: it names no iteration.")
+                raise UserError(f"{path}, line {number}: it has no iteration.")
             yield row

@@ -1,4 +1,4 @@
-"""Ground-truth objects as samples: what detectors say of them, and what they find.
+"""Ground-truth objects as samples, and the outputs of detectors for them.
 
 N counts objects, K classes, D features.
 """
@@ -25,11 +25,11 @@ from .samples import Samples
 
 @dataclass(frozen=True)
 class Objects:
-    """The objects of a dataset, image after image; crowds are none.
+    """Objects of a dataset, image after image, without crowds.
 
     Attributes:
-        scenes: the images, as Detectron2's dataset dicts.
-        places: (N,) int64, where in `scenes` the image of each object is.
+        scenes: Detectron2 dataset dicts of the images.
+        places: (N,) int64, index of each object's image in `scenes`.
         boxes: (N, 4) float32, x1, y1, x2, y2 in pixels.
         labels: (N,) int64, from 0 to K - 1.
     """
@@ -44,12 +44,12 @@ class Objects:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a detector says of a dataset.
+class DetectorOutputs:
+    """Outputs of a detector for a dataset.
 
     Attributes:
-        samples: of the ROIs of its objects.
-        detections: what it finds, in COCO's result format but for the class, which counts from 0.
+        samples: logits and features of the objects' ROIs.
+        detections: detections in COCO's result format, but with classes from 0.
     """
 
     samples: Samples
@@ -57,7 +57,7 @@ class Answers:
 
 
 def find_objects(scenes: list[dict[str, Any]]) -> Objects:
-    """The objects of images.
+    """Collect the objects of images.
 
     Raises:
         UserError: there are none.
@@ -74,51 +74,51 @@ def find_objects(scenes: list[dict[str, Any]]) -> Objects:
     return Objects(scenes, torch.tensor(places), torch.tensor(boxes).float(), torch.tensor(labels))
 
 
-def ask(cfg: CfgNode, model: nn.Module, objects: Objects) -> Answers:
-    """Run a detector on the images, and its box head on their objects' own boxes.
+def run_detector(cfg: CfgNode, model: nn.Module, objects: Objects) -> DetectorOutputs:
+    """Run a detector on the images, and its box head on the boxes of their objects.
 
-    Of a cascade it is the first stage, the one that gets boxes from elsewhere.
+    The box head of a cascade is that of its first stage, which pools boxes of any source.
 
     Args:
-        cfg: the model's own stock config; its INPUT decides how images are read.
+        cfg: stock config of the model, whose INPUT is used to read the images.
         model: a stock R-CNN with its weights. It is frozen and set to eval mode in place.
 
     Raises:
-        UserError: it has no ROIs with a softmax over classes.
+        UserError: the model has no ROIs with a softmax over classes.
     """
     remedy = roi_remedy(model)
     if remedy:
         raise UserError(
-            f"The classes of objects' ROIs are asked for, and a {describe(model)} has none with a "
-            f"softmax ({remedy} would)."
+            f"The analysis needs ROIs that are classified with a softmax, but the detector is a "
+            f"{describe(model)} ({remedy} has them)."
         )
     detector = DetectorTeacher(model, input_format=cfg.INPUT.FORMAT, fast=False)
     loader = build_detection_test_loader(objects.scenes, mapper=CheckingMapper(cfg, is_train=False))
     counts = torch.bincount(objects.places, minlength=len(objects.scenes)).tolist()
     logits, features, detections = [], [], []
-    progress = tqdm(loader, "asking a detector", delay=2, leave=False)
+    progress = tqdm(loader, "detecting", delay=2, leave=False)
     for (x,), boxes in zip(progress, objects.boxes.split(counts), strict=True):
         with torch.no_grad(), record(backbone=model.backbone) as calls:
             (output,) = model([x])
         found = output["instances"].to("cpu")
         detections += instances_to_coco_json(found, x["image_id"])
         if len(boxes):
-            of_image = _ask_about(boxes, x, detector, calls["backbone"][0].output)
-            logits.append(of_image[0].float().cpu())
-            features.append(of_image[1].float().cpu())
+            roi_logits, roi_features = _run_head(boxes, x, detector, calls["backbone"][0].output)
+            logits.append(roi_logits.float().cpu())
+            features.append(roi_features.float().cpu())
     samples = Samples(objects.labels, torch.cat(logits), torch.cat(features))
-    return Answers(samples, detections)
+    return DetectorOutputs(samples, detections)
 
 
-def _ask_about(
+def _run_head(
     boxes: Tensor, x: dict[str, Any], detector: DetectorTeacher, maps: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Logits, (n, K + 1), and features, (n, D), of the boxes of an image.
+    """Compute the logits, (n, K + 1), and features, (n, D), of boxes in an image.
 
     Args:
         boxes: (n, 4) in the pixels of the image as it is stored.
-        x: what the detector got of it.
-        maps: those of its backbone.
+        x: input of the detector for the image.
+        maps: feature maps of its backbone.
     """
     height, width = x["image"].shape[-2:]
     scaled = Boxes(boxes.to(detector.model.device, copy=True))

@@ -1,4 +1,4 @@
-"""Figures of planes: t-SNE, and the loss landscape as contours and as a surface."""
+"""Figures of t-SNE, and of the loss landscape as contours and as a surface."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,14 +13,14 @@ from .figures import log_bar, panel_figure, space_out
 from .landscape import Landscape
 from .separation import MARKED_SHARE, Separation
 
-# Paul Tol's muted colours and two more; for more classes a map in the order of the classes.
+# Paul Tol's muted colours and two more; with more classes a colour map is used.
 CLASS_COLOURS = (
     "#332288", "#88CCEE", "#44AA99", "#117733", "#999933",
     "#DDCC77", "#CC6677", "#882255", "#AA4499", "#BBBBBB",
 )  # fmt: skip
-MOST_NAMES = 20  # classes whose names are written
-LINE = 0.045  # height of a name, of that of a panel
-# Marked samples are larger and have an edge, and keep the colour of their class.
+MOST_NAMES = 20  # number of classes up to which their names are written
+LINE = 0.045  # height of a name as a fraction of the panel's
+# Marked samples are larger and have an edge, in the colour of their class.
 MARK = {"s": 20, "edgecolors": "black", "linewidths": 0.5}
 ENTROPY_MARK, WEIGHT_MARK, BOTH_MARK = "^", "v", "D"
 
@@ -32,13 +32,13 @@ def draw_separations(
     names: Sequence[str],
     what: str = "test images",
 ) -> Figure:
-    """t-SNE of each network's features, coloured by class.
+    """Draw t-SNE of each network's features, coloured by class.
 
     Args:
         separations: network -> its features in the plane.
-        rows: of `eakd_det.analysis.figures.panel_rows`.
-        names: of the classes.
-        what: the samples are called.
+        rows: rows of panels, see `eakd_det.analysis.figures.panel_rows`.
+        names: class names.
+        what: name of the samples, in the plural.
     """
     figure, panels = panel_figure(rows, (3.6, 3.8))
     num_classes = len(names)
@@ -73,7 +73,7 @@ def _draw_separation(
     x, y = separation.points.numpy().T
     labels = separation.labels.numpy()
     scale = {"cmap": colours, "vmin": 0, "vmax": colours.N}
-    dots = {"s": 6, "linewidths": 0, "rasterized": True}  # thousands would make a large SVG
+    dots = {"s": 6, "linewidths": 0, "rasterized": True}  # as vectors the SVG would be large
     axes.scatter(x, y, c=labels, **scale, **dots)
     for mark, marked in _marked(separation).items():
         axes.scatter(x[marked], y[marked], c=labels[marked], marker=mark, **scale, **MARK)
@@ -88,7 +88,7 @@ def _draw_separation(
 
 
 def _marked(separation: Separation) -> dict[str, np.ndarray]:
-    """Marker -> (N,) bool, the samples that have it."""
+    """Return marker -> (N,) bool mask of its samples."""
     entropy = separation.highest_entropy.numpy()
     if separation.highest_weight is None:
         return {ENTROPY_MARK: entropy}
@@ -101,7 +101,7 @@ def _marked(separation: Separation) -> dict[str, np.ndarray]:
 
 
 def _write_apart(axes: Axes, places: list[tuple[float, float, str]], distance: float) -> None:
-    """Write names at (x, y), rising in y, which is moved so that no two are nearer in it."""
+    """Write names at (x, y), in ascending y, moved vertically to be at least `distance` apart."""
     outline = [withStroke(linewidth=2.5, foreground="white")]  # a box would hide the dots
     heights = space_out([y for _, y, _ in places], distance)
     for (x, _, name), y in zip(places, heights, strict=True):
@@ -111,12 +111,12 @@ def _write_apart(axes: Axes, places: list[tuple[float, float, str]], distance: f
 def draw_contours(
     landscapes: Mapping[str, Landscape], rows: list[list[str]], *, level: float
 ) -> Figure:
-    """Contours of the loss of each network, in the same colours.
+    """Draw contours of each network's loss, with a common colour scale.
 
     Args:
         landscapes: network -> its landscape.
-        rows: of `eakd_det.analysis.figures.panel_rows`.
-        level: of Area@level.
+        rows: rows of panels, see `eakd_det.analysis.figures.panel_rows`.
+        level: loss level of Area@level.
     """
     figure, panels = panel_figure(rows, (3.3, 3.5))
     norm = _scale(landscapes)
@@ -145,7 +145,7 @@ def draw_contours(
 def draw_surfaces(
     landscapes: Mapping[str, Landscape], rows: list[list[str]], *, level: float
 ) -> Figure:
-    """As `draw_contours`, as surfaces over the plane."""
+    """Draw the loss of each network as a surface; see `draw_contours` for the arguments."""
     figure, panels = panel_figure(rows, (3.6, 3.3), projection="3d")
     norm = _scale(landscapes)
     bar = log_bar(figure, panels, norm, "viridis")
@@ -158,7 +158,7 @@ def draw_surfaces(
         colours = colormaps["viridis"](norm(losses))
         z = np.log10(losses)  # matplotlib has no logarithmic axis in 3-D
         options = {"rstride": 1, "cstride": 1, "linewidth": 0.3, "edgecolor": "0.3"}
-        # Shade would make other colours than those of the bar.
+        # Shading would change the colours from those of the bar.
         axes.plot_surface(x, y, z, facecolors=colours, shade=False, rasterized=True, **options)
         axes.set_zlim(np.log10(norm.vmin), np.log10(norm.vmax))
         axes.set_zticks(np.log10(ticks), [f"{tick:g}" for tick in ticks], fontsize=7)
@@ -174,7 +174,7 @@ def draw_surfaces(
 
 
 def _scale(landscapes: Mapping[str, Landscape]) -> LogNorm:
-    """The common scale of the losses; a loss of 0 is drawn as the lowest above."""
+    """Common scale of the losses, from the lowest above 0, as which a loss of 0 is drawn."""
     losses = np.concatenate([landscape.losses.ravel() for landscape in landscapes.values()])
     low, high = losses[losses > 0].min(), losses.max()
     return LogNorm(low, high if high > low else 2 * low)

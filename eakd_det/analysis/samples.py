@@ -1,4 +1,4 @@
-"""What a network says of labelled samples: the ground of every analysis."""
+"""Outputs of a network for labelled samples, the input of every analysis."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from eakd_det.losses import entropy, entropy_weight
 
 @dataclass(frozen=True)
 class Samples:
-    """The answers of one network, on the CPU; all networks that are compared saw the same samples.
+    """Outputs of one network, on the CPU; networks are compared on the same samples.
 
     Attributes:
         labels: (N,) int64, the true classes.
-        logits: (N, C) float32; of a detector C is K + 1, background last.
-        features: (N, D) float32, what enters the last linear layer.
+        logits: (N, C) float32; for a detector C is K + 1, background last.
+        features: (N, D) float32, inputs of the last linear layer.
     """
 
     labels: Tensor
@@ -23,13 +23,13 @@ class Samples:
 
     @property
     def is_correct(self) -> Tensor:
-        """(N,) bool: the likeliest class is the true one."""
+        """(N,) bool, True where the most probable class is the true one."""
         return self.logits.argmax(dim=1) == self.labels
 
     def entropy(self, temperature: float) -> Tensor:
-        """(N,) in nats."""
+        """Entropy of each sample, (N,), in nats."""
         return entropy(self.logits, temperature=temperature)
 
     def weight(self, teacher: "Samples", temperature: float) -> Tensor:
-        """(N,) w_EA of a student's samples beside those of its teacher."""
+        """w_EA of each of a student's samples, (N,), given its teacher's outputs for them."""
         return entropy_weight(self.logits, teacher.logits, temperature=temperature)

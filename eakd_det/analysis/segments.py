@@ -1,4 +1,4 @@
-"""Accuracy over tenths of the samples, from the surest to the least sure (EA-KD, figures 2a, B1a).
+"""Accuracy over tenths of the samples, sorted by entropy (EA-KD, figures 2a, B1a).
 
 N counts samples, S segments.
 """
@@ -12,18 +12,18 @@ from torch import Tensor
 from .samples import Samples
 
 NUM_SEGMENTS = 10
-Z = 1.959964  # of a 95 % interval of the normal distribution
+Z = 1.959964  # half width of a 95 % interval of the standard normal distribution
 
 Estimate = tuple[float, float, float]  # a value with the ends of its 95 % interval
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Samples of like entropy.
+    """Segment of samples with similar entropy.
 
     Attributes:
-        number: of samples.
-        entropy: their mean, nats.
+        number: number of samples.
+        entropy: mean entropy, nats.
         teacher, student: accuracy, percent.
         gap: teacher minus student, percentage points.
     """
@@ -38,11 +38,11 @@ class Segment:
 def entropy_segments(
     entropy: Tensor, teacher: Samples, student: Samples, num_segments: int = NUM_SEGMENTS
 ) -> list[Segment]:
-    """Accuracies in parts of the samples, in the order of their entropy.
+    """Compute the accuracies in equal segments of the samples, sorted by entropy.
 
     Args:
-        entropy: (N,) by which the samples are put in order; equal ones stay as they were.
-        num_segments: S; the parts are equal but for one sample.
+        entropy: (N,) entropies; the sort is stable.
+        num_segments: S; the sizes of the segments differ by at most one sample.
 
     Returns:
         S segments, the lowest entropy first.
@@ -76,22 +76,22 @@ def _in_percent(estimate: Estimate) -> Estimate:
 
 
 def proportion(hits: int, number: int) -> Estimate:
-    """Share of hits with Wilson's score interval (JASA 1927), which 0 and 1 keep a width of."""
+    """Proportion of hits with Wilson's score interval (JASA 1927), not empty at 0 and 1."""
     share, width = hits / number, Z * Z / number
     centre = (share + width / 2) / (1 + width)
     half = math.sqrt(share * (1 - share) * width + width * width / 4) / (1 + width)
-    return share, min(centre - half, share), max(centre + half, share)  # but for rounding
+    return share, min(centre - half, share), max(centre + half, share)  # despite rounding
 
 
 def paired_difference(first_alone: int, second_alone: int, number: int) -> Estimate:
-    """Difference of two shares of the same samples, with Bonett and Price's interval.
+    """Difference of two proportions of the same samples, with Bonett and Price's interval.
 
-    Their adjusted Wald interval (Journal of Educational and Behavioral Statistics 37, 2012) has a
-    width also where both always agree.
+    Their adjusted Wald interval (Journal of Educational and Behavioral Statistics 37, 2012) is not
+    empty if both always agree.
 
     Args:
-        first_alone, second_alone: hits of one that are none of the other.
-        number: of samples.
+        first_alone, second_alone: number of samples that are hits of the first or second alone.
+        number: number of samples.
     """
     first, second = (first_alone + 1) / (number + 2), (second_alone + 1) / (number + 2)
     half = Z * math.sqrt((first + second - (first - second) ** 2) / (number + 2))

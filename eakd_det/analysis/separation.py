@@ -1,4 +1,4 @@
-"""How well a network's features tell the classes apart (EA-KD, figures 2b, B1b, B3).
+"""Separation of the classes in a network's features (EA-KD, figures 2b, B1b, B3).
 
 N counts samples, D features.
 """
@@ -12,22 +12,21 @@ from torch import Tensor
 
 from .samples import Samples
 
-MARKED_SHARE = 0.05  # of the samples, those of the highest entropy or weight
-PERPLEXITY = 30.0  # scikit-learn's
+MARKED_SHARE = 0.05  # fraction of the samples, of the highest entropy or weight, to be marked
+PERPLEXITY = 30.0  # scikit-learn's default
 
 
 @dataclass(frozen=True)
 class Separation:
-    """A network's features in the plane.
+    """Features of a network in the plane, and how well they separate the classes.
 
     Attributes:
         points: (N, 2), t-SNE.
         labels: (N,), the true classes.
-        index: the Calinski-Harabasz index of the features (not of the points); None where there is
-            none.
+        index: Calinski-Harabasz index of the features (not of the points); None if undefined.
         top1: accuracy, percent.
-        highest_entropy: (N,) bool: of the samples of the network's own highest entropies.
-        highest_weight: (N,) bool: of the highest w_EA beside the teacher; None of a teacher, and
+        highest_entropy: (N,) bool, samples of the network's highest entropies.
+        highest_weight: (N,) bool, samples of the student's highest w_EA; None for a teacher, or
             without one.
     """
 
@@ -42,12 +41,13 @@ class Separation:
 def separate(
     samples: Samples, teacher: Samples | None, *, temperature: float, seed: int = 0
 ) -> Separation:
-    """Features in the plane, how distinct the classes are, and the samples that count most.
+    """Embed features in the plane, measure the separation, and mark the highest samples.
 
     Args:
-        teacher: by which a student's samples are weighted.
-        temperature: of the entropies.
-        seed: of t-SNE.
+        samples: outputs of the network.
+        teacher: outputs of its teacher, for w_EA; None for a network without a teacher.
+        temperature: softmax temperature of the entropies.
+        seed: seed of t-SNE.
     """
     weight = None if teacher is None else samples.weight(teacher, temperature)
     return Separation(
@@ -61,18 +61,20 @@ def separate(
 
 
 def embed(features: Tensor, seed: int) -> Tensor:
-    """(N, 2), scikit-learn's t-SNE from (N, D), started from their principal components."""
+    """Embed (N, D) features as (N, 2) with scikit-learn's t-SNE, initialised with their PCA."""
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
     tsne = TSNE(init="pca", perplexity=perplexity, random_state=seed)
     return torch.from_numpy(tsne.fit_transform(features.double().numpy()))
 
 
 def calinski_harabasz(features: Tensor, labels: Tensor) -> float | None:
-    """The Calinski-Harabasz index of the true classes as clusters of (N, D) features.
+    """Calinski-Harabasz index of the true classes as clusters of (N, D) features.
 
-    It is the dispersion between the classes over that within them, each by its degrees of freedom.
-    It grows with N, so that it compares networks on the same samples alone. A single class has
-    none, nor have classes of one sample each.
+    It is the dispersion between the classes over that within them, each divided by its degrees of
+    freedom. It grows with N, so that networks must be compared on the same samples.
+
+    Returns:
+        The index; None for a single class, or if each sample has a class of its own.
     """
     if not 1 < len(labels.unique()) < len(labels):
         return None
@@ -80,7 +82,7 @@ def calinski_harabasz(features: Tensor, labels: Tensor) -> float | None:
 
 
 def highest(values: Tensor) -> Tensor:
-    """(N,) bool: the share MARKED_SHARE (at least one) of (N,) values that is highest."""
+    """Mark the highest MARKED_SHARE, at least one, of (N,) values; (N,) bool."""
     marked = torch.zeros(len(values), dtype=torch.bool)
     marked[values.topk(max(1, round(MARKED_SHARE * len(values)))).indices] = True
     return marked

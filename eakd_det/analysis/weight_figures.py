@@ -1,4 +1,4 @@
-"""The plane of teacher and student entropy, with the lines of equal w_EA."""
+"""Figure of the plane of teacher and student entropy, with lines of equal w_EA."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -19,10 +19,10 @@ from eakd_det.losses.entropy import combine_entropies
 from .figures import log_bar, panel_figure
 from .samples import Samples
 
-NUM_LEVELS = 8  # of w_EA over its mean, at most
+NUM_LEVELS = 8  # largest number of lines of equal w_EA
 BINS = 40
-MARGIN = 0.07  # of a panel, in which no line is named
-COUNTS = ListedColormap(colormaps["Blues"](np.linspace(0.3, 1, 256)))  # one sample is no white
+MARGIN = 0.07  # fraction of a panel, at each edge, without labels of lines
+COUNTS = ListedColormap(colormaps["Blues"](np.linspace(0.3, 1, 256)))  # one sample is not white
 ERROR = {"s": 3, "color": "#D40000", "linewidths": 0, "alpha": 0.5, "rasterized": True}
 
 
@@ -35,13 +35,14 @@ def draw_weights(
     temperature: float,
     what: str,
 ) -> Figure:
-    """How many samples lie where in the plane of (H_T, H_S), and lines of equal w_EA.
+    """Draw the density of samples in the plane of (H_T, H_S), and lines of equal w_EA.
 
     Args:
+        teacher, students: outputs for the same samples.
         summaries: student -> a line for its title.
-        rows: of `eakd_det.analysis.figures.panel_rows`, of the students.
-        temperature: of the entropies.
-        what: the samples are called.
+        rows: rows of the students' panels, see `eakd_det.analysis.figures.panel_rows`.
+        temperature: softmax temperature of the entropies.
+        what: name of the samples, in the plural.
     """
     figure, panels = panel_figure(rows, (4.4, 4.2))
     cells, window = [], _window(teacher, students.values(), temperature)
@@ -64,7 +65,7 @@ def draw_weights(
 def _window(
     teacher: Samples, students: Iterable[Samples], temperature: float
 ) -> tuple[float, float, float, float]:
-    """The square that holds all samples, with equal scales so that slopes can be read.
+    """Compute a square that contains all samples, with equal scales so that slopes can be compared.
 
     Returns:
         The lowest and the highest H_T, the lowest and the highest H_S.
@@ -87,7 +88,7 @@ def _draw_plane(
     temperature: float,
     window: tuple[float, float, float, float],
 ) -> PolyCollection:
-    """Draw a student's samples and lines; its cells, whose values are the numbers of samples."""
+    """Draw a student's samples and lines; return its cells, whose values count the samples."""
     h_t, h_s = teacher.entropy(temperature), student.entropy(temperature)
     number, wrong = student.logits.shape[1], ~student.is_correct
     options = {"gridsize": BINS, "extent": window, "mincnt": 1, "linewidths": 0.1}
@@ -102,12 +103,12 @@ def _draw_plane(
     lines = axes.contour(x, y, weight, levels=levels, colors="black", linewidths=0.9)
     axes.set(xlim=window[:2], ylim=window[2:], aspect="equal")
     axes.set(xlabel="teacher entropy $H_T$ (nats)", ylabel="student entropy $H_S$ (nats)")
-    _name_lines(axes, lines)
+    _label_lines(axes, lines)
     return cells
 
 
-def _name_lines(axes: Axes, lines: ContourSet) -> None:
-    """Write each level in the middle of its line; not where the frame would cut it."""
+def _label_lines(axes: Axes, lines: ContourSet) -> None:
+    """Write each level in the middle of its line, unless it is too close to the frame."""
     to_panel = axes.transLimits
     for level, path in zip(lines.levels, lines.get_paths(), strict=True):
         if len(path.vertices):

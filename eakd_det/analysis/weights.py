@@ -1,7 +1,7 @@
-"""What moves w_EA from sample to sample: the teacher's entropy, or the student's factor.
+"""Variation of w_EA over the samples, by the teacher's entropy and by the student's factor.
 
-w_EA = (H_T / 2) (1 + H_S / H_ub) (EA-KD, arXiv 2311.13621) is a product, whose factors can be told
-apart.
+w_EA = (H_T / 2) (1 + H_S / H_ub) (EA-KD, arXiv 2311.13621) is a product, whose factors are analysed
+separately.
 """
 
 from collections.abc import Mapping
@@ -20,17 +20,18 @@ from .weight_figures import draw_weights
 
 @dataclass(frozen=True)
 class Weights:
-    """w_EA of some samples; variations are standard deviations over means.
+    """Statistics of w_EA over some samples; variations are standard deviations over means.
 
     Attributes:
-        mean: of w_EA, the scale of the loss.
-        variation: of w_EA.
+        mean: mean of w_EA, the scale of the loss.
+        variation: variation of w_EA.
         of_teacher: variation of H_T, the weight by the teacher's entropy alone.
         of_student: variation of the student's factor, 1 + H_S / H_ub.
-        order: Spearman's correlation of w_EA and H_T; at 1 the student's factor leaves the order.
-        entropies: Spearman's correlation of H_T and H_S; None where all are equal, as above.
-        effective: share of the samples, of equal weight, that would average as well (Kish).
-        on_errors: mean w_EA where the student is wrong, over the mean of all; None without errors.
+        order: Spearman's correlation of w_EA and H_T; at 1 the student's factor does not change the
+            order. None if all values of one are equal.
+        entropies: Spearman's correlation of H_T and H_S; None as above.
+        effective: effective sample size (Kish) as a fraction of the number of samples.
+        on_errors: mean w_EA of the student's errors over the mean of all; None without errors.
     """
 
     mean: float
@@ -44,11 +45,11 @@ class Weights:
 
 
 def measure_weights(student: Samples, teacher: Samples, *, temperature: float) -> Weights:
-    """How far the weight adapts, and to whom.
+    """Measure the variation of w_EA and of its factors.
 
     Args:
-        student, teacher: of the same samples, two at least.
-        temperature: of the entropies.
+        student, teacher: outputs for the same samples, at least two.
+        temperature: softmax temperature of the entropies.
     """
     weight = student.weight(teacher, temperature).double()
     h_t, h_s = (of.entropy(temperature).double() for of in (teacher, student))
@@ -85,12 +86,13 @@ def weights_result(
     temperature: float,
     what: str = "test images",
 ) -> AnalysisResult:
-    """Where the samples lie in the plane of both entropies, and what that makes of w_EA.
+    """Plot the samples in the plane of both entropies, and the variation of w_EA.
 
     Args:
-        rows: of `eakd_det.analysis.figures.panel_rows`; the teacher gets no panel.
-        temperature: of the entropies.
-        what: the samples are called.
+        teacher, students: outputs for the same samples.
+        rows: rows of panels, see `eakd_det.analysis.figures.panel_rows`; the teacher gets none.
+        temperature: softmax temperature of the entropies.
+        what: name of the samples, in the plural.
     """
     found = {
         name: measure_weights(student, teacher, temperature=temperature)

@@ -15,7 +15,9 @@ from .foreign import convert_pickle, convert_pycls, select_network, unpack_conta
 from .safe_pickle import load_pickle, load_pth
 from .torchvision_weights import check_input_and_stride, convert_torchvision, is_torchvision
 
-HELPERS = "helpers."  # key prefix of modules that train beside the student and are no part of it
+# Key prefixes of modules that train beside the student and are no part of it; the second is that of
+# the files of older versions.
+ADAPTERS, OLD_ADAPTERS = "adapters.", "helpers."
 
 
 class SafeCheckpointer(DetectionCheckpointer):
@@ -46,9 +48,9 @@ class SafeCheckpointer(DetectionCheckpointer):
         self.side, self.class_names = side, list(class_names)
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Save as the stock checkpointer does, without the modules under HELPERS."""
+        """Save as the stock checkpointer does, without the modules under ADAPTERS."""
         state = self.model.state_dict()
-        for key in [key for key in state if key.startswith(HELPERS)]:
+        for key in [key for key in state if key.startswith(ADAPTERS)]:
             del state[key]
         if self.class_names:
             kwargs["class_names"] = self.class_names
@@ -83,7 +85,11 @@ class SafeCheckpointer(DetectionCheckpointer):
             return convert_pycls(load_pth(filename))
         checkpoint = super()._load_file(filename)
         ours = self.model.state_dict()
-        theirs = {k: v for k, v in checkpoint["model"].items() if not k.startswith(HELPERS)}
+        theirs = {
+            k: v
+            for k, v in checkpoint["model"].items()
+            if not k.startswith((ADAPTERS, OLD_ADAPTERS))
+        }
         checkpoint["model"] = theirs = select_network(theirs, self.side, ours)
         is_detector = any(key.startswith("backbone.") for key in ours)
         if is_detector and is_torchvision(theirs):
@@ -97,9 +103,9 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def _log_incompatible_keys(self, incompatible) -> None:
         """Log incompatible keys as the stock checkpointer does; raise if no key is compatible."""
-        kept = [key for key in incompatible.missing_keys if not key.startswith(HELPERS)]
+        kept = [key for key in incompatible.missing_keys if not key.startswith(ADAPTERS)]
         incompatible.missing_keys[:] = kept
-        names = {n for n, _ in self.model.named_parameters() if not n.startswith(HELPERS)}
+        names = {n for n, _ in self.model.named_parameters() if not n.startswith(ADAPTERS)}
         if names <= set(incompatible.missing_keys):
             raise UserError(
                 f"{self._parsed_url_during_load.geturl()} holds no weight of this model.\n"

@@ -5,7 +5,7 @@ from typing import Any
 
 # Key prefixes in the files of ReviewKD and mdistiller, which hold both networks (a student's keys
 # may have no prefix) and the fusion modules.
-MERGED_STUDENT, MERGED_TEACHER, MERGED_HELPERS = "student.", "teacher.", "kd_trans."
+MERGED_STUDENT, MERGED_TEACHER, MERGED_ADAPTERS = "student.", "teacher.", "kd_trans."
 # Keys under which training codes store the weights, and prefixes that wrappers of the model
 # (DataParallel, torch.compile, Lightning) put before all keys.
 CONTAINERS = ("model", "state_dict", "net", "model_state_dict", "model_state")
@@ -36,7 +36,7 @@ def select_network(state: dict[str, Any], side: str, ours: Iterable[str]) -> dic
         found = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         if found:
             return _unwrap(found, wrappers)
-    other = (MERGED_TEACHER, MERGED_HELPERS)
+    other = (MERGED_TEACHER, MERGED_ADAPTERS)
     has_teacher = any(key.startswith(MERGED_TEACHER) for key in state)
     return {k: v for k, v in state.items() if not (has_teacher and k.startswith(other))}
 

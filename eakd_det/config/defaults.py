@@ -5,7 +5,7 @@ from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
 
-from eakd_det.distillers.methods import DISTILLERS, scalar_defaults
+from eakd_det.distillers import DISTILLERS, scalar_defaults
 from eakd_det.losses import entropy_weight
 
 # Our meta-architectures, and the stock ones of their students.

@@ -8,7 +8,7 @@ from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig
 
-from eakd_det.distillers.methods import DISTILLERS, scalar_defaults
+from eakd_det.distillers import DISTILLERS, scalar_defaults
 from eakd_det.losses import entropy_weight
 from eakd_det.utils.errors import UserError
 

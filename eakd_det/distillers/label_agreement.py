@@ -7,14 +7,13 @@ from torch import Tensor
 
 ENOUGH = 100  # samples for a share in percent
 
-
 # A teacher that is worth learning from is right about more training samples; by chance, or with its
 # classes in another order, it is about the share of one class, of two or more.
 LOW = 0.5
 
 
 class LabelAgreement:
-    """Number of training samples that a teacher calls by their label, counted on their device.
+    """Counts the training samples that a teacher classifies as their label, on their device.
 
     Attributes:
         is_open: whether samples are still counted.
@@ -23,17 +22,18 @@ class LabelAgreement:
     def __init__(self, samples: str, causes: str, *, is_open: bool = True):
         """
         Args:
-            samples: what they are, in the plural.
-            causes: what a low share may come from, for the log.
+            samples: name of the samples in the log, in the plural.
+            causes: possible causes of a low share, for the log.
         """
         self.samples, self.causes, self.is_open = samples, causes, is_open
-        self._counts: Tensor | int = 0
+        self._counts = torch.zeros((), dtype=torch.int64)  # then (2,) on the device of the samples
 
     @torch.no_grad()
     def count(self, teacher_logits: Tensor, labels: Tensor) -> None:
-        """
+        """Count the samples of a batch.
+
         Args:
-            teacher_logits: (R, K) of the K classes that a label can be.
+            teacher_logits: (R, K) of the K classes of a label.
             labels: (R,); others than these classes (background, for one) are left out.
         """
         number = teacher_logits.shape[1]
@@ -43,14 +43,14 @@ class LabelAgreement:
         self.is_open = number > 1  # one class is always right
 
     def report(self) -> None:
-        """Read the counts from the device, and log the share if they are enough: once."""
+        """Read the counts from the device; log the share, once there are ENOUGH samples."""
         right, number = self._counts.tolist()
         if number < ENOUGH:
             return
         self.is_open = False
         text = (
-            f"The teacher calls {100 * right / number:.0f} % of the training {self.samples} by "
-            f"their label ({number} looked at)"
+            f"The teacher classifies {100 * right / number:.0f} % of {number} training "
+            f"{self.samples} as their label"
         )
         if right < LOW * number:
             logging.getLogger(__name__).warning(f"{text}. {self.causes}")

@@ -1,20 +1,33 @@
-"""What the node DISTILL of a config says, as a model takes it."""
+"""Options of the methods: their defaults in signatures, their values in a config."""
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from detectron2.config import CfgNode
 
 from eakd_det.utils.errors import UserError
 
-from .methods import EA_MODES
+from .ea import EA_MODES
+
+
+def scalar_defaults(function: Callable, *, leave_out: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the keyword-only parameters of `function` with their defaults, as config options."""
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in leave_out
+    }
 
 
 def method_settings(node: CfgNode, distillers: Iterable[str]) -> dict[str, Any]:
-    """From the node DISTILL: "methods", name -> options, and "ea", the options of the EA weight.
+    """Read the node DISTILL.
+
+    Returns:
+        "methods", name -> options, and "ea", the options of the EA weight; keys in lower case.
 
     Raises:
-        UserError: there is no such method or EA mode.
+        UserError: a method or the EA mode is unknown.
     """
     _check_choices("DISTILL.METHODS", node.METHODS, distillers)
     _check_choices("DISTILL.EA.MODE", (node.EA.MODE,), EA_MODES)

@@ -18,7 +18,7 @@ from eakd_det.data.registered import no_data_in_words
 from eakd_det.evaluation.coco import CountedEvaluators
 from eakd_det.evaluation.no_detections import warn_of_no_detections
 from eakd_det.evaluation.results import write_boxes
-from eakd_det.modeling.meta_arch.distilled import helper_modules
+from eakd_det.modeling.meta_arch.distilled import adapter_modules
 from eakd_det.utils.output_dir import TRAINER_FILES
 from eakd_det.utils.precision import precision
 
@@ -97,7 +97,7 @@ def _build(cfg: DictConfig) -> tuple[DistillStep, SafeCheckpointer, "_LastTest"]
         ddp=dict(train.ddp),
     )
     checkpointer = trainer.build_checkpointer(
-        trainer, class_names=_class_names(cfg), **helper_modules(model)
+        trainer, class_names=_class_names(cfg), **adapter_modules(model)
     )
     test = _LastTest(cfg, trainer.model)
     trainer.register_hooks(_hooks(cfg, trainer, checkpointer, test))

@@ -18,7 +18,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from eakd_det import __version__
-from eakd_det.checkpoint.checkpointer import HELPERS
+from eakd_det.checkpoint.checkpointer import ADAPTERS
 from eakd_det.utils.files import write_atomically
 
 NAME = "run.json"
@@ -49,7 +49,7 @@ def record_parameters(output_dir: str, student: nn.Module) -> None:
     """Record the number of a student's parameters, without modules that train beside it."""
     if output_dir and comm.is_main_process():
         parameters = student.named_parameters()
-        number = sum(p.numel() for name, p in parameters if not name.startswith(HELPERS))
+        number = sum(p.numel() for name, p in parameters if not name.startswith(ADAPTERS))
         _write(output_dir, {**_read(output_dir), "parameters": number})
 
 

@@ -22,7 +22,7 @@ from eakd_det.evaluation.coco import CountedEvaluators, Evaluator
 from eakd_det.evaluation.no_detections import warn_of_no_detections
 from eakd_det.evaluation.results import write_result
 from eakd_det.modeling.build import num_classes
-from eakd_det.modeling.meta_arch.distilled import Distilled, helper_modules
+from eakd_det.modeling.meta_arch.distilled import Distilled, adapter_modules
 from eakd_det.modeling.poolers import pool_as_configured
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.precision import precision
@@ -68,7 +68,7 @@ class DistillTrainer(DefaultTrainer):
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         names = dataset_names(next(iter(cfg.DATASETS.TRAIN), ""))
         self.checkpointer = self._trainer.build_checkpointer(
-            self, class_names=names, **helper_modules(model)
+            self, class_names=names, **adapter_modules(model)
         )
         self.start_iter = 0
         self.max_iter = solver.MAX_ITER

@@ -5,7 +5,7 @@ is a weighted sum of pixels, with the same weights in every channel. All bins to
 a sparse matrix of weights times the feature map, and the gradient is the transposed matrix times
 the gradient of the bins: two products over whole rows of channels, in all threads. The indices are
 computed with numpy in one thread, because torch would synchronise its threads after each of two
-dozen short operations, which takes milliseconds beside other programs.
+dozen short operations, which takes milliseconds when other programs run.
 
 B counts images, C channels, R ROIs of (P, Q) bins, E entries of the matrix; (H, W) is the size of
 the feature map.

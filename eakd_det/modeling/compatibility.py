@@ -8,7 +8,7 @@ from detectron2.modeling import GeneralizedRCNN, RetinaNet
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
 from torch import nn
 
-from eakd_det.distillers.methods import DISTILLERS
+from eakd_det.distillers import DISTILLERS, LogitDistiller
 from eakd_det.utils.errors import UserError
 
 
@@ -48,7 +48,7 @@ def check_roi_heads(student: nn.Module, teacher: nn.Module, methods: Iterable[st
     if student.roi_heads.num_classes == 1:
         for name in methods:
             distiller = DISTILLERS[name]
-            if distiller.compares == "logits" and distiller.note_on_one_class:
+            if isinstance(distiller, LogitDistiller) and distiller.note_on_one_class:
                 logging.getLogger(__name__).warning(
                     f"{name} with one foreground class: {distiller.note_on_one_class}."
                 )
@@ -76,8 +76,8 @@ def check_dense_heads(
                 f"DISTILL.{name}.STANDARDIZE removes the mean over an anchor's classes, in which "
                 "RetinaNet's foreground and background differ: set it to False."
             )
-        if DISTILLERS[name].compares == "logits" and DISTILLERS[name].sigmoid_loss is None:
-            known = [n for n, d in DISTILLERS.items() if d.compares != "logits" or d.sigmoid_loss]
+        if not _takes_sigmoids(name):
+            known = filter(_takes_sigmoids, DISTILLERS)
             raise UserError(
                 f"DISTILL.METHODS: {name} needs a softmax, but a RetinaNet has a sigmoid for each "
                 f"class; choose from {', '.join(known)}."
@@ -90,6 +90,11 @@ def check_dense_heads(
             "The student's anchors are not the teacher's: give both the same "
             "MODEL.ANCHOR_GENERATOR and MODEL.RETINANET.IN_FEATURES."
         )
+
+
+def _takes_sigmoids(name: str) -> bool:
+    distiller = DISTILLERS[name]
+    return not isinstance(distiller, LogitDistiller) or distiller.sigmoid_loss is not None
 
 
 def check_input_formats(student: str | None, teacher: str) -> None:

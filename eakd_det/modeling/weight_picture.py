@@ -1,42 +1,44 @@
-"""A picture of the samples of one image by their EA weight, from both detectors' answers."""
+"""A picture of the samples of an image with the highest and lowest EA weight."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from eakd_det.distillers.methods import EA_MODES, Head
+from eakd_det.distillers import LogitPair
+from eakd_det.losses import combine_entropies
 from eakd_det.utils.visualizer import draw_weights
 
 
 @torch.no_grad()
 def picture_of_weights(
-    head: Head,
+    pair: LogitPair,
     image: np.ndarray,
     class_names: Sequence[str],
     *,
     temperature: float,
     bound: float | None,
 ) -> np.ndarray | None:
-    """The first image's samples with the highest and lowest w_EA, on that image.
+    """Draw the first image's samples with the highest and lowest w_EA on that image.
 
     Args:
-        head: the batch's samples.
+        pair: of all samples of the batch.
         image: (H, W, 3), RGB.
-        class_names: of the foreground.
-        temperature, bound: of the entropies.
+        class_names: names of the K classes.
+        temperature, bound: those of the entropies.
 
     Returns:
-        (height, width, 3) uint8, or None where the image has no samples.
+        (height, width, 3) uint8, or None if the image has no samples.
     """
-    is_first = head.images == 0
+    assert pair.images is not None and pair.first_boxes is not None, "a pair of a detector"
+    is_first = pair.images == 0
     if not is_first.any():
         return None
-    pair = (entropy[is_first].cpu() for entropy in head.entropies(temperature))
-    scores = [
-        (logits.sigmoid() if head.sigmoid else logits.softmax(dim=1)).cpu()
-        for logits in (x[is_first].float() for x in (head.student_logits, head.teacher_logits))
-    ]
-    weight = EA_MODES["full"](*pair, head.num_outcomes, bound)
-    boxes = head.first_boxes().cpu().numpy()
-    return draw_weights(image, boxes, weight, *scores, [*class_names, "background"])
+    logits = [x[is_first].float() for x in (pair.student_logits, pair.teacher_logits)]
+    student, teacher = ((x.sigmoid() if pair.sigmoid else x.softmax(dim=1)).cpu() for x in logits)
+    first = replace(pair, student_logits=logits[0], teacher_logits=logits[1])
+    of_student, of_teacher = (entropy.cpu() for entropy in first.entropies(temperature))
+    weight = combine_entropies(of_student, of_teacher, pair.num_outcomes, bound)
+    boxes = pair.first_boxes().cpu().numpy()
+    return draw_weights(image, boxes, weight, student, teacher, [*class_names, "background"])

@@ -1,1 +1,1 @@
-"""A page about runs: their figures, curves, pictures and commands in one HTML file."""
+"""HTML report of runs, one file with their figures, curves, pictures and commands."""

@@ -1,4 +1,4 @@
-"""Charts of a report: single panels that a phone can show, drawn for light and for dark pages."""
+"""Charts of a report: single panels that fit a phone, drawn for light and dark pages."""
 
 import io
 import re
@@ -15,7 +15,7 @@ SCHEMES = {
     "light": {"ink": "#1f2328", "line": "#d8dee4"},
     "dark": {"ink": "#e6edf3", "line": "#3d444d"},
 }
-# The darkest of the runs' colours, and its light sister, which change places on a dark page.
+# The darkest colour of a run and its light counterpart, which are swapped on a dark page.
 SISTERS = {"#0072b2": "#56b4e9", "#56b4e9": "#0072b2"}
 
 
@@ -24,8 +24,8 @@ class Chart:
     """A drawn chart.
 
     Attributes:
-        title: above it.
-        text: what it shows, in words, for those who do not see it.
+        title: title above the chart.
+        text: alternative text that describes the chart.
         light, dark: data URIs of SVGs without a background.
     """
 
@@ -39,7 +39,8 @@ def make_chart(title: str, text: str, draw: Callable[[Axes], None]) -> Chart:
     """Draw a chart in both schemes.
 
     Args:
-        draw: draws on axes whose text and lines have the scheme's colours; called for each.
+        title, text: see `Chart`.
+        draw: function that draws on axes with the colours of a scheme; called for each scheme.
     """
     light, dark = (_draw(draw, **colours) for colours in SCHEMES.values())
     dark = re.sub("|".join(SISTERS), lambda found: SISTERS[found[0]], dark)
@@ -53,8 +54,8 @@ def _draw(draw: Callable[[Axes], None], ink: str, line: str) -> str:
         "axes.edgecolor": ink,
         "grid.color": line,
         "font.size": 12,
-        "svg.fonttype": "none",  # the reader's own fonts
-        "svg.hashsalt": "report",  # the same chart gives the same file
+        "svg.fonttype": "none",  # text in the reader's own fonts
+        "svg.hashsalt": "report",  # deterministic ids
     }
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=SIZE, layout="constrained")
@@ -67,5 +68,5 @@ def _draw(draw: Callable[[Axes], None], ink: str, line: str) -> str:
 
 
 def data_uri(media_type: str, content: bytes) -> str:
-    """A file as the address of itself."""
+    """Encode the content of a file as a data URI."""
     return f"data:{media_type};base64,{b64encode(content).decode()}"

@@ -1,4 +1,4 @@
-"""Learning curves: metrics of runs over their iterations."""
+"""Learning curves of runs."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ from .runs import by_group
 
 MOST_POINTS = 300  # of a line
 LOSSES = {"total_loss": "total loss", "eval_loss": "loss of the held-out examples"}
-LOG_RATIO = 30  # of the largest to the smallest value, from which an axis is logarithmic
+LOG_RATIO = 30  # ratio of the largest to the smallest value above which an axis is logarithmic
 
 
 def progress_charts(runs: list[RunFiles], kind: RunKind) -> list[Chart]:
@@ -41,7 +41,7 @@ def progress_charts(runs: list[RunFiles], kind: RunKind) -> list[Chart]:
 
 
 def loss_charts(runs: list[RunFiles]) -> list[Chart]:
-    """Draw the parts of each run's loss, where it has several."""
+    """Draw the parts of each run's loss, for runs with several."""
     charts = []
     for name, of in by_group(runs).items():
         parts = {
@@ -55,11 +55,11 @@ def loss_charts(runs: list[RunFiles]) -> list[Chart]:
 
 
 def line_chart(title: str, lines: Mapping[str, list[Series]], level: float | None = None) -> Chart:
-    """Draw lines over the iterations, each named at its end.
+    """Draw lines over the iterations, each labelled at its end.
 
     Args:
-        title: the quantity, with its unit.
-        lines: name -> points in each run of that name. Several runs are drawn as their mean, and
+        title: name of the quantity, with its unit.
+        lines: name -> its points in each run of that name; of several runs the mean is drawn, with
             the range from the lowest to the highest.
         level: value of the teacher, drawn as a dashed line.
     """
@@ -73,7 +73,7 @@ def line_chart(title: str, lines: Mapping[str, list[Series]], level: float | Non
 
 
 def merge(runs: Iterable[Series]) -> list[tuple[int, float, float, float]]:
-    """Return (iteration, mean, lowest, highest) where all runs have a value."""
+    """Return (iteration, mean, lowest, highest) for the iterations that all runs have."""
     values = [dict(points) for points in runs]
     common = [i for i in values[0] if all(i in of for of in values)]
     found = [(i, [of[i] for of in values]) for i in common]
@@ -108,7 +108,7 @@ def _draw_lines(
 
 
 def finish_iterations(axes: Axes) -> None:
-    """Format an axis of iterations, before `label_ends` is called."""
+    """Format the axis of iterations and set the layout that `label_ends` needs."""
     tidy(axes)
     axes.set_xlabel("iteration")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -117,5 +117,5 @@ def finish_iterations(axes: Axes) -> None:
 
 
 def finite(points: Series) -> Series:
-    """Remove values that are not finite, such as the AP of a class without boxes."""
+    """Remove points that are not finite, such as the AP of a class without boxes."""
     return [point for point in points if math.isfinite(point[1])]

@@ -1,4 +1,4 @@
-"""Entropies and EA weights over the training of runs, as charts."""
+"""Charts of entropies and EA weights over the training."""
 
 from collections.abc import Mapping
 
@@ -22,7 +22,7 @@ TITLES = {
 
 
 def dynamics_charts(runs: list[RunFiles]) -> list[Chart]:
-    """A chart for each part of the samples and each quantity, of the runs that have logged them."""
+    """Draw a chart for each part of the samples and each quantity that runs have logged."""
     groups = by_group([files for files in runs if has_dynamics(files)])
     found = {name: _mean([read_dynamics(files.run) for files in of]) for name, of in groups.items()}
     parts = dict.fromkeys(part for dynamics in found.values() for part in dynamics)
@@ -34,7 +34,7 @@ def dynamics_charts(runs: list[RunFiles]) -> list[Chart]:
 
 
 def _mean(of_runs: list[Dynamics]) -> Dynamics:
-    """The mean of runs that differ in the seed, as far as the shortest has logged."""
+    """Average the runs of different seeds, up to the last log of the shortest."""
     found = {}
     for part, columns in of_runs[0].items():
         same = [of[part] for of in of_runs if part in of]
@@ -46,7 +46,7 @@ def _mean(of_runs: list[Dynamics]) -> Dynamics:
 
 
 def has_dynamics(files: RunFiles) -> bool:
-    """Whether the run distils: others have no such entropies."""
+    """Return True if the run distils and has therefore logged entropies."""
     return any(name.startswith("distill/") for name in files.metrics)
 
 

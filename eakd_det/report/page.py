@@ -1,4 +1,4 @@
-"""The page of a report in one HTML file."""
+"""Rendering of a report of runs as one HTML file."""
 
 import os
 import re
@@ -26,31 +26,31 @@ from .table import make_table
 
 TEMPLATE = "page.html.j2"
 MOST_TILES = 4
-NAMES = {"python": "Python", "detectron2": "Detectron2"}  # of versions; others are as they are
+NAMES = {"python": "Python", "detectron2": "Detectron2"}  # displayed names of packages
 
 
 @dataclass(frozen=True)
 class Group:
-    """Pictures under the name of a run, or of the folder of all runs."""
+    """Pictures of a run, or of all runs together, under a label."""
 
     label: str
     pictures: list[Picture]
 
 
 def write_report(texts: list[str], kinds: Sequence[RunKind], output: str = "") -> str:
-    """Write a page about runs.
+    """Write the report of some runs.
 
     Args:
-        texts: `[LABEL=]FOLDER` of each run; a folder that only holds runs stands for them, and that
+        texts: `[LABEL=]FOLDER` of each run. A folder of runs stands for all of them, and the folder
             of a sweep for its table.
-        kinds: families that runs can be of.
-        output: the file; empty is report.html in the folder that the runs have in common.
+        kinds: possible kinds of the runs.
+        output: path of the report; empty is report.html in the common folder of the runs.
 
     Returns:
-        Its path.
+        The path of the report.
 
     Raises:
-        UserError: a folder or a file in it is not what a run leaves, or the runs are of two kinds.
+        UserError: a folder or a file in it is not that of a run, or the runs are of two kinds.
     """
     by_kind = {kind: [sweep for x in texts for sweep in read_sweeps(x, kind)] for kind in kinds}
     sweeps = [sweep for of_kind in by_kind.values() for sweep in of_kind]
@@ -70,7 +70,7 @@ def write_report(texts: list[str], kinds: Sequence[RunKind], output: str = "") -
 
 
 def _runs_of(sweep: Sweep, kinds: Sequence[RunKind]) -> list[RunFiles]:
-    """Read the runs of a sweep, those of one config in a group."""
+    """Read the runs of a sweep, grouped by their config."""
     names = {folder: f"{config}, seed {seed}" for folder, (config, seed) in sweep.runs.items()}
     if not names:
         return []
@@ -80,7 +80,7 @@ def _runs_of(sweep: Sweep, kinds: Sequence[RunKind]) -> list[RunFiles]:
 
 
 def common_folder(folders: list[str]) -> str:
-    """Return the folder that all lie in, relative to the working folder."""
+    """Return the common folder of some folders, relative to the working folder."""
     return os.path.relpath(os.path.commonpath([os.path.abspath(folder) for folder in folders]))
 
 
@@ -91,7 +91,7 @@ def render(
     kind: RunKind,
     shared: list[Picture],
 ) -> str:
-    """Return the HTML of a report.
+    """Render the HTML of a report.
 
     Args:
         swept: the runs of the sweeps.
@@ -132,12 +132,12 @@ def render(
 
 
 def with_symbols(text: str) -> Markup:
-    """Return text with the indices of H_T, H_S and w_EA below the line."""
+    """Format the indices of H_T, H_S and w_EA in a text as subscripts."""
     return Markup(re.sub(r"\b(H|w)_(T|S|EA)\b", r"\1<sub>\2</sub>", str(escape(text))))
 
 
 def _compared_first(groups: list[Group]) -> list[Group]:
-    """Put figures that compare runs first, under the names of these runs."""
+    """Put figures that compare runs, grouped by these runs, before the figures of single runs."""
     found: dict[str, list[Picture]] = {}
     for group in groups:
         for picture in group.pictures:
@@ -149,6 +149,6 @@ def _compared_first(groups: list[Group]) -> list[Group]:
 
 
 def _groups(runs: list[RunFiles], find: Callable[[Path], list[Picture]]) -> list[Group]:
-    """Group the pictures that `find` finds in the runs' folders; runs without any are left out."""
+    """Collect the pictures that `find` returns for each run's folder; skip runs without any."""
     groups = [Group(files.run.label, find(Path(files.run.folder))) for files in runs]
     return [group for group in groups if group.pictures]

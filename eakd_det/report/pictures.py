@@ -1,4 +1,4 @@
-"""Pictures and figures that lie in the folders of runs, made small enough for a page."""
+"""Pictures and figures in the folders of runs, reduced for a page."""
 
 import io
 import json
@@ -13,10 +13,10 @@ from eakd_det.utils.errors import UserError
 
 from .charts import data_uri
 
-WIDTH = 1600  # pixels at most
+WIDTH = 1600  # largest width, pixels
 QUALITY = 85  # of JPEG
 MOST_PICTURES = 4  # of a run
-TITLES = {  # of analyses; another is called as its file
+TITLES = {  # titles of analyses by file name; other files are titled by their name
     "ap_segments": "AP over fifths of the objects, by entropy",
     "entropy_segments": "accuracy of teacher and students, by entropy",
     "weights": "both entropies, and lines of equal weight",
@@ -27,8 +27,8 @@ TITLES = {  # of analyses; another is called as its file
 }
 GALLERY = "objects of the highest w_EA"
 DRAWN_HERE = ("dynamics",)  # analyses that the page draws itself
-READABLE = 1.25  # pixels of the screen for a point, below which a figure's letters are too small
-LARGEST_SVG = 600_000  # bytes; of a larger one the PNG is taken
+READABLE = 1.25  # least pixels on the screen per point at which a figure's text is legible
+LARGEST_SVG = 600_000  # bytes; for a larger SVG the PNG is used
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Picture:
     """A picture of the page.
 
     Attributes:
-        title: below it; also what stands in for it.
+        title: caption, also used as the alternative text.
         uri: data URI.
-        width, height: pixels; None of an SVG.
-        readable: pixels of the screen that it needs in width, for its letters.
-        is_drawing: dark lines on white, which a dark page turns round; a photograph is not.
+        width, height: pixels; None for an SVG.
+        readable: least width on the screen, in pixels, at which its text is legible.
+        is_drawing: it has dark lines on white, which a dark page inverts, and is not a photograph.
         compared: labels of the runs that it shows, if there are several.
     """
 
@@ -54,7 +54,7 @@ class Picture:
 
 
 def shrink(path: Path, title: str) -> Picture:
-    """A picture as a JPEG of at most WIDTH pixels.
+    """Load a picture and encode it as a JPEG of at most WIDTH pixels.
 
     Raises:
         UserError: it cannot be read.
@@ -63,7 +63,7 @@ def shrink(path: Path, title: str) -> Picture:
         with Image.open(path) as image:
             image = image.convert("RGB")
     except UnidentifiedImageError as error:
-        raise UserError(f"{path} is no picture: {error}") from error
+        raise UserError(f"{path} is not a picture: {error}") from error
     if image.width > WIDTH:
         size = WIDTH, round(image.height * WIDTH / image.width)
         image = image.resize(size, Image.Resampling.LANCZOS)
@@ -73,21 +73,21 @@ def shrink(path: Path, title: str) -> Picture:
 
 
 def together(folder: Path) -> list[Picture]:
-    """The demo's picture of what all its runs detect, from the folder that holds them."""
+    """Load the demo's picture of the detections of all runs, from the folder of the demo."""
     path = folder / "detections.png"
     if not path.exists():
         return []
-    return [replace(shrink(path, "ground truth, and what each run detects"), readable=1000)]
+    return [replace(shrink(path, "ground truth, and the detections of each run"), readable=1000)]
 
 
 def detections(folder: Path) -> list[Picture]:
-    """A few of the pictures that tools/visualize.py has drawn of a run."""
+    """Load up to MOST_PICTURES pictures that tools/visualize.py has drawn for a run."""
     paths = sorted((folder / "pictures").glob("*.png"), key=_natural)[:MOST_PICTURES]
     return [shrink(path, f"image {path.stem}") for path in paths]
 
 
 def analyses(folder: Path) -> list[Picture]:
-    """The figures of tools/analyze.py in FOLDER/analysis, or an empty list.
+    """Load the figures of tools/analyze.py in FOLDER/analysis, if there are any.
 
     Raises:
         UserError: a file is broken.
@@ -122,6 +122,6 @@ def _readable(svg: str) -> int:
 
 
 def _natural(path: Path) -> list:
-    """Numbers in names by their size."""
+    """Sorting key of file names in which numbers are compared by value."""
     parts = re.split(r"(\d+)", path.name)
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]

@@ -60,7 +60,7 @@ class Table:
 
     @property
     def has_teachers(self) -> bool:
-        """Tell whether the figure of any teacher is known."""
+        """Return whether the figure of any teacher is known."""
         lines = [*self.rows, *(row.published for row in self.rows if row.published)]
         return any(line.teacher != DASH for line in lines)
 

@@ -65,7 +65,7 @@ class RunKind(ABC):
 
     @abstractmethod
     def is_kind_of(self, config: Config) -> bool:
-        """Tell whether a config file, with its _BASE_ files, is one of this family."""
+        """Return whether a config file, with its _BASE_ files, is one of this family."""
 
     @abstractmethod
     def load(self, file: str, options: list[str]) -> CfgNode:
@@ -120,7 +120,7 @@ class RunKind(ABC):
         return self
 
     def is_current(self, result: dict[str, Any], cfg: CfgNode) -> bool:
-        """Tell whether a finished run was evaluated as its config says now."""
+        """Return whether a finished run was evaluated as its config says now."""
         return True
 
     @abstractmethod

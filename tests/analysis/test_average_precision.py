@@ -175,7 +175,7 @@ def test_against_a_slow_reference(seed):
 
 
 def test_a_draw_is_the_ap_of_the_images_that_it_draws():
-    """Those that come twice do so under another id."""
+    """Images that are drawn twice get another id the second time."""
     objects, detections = _random_case(0)
     scenes = sorted(objects.scenes, key=lambda scene: scene["image_id"])
     order = torch.arange(len(objects))

@@ -10,7 +10,7 @@ from torchvision.ops import box_convert
 
 from eakd_det.analysis import detection_results
 from eakd_det.analysis.detection_results import NUM_PICTURES, ap_result, detector_results
-from eakd_det.analysis.objects import Answers, find_objects
+from eakd_det.analysis.objects import DetectorOutputs, find_objects
 from eakd_det.analysis.samples import Samples
 from eakd_det.data.datasets.digits import NAMES
 from eakd_det.utils.errors import UserError
@@ -21,25 +21,25 @@ def objects(scenes):
     return find_objects([x for name in scenes for x in DatasetCatalog.get(name)])
 
 
-def _answers(objects, is_right, sharpness):
-    """A detector that takes objects for their class or the next, and finds them there.
+def _outputs(objects, is_right, sharpness):
+    """Outputs of a detector that predicts the right or the next class for each object's box.
 
     Args:
-        sharpness: (N,) of its logits.
+        sharpness: (N,) logit of the predicted class.
     """
-    said = torch.where(is_right, objects.labels, (objects.labels + 1) % len(NAMES))
+    predicted = torch.where(is_right, objects.labels, (objects.labels + 1) % len(NAMES))
     logits = torch.zeros(len(objects), len(NAMES) + 1)
-    logits[torch.arange(len(objects)), said] = sharpness
+    logits[torch.arange(len(objects)), predicted] = sharpness
     generator = torch.Generator().manual_seed(0)
     features = logits + torch.rand(logits.shape, generator=generator)
     boxes = box_convert(objects.boxes, "xyxy", "xywh").tolist()
     detections = [
         {"image_id": objects.scenes[place]["image_id"], "category_id": label, "bbox": b, "score": s}
         for place, label, b, s in zip(
-            objects.places.tolist(), said.tolist(), boxes, sharpness.tolist(), strict=True
+            objects.places.tolist(), predicted.tolist(), boxes, sharpness.tolist(), strict=True
         )
     ]
-    return Answers(Samples(objects.labels, logits, features), detections)
+    return DetectorOutputs(Samples(objects.labels, logits, features), detections)
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ def pair(objects):
     """A teacher that is always right, and a student that errs where the teacher is least sure."""
     sharpness = torch.linspace(9, 1, len(objects))
     is_sure = torch.arange(len(objects)) < len(objects) // 2
-    student = _answers(objects, is_sure, sharpness)
-    return _answers(objects, torch.ones_like(is_sure), sharpness), student
+    student = _outputs(objects, is_sure, sharpness)
+    return _outputs(objects, torch.ones_like(is_sure), sharpness), student
 
 
 def test_the_least_sure_part_is_where_the_student_errs(objects, pair):
@@ -118,7 +118,7 @@ def test_one_class(objects, pair, tmp_path):
     """Its Calinski-Harabasz index is left out, and nothing else is."""
     objects = replace(objects, labels=torch.zeros_like(objects.labels))
     teacher, student = (
-        Answers(
+        DetectorOutputs(
             Samples(objects.labels, of.samples.logits[:, -2:], of.samples.features),
             [{**detection, "category_id": 0} for detection in of.detections],
         )
@@ -134,7 +134,7 @@ def test_one_class(objects, pair, tmp_path):
     assert networks["KD"]["top1"] is not None
 
 
-def test_what_is_made_before_a_fault_stays(objects, pair, monkeypatch):
+def test_results_before_an_error_stay(objects, pair, monkeypatch):
     monkeypatch.setattr(detection_results, "separate", lambda *_, **__: 1 / 0)
     teacher, student = pair
     settings = {"temperature": 4.0, "num_points": 20, "seed": 0}
@@ -150,6 +150,6 @@ def test_too_few_objects(scenes):
     scene = dict(DatasetCatalog.get(scenes[0])[0])
     scene["annotations"] = scene["annotations"][:3]
     objects = find_objects([scene])
-    answers = _answers(objects, torch.ones(3, dtype=torch.bool), torch.ones(3))
+    answers = _outputs(objects, torch.ones(3, dtype=torch.bool), torch.ones(3))
     with pytest.raises(UserError, match="3 objects do not make 5 parts"):
         ap_result(objects, answers, {"KD": answers}, temperature=4.0)

@@ -24,7 +24,7 @@ def grids(loss, sizes=SIZES, **options):
 
 
 def bowl_variance(half_width):
-    """Of a uniform place in the square: Var(a x^2 + b y^2) = (a^2 + b^2) (4 / 45) w^4."""
+    """Variance at a uniform place in the square: Var(a x^2 + b y^2) = (a^2 + b^2) (4 / 45) w^4."""
     return (9 + 4) * 4 / 45 * half_width**4
 
 

@@ -40,7 +40,7 @@ def test_an_evaluation_stands_behind_a_later_log(read):
 
 
 def test_mistakes_are_told(read, tmp_path):
-    with pytest.raises(UserError, match="line 2: it names no iteration"):
+    with pytest.raises(UserError, match="line 2: it has no iteration"):
         read([{"iteration": 0, "loss": 1.0}, {"loss": 1.0}])
-    with pytest.raises(UserError, match="There is no .*the folder is not that of a run"):
+    with pytest.raises(UserError, match="does not exist: the folder is not that of a run"):
         read_metrics(str(tmp_path / "nowhere"))

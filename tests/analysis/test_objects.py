@@ -11,7 +11,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image
 
-from eakd_det.analysis.objects import ask, find_objects
+from eakd_det.analysis.objects import find_objects, run_detector
 from eakd_det.config.defaults import stock_config
 from eakd_det.evaluation.detections import detect
 from eakd_det.modeling.build import load_teacher
@@ -42,7 +42,7 @@ def test_no_objects_at_all():
         find_objects([{"image_id": 1, "annotations": []}])
 
 
-def _slow_answers(cfg, model, scene, size):
+def _slow_outputs(cfg, model, scene, size):
     """Logits and features of an image's objects through stock inference with given proposals."""
     image = Image.fromarray(read_image(scene["file_name"], cfg.INPUT.FORMAT))
     pixels = np.asarray(image.resize((size, size), Image.BILINEAR))
@@ -62,16 +62,16 @@ def _slow_answers(cfg, model, scene, size):
 
 @pytest.mark.parametrize("size", [96, 144])
 @pytest.mark.parametrize("side", ["student", "teacher"])
-def test_answers_are_those_of_stock_inference_on_the_objects_boxes(run_cfg, objects, side, size):
+def test_outputs_are_those_of_stock_inference_on_the_objects_boxes(run_cfg, objects, side, size):
     if side == "teacher":  # reads BGR
         cfg, model = load_teacher(run_cfg)
     else:
         cfg = stock_config(run_cfg)
         model = build_model(cfg)
     cfg.INPUT.MIN_SIZE_TEST = size
-    samples = ask(cfg, model, objects).samples
+    samples = run_detector(cfg, model, objects).samples
     assert len(samples.logits) == len(samples.features) == len(objects)
-    expected = [_slow_answers(cfg, model, scene, size) for scene in objects.scenes]
+    expected = [_slow_outputs(cfg, model, scene, size) for scene in objects.scenes]
     for values, of_scenes in zip(
         (samples.logits, samples.features), zip(*expected, strict=True), strict=True
     ):
@@ -83,7 +83,7 @@ def test_answers_are_those_of_stock_inference_on_the_objects_boxes(run_cfg, obje
 def test_detections_are_those_of_the_whole_detector(run_cfg, objects):
     cfg, model = load_teacher(run_cfg)
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
-    found = ask(cfg, model, objects).detections
+    found = run_detector(cfg, model, objects).detections
     expected = detect(cfg, model, objects.scenes)
     assert len(found) == sum(map(len, expected.values())) > 0
     for image_id, instances in expected.items():
@@ -94,18 +94,18 @@ def test_detections_are_those_of_the_whole_detector(run_cfg, objects):
 
 def test_images_without_objects_are_searched_too(run_cfg, objects):
     cfg, model = load_teacher(run_cfg)
-    everything = ask(cfg, model, objects)
+    everything = run_detector(cfg, model, objects)
     scenes = copy.deepcopy(objects.scenes)
     removed = len(scenes[1]["annotations"])
     scenes[1]["annotations"] = []
-    fewer = ask(cfg, model, find_objects(scenes))
+    fewer = run_detector(cfg, model, find_objects(scenes))
     assert len(fewer.samples.logits) == len(objects) - removed
     assert [x["image_id"] for x in fewer.detections] == [
         x["image_id"] for x in everything.detections
     ]
 
 
-def test_a_detector_without_rois_is_refused_in_words(retina_cfg, objects):
+def test_a_detector_without_rois_is_refused(retina_cfg, objects):
     cfg = stock_config(retina_cfg)
-    with pytest.raises(UserError, match="a RetinaNet has none with a softmax"):
-        ask(cfg, build_model(cfg), objects)
+    with pytest.raises(UserError, match="the detector is a RetinaNet"):
+        run_detector(cfg, build_model(cfg), objects)

@@ -6,7 +6,6 @@ import resource
 import signal
 import time
 
-import numpy as np
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -18,36 +17,15 @@ from torch import nn
 
 from eakd_det.checkpoint.checkpointer import SafeCheckpointer, last_checkpoint, load_strictly
 from eakd_det.config.defaults import stock_config
+from eakd_det.modeling.meta_arch.distilled import adapter_modules
 from eakd_det.utils.errors import UserError
-from eakd_det.utils.files import ABANDONED_SECONDS, write_atomically
+from eakd_det.utils.files import ABANDONED_SECONDS
+
+from .common import equal, load
 
 
 class Foreign:
     """Object that is not a plain container."""
-
-
-def _build(cfg, seed):
-    torch.manual_seed(seed)
-    return build_model(cfg)
-
-
-@pytest.fixture
-def model(teacher_cfg):
-    return _build(teacher_cfg, 0)
-
-
-@pytest.fixture
-def state(teacher_cfg):
-    """The weights of another model of the same kind."""
-    return _build(teacher_cfg, 1).state_dict()
-
-
-def _load(model, path):
-    load_strictly(model, str(path), key="TEACHER.WEIGHTS")
-
-
-def _equal(model, state):
-    return all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
 # Strict loading
@@ -57,17 +35,8 @@ def _equal(model, state):
 def test_a_file_that_fits(model, state, tmp_path, prefix):
     state = {prefix + name: value for name, value in state.items()}
     torch.save({"model": state}, tmp_path / "fits.pth")
-    _load(model, tmp_path / "fits.pth")
-    assert _equal(model, {name.removeprefix(prefix): value for name, value in state.items()})
-
-
-@pytest.mark.parametrize("container", ["state_dict", "net", "model_state_dict"])
-@pytest.mark.parametrize("prefix", ["", "module.", "model.", "student.", "module.student."])
-def test_a_file_of_another_training_code(model, state, tmp_path, container, prefix):
-    prefixed = {prefix + name: value for name, value in state.items()}
-    torch.save({container: prefixed, "epoch": 3, "optimizer": {"state": {}}}, tmp_path / "a.pth")
-    _load(model, tmp_path / "a.pth")
-    assert _equal(model, state)
+    load(model, tmp_path / "fits.pth")
+    assert equal(model, {name.removeprefix(prefix): value for name, value in state.items()})
 
 
 @pytest.mark.parametrize("problems", [("missing",), ("unexpected",), ("shaped",), ()])
@@ -89,7 +58,7 @@ def test_each_problem_stops_the_load(model, state, tmp_path, problems):
     path = tmp_path / "other.pth"
     torch.save({"model": state}, path)
     with pytest.raises(UserError) as error:
-        _load(model, path)
+        load(model, path)
     heading = f"TEACHER.WEIGHTS does not fit its model: {path}"
     assert str(error.value).splitlines() == [heading, *(lines[problem] for problem in problems)]
 
@@ -101,7 +70,7 @@ def test_weights_that_are_not_finite(model, state, tmp_path, name):
     torch.save({"model": state}, tmp_path / "nan.pth")
     message = rf"^TEACHER\.WEIGHTS: .*nan\.pth has NaN or infinite .* 1 of its tensors, {name} "
     with pytest.raises(UserError, match=message):
-        _load(model, tmp_path / "nan.pth")
+        load(model, tmp_path / "nan.pth")
 
 
 def test_long_lists_are_shortened(model, state, tmp_path):
@@ -110,7 +79,7 @@ def test_long_lists_are_shortened(model, state, tmp_path):
         del state[name]
     torch.save({"model": state}, tmp_path / "partial.pth")
     with pytest.raises(UserError, match=r"missing: 25 \(.* and 5 more\)") as error:
-        _load(model, tmp_path / "partial.pth")
+        load(model, tmp_path / "partial.pth")
     assert sum(name in str(error.value) for name in names) == 20
 
 
@@ -143,15 +112,15 @@ def test_unreadable_files(model, tmp_path, name, reason):
         path.mkdir()
     elif stem != "missing":
         path.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2]}.get(stem, whole))
-    for load in (_load, lambda model, path: SafeCheckpointer(model).load(str(path))):
+    for function in (load, lambda model, path: SafeCheckpointer(model).load(str(path))):
         with pytest.raises(UserError, match=f"{re.escape(str(path))} .*{reason}") as error:
-            load(model, path)
-        assert str(error.value).startswith("TEACHER.WEIGHTS: ") == (load is _load)
+            function(model, path)
+        assert str(error.value).startswith("TEACHER.WEIGHTS: ") == (function is load)
 
 
 def test_no_name(model):
     with pytest.raises(UserError, match="TEACHER.WEIGHTS is empty"):
-        _load(model, "")
+        load(model, "")
 
 
 @pytest.mark.parametrize(
@@ -173,92 +142,6 @@ def test_a_file_of_a_part_is_loaded(model, state, tmp_path):
     torch.save({"model": {name: state[name]}}, tmp_path / "part.pth")
     SafeCheckpointer(model).load(str(tmp_path / "part.pth"))
     assert torch.equal(model.state_dict()[name], state[name])
-
-
-# Formats of other training codes
-
-
-@pytest.mark.parametrize("protocol", [2, 5])
-def test_model_zoo(model, state, tmp_path, protocol):
-    arrays = {name: value.numpy() for name, value in state.items()}
-    content = {"model": arrays, "__author__": "Detectron2 Model Zoo", "scale": np.float32(3)}
-    (tmp_path / "model.pkl").write_bytes(pickle.dumps(content, protocol))
-    _load(model, tmp_path / "model.pkl")
-    assert _equal(model, state)
-
-
-def _caffe2_name(name):
-    """Detectron 1's name of a weight of a ResNet-FPN detector, by its rules."""
-    parts = {"weight": "w", "bias": "b", "norm.weight": "bn_s", "norm.bias": "bn_b"}
-    heads = {
-        "roi_heads.box_head.fc1": "fc6",
-        "roi_heads.box_predictor.cls_score": "cls_score",
-        "roi_heads.box_predictor.bbox_pred": "bbox_pred",
-        "proposal_generator.rpn_head.conv": "conv_rpn_fpn2",
-        "proposal_generator.rpn_head.objectness_logits": "rpn_cls_logits_fpn2",
-        "proposal_generator.rpn_head.anchor_deltas": "rpn_bbox_pred_fpn2",
-    }
-    module, part = re.fullmatch(r"(.*?)\.((?:norm\.)?(?:weight|bias))", name).groups()
-    if module in heads:
-        return f"{heads[module]}_{parts[part]}"
-    if module.endswith("stem.conv1"):
-        return "conv1_w" if part == "weight" else f"res_conv1_{parts[part]}"
-    fpn = re.fullmatch(r"backbone\.fpn_(lateral|output)(\d)", module)
-    if fpn:
-        last = {"2": 2, "3": 3, "4": 5, "5": 2}[fpn[2]]
-        inner, lateral = ("inner_", "_lateral") if fpn[1] == "lateral" else ("", "")
-        lateral = "" if fpn[2] == "5" else lateral
-        return f"fpn_{inner}res{fpn[2]}_{last}_sum{lateral}_{parts[part]}"
-    stage, block, conv = re.fullmatch(r".*\.(res\d)\.(\d+)\.(\w+)", module).groups()
-    branch = {"shortcut": "1", "conv1": "2a", "conv2": "2b", "conv3": "2c"}[conv]
-    return f"{stage}_{block}_branch{branch}_{parts[part]}"
-
-
-def _blobs(state):
-    """The weights as Detectron 1 has them: background first, and a box for it."""
-    blobs = {}
-    for name, value in state.items():
-        if "running" in name:
-            continue
-        array = value.numpy()
-        if "cls_score" in name:
-            array = np.concatenate([array[-1:], array[:-1]])
-        if "bbox_pred" in name:
-            array = np.concatenate([np.zeros_like(array[:4]), array])
-        blobs[_caffe2_name(name)] = array
-        blobs[_caffe2_name(name) + "_momentum"] = np.zeros_like(array)
-    return blobs
-
-
-def test_detectron_1(model, teacher_cfg, state, tmp_path):
-    content = {"blobs": _blobs(state), "cfg": "MODEL: ..."}
-    (tmp_path / "model_final.pkl").write_bytes(pickle.dumps(content, protocol=2))
-    stock = _build(teacher_cfg, 0)
-    DetectionCheckpointer(stock).load(str(tmp_path / "model_final.pkl"))
-    _load(model, tmp_path / "model_final.pkl")
-    assert _equal(model, stock.state_dict())
-    for name, value in state.items():
-        if "running" not in name:  # Detectron 1 has them folded into the scale
-            assert torch.equal(model.state_dict()[name], value), name
-
-
-def test_imagenet_blobs(model, teacher_cfg, state, tmp_path):
-    backbone = {name: value for name, value in state.items() if ".bottom_up." in name}
-    (tmp_path / "R-50.pkl").write_bytes(pickle.dumps(_blobs(backbone), protocol=2))
-    stock = _build(teacher_cfg, 0)
-    DetectionCheckpointer(stock).load(str(tmp_path / "R-50.pkl"))
-    SafeCheckpointer(model).load(str(tmp_path / "R-50.pkl"))
-    assert _equal(model, stock.state_dict())
-    assert torch.equal(
-        model.backbone.bottom_up.stem.conv1.weight, backbone["backbone.bottom_up.stem.conv1.weight"]
-    )
-
-
-def test_pycls(model, state, tmp_path):
-    content = {"model_state": {**state, "x.num_batches_tracked": torch.tensor(1)}, "epoch": 3}
-    torch.save(content, tmp_path / "model.pyth")
-    _load(model, tmp_path / "model.pyth")
-    assert _equal(model, state)
 
 
 class Regression(nn.Linear):
@@ -285,7 +168,7 @@ def test_checkpoints_of_stock_training(tmp_path):
     checkpointer = SafeCheckpointer(other, str(tmp_path), trainer=resumed)
     rest = checkpointer.resume_or_load("", resume=True)
     assert rest["iteration"] == 2
-    assert _equal(other, model.state_dict())
+    assert equal(other, model.state_dict())
     assert resumed.iter == trainer.iter == 3
     assert str(resumed.state_dict()) == str(trainer.state_dict())
     assert "momentum_buffer" in str(resumed.state_dict())
@@ -303,39 +186,12 @@ def test_save_and_load(model, state, tmp_path):
         for parameter in model.parameters():
             parameter.zero_()
     SafeCheckpointer(model).load(last_checkpoint(str(tmp_path)))
-    assert _equal(model, state)
+    assert equal(model, state)
 
 
 def test_no_checkpoint(tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path} holds no checkpoint"):
         last_checkpoint(str(tmp_path))
-
-
-@pytest.mark.parametrize(("mode", "old", "new"), [("w", "old", "new"), ("wb", b"old", b"new")])
-def test_failed_write_keeps_the_old_file(tmp_path, mode, old, new):
-    path = tmp_path / "file"
-    for content, fails in [(old, False), (new, True)]:
-        try:
-            with write_atomically(str(path), mode) as f:
-                f.write(content)
-                f.flush()
-                assert not fails or path.read_bytes() == b"old"
-                if fails:
-                    raise KeyboardInterrupt
-        except KeyboardInterrupt:
-            assert fails
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["file"]
-
-
-def test_readers_of_the_old_file_are_left_alone(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("old")
-    with open(path) as reader:
-        with write_atomically(str(path)) as f:
-            f.write("new")
-        assert reader.read() == "old"
-    assert path.read_text() == "new"
 
 
 def test_full_disk_keeps_the_old_checkpoint(tmp_path):
@@ -391,8 +247,8 @@ def test_killed_while_saving(tmp_path, number, file):
     assert process.exitcode == -signal.SIGKILL
     [aside] = left
     assert last_checkpoint(str(tmp_path)) == str(tmp_path / "good.pth")
-    _load(restored, last_checkpoint(str(tmp_path)))
-    assert _equal(restored, model.state_dict())
+    load(restored, last_checkpoint(str(tmp_path)))
+    assert equal(restored, model.state_dict())
     SafeCheckpointer(model, str(tmp_path)).save("next")
     assert aside.exists(), "its writer might still be there"
     os.utime(aside, (0, time.time() - ABANDONED_SECONDS - 1))
@@ -400,81 +256,29 @@ def test_killed_while_saving(tmp_path, number, file):
     assert sorted(os.listdir(tmp_path)) == ["good.pth", "last_checkpoint", "next.pth"]
 
 
-def test_two_writers_of_one_path(tmp_path):
-    """Neither sees what the other writes; files of others are left alone."""
-    path, other = tmp_path / "result.json", tmp_path / "download.incomplete"
-    other.touch()
-    os.utime(other, (0, 0))
-    with write_atomically(str(path)) as first:
-        first.write("the first, which is longer")
-        with write_atomically(str(path)) as second:
-            second.write("the second")
-        assert path.read_text() == "the second"
-    assert path.read_text() == "the first, which is longer"
-    assert sorted(os.listdir(tmp_path)) == ["download.incomplete", "result.json"]
-
-
-@pytest.fixture
-def merged(distill_cfg, tmp_path):
-    """A file with student, teacher and fusion modules under the released codes' keys."""
-    torch.manual_seed(1)
-    student = build_model(stock_config(distill_cfg)).state_dict()
-    teacher = torch.load(distill_cfg.TEACHER.WEIGHTS, weights_only=True)["model"]
-    state = {**student, **{f"teacher.{key}": value for key, value in teacher.items()}}
-    state["kd_trans.abfs.0.conv1.0.weight"] = torch.zeros(4, 4, 1, 1)
-    torch.save(state, tmp_path / "merged.pth")
-    return str(tmp_path / "merged.pth"), student
-
-
-def test_the_teacher_of_a_merged_file(distill_cfg, merged):
-    expected = build_model(distill_cfg).teacher.model.state_dict()
-    distill_cfg.TEACHER.WEIGHTS = merged[0]
-    got = build_model(distill_cfg).teacher.model.state_dict()
-    assert all(torch.equal(got[key], expected[key]) for key in expected)
-
-
-def test_both_sides_have_a_prefix(distill_cfg, merged, tmp_path):
-    """As mdistiller saves its distillers; what else trains beside them is left out."""
-    path, student = merged
-    state = torch.load(path, weights_only=True)
-    teacher = {k: v for k, v in state.items() if k.startswith("teacher.")}
-    both = {**{f"student.{k}": v for k, v in student.items()}, **teacher}
-    both["abfs.0.conv1.0.weight"] = torch.zeros(4)
-    torch.save({"model": {f"module.{k}": v for k, v in both.items()}}, tmp_path / "both.pth")
-    stock = build_model(stock_config(distill_cfg))
-    load_strictly(stock, str(tmp_path / "both.pth"), key="MODEL.WEIGHTS")
-    assert all(torch.equal(stock.state_dict()[key], student[key]) for key in student)
-    distill_cfg.TEACHER.WEIGHTS = str(tmp_path / "both.pth")
-    got = build_model(distill_cfg).teacher.model.state_dict()
-    assert all(torch.equal(got[key], teacher[f"teacher.{key}"]) for key in got)
-
-
-def test_prefixes_of_the_models_own_stay(tmp_path):
-    model = nn.ModuleDict({"model": nn.Linear(2, 2), "student": nn.Linear(2, 2)})
-    state = {name: torch.rand_like(value) for name, value in model.state_dict().items()}
-    torch.save({"net": state}, tmp_path / "own.pth")
-    _load(model, tmp_path / "own.pth")
-    assert _equal(model, state)
-
-
-def test_helpers_are_no_part_of_a_student(distill_cfg, tmp_path):
-    """Also in a file that was saved with them, as the state of a run that met a NaN is."""
+@pytest.mark.parametrize("prefix", ["adapters.", "helpers."])
+def test_adapters_are_no_part_of_a_student(distill_cfg, tmp_path, caplog, prefix):
+    """Also in a file saved with them: the state of a run that met a NaN, of any version."""
     distill_cfg.DISTILL.METHODS = ("REVIEWKD",)
     model = build_model(distill_cfg)
-    torch.save({"model": model.state_dict()}, tmp_path / "whole.pth")
-    load_strictly(
-        build_model(stock_config(distill_cfg)), str(tmp_path / "whole.pth"), key="MODEL.WEIGHTS"
-    )
-
-
-def test_the_student_of_a_merged_file(distill_cfg, merged, caplog):
-    path, expected = merged
-    stock = build_model(stock_config(distill_cfg))
-    load_strictly(stock, path, key="MODEL.WEIGHTS")
-    assert all(torch.equal(stock.state_dict()[key], expected[key]) for key in expected)
-    distill_cfg.DISTILL.METHODS = ("REVIEWKD",)
-    model = build_model(distill_cfg)
+    state = {k.replace("adapters.", prefix): v for k, v in model.state_dict().items()}
+    assert any(key.startswith(prefix) for key in state)
+    path = str(tmp_path / "whole.pth")
+    torch.save({"model": state}, path)
+    load_strictly(build_model(stock_config(distill_cfg)), path, key="MODEL.WEIGHTS")
     SafeCheckpointer(model).load(path)
-    assert torch.equal(model.backbone.fpn_output2.weight, expected["backbone.fpn_output2.weight"])
-    assert "helpers" not in caplog.text, "fusion modules that start anew are no fault"
-    assert "kd_trans" not in caplog.text
+    assert "REVIEWKD" not in caplog.text
+
+
+def test_adapters_in_a_checkpoint_of_an_older_version(distill_cfg, tmp_path):
+    """The name there stays "helpers"."""
+    distill_cfg.DISTILL.METHODS = ("REVIEWKD",)
+    model, saved = build_model(distill_cfg), build_model(distill_cfg)
+    states = saved.state_dict()
+    adapters = {k: v for k, v in states.items() if k.startswith("adapters.")}
+    expected = {key.removeprefix("adapters."): value for key, value in adapters.items()}
+    student = {key: value for key, value in states.items() if key not in adapters}
+    torch.save({"model": student, "helpers": expected}, tmp_path / "model_0000009.pth")
+    (tmp_path / "last_checkpoint").write_text("model_0000009.pth")
+    SafeCheckpointer(model, str(tmp_path), **adapter_modules(model)).resume_or_load("")
+    assert equal(model.adapters, expected) and equal(model, states)

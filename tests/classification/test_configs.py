@@ -13,7 +13,7 @@ from classification.distillers import DISTILLERS
 from classification.models import build_classifier
 from classification.sources import source_of
 from classification.teacher import ClassifierTeacher, teacher_config
-from eakd_det.distillers.settings import method_settings
+from eakd_det.distillers import method_settings
 
 ROOT = Path(__file__).parent.parent.parent
 SETS = ("CIFAR100", "FashionMNIST", "ImageNet")

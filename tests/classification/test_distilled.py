@@ -12,7 +12,7 @@ from classification.data import read_images
 from classification.distillers import DISTILLERS
 from classification.engine import build_distilled
 from classification.models import build_classifier
-from eakd_det.distillers.methods import EA_MODES
+from eakd_det.distillers import EA_MODES
 from eakd_det.losses import dkd_loss, entropy_weight, kd_loss
 from eakd_det.modeling.recorder import record
 from eakd_det.utils.errors import UserError
@@ -57,15 +57,15 @@ def test_images_that_the_teacher_calls_by_their_label(cfg, storage, caplog, is_a
     with caplog.at_level("INFO"):
         for storage.iter in (17, 18, 19, 20, 39):
             distilled(data)
-    [told] = [r for r in caplog.records if "by their label" in r.message]
+    [told] = [r for r in caplog.records if "as their label" in r.message]
     share = 0 if is_another_order else 100
-    assert f"calls {share} % of the training images by their label (150 looked" in told.message
+    assert f"classifies {share} % of 150 training images as their label" in told.message
     assert told.levelname == ("WARNING" if is_another_order else "INFO")
 
 
 def test_features_alone_may_be_of_other_classes(cfg, storage):
-    assert not build(cfg, "REVIEWKD").agreement.is_open
-    assert build(cfg, "REVIEWKD", mode="full").agreement.is_open
+    assert not build(cfg, "REVIEWKD").objective.agreement.is_open
+    assert build(cfg, "REVIEWKD", mode="full").objective.agreement.is_open
 
 
 @pytest.mark.parametrize("method", ["KD", "FCFD"])
@@ -171,7 +171,7 @@ def test_the_curriculum_of_the_temperature(cfg, storage):
         cfg.DISTILL.CTKD.EPOCHS = epochs
         distilled = build(cfg, "CTKD")
         total(distilled).backward()
-        (parameter,) = distilled.helpers["CTKD"].parameters()
+        (parameter,) = distilled.adapters["CTKD"].parameters()
         gradients.append(parameter.grad.item())
     assert gradients[0] != 0 and gradients[0] != gradients[1]
 

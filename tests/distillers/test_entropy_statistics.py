@@ -4,37 +4,42 @@ import pytest
 import torch
 from detectron2.utils.events import EventStorage
 
-from eakd_det.distillers.entropy_statistics import COLUMNS, head_statistics
-from eakd_det.distillers.methods import Head
+from eakd_det.distillers import LogitPair
+from eakd_det.distillers.entropy_statistics import COLUMNS, entropy_statistics
 from eakd_det.engine.hooks.writers import DistillMetricPrinter
 from eakd_det.losses import entropy, entropy_weight
 
 
-def statistics(labels, *, samples=40, temperature=2.0, bound=None, heads=1, sigmoid=False):
+def statistics(labels, *, samples=40, temperature=2.0, bound=None, pairs=1, **options):
     generator = torch.Generator().manual_seed(0)
     student = torch.randn(samples, 6, generator=generator)
     teacher = 3 * torch.randn(samples, 6, generator=generator)
-    head = Head(student, teacher, labels, 1.0, sigmoid=sigmoid)
-    entropies = [head.entropies(temperature)] * heads
-    return head, head_statistics([head] * heads, entropies, bound=bound)
+    pair = LogitPair(student, teacher, labels, 1.0, **{"has_background": True, **options})
+    entropies = [pair.entropies(temperature)] * pairs
+    return pair, entropy_statistics([pair] * pairs, entropies, bound=bound)
 
 
-@pytest.mark.parametrize("heads", [1, 3])
-def test_parts_are_told_apart(heads):
+@pytest.mark.parametrize("pairs", [1, 3])
+def test_parts_are_separate(pairs):
     labels = torch.arange(40) % 6
-    head, result = statistics(labels, heads=heads)
+    pair, result = statistics(labels, pairs=pairs)
     for part, chosen in [("foreground", labels < 5), ("background", labels == 5)]:
-        student, teacher = head.student_logits[chosen], head.teacher_logits[chosen]
+        student, teacher = pair.student_logits[chosen], pair.teacher_logits[chosen]
         weight = entropy_weight(student, teacher, temperature=2.0)
         expected = [
             entropy(teacher, temperature=2.0).mean(),
             entropy(student, temperature=2.0).mean(),
             weight.mean(),
-            weight.repeat(heads).quantile(0.1),
-            weight.repeat(heads).quantile(0.9),
+            weight.repeat(pairs).quantile(0.1),
+            weight.repeat(pairs).quantile(0.9),
         ]
         got = [result[f"distill/{part}/{column}"] for column in COLUMNS]
         assert got == pytest.approx([value.item() for value in expected], rel=1e-5)
+
+
+def test_images_have_no_background():
+    _, result = statistics(torch.arange(40) % 6, has_background=False)
+    assert {key.split("/")[1] for key in result} == {"images"}
 
 
 def test_options_count():

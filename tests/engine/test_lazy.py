@@ -160,7 +160,7 @@ model.roi_heads.box_predictor.test_score_thresh = 0.0  # an untrained student is
     assert "FrozenBN layers, " in out[out.index("What to look at:") :]
     saved = torch.load(tmp_path / "lazy" / "model_final.pth", weights_only=True)
     assert "helpers" in saved
-    assert not [key for key in saved["model"] if key.startswith("helpers")]
+    assert not [key for key in saved["model"] if key.startswith("adapters")]
     result = json.loads((tmp_path / "lazy" / "result.json").read_text())
     assert result.keys() == {"AP", "AP50", "AP75", "teacher_AP"}
     best = torch.load(tmp_path / "lazy" / "model_best.pth", weights_only=True)
@@ -170,7 +170,7 @@ model.roi_heads.box_predictor.test_score_thresh = 0.0  # an untrained student is
     student = instantiate(load_lazy_config(str(path), []).model).eval()
     student.load_state_dict(saved["model"], strict=False)
     record = json.loads((tmp_path / "lazy" / "run.json").read_text())
-    own = [p for name, p in student.named_parameters() if not name.startswith("helpers.")]
+    own = [p for name, p in student.named_parameters() if not name.startswith("adapters.")]
     assert record["parameters"] == sum(p.numel() for p in own)
     image = torch.randint(0, 256, (3, 96, 96), dtype=torch.uint8)
     with torch.no_grad():

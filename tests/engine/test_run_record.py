@@ -42,7 +42,7 @@ def test_a_resumed_run_keeps_its_starts_and_a_new_one_does_not(folder):
 
 def test_parameters_are_those_of_the_student_alone(folder):
     model = nn.Module()
-    model.body, model.helpers = nn.Linear(3, 2), nn.ModuleDict({"x": nn.Linear(9, 9)})
+    model.body, model.adapters = nn.Linear(3, 2), nn.ModuleDict({"x": nn.Linear(9, 9)})
     model.register_buffer("mean", torch.zeros(7))
     record_parameters(str(folder), model)
     assert noted(folder) == {"parameters": 8}

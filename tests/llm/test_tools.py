@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SHORT = ["TRAINING.MAX_STEPS", "2", "TRAINING.PER_DEVICE_TRAIN_BATCH_SIZE", "4"]
 SHORT += ["TEST.MAX_NEW_TOKENS", "2", "TRAINING.USE_CPU", "True", "DATASET.TRAIN_SIZE", "100"]
-SHORT += ["TEST.SETS", '("sort=tiny_sort", "add=tiny_add")']
+SHORT += ["TRAINING.LOGGING_STEPS", "1", "TEST.SETS", '("sort=tiny_sort", "add=tiny_add")']
 FILES = [f"configs/LLM/tiny/{name}.yaml" for name in ("KD", "EA-KD")]
 
 

@@ -1,4 +1,4 @@
-"""Chromium without a window, spoken to over its pipe: no driver and no package is needed."""
+"""Headless Chromium, controlled over its pipe, so that no driver and no package is needed."""
 
 import base64
 import itertools
@@ -24,15 +24,15 @@ class Browser:
     """A Chromium with one tab.
 
     Attributes:
-        complaints: what its console has said.
-        requests: what it has asked for, addresses.
+        complaints: messages of its console.
+        requests: URLs of its requests.
     """
 
     def __init__(self, path: str, profile: Path):
         """
         Args:
-            path: of `find_browser`.
-            profile: a new folder.
+            path: path of the browser, see `find_browser`.
+            profile: a new folder for its profile.
         """
         commands, self._commands = os.pipe()
         self._answers, answers = os.pipe()
@@ -56,7 +56,7 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **parameters):
-        """The result of a command of the DevTools protocol."""
+        """Send a command of the DevTools protocol and return its result."""
         message = {"id": next(self._numbers), "method": method, "params": parameters}
         if self._session is not None:
             message["sessionId"] = self._session

@@ -38,7 +38,7 @@ def classifier_runs(tmp_path_factory):
 
 @pytest.fixture
 def write_run(tmp_path):
-    """Writes what a run leaves behind, from a config; its folder."""
+    """Write the files of a run with a config; return its folder."""
 
     def write(name, cfg, rows=(), **files):
         folder = tmp_path / name

@@ -12,7 +12,7 @@ def svg(uri):
 
 
 def points(text, colour):
-    """Of the line of a colour."""
+    """Points of the line of a colour."""
     path = re.search(rf'<path d="([^"]*)"[^>]*stroke: {colour}; stroke-width: 2.4', text)
     return re.findall(r"[ML] ([\d.]+) ([\d.]+)", path[1])
 

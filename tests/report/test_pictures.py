@@ -45,5 +45,5 @@ def test_analyses_are_drawings_where_these_are_small(tmp_path, save_picture):
 
 def test_what_is_no_picture_is_told(tmp_path):
     (tmp_path / "detections.png").write_text("words")
-    with pytest.raises(UserError, match=r"detections\.png is no picture"):
+    with pytest.raises(UserError, match=r"detections\.png is not a picture"):
         together(tmp_path)

@@ -9,7 +9,7 @@ from eakd_det.checkpoint.checkpointer import SafeCheckpointer
 from eakd_det.config.defaults import add_distill_config, stock_config
 from eakd_det.engine.student_config import write_student_config
 from eakd_det.export import export_student
-from eakd_det.modeling.meta_arch.distilled import helper_modules
+from eakd_det.modeling.meta_arch.distilled import adapter_modules
 from eakd_det.utils.errors import UserError
 
 STOCK_PROCESS = """
@@ -39,7 +39,7 @@ def run_dir(distill_cfg, tmp_path):
     for seed, name in [(1, "model_0000001"), (2, "model_final")]:
         torch.manual_seed(seed)
         model = build_model(distill_cfg)
-        others = {"optimizer": torch.optim.SGD(model.parameters(), 0.1), **helper_modules(model)}
+        others = {"optimizer": torch.optim.SGD(model.parameters(), 0.1), **adapter_modules(model)}
         assert "helpers" in others
         SafeCheckpointer(model, distill_cfg.OUTPUT_DIR, **others).save(name)
     return tmp_path / "run"

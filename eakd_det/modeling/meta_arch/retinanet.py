@@ -5,7 +5,7 @@ from detectron2.layers import cat
 from detectron2.modeling import META_ARCH_REGISTRY, RetinaNet
 from detectron2.structures import Boxes
 
-from eakd_det.distillers.methods import Head
+from eakd_det.distillers import LogitPair
 from eakd_det.modeling.compatibility import check_dense_heads
 
 from .distilled import Distilled
@@ -27,20 +27,21 @@ class DistillRetinaNet(Distilled, RetinaNet):
     def _recorded(self):
         return {"losses": self.losses}
 
-    def _heads(self, calls, teacher_features):
+    def _logit_pairs(self, calls, teacher_features):
         anchors, student_logits, labels, *_ = calls["losses"][0].args
         labels = torch.stack(labels)  # (B, anchors); -1 is ignored
         counted = labels >= 0
         chosen = counted.flatten().nonzero().squeeze(1)  # once, since the device waits for it
         teacher_logits = self.teacher.anchor_logits(teacher_features)
         return [
-            Head(
+            LogitPair(
                 student_logits=cat(student_logits, dim=1).flatten(0, 1)[chosen],
                 teacher_logits=teacher_logits.flatten(0, 1)[chosen],
                 labels=labels.flatten()[chosen],
                 images=chosen // counted.shape[1],
                 normalizer=self.loss_normalizer,
                 sigmoid=True,
+                has_background=True,
                 first_boxes=lambda: Boxes.cat(anchors).tensor[counted[0]],
             )
         ]

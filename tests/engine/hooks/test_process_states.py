@@ -22,7 +22,7 @@ def test_resumed_run_equals_a_straight_one(run_cfg, tmp_path, half, amp):
     resumed = train(cfg, tmp_path / "resumed", [half, 2 * half])
     assert resumed.start_iter == half
     ours, theirs = straight.model.state_dict(), resumed.model.state_dict()
-    assert any(key.startswith("helpers.REVIEWKD.abfs.") for key in ours)
+    assert any(key.startswith("adapters.REVIEWKD.abfs.") for key in ours)
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     for name in ("optimizer", "grad_scaler"):
         torch.testing.assert_close(

@@ -236,7 +236,7 @@ def test_copies_share_the_teacher(distill_cfg, batch, storage):
     average = AveragedModel(model)
     other = average.module
     assert other.teacher is model.teacher
-    assert other.backbone is not model.backbone and other.helpers is not model.helpers
+    assert other.backbone is not model.backbone and other.adapters is not model.adapters
     assert _is_alike(model, other, batch)
     other.to("meta")
     assert model.teacher.model.device == model.device == torch.device("cpu")
@@ -463,20 +463,20 @@ def test_objects_that_the_teacher_calls_otherwise(
     retina_cfg.DISTILL.METHODS = ("KD",)
     model = _build(retina_cfg)
     seen = []
-    count = model.agreement.count
-    model.agreement.count = lambda *args: (seen.append(args), count(*args))
+    count = model.objective.agreement.count
+    model.objective.agreement.count = lambda *args: (seen.append(args), count(*args))
     storage.iter = 18
     while sum(is_object.sum() for _, is_object in map(_objects, seen)) < ENOUGH:
         model(batch)
-    assert "by their label" not in caplog.text
+    assert "as their label" not in caplog.text
     storage.iter = 19
     model(batch)
     model(batch)
     number = sum(is_object.sum() for _, is_object in map(_objects, seen))
     right = sum(is_right.sum() for is_right, _ in map(_objects, seen))
-    [told] = [r for r in caplog.records if "by their label" in r.message]
+    [told] = [r for r in caplog.records if "as their label" in r.message]
     assert told.levelno == (logging.WARNING if right < number / 2 else logging.INFO)
-    text = f"calls {100 * right / number:.0f} % of the training objects by their label ({number} "
+    text = f"classifies {100 * right / number:.0f} % of {number} training objects as their label"
     assert text in told.message
 
 
@@ -487,7 +487,7 @@ def _check_student_is_stock(cfg, batch, names):
     """`names` are the losses beside stock's own, which are stock's bit for bit."""
     model, stock = _build(cfg), build_model(stock_config(cfg))
     stock.train()
-    state = {k: v for k, v in model.state_dict().items() if not k.startswith("helpers.")}
+    state = {k: v for k, v in model.state_dict().items() if not k.startswith("adapters.")}
     stock.load_state_dict(state)
     torch.manual_seed(3)
     expected = stock(batch)
@@ -498,7 +498,7 @@ def _check_student_is_stock(cfg, batch, names):
     assert all(losses[name] > 0 for name in names)
     sum(losses.values()).backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
-    assert all(p.grad is not None for p in model.helpers.parameters())
+    assert all(p.grad is not None for p in model.adapters.parameters())
     return model, losses
 
 
@@ -506,7 +506,7 @@ def test_reviewkd(distill_cfg, batch, storage):
     distill_cfg.DISTILL.METHODS = ("DKD", "REVIEWKD")
     model, _ = _check_student_is_stock(distill_cfg, batch, {"loss_dkd", "loss_reviewkd"})
     assert [ours for ours, _ in model.levels] == ["p2", "p3", "p4", "p5", "p6"]
-    assert _build(distill_cfg).helpers.REVIEWKD.abfs[0].conv2[0].weight.shape[0] == 24
+    assert _build(distill_cfg).adapters.REVIEWKD.abfs[0].conv2[0].weight.shape[0] == 24
 
 
 def test_reviewkd_is_weighted_by_the_images(distill_cfg, batch, storage):
@@ -519,7 +519,7 @@ def test_reviewkd_is_weighted_by_the_images(distill_cfg, batch, storage):
         teacher_features=theirs.backbone,
         teacher_logits=theirs.roi_heads.box_predictor,
         pooler=model.roi_heads.box_pooler,
-        fusion=model.helpers.REVIEWKD,
+        fusion=model.adapters.REVIEWKD,
     ) as calls:
         losses = model(batch)
     weight = entropy_weight(calls["logits"][0].output[0], calls["teacher_logits"][0].output[0])

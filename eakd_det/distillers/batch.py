@@ -1,0 +1,108 @@
+"""Logits and feature maps of student and teacher on one batch.
+
+R counts samples (ROIs, anchors, images or tokens) of the batch, B its images, K the classes of a
+label, without background. The softmax of a detector has K + 1 classes, the last of them background;
+that of a classifier, a sigmoid head and a language model have K.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from eakd_det.losses import bernoulli_entropy, entropy
+
+
+@dataclass
+class LogitPair:
+    """Logits of student and teacher for the same samples, by one classifier of each.
+
+    A cascade has several pairs, one a stage.
+
+    Attributes:
+        student_logits, teacher_logits: (R, K), or (R, K + 1) of a softmax with background.
+        labels: (R,) int64 classes; K is background.
+        normalizer: divisor of the sum of a loss over the samples; None keeps the (R,) losses.
+        sigmoid: whether the logits are a sigmoid's.
+        has_background: whether samples may be background.
+        suffix: ends the names of the losses of this pair.
+        first_boxes: returns the boxes of the first image's samples, for a picture.
+        images: (R,) int64 index in the batch of each sample's image; None if samples are images
+            (a classifier) or have none (tokens).
+        sample_weight: (R,) EA weight of each sample, or None.
+    """
+
+    student_logits: Tensor
+    teacher_logits: Tensor
+    labels: Tensor
+    normalizer: float | None
+    sigmoid: bool = False
+    has_background: bool = False
+    suffix: str = ""
+    first_boxes: Callable[[], Tensor] | None = None
+    images: Tensor | None = None
+    sample_weight: Tensor | None = None
+
+    @torch.no_grad()
+    def entropies(self, temperature: float) -> tuple[Tensor, Tensor]:
+        """Return the (R,) entropies of student and teacher in nats.
+
+        Those of a sigmoid head are means over its classes.
+        """
+        measure = bernoulli_entropy if self.sigmoid else entropy
+        return (
+            measure(self.student_logits, temperature=temperature),
+            measure(self.teacher_logits, temperature=temperature),
+        )
+
+    @property
+    def num_classes(self) -> int:
+        """K, which is also the label of background."""
+        return self.student_logits.shape[1] - (self.has_background and not self.sigmoid)
+
+    @property
+    def num_outcomes(self) -> int:
+        """Number of outcomes of the distributions; the bound of their entropies is its log."""
+        return 2 if self.sigmoid else self.student_logits.shape[1]
+
+    def image_weight(self, num_images: int) -> Tensor | None:
+        """Return the (B,) mean EA weight of each image's samples, 0 for an image without any.
+
+        None without the EA weight.
+        """
+        if self.sample_weight is None or self.images is None:
+            return None
+        # First the sum of the weights of each image, then its number of samples.
+        sums = self.sample_weight.new_zeros(2, num_images)
+        values = torch.stack([self.sample_weight, torch.ones_like(self.sample_weight)])
+        sums.index_add_(1, self.images, values)
+        return sums[0] / sums[1].clamp(min=1)
+
+
+@dataclass
+class DistillationBatch:
+    """What the methods compare of student and teacher.
+
+    Attributes:
+        logit_pairs: empty if no method compares logits and the EA weight is off.
+        student_features, teacher_features: maps (B, channels, H, W), finest level first; empty if
+            no method compares features.
+        epoch: counted from 1, for what changes with it: the warm-up of a method, a curriculum.
+    """
+
+    logit_pairs: list[LogitPair]
+    student_features: list[Tensor] = field(default_factory=list)
+    teacher_features: list[Tensor] = field(default_factory=list)
+    epoch: int = 1
+
+    @property
+    def weighted_pairs(self) -> list[LogitPair]:
+        """The pairs whose samples get EA weights."""
+        return self.logit_pairs
+
+    def image_weight(self) -> Tensor | None:
+        """Return the (B,) EA weight of each image, the mean over the pairs; None without one."""
+        per_pair = [pair.image_weight(len(self.student_features[0])) for pair in self.logit_pairs]
+        weights = [weight for weight in per_pair if weight is not None]
+        return torch.stack(weights).mean(dim=0) if weights else None

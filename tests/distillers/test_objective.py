@@ -1,0 +1,141 @@
+import copy
+
+import pytest
+import torch
+from detectron2.utils.events import EventStorage
+from torch.testing import assert_close
+
+from eakd_det.distillers import DISTILLERS, EA_MODES, DistillationObjective, LogitDistiller
+from eakd_det.distillers.entropy_statistics import LOG_PERIOD
+from eakd_det.distillers.label_agreement import ENOUGH
+from eakd_det.losses import dkd_loss, entropy_weight, kd_loss, wttm_loss
+from eakd_det.utils.errors import UserError
+from tests.reads import Operators, reads
+
+from .batches import make_batch, make_pair
+
+EA = {"enabled": True, "mode": "full", "temperature": 2.0, "bound": 0.0}
+CHANNELS = [5], [5]
+
+
+def make_objective(*names, ea=EA, **options):
+    methods = {name: {"weight": 1.0, **DISTILLERS[name].defaults, **options} for name in names}
+    return DistillationObjective(DISTILLERS, methods, ea)
+
+
+def test_losses_are_weighted_and_named():
+    pair = make_pair(suffix="_stage1")
+    student, teacher = pair.student_logits, pair.teacher_logits
+    with EventStorage(0):
+        losses = make_objective("KD", "DKD", weight=0.5)(make_batch(pair), {})
+    weight = entropy_weight(student, teacher, temperature=2.0)
+    assert torch.equal(pair.sample_weight, weight)
+    expected = {
+        "loss_kd_stage1": 0.5 * kd_loss(student, teacher, weight=weight),
+        "loss_dkd_stage1": 0.5 * dkd_loss(student, teacher, pair.labels, weight=weight),
+    }
+    assert_close(losses, expected)
+
+
+@pytest.mark.parametrize("mode", EA_MODES)
+def test_modes_temperature_and_bound_count(mode):
+    ea, pair = {**EA, "mode": mode, "bound": 5.0}, make_pair()
+    entropies = make_objective("KD", ea=ea).weigh([pair])
+    assert_close(entropies, [pair.entropies(2.0)])
+    assert torch.equal(pair.sample_weight, EA_MODES[mode](*entropies[0], 4, 5.0))
+
+
+def test_without_ea_nothing_is_weighed():
+    pair = make_pair()
+    with EventStorage(0), Operators(torch.ops.aten._log_softmax) as softmaxes:
+        losses = make_objective("KD", ea={**EA, "enabled": False})(make_batch(pair), {})
+    assert_close(losses["loss_kd"], kd_loss(pair.student_logits, pair.teacher_logits))
+    assert pair.sample_weight is None and len(softmaxes.seen) == 2
+
+
+def test_warmup():
+    objective = make_objective("KD", warmup=4.0)
+    values = []
+    for epoch in (1, 2, 4, 5):
+        with EventStorage(0):
+            values.append(objective(make_batch(make_pair(), epoch=epoch), {})["loss_kd"].item())
+    assert values == pytest.approx([values[3] / 4, values[3] / 2, values[3], values[3]])
+
+
+def test_adapters_draw_nothing_from_the_student():
+    objective = make_objective("KD", "REVIEWKD")
+    before = torch.get_rng_state()
+    adapters = objective.build_adapters(*CHANNELS)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert list(adapters) == ["REVIEWKD"] and not make_objective("KD").build_adapters()
+    with EventStorage(0):
+        losses = objective(make_batch(make_pair()), adapters)
+    losses["loss_reviewkd"].backward()
+    assert all(p.grad is not None for p in adapters.parameters())
+
+
+def test_logits_are_compared_by_their_methods_and_by_the_weight():
+    off = {**EA, "enabled": False}
+    assert make_objective("KD", "REVIEWKD", ea=off).compares_logits
+    assert make_objective("REVIEWKD").compares_logits
+    assert not make_objective("REVIEWKD", ea=off).compares_logits
+    assert not make_objective().compares_logits
+    assert make_objective("DKD", "REVIEWKD", "KD").methods_on("logits") == ["DKD", "KD"]
+
+
+def test_features_alone_need_no_logits():
+    objective = make_objective("REVIEWKD", ea={**EA, "enabled": False})
+    with EventStorage(LOG_PERIOD - 1) as storage:
+        losses = objective(make_batch(), objective.build_adapters(*CHANNELS))
+    assert losses.keys() == {"loss_reviewkd"} and not storage.latest()
+
+
+def test_nothing_is_read_between_logs():
+    objective = make_objective("KD", "DKD")
+    with EventStorage(0) as storage:
+        for storage.iter in range(LOG_PERIOD - 1):
+            with reads() as names:
+                objective(make_batch(make_pair()), {})
+            assert not names and not storage.latest()
+        storage.iter += 1
+        objective(make_batch(make_pair()), {})
+    assert {key.split("/")[1] for key in storage.latest()} == {"foreground", "background"}
+
+
+def test_labels_are_compared_until_there_are_enough(caplog):
+    """Samples of background are left out."""
+    objective = make_objective("KD")
+    with EventStorage(0) as storage, caplog.at_level("INFO"):
+        for storage.iter in range(5 * LOG_PERIOD):
+            objective(make_batch(make_pair()), {})
+    [record] = [r for r in caplog.records if "as their label" in r.message]
+    pair = make_pair()
+    is_object = pair.labels < 3
+    right = (pair.teacher_logits[:, :3].argmax(dim=1) == pair.labels)[is_object].float().mean()
+    assert f"classifies {100 * right:.0f} % of {LOG_PERIOD * is_object.sum()}" in record.message
+    assert LOG_PERIOD * is_object.sum() >= ENOUGH and not objective.agreement.is_open
+
+
+def test_a_method_without_ea_form_is_refused():
+    distillers = {"WTTM": LogitDistiller(wttm_loss, has_ea_form=False)}
+    methods = {"WTTM": {"weight": 1.0}}
+    DistillationObjective(distillers, methods, {**EA, "enabled": False})
+    with pytest.raises(UserError, match="WTTM has no EA form"):
+        DistillationObjective(distillers, methods, EA)
+
+
+def test_samples_without_a_normalizer_keep_their_losses():
+    pair = make_pair(normalizer=None)
+    objective = make_objective("KD", "DKD")
+    objective.weigh([pair])
+    losses = objective.losses(make_batch(pair), {})
+    assert {x.shape for x in losses.values()} == {(7,)}
+
+
+def test_copies_are_apart():
+    objective = make_objective("KD")
+    other = copy.deepcopy(objective)
+    with EventStorage(0):
+        a, b = (o(make_batch(make_pair()), {}) for o in (objective, other))
+    assert_close(a, b, rtol=0, atol=0)
+    assert other.agreement is not objective.agreement
