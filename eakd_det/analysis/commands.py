@@ -49,7 +49,7 @@ class Analysis:
 
     @property
     def needs_networks(self) -> bool:
-        """Return whether the networks of the runs are loaded, and so their configs."""
+        """Return whether the networks of the runs are loaded, by their configs."""
         return NETWORK_OPTIONS.keys() <= self.options.keys()
 
 
