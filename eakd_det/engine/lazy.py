@@ -131,21 +131,21 @@ class _LastTest(EvalHook):
 def _hooks(
     cfg: DictConfig, trainer: DistillStep, checkpointer: SafeCheckpointer, test: _LastTest
 ) -> list:
-    train, saving = cfg.train, cfg.train.checkpointer
+    train, saving = cfg.train, dict(cfg.train.checkpointer)
     has_best = train.eval_period and "evaluator" in cfg.dataloader
-    accumulate = trainer.accumulate
+    stock = stock_hooks(
+        trainer,
+        checkpointer,
+        test,
+        scheduler=instantiate(cfg.lr_multiplier),
+        saving=saving,
+        log_period=train.log_period,
+    )
     return complete_hooks(
-        stock_hooks(
-            scheduler=instantiate(cfg.lr_multiplier),
-            checkpointer=checkpointer,
-            saving=dict(saving),
-            test=test,
-            max_iter=train.max_iter,
-            log_period=train.log_period,
-        ),
-        checkpointer=checkpointer,
-        states=ProcessStates(trainer.student, trainer.data_loader, accumulate, saving.period),
-        optimizer=trainer.optimizer,
+        stock,
+        trainer,
+        checkpointer,
+        ProcessStates(trainer, saving["period"]),
         eval_period=train.eval_period,
         best_metric=train.get("best_metric", BEST_METRIC) if has_best else "",
     )
