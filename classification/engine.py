@@ -196,18 +196,18 @@ class ClassifierTrainer(DistillStep):
         cfg, epoch = self.cfg, self.steps_per_epoch
         scheduler, period = self._build_scheduler(), cfg.SOLVER.CHECKPOINT_PERIOD * epoch
         stock = stock_hooks(
+            self,
+            self.checkpointer,
+            test,
             scheduler=scheduler,
-            checkpointer=self.checkpointer,
             saving={"period": period, "max_to_keep": cfg.SOLVER.KEEP_CHECKPOINTS or None},
-            test=test,
-            max_iter=self.max_iter,
             log_period=min(LOG_PERIOD, epoch),  # or evaluations would be overwritten unread
         )
         return complete_hooks(
             [*stock, stopwatch, AverageBuffers(self.distilled, epoch)],
-            checkpointer=self.checkpointer,
-            states=RandomStates(period, self.distilled),
-            optimizer=self.optimizer,
+            self,
+            self.checkpointer,
+            RandomStates(period, self.distilled),
             scheduler=scheduler,
             eval_period=cfg.TEST.EVAL_PERIOD * epoch,
             best_metric="top1",

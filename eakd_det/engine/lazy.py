@@ -26,7 +26,7 @@ from .hooks.assembly import complete_hooks, stock_hooks
 from .hooks.process_states import ProcessStates
 from .hooks.random_states import preserved_random_state
 from .launch import set_up
-from .student_config import stock_lazy_config, write_lazy_student
+from .student_config import remove_distillation, stock_lazy_config, write_lazy_student
 from .train_step.step import DistillStep, log_step_size
 
 
@@ -42,9 +42,8 @@ def run_lazy(args: argparse.Namespace) -> None:
         args: of Detectron2's argument parser.
     """
     cfg = load_lazy_config(args.config_file, args.opts)
-    student = stock_lazy_config(cfg)
     if args.eval_only:
-        _evaluate(cfg, student, args)
+        _evaluate(cfg, args)
         return
     output_dir = cfg.train.output_dir
     teacher = cfg.model.distillation.teacher.weights if "distillation" in cfg.model else ""
@@ -54,6 +53,7 @@ def run_lazy(args: argparse.Namespace) -> None:
     comm.synchronize()  # before the first process writes
     with TRAINER_FILES.starting(output_dir, overwrite=args.overwrite):
         set_up(cfg, args, output_dir)
+        student = stock_lazy_config(cfg)
         trainer, checkpointer, test = _build(cfg)
         checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
     if comm.is_main_process():
@@ -64,9 +64,10 @@ def run_lazy(args: argparse.Namespace) -> None:
         write_boxes(output_dir, test.latest, teacher=teacher)
 
 
-def _evaluate(cfg: DictConfig, student: DictConfig, args: argparse.Namespace) -> None:
+def _evaluate(cfg: DictConfig, args: argparse.Namespace) -> None:
     set_up(cfg, args, cfg.train.output_dir)
-    model = instantiate(student.model).to(cfg.train.device)
+    remove_distillation(cfg.model)
+    model = instantiate(cfg.model).to(cfg.train.device)
     checkpointer = SafeCheckpointer(model, cfg.train.output_dir)
     newest = checkpointer.get_checkpoint_file() if args.resume else cfg.train.init_checkpoint
     load_strictly(model, newest, key="train.init_checkpoint")
@@ -130,21 +131,21 @@ class _LastTest(EvalHook):
 def _hooks(
     cfg: DictConfig, trainer: DistillStep, checkpointer: SafeCheckpointer, test: _LastTest
 ) -> list:
-    train, saving = cfg.train, cfg.train.checkpointer
+    train, saving = cfg.train, dict(cfg.train.checkpointer)
     has_best = train.eval_period and "evaluator" in cfg.dataloader
-    accumulate = trainer.accumulate
+    stock = stock_hooks(
+        trainer,
+        checkpointer,
+        test,
+        scheduler=instantiate(cfg.lr_multiplier),
+        saving=saving,
+        log_period=train.log_period,
+    )
     return complete_hooks(
-        stock_hooks(
-            scheduler=instantiate(cfg.lr_multiplier),
-            checkpointer=checkpointer,
-            saving=dict(saving),
-            test=test,
-            max_iter=train.max_iter,
-            log_period=train.log_period,
-        ),
-        checkpointer=checkpointer,
-        states=ProcessStates(trainer.student, trainer.data_loader, accumulate, saving.period),
-        optimizer=trainer.optimizer,
+        stock,
+        trainer,
+        checkpointer,
+        ProcessStates(trainer, saving["period"]),
         eval_period=train.eval_period,
         best_metric=train.get("best_metric", BEST_METRIC) if has_best else "",
     )

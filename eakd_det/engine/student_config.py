@@ -6,7 +6,7 @@ import os
 from detectron2.config import CfgNode, LazyConfig
 from detectron2.evaluation import COCOEvaluator
 from detectron2.utils.registry import locate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from eakd_det.config.defaults import stock_config
 from eakd_det.evaluation.coco import Evaluator
@@ -14,6 +14,7 @@ from eakd_det.utils.files import write_atomically
 
 NAME = "student.yaml"
 WEIGHTS = "model_final.pth"
+NODES = ("model", "dataloader", "train", "optimizer", "lr_multiplier")  # of a Python config
 
 
 def write_student_config(cfg: CfgNode) -> None:
@@ -40,21 +41,29 @@ def write_lazy_student(cfg: DictConfig) -> None:
 def stock_lazy_config(cfg: DictConfig) -> DictConfig:
     """Copy a Python config without this package: the student as plain Detectron2 sees it.
 
-    Its train.init_checkpoint is the run's final checkpoint.
+    It has the nodes that Detectron2's lazyconfig_train_net.py reads, with interpolations resolved;
+    its train.init_checkpoint is the run's final checkpoint.
     """
     cfg = copy.deepcopy(cfg)
-    if cfg.model.pop("distillation", None) is not None:
-        cfg.model._target_ = _class(cfg.model).stock
-    evaluator = cfg.dataloader.get("evaluator")
+    OmegaConf.resolve(cfg)
+    remove_distillation(cfg.model)
+    dataloader, train = cfg.dataloader, cfg.train
+    evaluator = dataloader.get("evaluator")
     if isinstance(evaluator, DictConfig) and _class(evaluator) is Evaluator:
         evaluator._target_ = COCOEvaluator
-    accumulate = cfg.train.pop("accumulate", 1)
-    if "total_batch_size" in cfg.dataloader.train:
-        cfg.dataloader.train.total_batch_size *= accumulate
-    cfg.train.pop("best_metric", None)
-    cfg.train.amp.pop("dtype", None)
-    cfg.train.init_checkpoint = os.path.join(cfg.train.output_dir, WEIGHTS)
-    return cfg
+    accumulate = train.pop("accumulate", 1)
+    if "total_batch_size" in dataloader.train:
+        dataloader.train.total_batch_size *= accumulate
+    train.pop("best_metric", None)
+    train.amp.pop("dtype", None)
+    train.init_checkpoint = os.path.join(train.output_dir, WEIGHTS)
+    return OmegaConf.create({key: cfg[key] for key in NODES}, flags={"allow_objects": True})
+
+
+def remove_distillation(model: DictConfig) -> None:
+    """Turn the node `model` of a Python config into its stock architecture, in place."""
+    if model.pop("distillation", None) is not None:
+        model._target_ = _class(model).stock
 
 
 def _class(node: DictConfig) -> type:

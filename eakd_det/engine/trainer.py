@@ -94,17 +94,15 @@ class DistillTrainer(DefaultTrainer):
             stock = super().build_hooks()
         finally:
             self.cfg = whole
-        solver, test, step = self.cfg.SOLVER, self.cfg.TEST, self._trainer
+        solver, period, step = self.cfg.SOLVER, self.cfg.TEST.EVAL_PERIOD, self._trainer
         return complete_hooks(
             stock,
-            checkpointer=self.checkpointer,
-            states=ProcessStates(
-                step.student, step.data_loader, solver.ACCUMULATE, solver.CHECKPOINT_PERIOD
-            ),
-            optimizer=step.optimizer,
+            step,
+            self.checkpointer,
+            ProcessStates(step, solver.CHECKPOINT_PERIOD),
             scheduler=self.scheduler,
-            eval_period=test.EVAL_PERIOD,
-            best_metric=best_metric(self.cfg) if test.EVAL_PERIOD else "",
+            eval_period=period,
+            best_metric=best_metric(self.cfg) if period else "",
         )
 
     @classmethod

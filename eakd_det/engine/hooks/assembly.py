@@ -14,9 +14,9 @@ from detectron2.engine.hooks import (
     PreciseBN,
 )
 from detectron2.utils import comm
-from torch.optim import Optimizer
 
 from eakd_det.checkpoint.checkpointer import SafeCheckpointer, StudentWriter
+from eakd_det.engine.train_step.step import DistillStep
 
 from .average_buffers import AverageBuffers
 from .best_checkpoint import BestCheckpoint
@@ -49,10 +49,10 @@ ORDER = (
 
 def complete_hooks(
     stock: Iterable[HookBase | None],
-    *,
+    step: DistillStep,
     checkpointer: SafeCheckpointer,
     states: RandomStates,
-    optimizer: Optimizer,
+    *,
     scheduler: Any = None,
     eval_period: int,
     best_metric: str,
@@ -61,9 +61,9 @@ def complete_hooks(
 
     Args:
         stock: Detectron2's hooks, or `stock_hooks`; those of other kinds keep their places.
+        step: of the run; no checkpoint has been loaded into its optimizer.
         checkpointer: of the run.
         states: saves the state of each process.
-        optimizer: as configured; no checkpoint has been loaded into it.
         scheduler: of the learning rate; None if the hook LRScheduler makes it.
         eval_period: iterations between two evaluations.
         best_metric: metric of model_best.pth; empty for none.
@@ -71,39 +71,38 @@ def complete_hooks(
     hooks = [
         *stock,
         StudentRecord(checkpointer),
-        OptimizerSettings(optimizer, scheduler),
+        OptimizerSettings(step.optimizer, scheduler),
         states,
         Preemption(states, checkpointer),
     ]
     if best_metric and comm.is_main_process():
         names = checkpointer.class_names
-        writer = StudentWriter(checkpointer.model, checkpointer.save_dir, class_names=names)
+        writer = StudentWriter(step.student, step.output_dir, class_names=names)
         hooks.append(BestCheckpoint(eval_period, writer, best_metric))
     return in_order(hooks)
 
 
 def stock_hooks(
+    step: DistillStep,
+    checkpointer: SafeCheckpointer,
+    test: EvalHook,
     *,
     scheduler: Any,
-    checkpointer: SafeCheckpointer,
     saving: dict[str, Any],
-    test: EvalHook,
-    max_iter: int,
     log_period: int,
 ) -> list[HookBase]:
     """Build the hooks of Detectron2's DefaultTrainer for a trainer that is no subclass of it.
 
     Args:
-        scheduler: of the learning rate, or Detectron2's multiplier for it.
-        checkpointer: of the run.
-        saving: options of PeriodicCheckpoint: the period, and others of Detectron2's.
+        step, checkpointer: of the run.
         test: evaluates the student.
-        max_iter: iterations of the run.
+        scheduler: of the learning rate, or Detectron2's multiplier for it.
+        saving: options of PeriodicCheckpoint: the period, and others of Detectron2's.
         log_period: iterations between two lines of the log.
     """
     hooks = [IterationTimer(), LRScheduler(scheduler=scheduler), test]
     if comm.is_main_process():
-        writers = show_statistics(default_writers(checkpointer.save_dir, max_iter), max_iter)
+        writers = show_statistics(default_writers(step.output_dir, step.max_iter), step.max_iter)
         hooks += [
             PeriodicCheckpoint(checkpointer, **saving),
             PeriodicWriter(writers, period=log_period),

@@ -1,10 +1,10 @@
 """State of each process of a detector's run, restored in a resumed run."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from detectron2.modeling import RetinaNet
-from torch import nn
+
+from eakd_det.engine.train_step.step import DistillStep
 
 from .data_position import sampler_seed, skip_batches
 from .random_states import RandomStates, set_random_state
@@ -18,18 +18,15 @@ class ProcessStates(RandomStates):
     state in checkpoints.
     """
 
-    def __init__(self, student: nn.Module, loader: Iterable, micro_batches: int, period: int):
+    def __init__(self, step: DistillStep, period: int):
         """
         Args:
-            student: the trained model, without a DDP wrapper.
-            loader: Detectron2's training loader.
-            micro_batches: batches of the loader that a step takes.
+            step: of the run, on Detectron2's training loader.
             period: iterations between two checkpoints.
         """
         super().__init__(period)
-        self.student = student
-        self.loader = loader
-        self.micro_batches = micro_batches
+        self.student, self.loader = step.student, step.data_loader
+        self.micro_batches = step.accumulate
 
     def before_train(self) -> None:
         state = self._own_state()

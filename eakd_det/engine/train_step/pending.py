@@ -25,6 +25,7 @@ class PendingStep:
         losses: (number of losses,) mean of each over the micro-batches.
         has_gradient: name of each loss -> does it have a gradient?
         is_skipped: scalar, a loss or the gradient is not finite and the step is left out.
+        values, was_skipped: name -> loss, and `is_skipped`, after `read_steps`, on the CPU.
     """
 
     iteration: int
@@ -33,31 +34,23 @@ class PendingStep:
     losses: Tensor | None = None
     has_gradient: dict[str, bool] = field(default_factory=dict)
     is_skipped: Tensor | None = None
-
-
-@dataclass
-class ReadStep:
-    """A pending step with the losses that have been read: name -> scalar on the CPU."""
-
-    step: PendingStep
-    losses: dict[str, Tensor]
-    is_skipped: bool
+    values: dict[str, Tensor] = field(default_factory=dict)
+    was_skipped: bool = False
 
     def non_finite(self) -> list[str]:
-        """Describe the losses that are not finite."""
-        return [f"{n} is {v.item()}" for n, v in self.losses.items() if not torch.isfinite(v)]
+        """Describe the losses that are not finite, once they are read."""
+        return [f"{n} is {v.item()}" for n, v in self.values.items() if not torch.isfinite(v)]
 
 
-def read_steps(pending: list[PendingStep]) -> list[ReadStep]:
+def read_steps(pending: list[PendingStep]) -> None:
     """Read the losses of pending steps in one transfer from the device."""
     if not pending:
-        return []
+        return
     rows = [torch.cat([step.losses, step.is_skipped[None]]) for step in pending]
     values = torch.cat(rows).cpu().split([len(row) for row in rows])
-    return [
-        ReadStep(step, dict(zip(step.has_gradient, losses, strict=True)), bool(is_skipped))
-        for step, (*losses, is_skipped) in zip(pending, values, strict=True)
-    ]
+    for step, (*losses, is_skipped) in zip(pending, values, strict=True):
+        step.values = dict(zip(step.has_gradient, losses, strict=True))
+        step.was_skipped = bool(is_skipped)
 
 
 def stop_at(

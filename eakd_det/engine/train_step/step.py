@@ -18,7 +18,7 @@ from eakd_det.checkpoint.checkpointer import SafeCheckpointer
 from eakd_det.distillers.entropy_statistics import LOG_PERIOD
 
 from .loss_ratio import MAX_RATIO, LossRatio
-from .pending import PendingStep, ReadStep, read_steps, stop_at
+from .pending import PendingStep, read_steps, stop_at
 from .skipped_steps import SkippedSteps, is_finite
 from .snapshot import Snapshot, optimized, with_gradient
 from .zero_losses import ZeroLosses
@@ -135,7 +135,7 @@ class DistillStep(SimpleTrainer):
             self._compute(step)
         except FloatingPointError as error:  # of a detector's RPN, which checks its boxes itself
             before.restore(self._buffers(), torch.ones((), dtype=torch.bool, device=self._device))
-            self._check(read_steps(self.pending))  # an earlier step may be the cause
+            self._check_losses()  # an earlier step may be the cause
             self._stop(step, [f'the model says "{error}"'])
         self.after_backward()
         is_bad = ~step.losses.isfinite().all()
@@ -204,23 +204,22 @@ class DistillStep(SimpleTrainer):
 
     def _read_losses(self) -> None:
         """Read, check and log the losses of the pending steps."""
-        steps = read_steps(self.pending)
-        self._check(steps)
-        for read in steps:
-            step = read.step
-            for name, value in read.losses.items():
+        self._check_losses()
+        for step in self.pending:
+            for name, value in step.values.items():
                 if name.startswith(self.prefixes):
                     self.zero_losses.update(name, value, has_gradient=step.has_gradient[name])
-            self.ratio.update(step.iteration, read.losses)
-            self.skipped_steps.update(step.iteration, read.is_skipped)
-            self.write_metrics(read.losses, step.data_time, step.iteration)
+            self.ratio.update(step.iteration, step.values)
+            self.skipped_steps.update(step.iteration, step.was_skipped)
+            self.write_metrics(step.values, step.data_time, step.iteration)
         self.pending.clear()
 
-    def _check(self, steps: list[ReadStep]) -> None:
-        """Stop at the first step with a loss that is not finite."""
-        for read in steps:
-            if faults := read.non_finite():
-                self._stop(read.step, faults)
+    def _check_losses(self) -> None:
+        """Read the losses of the pending steps, and stop at the first that is not finite."""
+        read_steps(self.pending)
+        for step in self.pending:
+            if faults := step.non_finite():
+                self._stop(step, faults)
 
     def _stop(self, step: PendingStep, faults: list[str]) -> NoReturn:
         stop_at(
