@@ -44,7 +44,7 @@ def detector_results(
         seed: seed of t-SNE.
 
     Yields:
-        Two reports; the second has t-SNE, which takes longest, and the table of both.
+        Two results; the second has t-SNE, which takes longest, and the table of both.
 
     Raises:
         UserError: there are too few objects.

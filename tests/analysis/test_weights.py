@@ -86,7 +86,7 @@ def test_the_figure_shows_the_students_alone(tmp_path):
     for axes in panels:
         cells = axes.collections[0]
         lightest = cells.cmap(cells.norm(1))[:3]
-        assert sum(lightest) / 3 < 0.9, "a single sample is told from paper"
+        assert sum(lightest) / 3 < 0.9, "a single sample is visible on white"
         low, high = axes.bbox.padded(-5).get_points()
         for text in axes.texts:
             ends = text.get_window_extent().get_points()

@@ -71,7 +71,7 @@ def test_summary(tmp_path, data):
 
 
 @pytest.mark.parametrize(
-    ("box", "fault"),
+    ("box", "problem"),
     [
         ([5, 6, 0, 10], "has no size"),
         ([5, 6, 20, 0.0], "has no size"),
@@ -84,11 +84,11 @@ def test_summary(tmp_path, data):
         ([5, 6, 20], "is not a list of x, y, width, height"),
     ],
 )
-def test_bad_boxes(tmp_path, data, box, fault):
+def test_bad_boxes(tmp_path, data, box, problem):
     data["annotations"][0]["bbox"] = box
     with pytest.raises(UserError) as error:
         check(tmp_path, data)
-    assert f"annotation 1 of image 11: box {box} {fault}" in str(error.value)
+    assert f"annotation 1 of image 11: box {box} {problem}" in str(error.value)
     assert "1 problems" in str(error.value)
 
 
@@ -98,7 +98,7 @@ def test_a_box_may_reach_over_the_edge_by_rounding(tmp_path, data):
 
 
 @pytest.mark.parametrize(
-    ("change", "fault"),
+    ("change", "problem"),
     [
         (lambda d: d["annotations"][0].update(category_id=5), "annotation 1 .* no category 5"),
         (lambda d: d["annotations"][1].update(id=1), "annotation id 1 occurs 2 times"),
@@ -113,9 +113,9 @@ def test_a_box_may_reach_over_the_edge_by_rounding(tmp_path, data):
         ),
     ],
 )
-def test_other_faults(tmp_path, data, change, fault):
+def test_other_problems(tmp_path, data, change, problem):
     change(data)
-    with pytest.raises(UserError, match=fault):
+    with pytest.raises(UserError, match=problem):
         check(tmp_path, data)
 
 
@@ -199,7 +199,7 @@ def count_as_detectron2(tmp_path, checked):
 
 
 @pytest.mark.parametrize(
-    ("change", "fault"),
+    ("change", "problem"),
     [
         ({"iscrowd": "no"}, "iscrowd is 'no'; it must be 0 or 1"),
         ({"iscrowd": 2}, "iscrowd is 2; it must be 0 or 1"),
@@ -207,9 +207,9 @@ def count_as_detectron2(tmp_path, checked):
         ({"area": math.nan}, "area is nan; it must be a number"),
     ],
 )
-def test_values_that_evaluations_cannot_use(tmp_path, data, change, fault):
+def test_values_that_evaluations_cannot_use(tmp_path, data, change, problem):
     data["annotations"][0].update(change)
-    with pytest.raises(UserError, match=f"annotation 1 of image 11: {fault}"):
+    with pytest.raises(UserError, match=f"annotation 1 of image 11: {problem}"):
         check(tmp_path, data)
 
 
@@ -248,8 +248,9 @@ def test_boxes_are_clipped_on_request(tmp_path, data):
     assert checked["notes"] == [
         "2 of 5 boxes are clipped to their images, and 2 with less than 10% inside are removed."
     ]
-    for box, fault in [([5, 6, -5, 10], "is inverted"), ([5, math.inf, 5, 10], "a finite number")]:
-        with pytest.raises(UserError, match=fault):
+    problems = [([5, 6, -5, 10], "is inverted"), ([5, math.inf, 5, 10], "not a finite number")]
+    for box, problem in problems:
+        with pytest.raises(UserError, match=problem):
             check(tmp_path, with_boxes(data, [box]), clip=True)
 
 

@@ -90,7 +90,7 @@ def test_each_odd_roi_alone(roi, sampling_ratio, aligned):
 
 @pytest.mark.parametrize("sampling_ratio", [1, 2, 3])
 def test_positions_are_rounded_as_torchvision_rounds_them(sampling_ratio):
-    """The last sample lies one pixel outside the map: the last bit says whether it counts."""
+    """The last sample lies one pixel outside the map: its last bit decides if it counts."""
     features, bins = torch.randn(1, 2, 11, 11), 5
     step = torch.rand(2000, generator=torch.Generator().manual_seed(0)) + 0.5
     first = 11 - (bins - 0.5 / sampling_ratio) * step

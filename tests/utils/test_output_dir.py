@@ -135,7 +135,7 @@ def test_language_models_do_not_start_over_a_run(tool, tmp_path):
 
 
 def test_a_classifier_starts_anew_where_it_may(tool, tmp_path, capsys):
-    """Its teacher, which a stopped run has begun, is asked for before it is trained, too."""
+    """Its teacher, begun by a stopped run, is checked before it is trained, too."""
     (tmp_path / "run.yaml").write_text(DIGITS)
     (tmp_path / "teacher.yaml").write_text(DIGITS.replace(": run", ": teacher"))
     (tmp_path / "run").mkdir()

@@ -34,7 +34,7 @@ def test_files_of_debian_s_package_are_unpacked_once(no_package, tmp_path):
         images, _ = read_fashion_mnist(str(tmp_path), True)
         assert torch.equal(images, torch.from_numpy(pixels))
         for path in packed.iterdir():
-            path.unlink()  # the second time they are not asked for
+            path.unlink()  # not needed the second time
     assert [path.name for path in (tmp_path / "FashionMNIST").iterdir()] == ["raw"]
 
 
