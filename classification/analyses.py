@@ -6,7 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from eakd_det.analysis.commands import NETWORK_OPTIONS, Analysis, number_option
+from eakd_det.analysis.commands import NETWORK_OPTIONS, Analysis, number_option, positive
 from eakd_det.analysis.figures import panel_rows
 from eakd_det.analysis.landscape import SIZES, Landscape, explore
 from eakd_det.analysis.results import (
@@ -165,15 +165,6 @@ def _command(
     return Analysis(summary, run, {**options, **NETWORK_OPTIONS})
 
 
-def _number(default: float, help_text: str, **keywords: Any) -> dict[str, Any]:
-    return {
-        "type": type(default),
-        "default": default,
-        "help": f"{help_text}; %(default)s",
-        **keywords,
-    }
-
-
 ANALYSES = {
     "entropy-segments": _command(
         "accuracy of teacher and students in tenths of the test images, by entropy",
@@ -185,21 +176,21 @@ ANALYSES = {
         "penultimate features in the plane, and how distinct classes are",
         separation_of,
         {
-            "--num-images": number_option("num_images", 2000, "of the test"),
-            "--seed": _number(0, "of t-SNE"),
+            "--num-images": number_option(2000, "of the test", type=positive, metavar="N"),
+            "--seed": number_option(0, "of t-SNE"),
         },
     ),
     "landscape": _command(
         "loss around the weights, its variance and Area@x",
         landscape_of,
         {
-            "--grid": _number(
+            "--grid": number_option(
                 21, "points of an axis; the coarser grids come first", dest="size", choices=SIZES
             ),
-            "--num-images": number_option("num_images", 1000, "of the training"),
-            "--level": _number(1.6, "of Area@x", metavar="X"),
-            "--half-width": _number(1.0, "of the plane, in norms of the filters", metavar="W"),
-            "--seed": _number(0, "of the directions"),
+            "--num-images": number_option(1000, "of the training", type=positive, metavar="N"),
+            "--level": number_option(1.6, "of Area@x", metavar="X"),
+            "--half-width": number_option(1.0, "of the plane, in norms of filters", metavar="W"),
+            "--seed": number_option(0, "of the directions"),
         },
     ),
 }

@@ -46,7 +46,7 @@ def golden_case(name, case):
 
 @dataclass
 class Figures:
-    """What gives each array of a golden file, from the inputs of its case.
+    """Functions that compute each array of a golden file, from the inputs of its case.
 
     An array "x_per_sample", "x_mean" or "x", and "x_grad" (of the mean, with respect to the
     student's logits) all come from losses["x"].

@@ -1,4 +1,4 @@
-"""What makes the host wait for a device: values that are read back, counted on the CPU too."""
+"""Count of the reads of device values, which make the host wait; also on a CPU."""
 
 from contextlib import contextmanager
 

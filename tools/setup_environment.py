@@ -1,4 +1,4 @@
-"""Prepares the environment that the Makefile runs in, with the standard library alone.
+"""Prepare the environment that the Makefile runs in, with the standard library alone.
 
 Actions: `venv` (the default) fills .venv, or this environment if it is an active one that has
 Detectron2; `which` prints the interpreter that `venv` prepares; `here` adds to this interpreter's
@@ -23,7 +23,7 @@ VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "setup-complete"
 OLDEST, NEWEST = (3, 10), (3, 14)  # the torch of requirements/torch.txt has wheels for these
-# The module that shows a package is there, where it is not called like the package.
+# Modules by which a package is found, where they do not have its name.
 MODULES = {"pillow": "PIL", "scikit-learn": "sklearn", "setuptools": "pkg_resources"}
 MODULES |= {"hydra-core": "hydra", "opencv-python-headless": "cv2"}
 # With PYTHONDONTWRITEBYTECODE each process would compile the modules anew.
@@ -37,19 +37,19 @@ for package in ("eakd_det", "classification", "llm"):
 
 
 def say(text):
-    """Prints one line of progress."""
+    """Print one line of progress."""
     print("set-up: " + text, flush=True)
 
 
 def has(module):
-    """Whether a module can be found here; a folder without __init__.py does not count."""
+    """Return whether a module can be found here; a folder without __init__.py does not count."""
     importlib.invalidate_caches()
     spec = importlib.util.find_spec(module)
     return spec is not None and spec.origin is not None
 
 
 def refusal(version, with_torch):
-    """Why this Python cannot be used, in a sentence, or None; a newer one may bring its torch."""
+    """Return the reason why this Python cannot be used, or None; a newer one may have its torch."""
     if version >= OLDEST and (version <= NEWEST or with_torch):
         return None
     text = "Python {}.{} cannot be used: torch and Detectron2 are installed on {}.{} to {}.{}"
@@ -57,25 +57,25 @@ def refusal(version, with_torch):
 
 
 def requirements(*names):
-    """The requirement lines of requirements/<name>.txt, without comments."""
+    """Return the requirement lines of requirements/<name>.txt, without comments."""
     texts = [(ROOT / "requirements" / (name + ".txt")).read_text() for name in names]
     lines = "\n".join(texts).splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 
 def name_of(requirement):
-    """The package's name in a requirement line."""
+    """Return the name of the package of a requirement line."""
     return re.match(r"[\w.-]+", requirement).group()
 
 
 def is_met(requirement):
-    """Whether what a requirement line brings is here, in whatever version."""
+    """Return whether the package of a requirement line is installed, in whatever version."""
     name = name_of(requirement)
     return has(MODULES.get(name, name.replace("-", "_")))
 
 
 def kept_versions(met):
-    """Constraint lines that hold the packages of the met requirements at the versions they have."""
+    """Return constraint lines that keep the packages of the met requirements at their versions."""
     from importlib import metadata  # here, for an old Python must get as far as its refusal
 
     lines = []
@@ -87,13 +87,13 @@ def kept_versions(met):
 
 
 def run(command):
-    """Runs a command in the checkout; if it fails the set-up ends, its own output says why."""
+    """Run a command in the checkout; if it fails, the set-up ends after its error message."""
     if subprocess.call([str(part) for part in command], cwd=str(ROOT)):
         sys.exit("set-up: stopped, see above; call make again to go on from here")
 
 
 def pip_install(*arguments):
-    """Calls pip for this environment; one without pip is served by its base interpreter's."""
+    """Call pip for this environment; that of the base interpreter if this one has no pip."""
     pip = [sys.executable, "-m", "pip"]
     if not has("pip"):
         pip = [sys._base_executable, "-m", "pip", "--python", sys.executable]
@@ -104,7 +104,7 @@ def pip_install(*arguments):
 
 
 def drop_package(folder, package):
-    """Removes a package from a folder that holds one unpacked wheel, and from its RECORD."""
+    """Remove a package from a folder that holds one unpacked wheel, and from its RECORD."""
     record = next(folder.glob("*.dist-info/RECORD"))
     lines = record.read_text().splitlines(keepends=True)
     record.write_text("".join(line for line in lines if not line.startswith(package + "/")))
@@ -112,7 +112,7 @@ def drop_package(folder, package):
 
 
 def install_detectron2():
-    """Unpacks the wheel beside the other packages and moves it in without its `tools` package."""
+    """Unpack the wheel beside the other packages and move it in without its `tools` package."""
     say("installing Detectron2")
     purelib = Path(sysconfig.get_path("purelib"))
     with tempfile.TemporaryDirectory(prefix="detectron2-", dir=str(purelib)) as folder:
@@ -128,7 +128,7 @@ def install_detectron2():
 
 
 def install(keep):
-    """Installs what is missing here or, without `keep`, the pinned set whatever is here."""
+    """Install the missing requirements or, without `keep`, the whole pinned set."""
     wanted = requirements("base", "analysis", "test")
     met = [line for line in wanted if keep and is_met(line)]
     missing = [line for line in wanted if line not in met]
@@ -157,17 +157,17 @@ def install(keep):
 
 
 def is_inside_venv():
-    """Whether this interpreter is that of .venv."""
+    """Return whether this interpreter is that of .venv."""
     return Path(sys.prefix).resolve() == VENV.resolve()
 
 
 def is_own():
-    """Whether this interpreter is in a virtual environment, not .venv, that has Detectron2."""
+    """Return whether this is a virtual environment other than .venv that has Detectron2."""
     return sys.prefix != sys.base_prefix and not is_inside_venv() and has("detectron2")
 
 
 def make_venv():
-    """Makes or mends .venv; a Detectron2 outside virtual environments stays visible in it."""
+    """Make or repair .venv; a Detectron2 outside virtual environments stays visible in it."""
     same = f"import sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"
     runs = VENV_PYTHON.exists() and not subprocess.call([str(VENV_PYTHON), "-c", same])
     say("{} .venv with Python {}.{}".format("mending" if runs else "making", *sys.version_info))
@@ -180,7 +180,7 @@ def make_venv():
 
 
 def fill_venv():
-    """Prepares .venv unless its stamp tells that it was done from the same files."""
+    """Prepare .venv unless its stamp is that of the same requirement files."""
     if is_own():
         return install(keep=True)
     files = [ROOT / "setup.py", Path(__file__), *sorted(ROOT.glob("requirements/*.txt"))]
@@ -196,7 +196,7 @@ def fill_venv():
 
 
 def main(action="venv"):
-    """Runs one of the actions that the module's docstring lists."""
+    """Run one of the actions that the module's docstring lists."""
     why = refusal(sys.version_info[:2], has("torch"))
     if why:
         sys.exit("set-up: " + why)

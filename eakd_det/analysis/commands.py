@@ -18,13 +18,14 @@ NETWORK_OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def number_option(dest: str, default: int, help_text: str) -> dict[str, Any]:
-    """Return argparse's keywords of a flag that takes a number above 0."""
-    help_text = f"{help_text}; %(default)s"
-    return {"dest": dest, "type": _positive, "default": default, "metavar": "N", "help": help_text}
+def number_option(default: float, text: str, **keywords: Any) -> dict[str, Any]:
+    """Return argparse's keywords of a flag for a number of the default's type."""
+    help_text = f"{text}; %(default)s"
+    return {"type": type(default), "default": default, "help": help_text, **keywords}
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Convert to an integer above 0, as argparse's "type"."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is less than 1")

@@ -16,7 +16,7 @@ from eakd_det.modeling.build import load_student, load_teacher, num_classes
 from eakd_det.utils.device import use_available_device
 from eakd_det.utils.errors import UserError
 
-from .commands import NETWORK_OPTIONS, Analysis, number_option
+from .commands import NETWORK_OPTIONS, Analysis, number_option, positive
 from .detection_results import detector_results
 from .figures import panel_rows
 from .objects import find_objects, run_detector
@@ -107,8 +107,10 @@ DETECTION = Analysis(
         "--val-json": {"default": "", "metavar": "FILE", "help": "data in COCO format"},
         "--val-images": {"default": "", "metavar": "FOLDER"},
         "--clip-boxes": {"dest": "clip", "action": "store_true", "help": "as in the training"},
-        "--num-objects": number_option("num_points", 2000, "of t-SNE"),
-        "--seed": {"type": int, "default": 0, "help": "of t-SNE; %(default)s"},
+        "--num-objects": number_option(
+            2000, "of t-SNE", type=positive, dest="num_points", metavar="N"
+        ),
+        "--seed": number_option(0, "of t-SNE"),
         **NETWORK_OPTIONS,
     },
 )

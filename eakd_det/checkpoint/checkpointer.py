@@ -72,7 +72,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             raise UserError(f"{path} cannot be loaded: {error}") from error
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """As the stock one, but log that a resumed run does not read `path`."""
+        """Resume or load as the stock checkpointer does; log that a resumed run ignores `path`."""
         if resume and path and self.has_checkpoint():
             newest = self.get_checkpoint_file()
             self.logger.info(f"--resume: continuing from {newest}; {path} is not read")

@@ -82,7 +82,7 @@ class LogitPair:
 
 @dataclass
 class DistillationBatch:
-    """What the methods compare of student and teacher.
+    """Logits and feature maps of student and teacher on one batch.
 
     Attributes:
         logit_pairs: empty if no method compares logits and the EA weight is off.

@@ -51,7 +51,7 @@ def _columns(
 
 
 def _part_statistics(parts: dict[str, Tensor]) -> dict[str, float]:
-    """As `entropy_statistics`, from the `_columns` of each part."""
+    """Compute `entropy_statistics` from the `_columns` of each part."""
     names: list[str] = []
     rows: list[Tensor] = []
     for part, chosen in parts.items():

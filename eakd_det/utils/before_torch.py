@@ -1,7 +1,7 @@
-"""Imported by the tools before torch, which reads some settings of a process once, at its start.
+"""Settings of the process of a tool, which must be imported before torch reads them.
 
-It silences what imports announce to their own authors, and lets threads that wait for each other
-sleep. Importing the package changes neither in a user's process.
+Deprecation warnings of imported packages are hidden, and waiting threads sleep. The package itself
+does not import this module, so a user's own process keeps its settings.
 """
 
 import logging
@@ -14,8 +14,8 @@ DEPRECATIONS = (
     "torch.meshgrid: in an upcoming release",
 )
 
-# Where another program wants the cores, too, threads that spin burn most of them: each of many
-# short operators waits for its slowest thread.
+# On cores that are shared with another program, spinning threads take most of the time: each of
+# many short operators waits for its slowest thread.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 for _message in DEPRECATIONS:

@@ -75,7 +75,7 @@ def out(tmp_path):
 
 
 def calls(out):
-    """What COUNT noted, since it was last asked."""
+    """Return what COUNT has noted since the last call."""
     path = out / "calls.txt"
     lines = path.read_text().splitlines() if path.exists() else []
     path.unlink(missing_ok=True)

@@ -65,7 +65,7 @@ def test_micro_batches_equal_the_whole():
 
 
 def _scale(step, value):
-    """What float16 starts with overflows here, and the first steps would be left out."""
+    """Start with a small scale: the first steps would be skipped with float16's default."""
     state = step.grad_scaler.state_dict()
     step.grad_scaler.load_state_dict({**state, "scale": value} if state else {})
 
