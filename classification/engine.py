@@ -155,9 +155,8 @@ class ClassifierTrainer(DistillStep):
             period=self.cfg.TEST.EVAL_PERIOD,
             steps_per_epoch=self.steps_per_epoch,
         )
-        self.register_hooks(self._build_hooks(stopwatch, test))
-        if teacher_top1 is not None:
-            self.register_hooks([WeakTeacher("top1", teacher_top1)])
+        comparison = None if teacher_top1 is None else WeakTeacher("top1", teacher_top1)
+        self.register_hooks(self._build_hooks(stopwatch, test, comparison))
         is_resumed = resume and self.checkpointer.has_checkpoint()
         weights = self.cfg.MODEL.WEIGHTS if is_resumed else ""  # which a new run has read
         self.checkpointer.resume_or_load(weights, resume=resume)
@@ -192,7 +191,9 @@ class ClassifierTrainer(DistillStep):
             logger.info("The teacher's top-1 is %.2f", top1)
         return top1
 
-    def _build_hooks(self, stopwatch: Stopwatch, test: EpochTest) -> list[HookBase]:
+    def _build_hooks(
+        self, stopwatch: Stopwatch, test: EpochTest, comparison: WeakTeacher | None
+    ) -> list[HookBase]:
         cfg, epoch = self.cfg, self.steps_per_epoch
         scheduler, period = self._build_scheduler(), cfg.SOLVER.CHECKPOINT_PERIOD * epoch
         stock = stock_hooks(
@@ -204,7 +205,7 @@ class ClassifierTrainer(DistillStep):
             log_period=min(LOG_PERIOD, epoch),  # or evaluations would be overwritten unread
         )
         return complete_hooks(
-            [*stock, stopwatch, AverageBuffers(self.distilled, epoch)],
+            [*stock, stopwatch, AverageBuffers(self.distilled, epoch), comparison],
             self,
             self.checkpointer,
             RandomStates(period, self.distilled),

@@ -43,7 +43,7 @@ ORDER = (
     EvalHook,
     BestCheckpointer,  # compares the metrics of the evaluation
     PeriodicWriter,  # writes them
-    WeakTeacher,
+    WeakTeacher,  # compares the evaluation with the teacher's
 )
 
 
