@@ -6,7 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from eakd_det.analysis.commands import NETWORK_OPTIONS, Analysis, number_option, positive
+from eakd_det.analysis.commands import NETWORK_OPTIONS, Analysis, number_option
 from eakd_det.analysis.figures import panel_rows
 from eakd_det.analysis.landscape import SIZES, Landscape, explore
 from eakd_det.analysis.results import (
@@ -19,6 +19,7 @@ from eakd_det.analysis.runs import Run, find_run
 from eakd_det.analysis.samples import Samples
 from eakd_det.analysis.separation import separate
 from eakd_det.analysis.weights import weights_result
+from eakd_det.utils.command_line import positive
 
 from .analysis import (
     Networks,

@@ -12,10 +12,8 @@ A RUN is [LABEL=]PATH: the folder of a run (its model_final.pth), or a checkpoin
 is the first one that a run has, unless --teacher names a run.
 """
 
-import argparse
 import logging
 import os
-import sys
 
 import eakd_det.utils.before_torch  # noqa: F401
 
@@ -26,6 +24,7 @@ from eakd_det.analysis.runs import find_runs
 from eakd_det.config.safe_yaml import read_yaml
 from eakd_det.sweep.detectors import Detectors
 from eakd_det.sweep.kinds import kind_of
+from eakd_det.utils import command_line
 from eakd_det.utils.errors import UserError
 from llm.runs import LanguageModels
 
@@ -34,9 +33,7 @@ COMMANDS = {name: analysis for kind in KINDS for name, analysis in kind.analyses
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line.make_parser(__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for name, analysis in COMMANDS.items():
         own = commands.add_parser(name, help=analysis.summary, description=analysis.summary)
@@ -58,8 +55,8 @@ def check_kinds(runs, command, config_file):
             raise UserError(f"{path} is that of a {kind.noun}, whose analyses are: {offered}.")
 
 
-def main():
-    args = vars(parse_arguments())
+def main(args):
+    args = vars(args)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     command, runs = args.pop("command"), find_runs(args.pop("runs"))
     folder = args.pop("output_dir") or os.path.join(runs[0].folder, "analysis")
@@ -71,7 +68,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    command_line.run(main, parse_arguments())

@@ -9,9 +9,7 @@ A RUN is [LABEL=]FOLDER: the output folder of a detector, a classifier or a lang
 that holds such folders, or that of tools/sweep.py. The page needs no other file and no network.
 """
 
-import argparse
 import os
-import sys
 
 import eakd_det.utils.before_torch  # noqa: F401
 
@@ -20,16 +18,14 @@ import eakd_det.utils.before_torch  # noqa: F401
 from classification.runs import Classifiers
 from eakd_det.report.page import write_report
 from eakd_det.sweep.detectors import Detectors
-from eakd_det.utils.errors import UserError
+from eakd_det.utils import command_line
 from llm.runs import LanguageModels
 
 KINDS = (LanguageModels(), Classifiers(), Detectors())
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line.make_parser(__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="[LABEL=]FOLDER")
     parser.add_argument(
         "--output",
@@ -40,14 +36,10 @@ def parse_arguments():
     return parser.parse_args()
 
 
-def main():
-    args = parse_arguments()
+def main(args):
     path = write_report(args.runs, KINDS, args.output)
     print(f"{path} ({os.path.getsize(path) / 1e6:.1f} MB)")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    command_line.run(main, parse_arguments())

@@ -51,20 +51,13 @@ def pair(text):
     return method, other
 
 
-def positive(text):
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
-
-
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line.make_parser(__doc__, opts="KEY VALUE pairs for every run")
     parser.add_argument("--configs", nargs="+", default=[], metavar="FILE", help="of the grid")
     parser.add_argument("--seeds", nargs="+", type=int, default=[], metavar="N", help="of the grid")
-    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="processes at once")
+    parser.add_argument(
+        "--jobs", type=command_line.positive, default=1, metavar="N", help="processes at once"
+    )
     parser.add_argument("--output-dir", default="output/sweep", help="default: %(default)s")
     parser.add_argument(
         "--pairs", nargs="+", type=pair, default=[], metavar="A:B", help="also compare A with B"
@@ -78,7 +71,6 @@ def parse_arguments():
     for flag in Detectors.flags:
         kind = "FILE" if flag.endswith("json") else "FOLDER"
         parser.add_argument(flag, metavar=kind, help="of detectors: your data, as for train_net.py")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs for every run")
     args = command_line.parse_arguments(parser, get_cfg())  # the keys of its root alone
     if not args.table_only and not (args.configs and args.seeds):
         parser.error("name --configs and --seeds, or --table-only")

@@ -1,6 +1,5 @@
 """The commands of tools/analyze.py, which each family of runs offers."""
 
-import argparse
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,14 +21,6 @@ def number_option(default: float, text: str, **keywords: Any) -> dict[str, Any]:
     """Return argparse's keywords of a flag for a number of the default's type."""
     help_text = f"{text}; %(default)s"
     return {"type": type(default), "default": default, "help": help_text, **keywords}
-
-
-def positive(text: str) -> int:
-    """Convert to an integer above 0, as argparse's "type"."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Analysis of the runs of detectors."""
 
+import argparse
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,10 +14,11 @@ from eakd_det.config.merge import load_config
 from eakd_det.data.custom import prepare_custom_data, register_checked_copy, use_custom_data
 from eakd_det.data.registered import check_datasets
 from eakd_det.modeling.build import load_student, load_teacher, num_classes
+from eakd_det.utils.command_line import data_sources, positive
 from eakd_det.utils.device import use_available_device
 from eakd_det.utils.errors import UserError
 
-from .commands import NETWORK_OPTIONS, Analysis, number_option, positive
+from .commands import NETWORK_OPTIONS, Analysis, number_option
 from .detection_results import detector_results
 from .figures import panel_rows
 from .objects import find_objects, run_detector
@@ -93,9 +95,8 @@ def analyze_detectors(
 def _analyze(
     runs: list[Run], *, teacher: str, val_json: str, val_images: str, **options: Any
 ) -> Iterator[AnalysisResult]:
-    if bool(val_json) != bool(val_images):
-        raise UserError("--val-json and --val-images belong together.")
-    val = (val_json, val_images) if val_json else None
+    named = argparse.Namespace(val_json=val_json, val_images=val_images)
+    val = data_sources(named, "val").get("val")
     return analyze_detectors(runs, teacher=find_run(teacher), val=val, **options)
 
 

@@ -27,7 +27,7 @@ def check_datasets(cfg: CfgNode, keys: tuple[str, ...] = ("TRAIN", "TEST")) -> N
 
 
 @contextmanager
-def no_data_in_words() -> Iterator[None]:
+def explain_no_images() -> Iterator[None]:
     """Explain the error of a training loader, built in the with-block, that has no images.
 
     Raises:

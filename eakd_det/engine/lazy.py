@@ -14,7 +14,7 @@ from eakd_det.checkpoint.checkpointer import SafeCheckpointer, load_strictly
 from eakd_det.config.defaults import BEST_METRIC
 from eakd_det.config.lazy import load_lazy_config
 from eakd_det.data.class_names import dataset_names
-from eakd_det.data.registered import no_data_in_words
+from eakd_det.data.registered import explain_no_images
 from eakd_det.evaluation.coco import CountedEvaluators
 from eakd_det.evaluation.no_detections import warn_of_no_detections
 from eakd_det.evaluation.results import write_boxes
@@ -80,7 +80,7 @@ def _build(cfg: DictConfig) -> tuple[DistillStep, SafeCheckpointer, "_LastTest"]
     model = instantiate(cfg.model).to(train.device)
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
-    with no_data_in_words():
+    with explain_no_images():
         loader = instantiate(cfg.dataloader.train)
     accumulate = train.get("accumulate", 1)
     if "total_batch_size" in cfg.dataloader.train:  # not every loader has such an argument

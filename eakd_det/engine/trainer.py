@@ -17,7 +17,7 @@ from torch import nn
 
 from eakd_det.data.class_names import dataset_names
 from eakd_det.data.mapper import CheckingMapper
-from eakd_det.data.registered import check_datasets, no_data_in_words
+from eakd_det.data.registered import check_datasets, explain_no_images
 from eakd_det.evaluation.coco import CountedEvaluators, Evaluator
 from eakd_det.evaluation.no_detections import warn_of_no_detections
 from eakd_det.evaluation.results import write_result
@@ -52,7 +52,7 @@ class DistillTrainer(DefaultTrainer):
         model = self.build_model(cfg)
         _pool_as_configured(cfg, model)  # a subclass may build it without
         optimizer = self.build_optimizer(cfg, model)
-        with no_data_in_words():
+        with explain_no_images():
             data_loader = self.build_train_loader(micro_batch_config(cfg))
         _check_dataset_classes(cfg)
         self._trainer = DistillStep(

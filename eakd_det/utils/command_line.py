@@ -80,6 +80,14 @@ def data_sources(args: argparse.Namespace, *splits: str) -> dict[str, tuple[str,
     return sources
 
 
+def positive(text: str) -> int:
+    """Convert to an integer above 0, as argparse's "type"."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
 def run(
     main: Callable[[argparse.Namespace], object],
     args: argparse.Namespace,

@@ -5,7 +5,7 @@ from detectron2.data.build import get_detection_dataset_dicts
 from detectron2.modeling import build_model
 
 from eakd_det.config.defaults import stock_config
-from eakd_det.data.registered import check_datasets, no_data_in_words
+from eakd_det.data.registered import check_datasets, explain_no_images
 from eakd_det.modeling.build import load_student, load_teacher, num_classes
 from eakd_det.utils.device import use_available_device
 from eakd_det.utils.errors import UserError
@@ -50,7 +50,7 @@ def dataset():
 def test_data_without_a_trainable_image(dataset, objects, cause):
     name = dataset(objects)
     keypoints = 1 if objects == [1] else 0
-    with pytest.raises(UserError) as error, no_data_in_words():
+    with pytest.raises(UserError) as error, explain_no_images():
         get_detection_dataset_dicts(name, min_keypoints=keypoints)
     number = len(DatasetCatalog.get(name))
     start = f"DATASETS.TRAIN: none of the {number} images of {name} can be trained on {cause}"
@@ -58,7 +58,7 @@ def test_data_without_a_trainable_image(dataset, objects, cause):
 
 
 def test_other_errors_of_a_loader_are_left_alone():
-    with pytest.raises(AssertionError, match="another"), no_data_in_words():
+    with pytest.raises(AssertionError, match="another"), explain_no_images():
         raise AssertionError("another")
 
 

@@ -54,7 +54,7 @@ def analyze(monkeypatch, capsys):
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["analyze.py", *arguments])
-        tool.main()
+        tool.main(tool.parse_arguments())
         return capsys.readouterr().out
 
     return call
