@@ -1,5 +1,6 @@
 """Runs of classifiers, trained by tools/train_classifier.py."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -35,7 +36,7 @@ class Classifiers(RunKind):
     analyses: ClassVar = {**ANALYSES, "dynamics": DYNAMICS}
 
     def is_kind_of(self, config: Config) -> bool:
-        return "DATASET" in config
+        return isinstance(config.get("DATASET"), Mapping)
 
     def load(self, file: str, options: list[str]) -> CfgNode:
         return load_config(file, options)
@@ -44,11 +45,9 @@ class Classifiers(RunKind):
         return config["DATASET"]["NAME"]
 
     def networks(self, config: Config) -> tuple[str, str]:
-        node, student = config["TEACHER"], config["MODEL"]["NAME"]
-        teacher = node["NAME"] if config["DISTILL"]["METHODS"] else ""
-        if config["DISTILL"]["METHODS"] and not teacher:
-            path = Path(node["CONFIG_FILE"])  # which may not lie as seen from here
-            teacher = load_config(str(path)).MODEL.NAME if path.is_file() else path.stem
+        teacher, student = "", config["MODEL"]["NAME"]
+        if config["DISTILL"]["METHODS"]:
+            teacher = config["TEACHER"]["NAME"] or _network(config["TEACHER"]["CONFIG_FILE"])
         return _PAPER_NAMES.get(teacher, teacher), _PAPER_NAMES.get(student, student)
 
     def split(self, path: Path) -> tuple[str, str]:
@@ -94,3 +93,9 @@ class Classifiers(RunKind):
 
     def teacher(self, files: RunFiles) -> float | None:
         return files.result.get("teacher_top1")
+
+
+def _network(config_file: str) -> str:
+    """Return MODEL.NAME of a config, or the name of a file that is not found from here."""
+    path = Path(config_file)
+    return load_config(config_file).MODEL.NAME if path.is_file() else path.stem

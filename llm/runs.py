@@ -37,7 +37,7 @@ class LanguageModels(RunKind):
     papers = Path(__file__).with_name("published.yaml")
 
     def is_kind_of(self, config: Config) -> bool:
-        return "TRAINING" in config
+        return "TRAINING" in config or "TRAIN" in (config.get("DATASET") or ())
 
     def load(self, file: str, options: list[str]) -> CfgNode:
         from .config import load_config

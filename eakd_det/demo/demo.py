@@ -48,7 +48,7 @@ def set_up_logging(output_dir: str) -> None:
     terminal = logging.StreamHandler(sys.stdout)
     terminal.setFormatter(logging.Formatter("%(message)s"))
     logging.getLogger("eakd_det").addHandler(terminal)
-    logging.getLogger("eakd_det.engine.trainer").setLevel(logging.WARNING)
+    logging.getLogger("eakd_det.engine.train_step.step").setLevel(logging.WARNING)
     logging.getLogger("torch.fx").setLevel(logging.ERROR)  # a warning to authors of tracers
 
 

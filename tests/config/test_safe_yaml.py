@@ -17,7 +17,7 @@ from detectron2.config import CfgNode, get_cfg
 
 from eakd_det.config.merge import load_config
 from eakd_det.config.safe_yaml import merge_file, read_yaml
-from eakd_det.demo.demo import RUNS, run_demo
+from eakd_det.demo.demo import run_demo
 from eakd_det.modeling.teacher.build import make_teacher
 from eakd_det.utils.errors import UserError
 
@@ -26,7 +26,7 @@ ZOO = Path(model_zoo.get_config_file("COCO-Detection/faster_rcnn_R_50_FPN_3x.yam
 KINDS = {
     "detector": "VERSION: 2\nDATASETS: {TEST: [digits_det_val]}\n",
     "classifier": "VERSION: 2\nMODEL: {NAME: resnet8}\nDATASET: {NAME: digits}\n",
-    "language-model": "VERSION: 2\nDATASET: {TRAIN: tiny_train}\n",
+    "language-model": "VERSION: 2\nDATASET: {TRAIN: tiny_train}\nTEST: {SETS: [a=tiny_sort]}\n",
 }
 DISTILLED = 'TEACHER: {CONFIG_FILE: planted.yaml}\nDISTILL: {METHODS: ["KD"]}\n'
 
@@ -116,13 +116,12 @@ def test_a_report_shows_it_and_runs_nothing(folder, call):
     assert not Path("mark").exists()
 
 
-def test_a_detector_s_teacher_and_the_demo(folder):
+def test_a_detector_s_teacher_and_the_demo(folder, monkeypatch):
     with pytest.raises(UserError, match=r"planted\.yaml holds !!python/object/apply:os\.system"):
         make_teacher("planted.yaml", "teacher.pth")
-    for _, name, _ in RUNS.values():
-        Path(name).write_text(Path("planted.yaml").read_text())
+    monkeypatch.setattr("eakd_det.demo.demo.get_config_file", lambda name: "planted.yaml")
     with pytest.raises(UserError, match=r"\.yaml holds !!python/object/apply:os\.system"):
-        run_demo(str(folder), "output", [])
+        run_demo("output", [])
     assert not Path("mark").exists()
 
 

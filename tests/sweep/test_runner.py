@@ -356,8 +356,8 @@ import pathlib, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, sys.argv.pop(1))
 import sweep
-sweep.TOOLS = pathlib.Path(sys.argv.pop(1)).parent
-sweep.main()
+tools = pathlib.Path(sys.argv.pop(1)).parent
+sweep.command.run(sweep.parse_arguments(), sweep.KINDS, tools)
 """
 
 
