@@ -2,9 +2,10 @@
 
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
-class _OneValue:
+class _OneValue(_BatchNorm):
     """Use the running statistics where a channel has a single value, and so no variance."""
 
     def forward(self, x):

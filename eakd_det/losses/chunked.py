@@ -6,7 +6,7 @@ states and both output heads, and their gradients are taken before the next chun
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -73,8 +73,8 @@ def chunked_loss(
     counts = labels != IGNORED
     chosen = labels[counts]
     # The teacher is passed as a constant: only the student's tensors get gradients.
-    frozen = LanguageHead(*(None if x is None else x.detach() for x in teacher))
-    frozen = frozen._replace(states=frozen.states[counts])
+    bias = None if teacher.bias is None else teacher.bias.detach()
+    frozen = LanguageHead(teacher.states.detach()[counts], teacher.weight.detach(), bias)
     mean = _ChunkedMean.apply(
         student.states[counts], student.weight, student.bias, frozen, chosen, token_loss, chunk_size
     )
@@ -139,7 +139,7 @@ def _add_chunk(
         of_bias += slope.sum(dim=0, dtype=of_bias.dtype)
 
 
-def _as_autocast(*tensors: Tensor | None) -> list[Tensor | None]:
+def _as_autocast(*tensors: Tensor | None) -> list[Any]:
     """Cast tensors as autocast would, once for all chunks.
 
     Autocast caches its copy of a parameter for the next use. Older versions of torch also cache a

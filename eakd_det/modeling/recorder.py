@@ -46,7 +46,7 @@ def _hook_module(module: nn.Module, calls: list[Call]) -> Callable[[], None]:
     return module.register_forward_hook(hook).remove
 
 
-def _wrap_method(method: Callable, calls: list[Call]) -> Callable[[], None]:
+def _wrap_method(method: Any, calls: list[Call]) -> Callable[[], None]:
     owner, name = method.__self__, method.__name__
 
     @functools.wraps(method.__func__)

@@ -1,5 +1,6 @@
 """Compilation of a frozen backbone for images padded to few shapes."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ class CompiledBackbone:
         self.multiple = multiple
         self.strides = _strides(backbone)
         self.backbone = backbone
-        self._compiled = None
+        self._compiled: Callable[..., dict[str, Tensor]] | None = None
         self._outside = torch.empty(0)
         for conv in [m for m in backbone.modules() if isinstance(m, nn.Conv2d)]:
             conv.register_forward_pre_hook(self._clear_input)

@@ -55,7 +55,7 @@ class DetectorTeacher(FrozenTeacher):
         self.is_prepared = self.is_prepared and not compile_to
         self._keeps_levels = True
         self._backbone = model.backbone  # replaced by `prepare` if it is compiled
-        self._stream = None
+        self._stream: torch.cuda.Stream | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_stream": None}  # a stream of a device cannot be pickled
@@ -88,13 +88,14 @@ class DetectorTeacher(FrozenTeacher):
             return lambda: self.features(batched_inputs, input_format)
         if self._stream is None:
             self._stream = torch.cuda.Stream(self.device)
-        self._stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self._stream):
+        own = self._stream
+        own.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(own):
             features = self.features(batched_inputs, input_format)
 
         def finish() -> dict[str, Tensor]:
             stream = torch.cuda.current_stream(self.device)
-            stream.wait_stream(self._stream)
+            stream.wait_stream(own)
             for x in features.values():  # their memory is not reused while this stream reads it
                 x.record_stream(stream)
             return features

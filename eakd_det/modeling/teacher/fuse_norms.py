@@ -66,9 +66,10 @@ def _pairs_of_graph(graph: fx.Graph) -> list[tuple[str, str]]:
     pairs = []
     for node in graph.nodes:
         read = node.args[0] if node.op == "call_module" and node.args else None
-        is_read_once = isinstance(read, fx.Node) and len(read.users) == 1
-        if is_read_once and calls[read.target] == 1 == calls[node.target]:
-            pairs.append((read.target, node.target))
+        if not isinstance(read, fx.Node) or len(read.users) > 1:
+            continue
+        if calls[read.target] == 1 == calls[node.target]:
+            pairs.append((str(read.target), str(node.target)))
     return pairs
 
 

@@ -28,6 +28,6 @@ class WithTeacher(nn.Module):
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
         memo[id(self.teacher)] = self.teacher
-        vars(copied).update({name: copy.deepcopy(x, memo) for name, x in vars(self).items()})
+        copied.__dict__.update({name: copy.deepcopy(x, memo) for name, x in vars(self).items()})
         copied.moves_teacher = False
         return copied
