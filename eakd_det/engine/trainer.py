@@ -161,8 +161,7 @@ class DistillTrainer(DefaultTrainer):
         """
         if MetadataCatalog.get(dataset_name).get("evaluator_type") not in (None, "coco"):
             raise UserError(
-                f"DATASETS.TEST: {dataset_name} is not evaluated the COCO way; register it in "
-                "COCO format."
+                f"DATASETS.TEST: {dataset_name} cannot be evaluated; register it in COCO format."
             )
         folder = os.path.join(cfg.OUTPUT_DIR, "inference")
         if len(cfg.DATASETS.TEST) > 1:
@@ -190,7 +189,7 @@ def micro_batch_config(cfg: CfgNode) -> CfgNode:
     processes, micro_batches = comm.get_world_size(), cfg.SOLVER.ACCUMULATE
     if cfg.SOLVER.IMS_PER_BATCH % (processes * micro_batches):
         raise UserError(
-            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} cannot be shared out evenly "
+            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} cannot be divided evenly "
             f"among {processes} processes with SOLVER.ACCUMULATE {micro_batches}: make it a "
             f"multiple of {processes * micro_batches}."
         )

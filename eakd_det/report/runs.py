@@ -72,7 +72,7 @@ def _parse_config(path: Path, text: str) -> dict[str, Any]:
     try:
         config = yaml.load(text, _PlainLoader)
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is no YAML: {error}") from error
+        raise UserError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} is not the config of a run.")
     return config

@@ -78,7 +78,7 @@ def test_a_python_config_is_read(write_run, tmp_path):
         ),
         (lambda f: (f / "metrics.json").write_text("[1]\n"), "line 1: it has no iteration"),
         (lambda f: (f / "result.json").write_text("{"), "result.json is broken"),
-        (lambda f: (f / "config.yaml").write_text("a: [1"), "config.yaml is no YAML"),
+        (lambda f: (f / "config.yaml").write_text("a: [1"), "config.yaml is not valid YAML"),
         (lambda f: (f / "config.yaml").write_text("words"), "is not the config of a run"),
     ],
 )
