@@ -45,7 +45,10 @@ def by_group(runs: list[RunFiles]) -> dict[str, list[RunFiles]]:
 def _read(run: Run, kinds: Sequence[RunKind]) -> RunFiles:
     path = Path(run.folder, "config.yaml")
     if not path.exists():
-        raise UserError(f"{run.folder} holds no config.yaml: the folder is not that of a run.")
+        raise UserError(
+            f"{run.folder} is not the folder of a run (it has no config.yaml), and no folder in it "
+            "is one."
+        )
     text = path.read_text()
     config = _parse_config(path, text)
     metrics, result = kind_of(config, kinds, path).read(run.folder)

@@ -71,7 +71,7 @@ def test_a_python_config_is_read(write_run, tmp_path):
             lambda f: (f / "metrics.json").unlink(),
             "run/metrics.json does not exist: the folder is not",
         ),
-        (lambda f: (f / "config.yaml").unlink(), "run holds no config.yaml"),
+        (lambda f: (f / "config.yaml").unlink(), "run is not the folder of a run"),
         (
             lambda f: (f / "metrics.json").write_text('{"iteration": 1}\n{"it'),
             "metrics.json, line 2: ",
