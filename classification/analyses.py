@@ -172,13 +172,17 @@ ANALYSES = {
         segments_of,
         {},
     ),
-    "weights": _command("how far w_EA adapts, to the teacher and to the student", weights_of, {}),
+    "weights": _command(
+        "w_EA of the test images, and how much each network contributes", weights_of, {}
+    ),
     "tsne": _command(
         "penultimate features in the plane, and how distinct classes are",
         separation_of,
         {
-            "--num-images": number_option(2000, "of the test", type=positive, metavar="N"),
-            "--seed": number_option(0, "of t-SNE"),
+            "--num-images": number_option(
+                2000, "number of test images", type=positive, metavar="N"
+            ),
+            "--seed": number_option(0, "seed of t-SNE"),
         },
     ),
     "landscape": _command(
@@ -186,12 +190,16 @@ ANALYSES = {
         landscape_of,
         {
             "--grid": number_option(
-                21, "points of an axis; the coarser grids come first", dest="size", choices=SIZES
+                21, "points of an axis, after the coarser grids", dest="size", choices=SIZES
             ),
-            "--num-images": number_option(1000, "of the training", type=positive, metavar="N"),
-            "--level": number_option(1.6, "of Area@x", metavar="X"),
-            "--half-width": number_option(1.0, "of the plane, in norms of filters", metavar="W"),
-            "--seed": number_option(0, "of the directions"),
+            "--num-images": number_option(
+                1000, "number of training images", type=positive, metavar="N"
+            ),
+            "--level": number_option(1.6, "loss of Area@x", metavar="X"),
+            "--half-width": number_option(
+                1.0, "half-width of the plane, in norms of filters", metavar="W"
+            ),
+            "--seed": number_option(0, "seed of the directions"),
         },
     ),
 }

@@ -120,8 +120,8 @@ def teacher_config(cfg: CfgNode) -> CfgNode | None:
         return None
     if not os.path.isfile(cfg.TEACHER.CONFIG_FILE):
         raise UserError(
-            f"TEACHER.CONFIG_FILE: there is no file {cfg.TEACHER.CONFIG_FILE!r}, as seen from the "
-            "folder in which the tool is called."
+            f"TEACHER.CONFIG_FILE: there is no file {cfg.TEACHER.CONFIG_FILE!r} (paths are "
+            "relative to the working directory)."
         )
     try:
         teacher = load_config(cfg.TEACHER.CONFIG_FILE)

@@ -44,7 +44,7 @@ class LanguageModels(RunKind):
 
         cfg = load_config(file, options)
         if not cfg.TEST.SETS:
-            raise UserError(f"{file} names no TEST.SETS to evaluate on.")
+            raise UserError(f"{file} has no TEST.SETS to evaluate on.")
         return cfg
 
     def dataset(self, config: Config) -> str:

@@ -8,8 +8,9 @@ tools/analyze.py landscape output/Digits/EA-KD/model_[0-9]*.pth --grid 41
 tools/analyze.py dynamics output/Digits/EA-KD
 tools/analyze.py detection output/Digits-Detection/EA-DKD-R18-R101
 
-A RUN is [LABEL=]PATH: the folder of a run (its model_final.pth), or a checkpoint in it. The teacher
-is the first one that a run has, unless --teacher names a run.
+A RUN is [LABEL=]PATH: the folder of a run (its model_final.pth is used), or a checkpoint in it. The
+teacher is that of the first run that has one, or --teacher. `analyze.py COMMAND --help` lists the
+options of a command.
 """
 
 import logging
@@ -39,7 +40,7 @@ def parse_arguments():
         own = commands.add_parser(name, help=analysis.summary, description=analysis.summary)
         own.add_argument("runs", nargs="+", metavar="RUN", help="[LABEL=]PATH")
         own.add_argument(
-            "--output-dir", metavar="FOLDER", help="`analysis` in the first run's folder by default"
+            "--output-dir", metavar="FOLDER", help="analysis/ in the first run's folder by default"
         )
         for flag, keywords in analysis.options.items():
             own.add_argument(flag, **keywords)
@@ -52,7 +53,9 @@ def check_kinds(runs, command, config_file):
         kind = kind_of(read_yaml(path), KINDS, path)
         if command not in kind.analyses:
             offered = ", ".join(kind.analyses) or "none"
-            raise UserError(f"{path} is that of a {kind.noun}, whose analyses are: {offered}.")
+            raise UserError(
+                f"{path} is the config of a {kind.noun}, for which there are: {offered}."
+            )
 
 
 def main(args):

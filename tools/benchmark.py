@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Time training steps, plain and distilled, and their parts: variants in turn, medians, and JSON.
+"""Time training steps, plain and distilled, and their parts; print medians and write them as JSON.
 
-Images are made up and weights random, so nothing is needed but a config. The device is a GPU, or
-the CPU where there is none. Other programs on the same cores change the figures.
+Images are generated and weights are random, so that only a config is needed. The device is a GPU if
+there is one, otherwise the CPU. Other programs on the same cores change the figures.
 """
 
 import json
@@ -22,11 +22,21 @@ from eakd_det.utils.files import write_atomically
 
 def parse_arguments():
     parser = command_line.make_parser(__doc__, opts="KEY VALUE pairs")
-    parser.add_argument("--config-file", default=get_config_file(CONFIG), help="COCO's by default")
     parser.add_argument(
-        "--size", nargs=3, type=int, metavar=("IMAGES", "HEIGHT", "WIDTH"), help="of its batch"
+        "--config-file",
+        default=get_config_file(CONFIG),
+        help="an EA-DKD config for COCO by default",
     )
-    parser.add_argument("--rounds", type=int, default=5, help="timed steps of each variant")
+    parser.add_argument(
+        "--size",
+        nargs=3,
+        type=int,
+        metavar=("IMAGES", "HEIGHT", "WIDTH"),
+        help="size of the batch of --config-file",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="timed steps of each variant; 5 by default"
+    )
     parser.add_argument(
         "--only",
         nargs="+",

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Distil a ResNet-101 Faster R-CNN into a ResNet-18 one on handwritten digits, in minutes.
 
-No data and no GPU are needed. Ctrl-C stops it; started again, it goes on. It leaves a table,
-output/demo/results.json and output/demo/detections.png. A folder of runs that were made otherwise
-is left alone, unless --overwrite lets the demo start anew there.
+No data and no GPU are needed. Ctrl-C stops the demo, and the same command continues it. It prints a
+table and writes output/demo/results.json and output/demo/detections.png. If the folder has runs of
+another config, --overwrite is required, which removes them.
 """
 
 import eakd_det.utils.before_torch  # noqa: F401
@@ -18,7 +18,9 @@ from eakd_det.utils import command_line
 def parse_arguments():
     parser = command_line.make_parser(__doc__, opts="KEY VALUE pairs for every config")
     parser.add_argument("--output-dir", default="output/demo", help="default: %(default)s")
-    parser.add_argument("--overwrite", action="store_true", help="start anew")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="remove the runs in the folder and start anew"
+    )
     return command_line.parse_arguments(parser, detection_config())
 
 
@@ -30,5 +32,5 @@ def main(args):
 
 
 if __name__ == "__main__":
-    stopped = "Stopped. Start the demo again and it goes on."
+    stopped = "Stopped. The same command continues the demo."
     command_line.run(main, parse_arguments(), stopped=stopped)

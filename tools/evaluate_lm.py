@@ -5,8 +5,9 @@ tools/evaluate_lm.py --config-file configs/LLM/tiny/EA-KD.yaml configs/LLM/tiny/
 tools/evaluate_lm.py --config-file configs/LLM/EA-KD.yaml TEST.SEEDS "(10, 20, 30, 40, 50)"
 tools/evaluate_lm.py --config-file configs/LLM/EA-KD.yaml --model gpt2
 
-A row is the model in a config's OUTPUT_DIR, or --model. TEST.SETS names the sets, TEST.SEEDS the
-seeds of sampling (none: greedy); published figures of the same sets stand below.
+The table has a row for the model in the OUTPUT_DIR of each config, or for --model, and published
+figures of the same sets. TEST.SETS names the sets, TEST.SEEDS the seeds of sampled generation; ()
+generates greedily.
 """
 
 import eakd_det.utils.before_torch  # noqa: F401
@@ -24,7 +25,9 @@ from llm.tables import row_names, table
 def parse_arguments():
     parser = command_line.make_parser(__doc__, opts="KEY VALUE pairs of every config")
     parser.add_argument("--config-file", required=True, nargs="+", metavar="FILE")
-    parser.add_argument("--model", default="", help="a path or hub name, in place of OUTPUT_DIR's")
+    parser.add_argument(
+        "--model", default="", help="path or hub name, in place of the model in OUTPUT_DIR"
+    )
     parser.add_argument("--metric", choices=METRICS, default="rougeL")
     return command_line.parse_arguments(parser, language_config())
 
@@ -32,7 +35,7 @@ def parse_arguments():
 def main(args):
     show_progress()
     if args.model and len(args.config_file) > 1:
-        raise UserError("--model goes with one --config-file, which names the sets.")
+        raise UserError("--model needs exactly one --config-file, which names the sets.")
     configs = {path: load_config(path, args.opts) for path in args.config_file}
     names = row_names(configs)
     rows = {args.model or names[path]: evaluate(cfg, args.model) for path, cfg in configs.items()}

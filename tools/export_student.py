@@ -4,7 +4,7 @@
     tools/export_student.py output/COCO-Detection/EA-DKD-R18-R101 exported/
 
 writes exported/student.pth (weights alone, no optimizer state) and exported/student.yaml, whose
-MODEL.WEIGHTS names it. Stock Detectron2 loads both; this toolkit is not needed any more.
+MODEL.WEIGHTS is its path. Stock Detectron2 loads both without this toolkit.
 """
 
 import eakd_det.utils.before_torch  # noqa: F401
@@ -21,7 +21,7 @@ def parse_arguments():
     parser = command_line.make_parser(__doc__)
     parser.add_argument("run_dir", help="OUTPUT_DIR of the run, with its student.yaml")
     parser.add_argument("output_dir", help="folder to write student.pth and student.yaml into")
-    parser.add_argument("--checkpoint", help="path of another than the run's newest")
+    parser.add_argument("--checkpoint", help="checkpoint to export; the run's newest by default")
     return parser.parse_args()
 
 

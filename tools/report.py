@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Write one HTML page about runs: figures, learning curves, entropies, pictures, commands.
+"""Write an HTML page about runs: figures, learning curves, entropies, pictures and commands.
 
 tools/report.py output/Digits/KD output/Digits/EA-KD
 tools/report.py output/demo --output demo.html
 tools/report.py "a long run=output/COCO-Detection/EA-DKD-R18-R101"
 
-A RUN is [LABEL=]FOLDER: the output folder of a detector, a classifier or a language model, a folder
-that holds such folders, or that of tools/sweep.py. The page needs no other file and no network.
+A RUN is [LABEL=]FOLDER: the OUTPUT_DIR of a detector, a classifier or a language model, a folder
+that contains such folders, or the output folder of tools/sweep.py. The page is self-contained.
 """
 
 import os

@@ -89,7 +89,7 @@ def kept_versions(met):
 def run(command):
     """Run a command in the checkout; if it fails, the set-up ends after its error message."""
     if subprocess.call([str(part) for part in command], cwd=str(ROOT)):
-        sys.exit("set-up: stopped, see above; call make again to go on from here")
+        sys.exit("set-up: stopped, see above; the same make command continues")
 
 
 def pip_install(*arguments):
@@ -151,7 +151,7 @@ def install(keep):
         builds_alone = (setuptools / "command" / "bdist_wheel.py").exists()
         alone = ["--no-build-isolation"] if builds_alone else []
         pip_install("--no-deps", *alone, "-e", ".")
-    say("importing torch, Detectron2 and what else this package imports")
+    say("importing torch, Detectron2 and all other dependencies")
     run([sys.executable, "-Wignore", "-c", IMPORT_ALL])
     return say("complete in " + sys.prefix)
 

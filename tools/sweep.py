@@ -7,14 +7,13 @@ tools/sweep.py --configs configs/Fashion-Detection/{DKD,EA-DKD}-R18-R101.yaml --
 tools/sweep.py --configs configs/LLM/tiny/{Student,KD,EA-KD}.yaml --seeds 1 2 3
 tools/sweep.py --output-dir output/sweep/short --table-only
 
-The configs decide the kind of the runs: detectors (AP, AP50 and AP75), classifiers (top-1) or
-language models (ROUGE-L and exact match). Ctrl-C stops the sweep; the same command continues it.
-Finished runs are not trained again. Where a config, an option or a teacher has changed since,
-nothing is trained without --overwrite, which starts those runs over. Missing teachers, and models
-that students start from, are trained first.
-table.md, table.csv and table.tex of the output folder have the means beside published figures, with
-the paired differences of each EA-X and X, and of EA-X and its controls; results.json has the
-figures of each run.
+The configs are all of detectors (AP, AP50 and AP75), of classifiers (top-1) or of language models
+(ROUGE-L and exact match). Ctrl-C stops the sweep; the same command continues it. Finished runs are
+not trained again. If a config, an option or a teacher has changed since, --overwrite is required,
+which retrains those runs. Missing teachers, and models that students start from, are trained first.
+
+The output folder gets table.md, table.csv and table.tex (means, published figures, and differences,
+paired by seed, of EA-X and X and of EA-X and its controls) and results.json (figures of each run).
 """
 
 from pathlib import Path

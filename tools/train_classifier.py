@@ -7,9 +7,9 @@ tools/train_classifier.py --config-file ... --resume
 tools/train_classifier.py --config-file ... --overwrite
 tools/train_classifier.py --config-file ... --eval-only MODEL.WEIGHTS output/.../model_final.pth
 
-A teacher that TEACHER.CONFIG_FILE names and that has no weights yet is trained first; with --resume
-that goes on where it was, too. --teacher-only ends there. Where OUTPUT_DIR holds a run, nothing
-starts without --resume or --overwrite, which removes it.
+If the teacher of TEACHER.CONFIG_FILE has no weights yet, it is trained first, or continued with
+--resume. --teacher-only trains only the teacher. If OUTPUT_DIR already holds a run, either --resume
+(continue it) or --overwrite (remove it and start anew) is required.
 """
 
 import eakd_det.utils.before_torch  # noqa: F401

@@ -10,9 +10,9 @@ tools/train_lm.py --config-file ... --overwrite
 tools/train_lm.py --config-file ... --resume --evaluate
 
 The teacher of TEACHER.CONFIG_FILE and the model of MODEL.CONFIG_FILE, from which the student
-starts, are trained first where they have not been yet; --resume continues those, too. Where
-OUTPUT_DIR holds a run, nothing starts without --resume or --overwrite, which removes it. KEY VALUE
-pairs apply to the run alone.
+starts, are trained first if they have not been yet; --resume continues those, too. If OUTPUT_DIR
+already holds a run, either --resume (continue it) or --overwrite (remove it and start anew) is
+required. KEY VALUE pairs apply to this run, not to those that are trained first.
 """
 
 import eakd_det.utils.before_torch  # noqa: F401
@@ -51,5 +51,5 @@ def main(args):
 
 
 if __name__ == "__main__":
-    stopped = "Stopped. With --resume it goes on from the last checkpoint, if there is one."
+    stopped = "Stopped. --resume continues from the last checkpoint, if there is one."
     command_line.run(main, parse_arguments(), stopped=stopped)

@@ -8,9 +8,9 @@ tools/train_net.py --config-file ... --train-json A --train-images B --val-json 
 tools/train_net.py --config-file configs/COCO-Detection/lazy/ea_dkd_r18_r101.py train.max_iter=9000
 torchrun --nproc-per-node 4 tools/train_net.py --config-file ...
 
-Where OUTPUT_DIR holds a run, nothing starts without --resume, which goes on, or --overwrite, which
-removes it. --eval-only goes through the stock architecture; with --resume it takes the run's newest
-checkpoint. A .yaml config and a checkpoint run no code, whoever made them; a .py config is code.
+If OUTPUT_DIR already holds a run, either --resume (continue it) or --overwrite (remove it and start
+anew) is required. --eval-only evaluates with the stock architecture; with --resume it evaluates the
+newest checkpoint of the run. YAML configs and checkpoints run no code; a Python config is code.
 """
 
 import eakd_det.utils.before_torch  # noqa: F401
@@ -26,7 +26,7 @@ from eakd_det.engine.launch import launch
 from eakd_det.utils import command_line
 
 CLIP = (
-    "cut boxes off at the edges of images, and leave out those of which less than "
+    "clip boxes at the edges of images, and remove those of which less than "
     f"{MIN_SHARE:.0%}% is inside"
 )
 
@@ -36,11 +36,11 @@ def parse_arguments():
     parser = command_line.make_parser(__doc__, "--overwrite", "--wandb", base=base)
     own = parser.add_argument_group("data in COCO format, checked before the first step")
     command_line.add_data_flags(own, "train", "val", clip=CLIP)
-    own.add_argument("--check", action="store_true", help="check the data and do nothing else")
+    own.add_argument("--check", action="store_true", help="only check the data")
     parser.add_argument(
         "--eval-teacher",
         action="store_true",
-        help="evaluate the teacher beside the student, once, before the training",
+        help="evaluate the teacher once, before the training",
     )
     return command_line.parse_arguments(parser, detection_config())
 

@@ -8,7 +8,7 @@ from .results import AnalysisResult, dynamics_result
 
 # Flags of the commands that load networks.
 NETWORK_OPTIONS: dict[str, dict[str, Any]] = {
-    "--teacher": {"default": "", "metavar": "RUN", "help": "the teacher"},
+    "--teacher": {"default": "", "metavar": "RUN", "help": "run of the teacher"},
     "--config-file": {
         "default": "",
         "metavar": "FILE",
@@ -19,7 +19,7 @@ NETWORK_OPTIONS: dict[str, dict[str, Any]] = {
 
 def number_option(default: float, text: str, **keywords: Any) -> dict[str, Any]:
     """Return argparse's keywords of a flag for a number of the default's type."""
-    help_text = f"{text}; %(default)s"
+    help_text = f"{text}; %(default)s by default"
     return {"type": type(default), "default": default, "help": help_text, **keywords}
 
 

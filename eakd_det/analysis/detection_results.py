@@ -84,7 +84,7 @@ def ap_result(
         UserError: there are too few objects.
     """
     if len(objects) < NUM_AP_SEGMENTS:
-        raise UserError(f"{len(objects)} objects do not make {NUM_AP_SEGMENTS} parts.")
+        raise UserError(f"{len(objects)} objects are too few for {NUM_AP_SEGMENTS} parts.")
     entropy = teacher.samples.entropy(temperature)
     order = entropy.argsort(stable=True)
     parts = order.tensor_split(NUM_AP_SEGMENTS)

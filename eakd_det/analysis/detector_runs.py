@@ -74,7 +74,7 @@ def analyze_detectors(
     else:
         register_checked_copy(cfg, folder)
     if not cfg.DATASETS.TEST:
-        raise UserError(f"{runs[0].folder} names no DATASETS.TEST: name files with --val-json.")
+        raise UserError(f"{runs[0].folder} has no DATASETS.TEST: name files with --val-json.")
     check_datasets(cfg, ("TEST",))
     own = None if teacher is None else (teacher, detector_configs([teacher], config_file)[0])
     known, students = load_detectors(runs, configs, own)
@@ -101,17 +101,17 @@ def _analyze(
 
 
 DETECTION = Analysis(
-    "of detectors: AP by entropy, segments and t-SNE of the objects' ROIs, and pictures of those "
-    "with the highest weights",
+    "AP of detectors by entropy; segments, weights and t-SNE of the objects' ROIs; pictures of "
+    "those with the highest weights",
     _analyze,
     {
         "--val-json": {"default": "", "metavar": "FILE", "help": "data in COCO format"},
         "--val-images": {"default": "", "metavar": "FOLDER"},
         "--clip-boxes": {"dest": "clip", "action": "store_true", "help": "as in the training"},
         "--num-objects": number_option(
-            2000, "of t-SNE", type=positive, dest="num_points", metavar="N"
+            2000, "number of objects for t-SNE", type=positive, dest="num_points", metavar="N"
         ),
-        "--seed": number_option(0, "of t-SNE"),
+        "--seed": number_option(0, "seed of t-SNE"),
         **NETWORK_OPTIONS,
     },
 )

@@ -62,7 +62,7 @@ def segments_result(
         UserError: there are too few samples.
     """
     if len(teacher.labels) < NUM_SEGMENTS:
-        raise UserError(f"{len(teacher.labels)} samples do not make {NUM_SEGMENTS} segments.")
+        raise UserError(f"{len(teacher.labels)} samples are too few for {NUM_SEGMENTS} segments.")
     by_teacher = {
         name: entropy_segments(teacher.entropy(temperature), teacher, student)
         for name, student in students.items()

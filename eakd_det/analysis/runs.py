@@ -66,7 +66,7 @@ class Run:
         """
         last = load_pth(self.weights).get("iteration")
         if last is None:
-            raise UserError(f"{self.weights} does not say after which iteration it was written.")
+            raise UserError(f"{self.weights} has no iteration number.")
         return last + 1
 
 
@@ -107,8 +107,8 @@ def _split(text: str) -> tuple[str, tuple[str, str]]:
         return label, (os.path.normpath(path), FINAL)
     if not os.path.exists(path):
         raise UserError(
-            f"There is no run folder or checkpoint {path!r}, as seen from the folder in which the "
-            "tool is called."
+            f"There is no run folder or checkpoint {path!r} (paths are relative to the working "
+            "directory)."
         )
     folder, name = os.path.split(path)
     return label, (os.path.normpath(folder), name)

@@ -51,7 +51,7 @@ def entropy_segments(
         ValueError: there are fewer samples than segments.
     """
     if len(entropy) < num_segments:
-        raise ValueError(f"{len(entropy)} samples do not make {num_segments} segments")
+        raise ValueError(f"{len(entropy)} samples are too few for {num_segments} segments")
     order = entropy.argsort(stable=True)
     return [
         _segment(entropy[part], teacher.is_correct[part], student.is_correct[part])

@@ -185,7 +185,7 @@ def _rotate(annotation: dict[str, Any], move: Callable, file: ImageFile) -> None
     elif annotation.get("segmentation") or annotation.get("keypoints"):
         raise UserError(
             f"annotation {annotation['id']} of image {annotation['image_id']}: the file is stored "
-            "sideways (EXIF), and a mask in RLE or keypoints cannot be turned: save the image "
+            "sideways (EXIF), and a mask in RLE or keypoints cannot be rotated: save the image "
             "upright."
         )
 

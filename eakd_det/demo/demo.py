@@ -121,7 +121,7 @@ def _train_and_evaluate(run: str, cfg: CfgNode, title: str) -> dict[str, float]:
     folder = cfg.OUTPUT_DIR
     path = os.path.join(folder, "result.json")
     if os.path.exists(path):
-        logger.info("%s: done before", title)
+        logger.info("%s: finished before", title)
         with open(path) as f:
             return json.load(f)
     train_cfg = cfg.clone()

@@ -106,8 +106,8 @@ def _check_data(
         raise UserError("--clip-boxes: name the data with --train-json and --train-images.")
     if sources and cfg.MODEL.KEYPOINT_ON:
         raise UserError(
-            "MODEL.KEYPOINT_ON: how keypoints are called and mirrored is not read from COCO files; "
-            "register the data in your own code with keypoint_names and keypoint_flip_map."
+            "MODEL.KEYPOINT_ON: names and mirrored pairs of keypoints are not read from COCO "
+            "files; register the data in your own code with keypoint_names and keypoint_flip_map."
         )
     folder = os.path.join(cfg.OUTPUT_DIR, "annotations")
     machine = int(os.environ.get("GROUP_RANK", args.machine_rank))  # torchrun's, or our flag

@@ -6,6 +6,7 @@ from collections import OrderedDict
 
 from detectron2.config import CfgNode
 from detectron2.data import (
+    DatasetCatalog,
     MetadataCatalog,
     build_detection_test_loader,
     build_detection_train_loader,
@@ -159,11 +160,13 @@ class DistillTrainer(DefaultTrainer):
         Raises:
             UserError: the dataset has no COCO-format ground truth.
         """
-        if MetadataCatalog.get(dataset_name).get("evaluator_type") not in (None, "coco"):
+        metadata = MetadataCatalog.get(dataset_name)
+        if metadata.get("evaluator_type") not in (None, "coco"):
             raise UserError(
-                f"DATASETS.TEST: {dataset_name} is not evaluated the COCO way; register it in "
-                "COCO format."
+                f"DATASETS.TEST: {dataset_name} cannot be evaluated; register it in COCO format."
             )
+        if not os.path.exists(metadata.get("json_file", os.curdir)):
+            DatasetCatalog.get(dataset_name)  # generates it on first use
         folder = os.path.join(cfg.OUTPUT_DIR, "inference")
         if len(cfg.DATASETS.TEST) > 1:
             folder = os.path.join(folder, dataset_name)
@@ -190,7 +193,7 @@ def micro_batch_config(cfg: CfgNode) -> CfgNode:
     processes, micro_batches = comm.get_world_size(), cfg.SOLVER.ACCUMULATE
     if cfg.SOLVER.IMS_PER_BATCH % (processes * micro_batches):
         raise UserError(
-            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} cannot be shared out evenly "
+            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} cannot be divided evenly "
             f"among {processes} processes with SOLVER.ACCUMULATE {micro_batches}: make it a "
             f"multiple of {processes * micro_batches}."
         )

@@ -45,7 +45,10 @@ def by_group(runs: list[RunFiles]) -> dict[str, list[RunFiles]]:
 def _read(run: Run, kinds: Sequence[RunKind]) -> RunFiles:
     path = Path(run.folder, "config.yaml")
     if not path.exists():
-        raise UserError(f"{run.folder} holds no config.yaml: the folder is not that of a run.")
+        raise UserError(
+            f"{run.folder} is not the folder of a run (it has no config.yaml), and no folder in it "
+            "is one."
+        )
     text = path.read_text()
     config = _parse_config(path, text)
     metrics, result = kind_of(config, kinds, path).read(run.folder)
@@ -72,7 +75,7 @@ def _parse_config(path: Path, text: str) -> dict[str, Any]:
     try:
         config = yaml.load(text, _PlainLoader)
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is no YAML: {error}") from error
+        raise UserError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(config, dict):
         raise UserError(f"{path} is not the config of a run.")
     return config

@@ -36,26 +36,41 @@ def parse_arguments(
         data: whether there are flags for the data of detectors.
     """
     parser = command_line.make_parser(description, opts="KEY VALUE pairs for every run")
-    parser.add_argument("--configs", nargs="+", default=[], metavar="FILE", help="of the grid")
+    parser.add_argument("--configs", nargs="+", default=[], metavar="FILE", help="configs to train")
     parser.add_argument(
-        "--seeds", nargs="+", type=int, default=list(seeds), metavar="N", help="of the grid"
+        "--seeds",
+        nargs="+",
+        type=int,
+        default=list(seeds),
+        metavar="N",
+        help="seeds of each config",
     )
     parser.add_argument(
-        "--jobs", type=command_line.positive, default=1, metavar="N", help="processes at once"
+        "--jobs",
+        type=command_line.positive,
+        default=1,
+        metavar="N",
+        help="number of runs at a time; 1 by default",
     )
     parser.add_argument("--output-dir", default=output_dir, help="default: %(default)s")
     parser.add_argument(
         "--pairs", nargs="+", type=_pair, default=[], metavar="A:B", help="also compare A with B"
     )
     parser.add_argument(
-        "--table-only", action="store_true", help="write the tables of finished runs; no training"
+        "--table-only",
+        action="store_true",
+        help="write the tables of finished runs, without training",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="train runs of another config or teacher anew"
+        "--overwrite",
+        action="store_true",
+        help="retrain runs whose config, options or teacher have changed",
     )
     for flag in Detectors.flags if data else ():
         kind = "FILE" if flag.endswith("json") else "FOLDER"
-        parser.add_argument(flag, metavar=kind, help="of detectors: your data, as for train_net.py")
+        parser.add_argument(
+            flag, metavar=kind, help="your own data for detectors, as for train_net.py"
+        )
     args = command_line.parse_arguments(parser, *configs)
     if not args.table_only and not (args.configs and args.seeds):
         parser.error("name --configs and --seeds, or --table-only")
@@ -91,7 +106,7 @@ def run(args: argparse.Namespace, kinds: Sequence[RunKind], tools: Path) -> None
     except UserError as error:
         errors.append(f"error: {error}")
     except KeyboardInterrupt:
-        print(f"\nStopped. To go on: {shlex.join([sys.executable, *sys.argv])}", file=sys.stderr)
+        print(f"\nStopped. To continue: {shlex.join([sys.executable, *sys.argv])}", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     if errors:
         sys.exit("\n".join(errors))

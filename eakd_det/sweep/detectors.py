@@ -41,7 +41,7 @@ class Detectors(RunKind):
     def load(self, file: str, options: list[str]) -> CfgNode:
         cfg = load_config(file, options)
         if not cfg.DATASETS.TEST:
-            raise UserError(f"{file} names no DATASETS.TEST to measure AP on.")
+            raise UserError(f"{file} has no DATASETS.TEST to measure AP on.")
         return cfg
 
     def dataset(self, config: Config) -> str:

@@ -89,8 +89,8 @@ class Run:
             if not overwrite and (why := self.outdated()):
                 file.close()
                 raise UserError(f"{self.folder} was made with {why}")
-            logger.info("%s: what it is made with has changed, it starts over", self.title)
-            self._note({**self.record, "fingerprint": ""})  # stopped here, it starts over again
+            logger.info("%s: config, options or teacher have changed, training again", self.title)
+            self._note({**self.record, "fingerprint": ""})  # stopped here, it starts anew again
             self.kind.files.remove(str(self.folder))
             for name in DESCRIPTIONS:
                 (self.folder / name).unlink(missing_ok=True)
@@ -170,7 +170,7 @@ def plan(
         record["teacher"] = configs_of([of for of, _ in kind.sources(cfg) if of])
         configs[name] = file, cfg, record
     if taken := {kind.seed_key, "OUTPUT_DIR"} & set(options[::2]):
-        raise UserError(f"{' and '.join(sorted(taken))}: --seeds and --output-dir say that.")
+        raise UserError(f"{' and '.join(sorted(taken))}: use --seeds and --output-dir.")
     grid = [(name, seed) for seed in dict.fromkeys(seeds) for name in configs]
     runs = []
     for number, (name, seed) in enumerate(grid, start=1):

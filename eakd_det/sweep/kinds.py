@@ -218,7 +218,7 @@ def kind_of_configs(files: Sequence[str], kinds: Sequence[RunKind]) -> RunKind:
         if not Path(file).is_file():
             raise UserError(f"--configs: there is no file {file!r}.")
         if Path(file).suffix not in (".yaml", ".yml"):
-            raise UserError(f"--configs: {file} is no YAML config, and a sweep takes no other.")
+            raise UserError(f"--configs: {file} is not a YAML config; a sweep needs YAML.")
     return common_kind({file: kind_of(read_yaml(file), kinds, file) for file in files}, "sweep")
 
 

@@ -63,7 +63,7 @@ def run_sweep(
 def _is_done(run: Run) -> bool:
     result = run.result()
     if result is not None:
-        logger.info("%s: %s, done before", run.title, run.kind.describe(result))
+        logger.info("%s: %s, finished before", run.title, run.kind.describe(result))
     return result is not None
 
 

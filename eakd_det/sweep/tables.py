@@ -171,7 +171,7 @@ def compare(
                 entry |= _spreads(kind, differ)
                 differences.append({**entry, "seeds": seeds})
         if (method, other) in pairs and not found_seeds:
-            logger.warning("--pairs %s:%s: no models have finished seeds of both", method, other)
+            logger.warning("--pairs %s:%s: no seed is finished for both", method, other)
     _warn_of_unpaired(groups, differences)
     return differences
 
@@ -179,7 +179,7 @@ def compare(
 def _warn_of_unpaired(
     groups: Iterable[tuple[str, str, str]], differences: list[dict[str, Any]]
 ) -> None:
-    """Name each EA-X that has been compared with nothing: often its X is called otherwise."""
+    """Warn of each EA-X without an X to compare it with: often its X has another name."""
     paired = {
         (entry["dataset"], entry["models"], entry[side])
         for entry in differences
@@ -189,8 +189,8 @@ def _warn_of_unpaired(
         if method.startswith("EA-") and (dataset, models, method) not in paired:
             other = method.removeprefix("EA-")
             logger.warning(
-                "%s of %s on %s is compared with nothing: no run of %s with these models and "
-                "one of its seeds is finished.",
+                "%s of %s on %s has no counterpart: no run of %s with these models and one of its "
+                "seeds is finished.",
                 *(method, models, dataset, other),
             )
 

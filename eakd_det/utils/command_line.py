@@ -18,14 +18,14 @@ _OVERRIDE = re.compile(r"[+~]*[A-Za-z_][\w.]*=.*", re.DOTALL)  # of a Python con
 # Flags that several tools have.
 _FLAGS: dict[str, dict[str, Any]] = {
     "--config-file": {"required": True, "metavar": "FILE", "help": "config of the run"},
-    "--resume": {"action": "store_true", "help": "go on from the last checkpoint"},
+    "--resume": {"action": "store_true", "help": "continue from the last checkpoint"},
     "--overwrite": {
         "action": "store_true",
-        "help": "start anew, and remove the run in OUTPUT_DIR",
+        "help": "remove the run in OUTPUT_DIR and start anew",
     },
     "--wandb": {
         "metavar": "PROJECT",
-        "help": "send TensorBoard's data to Weights & Biases, too",
+        "help": "also send TensorBoard's data to Weights & Biases",
     },
 }
 

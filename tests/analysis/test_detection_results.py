@@ -151,5 +151,5 @@ def test_too_few_objects(scenes):
     scene["annotations"] = scene["annotations"][:3]
     objects = find_objects([scene])
     answers = _outputs(objects, torch.ones(3, dtype=torch.bool), torch.ones(3))
-    with pytest.raises(UserError, match="3 objects do not make 5 parts"):
+    with pytest.raises(UserError, match="3 objects are too few for 5 parts"):
         ap_result(objects, answers, {"KD": answers}, temperature=4.0)

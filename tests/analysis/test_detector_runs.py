@@ -70,5 +70,5 @@ def test_mistakes_name_the_run(run):
     with pytest.raises(UserError, match="KD holds no model_final.pth"):
         _analyze([path])
     nothing = run("nothing", options=["DATASETS.TEST", ()])
-    with pytest.raises(UserError, match="nothing names no DATASETS.TEST"):
+    with pytest.raises(UserError, match="nothing has no DATASETS.TEST"):
         _analyze([nothing])

@@ -38,7 +38,7 @@ def test_segments_by_either_entropy(tmp_path):
 
 
 def test_too_few_samples_for_segments_are_told():
-    with pytest.raises(UserError, match="9 samples do not make 10 segments"):
+    with pytest.raises(UserError, match="9 samples are too few for 10 segments"):
         segments_result(samples(0, 9), {"KD": samples(1, 9)}, temperature=1.0)
 
 

@@ -76,5 +76,5 @@ def test_mistakes_are_told(out, tmp_path):
         bare.config_file()
     assert bare.config_file("other.yaml") == "other.yaml"
     torch.save({"model": {}}, tmp_path / "bare" / "model_final.pth")
-    with pytest.raises(UserError, match="does not say after which iteration"):
+    with pytest.raises(UserError, match="has no iteration number"):
         bare.iteration()

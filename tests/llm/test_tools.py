@@ -69,7 +69,7 @@ def test_a_sweep_and_its_report(shortened, tmp_path):
 
     before = [(run / "model.safetensors").stat().st_mtime_ns for run in runs]
     code, out, err = shortened("sweep_lm.py", *command)
-    assert code == 0 and out.count("done before") == 4 and "started" not in out
+    assert code == 0 and out.count("finished before") == 4 and "started" not in out
     command[-1] = '("sort=tiny_sort",)'
     code, out, err = shortened("sweep_lm.py", *command)
     assert code == 0 and out.count("started") == 4, "they are evaluated on other sets"

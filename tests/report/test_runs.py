@@ -71,14 +71,14 @@ def test_a_python_config_is_read(write_run, tmp_path):
             lambda f: (f / "metrics.json").unlink(),
             "run/metrics.json does not exist: the folder is not",
         ),
-        (lambda f: (f / "config.yaml").unlink(), "run holds no config.yaml"),
+        (lambda f: (f / "config.yaml").unlink(), "run is not the folder of a run"),
         (
             lambda f: (f / "metrics.json").write_text('{"iteration": 1}\n{"it'),
             "metrics.json, line 2: ",
         ),
         (lambda f: (f / "metrics.json").write_text("[1]\n"), "line 1: it has no iteration"),
         (lambda f: (f / "result.json").write_text("{"), "result.json is broken"),
-        (lambda f: (f / "config.yaml").write_text("a: [1"), "config.yaml is no YAML"),
+        (lambda f: (f / "config.yaml").write_text("a: [1"), "config.yaml is not valid YAML"),
         (lambda f: (f / "config.yaml").write_text("words"), "is not the config of a run"),
     ],
 )

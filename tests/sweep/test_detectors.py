@@ -98,7 +98,7 @@ def test_the_teacher_is_trained_and_then_the_grid(configs, sweep, tmp_path):
     cells = f"| {results[0]['AP']:.2f} ± — |"
     assert cells in " ".join(text.split()) and "AP50" in text and "Difference in AP75" in text
     code, again = sweep(*arguments)
-    assert code == 0 and again.count("done before") == 2 and "started" not in again
+    assert code == 0 and again.count("finished before") == 2 and "started" not in again
     out = str(tmp_path / "out")
     assert kind_of_folder(out, KINDS) is KIND
     assert write_tables(KIND, out) == (tmp_path / "out" / "table.md").read_text()
@@ -113,14 +113,14 @@ def test_mistakes_are_sentences(configs, sweep, tmp_path):
     assert text.startswith("error: A sweep is of runs of one kind, and here are:\n")
     for file, message in [
         (str(tmp_path / "none.yaml"), "there is no file"),
-        (str(ROOT / "setup.py"), "setup.py is no YAML config"),
+        (str(ROOT / "setup.py"), "setup.py is not a YAML config"),
     ]:
         with pytest.raises(UserError, match=f"--configs: .*{message}"):
             kind_of_configs([file], KINDS)
     assert kind_of_configs([classifier], KINDS) is KINDS[0]
     with pytest.raises(UserError, match="--val-json: not for classifiers"):
         plan(KINDS[0], [classifier], [1], "out", [], {"--val-json": "x"})
-    with pytest.raises(UserError, match="names no DATASETS.TEST"):
+    with pytest.raises(UserError, match="has no DATASETS.TEST"):
         plan(KIND, configs, [1], "out", ["DATASETS.TEST", "()"])
     with pytest.raises(UserError, match="holds no run"):
         kind_of_folder(str(tmp_path), KINDS)

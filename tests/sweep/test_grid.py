@@ -59,7 +59,7 @@ def test_what_makes_two_runs_the_same(config):
 @pytest.mark.parametrize(
     ("options", "seeds", "message"),
     [
-        (["SEED", "1"], [1], "SEED: --seeds and --output-dir say that"),
+        (["SEED", "1"], [1], "SEED: use --seeds and --output-dir"),
         (["SOLVER.EPOCH", "1"], [1], "did you mean SOLVER.EPOCHS"),
         (["SOLVER.EPOCHS"], [1], "command line"),
         ([], [1, -1], "SEED must be 0 or more"),

@@ -105,7 +105,7 @@ def test_finished_runs_are_not_trained_again(sweep, config, out, caplog):
     with caplog.at_level("INFO", "eakd_det.sweep"):
         assert sweep(configs, [1, 2, 3]) == {}
     assert calls(out) == ["KD 3", "EA-KD 3"]
-    assert "[1/6] KD/resnet20_resnet8 seed 1: top-1 81.00, done before" in caplog.messages
+    assert "[1/6] KD/resnet20_resnet8 seed 1: top-1 81.00, finished before" in caplog.messages
 
 
 def test_what_a_changed_option_or_config_has_made_is_overwritten_when_asked(
@@ -134,7 +134,7 @@ def test_what_a_changed_option_or_config_has_made_is_overwritten_when_asked(
     assert [(folder / name).read_text() for name in ("result.json", "sweep.json")] == before
     with caplog.at_level("INFO", "eakd_det.sweep"):
         sweep(files, [1], ["SOLVER.EPOCHS", "4"], overwrite=True)
-    assert "what it is made with has changed, it starts over" in caplog.text
+    assert "config, options or teacher have changed, training again" in caplog.text
     assert calls(out) == ["KD 1"]
     left = sorted(p.name for p in folder.iterdir())
     assert left == ["notes.txt", "result.json", "stdout.txt", "sweep.json"]
@@ -413,7 +413,7 @@ def test_stopped_and_started_again(start, call, config, out, number):
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "Stopped. To go on: " in err and "--seeds 1 2 SOLVER.EPOCHS 3" in err
+    assert "Stopped. To continue: " in err and "--seeds 1 2 SOLVER.EPOCHS 3" in err
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid_file.read_text()), 0)
     if number == signal.SIGTERM:
@@ -422,7 +422,7 @@ def test_stopped_and_started_again(start, call, config, out, number):
     (out / "EA-KD" / "resnet20_resnet8" / "seed2" / "sweep.json.incomplete").touch()
     code, text, err = call(SLOW.replace("sleep(300)", "sleep(0)"), *arguments)
     assert code == 0, err
-    assert text.count("done before") == 2
+    assert text.count("finished before") == 2
     row = "| Student (EA-KD/resnet20_resnet8) | 80.50 ± 0.24 |      2 |"  # they have no METHODS
     assert row in text
 

@@ -118,16 +118,16 @@ def test_pairs_are_of_one_set_and_the_same_models(finished, caplog):
     (entry,) = compare(KIND, rows)
     assert (entry["dataset"], entry["method"], entry["mean"]) == ("digits", "EA-DKD", 0.5)
     assert [message.partition(": ")[0] for message in caplog.messages] == [
-        "EA-KD of a_c on cifar100 is compared with nothing",
-        "EA-KD of d_e on digits is compared with nothing",
+        "EA-KD of a_c on cifar100 has no counterpart",
+        "EA-KD of d_e on digits has no counterpart",
     ]
     caplog.clear()
     extra = compare(KIND, rows, [("EA-KD", "EA-DKD"), ("EA-DKD", "DKD"), ("KD", "DKD")])
     assert [(e["method"], e["minus"]) for e in extra] == [("EA-DKD", "DKD"), ("EA-KD", "EA-DKD")]
     assert extra[1]["mean"] == 3.0 and extra[1]["interval"] is None
-    assert caplog.messages[0] == "--pairs KD:DKD: no models have finished seeds of both"
+    assert caplog.messages[0] == "--pairs KD:DKD: no seed is finished for both"
     (unpaired,) = caplog.messages[1:]
-    assert unpaired.startswith("EA-KD of a_c on cifar100 is compared with nothing: no run of KD ")
+    assert unpaired.startswith("EA-KD of a_c on cifar100 has no counterpart: no run of KD ")
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_stopped_and_started_again(tmp_path):
                 process.kill()
     again = subprocess.run(command, capture_output=True, **options)
     assert again.returncode == 0, again.stderr
-    assert "[1/3] teacher R101: done before" in again.stdout
+    assert "[1/3] teacher R101: finished before" in again.stdout
     assert "left:" in again.stdout
     results = json.loads((tmp_path / "output" / "demo" / "results.json").read_text())
     assert results.keys() == {"teacher", "student", "ea_dkd"}

@@ -26,4 +26,4 @@ def test_mistakes_are_a_sentence(call_tool, tmp_path):
     (tmp_path / "empty").mkdir()
     code, _, err = call_tool("report.py", "empty")
     assert code == 1 and "Traceback" not in err
-    assert "error: empty holds no config.yaml: the folder is not that of a run." in err
+    assert "error: empty is not the folder of a run (it has no config.yaml)" in err

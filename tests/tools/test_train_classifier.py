@@ -63,7 +63,7 @@ def test_shared_out_steps_equal_the_whole(call, tmp_path):
     model = build_classifier("timm:test_nfnet", 10)
     torch.save(model.state_dict(), tmp_path / "teacher.pth")
     out = call(PER_IMAGE)
-    assert "A step takes 8 images: 1 process(es) with 1 part(s) of 8" in out
+    assert "Images per step: 8 = 1 (processes) x 1 (micro-batches) x 8" in out
     expected = momentum(tmp_path / "run")
     assert max(x.abs().max() for x in expected.values()) > 0.01
     for way, arguments, ranks in [

@@ -104,7 +104,7 @@ def test_shared_out_steps_equal_the_whole(exact_cfg, call, start):
     """Two processes, parts of a step, both, or two machines: the gradients are those of one."""
     cfg = exact_cfg
     out = _succeed(call(cfg))
-    assert "A step takes 4 images: 1 process(es) with 1 part(s) of 4" in out
+    assert "Images per step: 4 = 1 (processes) x 1 (micro-batches) x 4" in out
     expected = _first_gradients(cfg.OUTPUT_DIR)
     assert max(x.abs().max() for x in expected.values()) > 0.01
     for way, (arguments, launcher) in WAYS.items():
@@ -133,7 +133,7 @@ def test_two_processes_train_resume_and_evaluate(cli_cfg, call):
     cfg.SOLVER.IMS_PER_BATCH = 2
     processes = ["--num-gpus", "2", *DIST_URL]
     out = _succeed(call(cfg, *processes))
-    assert "A step takes 4 images: 2 process(es) with 1 part(s) of 2" in out
+    assert "Images per step: 4 = 2 (processes) x 1 (micro-batches) x 2" in out
     assert "base learning rate 0.002, 3 iterations" in out
     resumed = _succeed(call(cfg, *processes, "--resume", "SOLVER.MAX_ITER", "10"))
     assert "Starting training from iteration 3" in resumed
@@ -141,7 +141,7 @@ def test_two_processes_train_resume_and_evaluate(cli_cfg, call):
     wrong = ["SOLVER.REFERENCE_WORLD_SIZE", "0", "SOLVER.IMS_PER_BATCH", "3"]
     refused = call(cfg, *processes, "--overwrite", *wrong)
     assert refused[0] != 0
-    assert "error: SOLVER.IMS_PER_BATCH 3 cannot be shared out evenly" in refused[2]
+    assert "error: SOLVER.IMS_PER_BATCH 3 cannot be divided evenly" in refused[2]
     assert "Traceback" not in refused[2]
     assert (Path(cfg.OUTPUT_DIR) / "last_checkpoint").read_text() == "model_final.pth"
     assert "IMS_PER_BATCH: 3" not in (Path(cfg.OUTPUT_DIR) / "config.yaml").read_text()
@@ -239,7 +239,7 @@ def test_the_check_knows_what_is_trained(check, tmp_path):
     assert lines[-1].startswith("custom_train: 1 of 2 objects have an invalid segmentation")
     with pytest.raises(UserError, match="annotation 1 of image 1: segmentation .* no polygon"):
         check(source, "MODEL.MASK_ON", "True")
-    with pytest.raises(UserError, match="MODEL.KEYPOINT_ON: how keypoints are called"):
+    with pytest.raises(UserError, match="MODEL.KEYPOINT_ON: names and mirrored pairs"):
         check(source, "MODEL.KEYPOINT_ON", "True")
 
 

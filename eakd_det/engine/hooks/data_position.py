@@ -40,7 +40,7 @@ def skip_batches(loader: Iterable, num_batches: int, *, seed: int | None = None)
     if samples is None:
         logging.getLogger(__name__).warning(
             "--resume: the training data are a stream, or come from a loader that is not "
-            "Detectron2's: they start over from their beginning."
+            "Detectron2's: they start again from their beginning."
         )
         return
     if seed is not None:

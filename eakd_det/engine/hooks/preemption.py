@@ -56,5 +56,5 @@ def leave(number: int, iteration: int, logger: logging.Logger) -> None:
     comm.synchronize()  # a launcher ends all processes as soon as one exits
     if comm.is_main_process():
         name = signal.Signals(number).name
-        logger.info(f"Stopped by {name} at iteration {iteration}: saved; --resume goes on")
+        logger.info(f"Stopped by {name} at iteration {iteration}: saved; --resume continues")
     raise SystemExit(128 + number)

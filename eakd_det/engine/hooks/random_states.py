@@ -87,7 +87,7 @@ class RandomStates(HookBase):
         if len(self.loaded) != comm.get_world_size():
             logging.getLogger(__name__).warning(
                 f"The checkpoint is of {len(self.loaded)} processes and this run has "
-                f"{comm.get_world_size()}: its random state cannot go on as it was."
+                f"{comm.get_world_size()}: the random states are not restored."
             )
             return None
         return self.loaded[comm.get_rank()]

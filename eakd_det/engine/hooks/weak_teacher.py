@@ -37,7 +37,7 @@ class WeakTeacher(HookBase):
             logging.getLogger(__name__).warning(
                 f"The student's first evaluation, at iteration {iteration}, gives {self.metric} "
                 f"{value:.2f}, more than its teacher's {self.teacher_value:.2f}. Has the teacher "
-                "been trained to the end, on such images and these classes?"
+                "been trained to the end, and on images and classes like these?"
             )
 
 

@@ -38,6 +38,6 @@ class LossRatio:
             if task and value >= self.max_ratio * task:
                 logging.getLogger(__name__).warning(
                     f"{method} is {value:.3g} and the task's own losses are {task:.3g}, medians of "
-                    f"the first {FIRST_STEPS} iterations: the student learns little else than to "
-                    "be like the teacher. Is the method's WEIGHT meant to be that large?"
+                    f"the first {FIRST_STEPS} iterations: the student learns almost only to "
+                    "imitate the teacher. Is the method's WEIGHT meant to be that large?"
                 )

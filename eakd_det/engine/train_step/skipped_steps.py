@@ -64,7 +64,7 @@ class SkippedSteps:
             advice = "The scale of float16's loss is halved each time; a few are usual."
         log(
             f"The gradients of {len(self._not_logged)} of the last {LOG_PERIOD} steps were not "
-            f"finite, at iteration {', '.join(map(str, self._not_logged))}: these steps were left "
-            f"out, {self.number} so far. {advice}"
+            f"finite, at iteration {', '.join(map(str, self._not_logged))}: these steps were "
+            f"skipped, {self.number} so far. {advice}"
         )
         self._not_logged.clear()

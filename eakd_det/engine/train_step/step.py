@@ -35,9 +35,9 @@ def log_step_size(images: int, micro_batches: int, learning_rate: float, max_ite
     """
     processes = comm.get_world_size()
     logging.getLogger(__name__).info(
-        f"A step takes {images} images: {processes} process(es) with {micro_batches} part(s) of "
-        f"{images // (processes * micro_batches)}; base learning rate {learning_rate}, "
-        f"{max_iter} iterations"
+        f"Images per step: {images} = {processes} (processes) x {micro_batches} (micro-batches) x "
+        f"{images // (processes * micro_batches)}; base learning rate: {learning_rate}; "
+        f"iterations: {max_iter}"
     )
 
 

@@ -42,8 +42,8 @@ def log_output_difference(
     if bound < math.inf and not difference <= bound:
         log = logging.getLogger(__name__).warning
         advice = (
-            f", more than {bound}: TEACHER.FAST False (and COMPILE 0 of a detector) leaves it as "
-            "it is"
+            f", more than {bound}: TEACHER.FAST False (and COMPILE 0 of a detector) leaves the "
+            "teacher unchanged"
         )
     elif not math.isfinite(difference):
         log = logging.getLogger(__name__).warning

@@ -41,7 +41,7 @@ def test_a_run_that_is_told_to_stop_loses_nothing(run_cfg, tmp_path, caplog):
     straight = train(cfg, tmp_path / "straight", [4])
     code = _train_until_told(cfg, tmp_path / "run", 1, signal.SIGUSR1)
     assert code == 128 + signal.SIGUSR1
-    assert "Stopped by SIGUSR1 at iteration 2: saved; --resume goes on" in caplog.text
+    assert "Stopped by SIGUSR1 at iteration 2: saved; --resume continues" in caplog.text
     assert (tmp_path / "run" / "last_checkpoint").read_text() == "model_0000001.pth"
     assert not (tmp_path / "run" / "model_best.pth").exists()
     resumed = train(cfg, tmp_path / "run", [4], resume=True)

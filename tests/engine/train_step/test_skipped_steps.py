@@ -89,7 +89,7 @@ def test_float16_leaves_it_out_too(caplog, read_period):
     )
     assert faulty.grad_scaler.get_scale() == 64
     assert storage.latest()["left_out_steps"] == (1, 3)
-    [told] = [r for r in caplog.records if "left out" in r.message]
+    [told] = [r for r in caplog.records if "skipped" in r.message]
     assert told.levelno == logging.INFO and "a few are usual" in told.message
 
 
@@ -102,7 +102,7 @@ def test_they_are_counted_and_told(caplog, read_period):
         storage = run(step, iterations)
     first, last = caplog.messages
     assert "The gradients of 2 of the last 20 steps were not finite, at iteration 3, 7" in first
-    assert "at iteration 21: these steps were left out, 3 so far. A lower" in last
+    assert "at iteration 21: these steps were skipped, 3 so far. A lower" in last
     assert storage.history("left_out_steps").values() == [(2, 19), (3, 21)]
     other, _ = _make([])
     other.load_state_dict(step.state_dict())
