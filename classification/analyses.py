@@ -17,7 +17,6 @@ from eakd_det.analysis.results import (
 )
 from eakd_det.analysis.runs import Run, find_run
 from eakd_det.analysis.samples import Samples
-from eakd_det.analysis.separation import separate
 from eakd_det.analysis.weights import weights_result
 from eakd_det.utils.command_line import positive
 
@@ -73,18 +72,15 @@ def separation_of(networks: Networks, *, num_images: int, seed: int) -> Analysis
         seed: of t-SNE.
     """
     samples = collect_samples(networks.all, read_batches(networks.cfg, num_images))
-    teacher = None if networks.teacher is None else samples[-1]
-    separations = {}
-    for network, of in zip(tqdm(networks.all, desc="t-SNE"), samples, strict=True):
-        separations[network.label] = separate(
-            of,
-            None if network is networks.teacher else teacher,
-            temperature=networks.cfg.DISTILL.EA.TEMPERATURE,
-            seed=seed,
-        )
     source = source_of(networks.cfg.DATASET.NAME)
-    names = source.names or [str(i) for i in range(source.num_classes)]
-    return separation_result(separations, _rows(networks), names=names, seed=seed)
+    return separation_result(
+        {network.label: of for network, of in zip(networks.all, samples, strict=True)},
+        None if networks.teacher is None else samples[-1],
+        _rows(networks),
+        names=source.names or [str(i) for i in range(source.num_classes)],
+        temperature=networks.cfg.DISTILL.EA.TEMPERATURE,
+        seed=seed,
+    )
 
 
 def landscape_of(

@@ -1,6 +1,6 @@
 """Training steps of a classifier for timing: EA-KD of CIFAR's resnet8x4 from resnet32x4."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -32,16 +32,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def build_steps(
-    names: Iterable[str] = tuple(VARIANTS), *, batch_size: int = 64, device: str = "cpu"
-) -> dict[str, Callable[[], None]]:
+def build_steps(device: str = "cpu", batch_size: int = 64) -> dict[str, Callable[[], None]]:
     """Build a training step of each variant: both forward passes, the loss, backward and SGD.
 
     All start with the same random weights and take the same batch of random images. A first step
     prepares the teachers here. On a GPU a call returns before the step is done.
-
-    Args:
-        names: keys of VARIANTS.
 
     Returns:
         Variant -> function that runs a step.
@@ -50,7 +45,7 @@ def build_steps(
     images = torch.randn(batch_size, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
     labels = torch.randint(NUM_CLASSES, (batch_size,), generator=generator)
     batch = {"views": [images.to(device)], "labels": labels.to(device), "scale": 1.0}
-    steps = {name: _build_step(VARIANTS[name], batch, device) for name in names}
+    steps = {name: _build_step(levers, batch, device) for name, levers in VARIANTS.items()}
     for step in steps.values():
         step()
     return steps

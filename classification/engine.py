@@ -1,6 +1,5 @@
 """Training and evaluation of classifiers, on Detectron2's trainer, hooks and checkpointer."""
 
-import json
 import logging
 import os
 from typing import Any
@@ -25,7 +24,7 @@ from eakd_det.engine.hooks.stopwatch import Stopwatch
 from eakd_det.engine.hooks.weak_teacher import WeakTeacher
 from eakd_det.engine.train_step.step import DistillStep, log_step_size
 from eakd_det.utils.errors import UserError
-from eakd_det.utils.files import write_atomically
+from eakd_det.utils.files import write_json
 from eakd_det.utils.precision import precision
 
 from .data import read_images
@@ -173,8 +172,7 @@ class ClassifierTrainer(DistillStep):
             "seconds": stopwatch.seconds,
             "epochs": self.cfg.SOLVER.EPOCHS,
         }
-        with write_atomically(os.path.join(self.cfg.OUTPUT_DIR, "result.json")) as f:
-            json.dump(result, f, indent=2)
+        write_json(os.path.join(self.cfg.OUTPUT_DIR, "result.json"), result)
         return result
 
     def _teacher_top1(self, loader: DataLoader) -> float | None:

@@ -1,6 +1,5 @@
 """A classifier's frozen teacher, its model and its weights."""
 
-import json
 import os
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from eakd_det.checkpoint.checkpointer import load_strictly
 from eakd_det.modeling.teacher import FrozenTeacher, fuse_batch_norms
 from eakd_det.utils.errors import UserError
+from eakd_det.utils.files import read_json
 from eakd_det.utils.precision import Precision
 
 from .config import load_config
@@ -155,11 +155,7 @@ def known_top1(cfg: CfgNode) -> float | None:
     own = teacher_config(cfg)
     if own is None or cfg.TEACHER.WEIGHTS not in ("", final_checkpoint(own)):
         return None
-    path = os.path.join(own.OUTPUT_DIR, "result.json")
-    if not os.path.exists(path):
-        return None
-    with open(path) as f:
-        return json.load(f)["top1"]
+    return read_json(os.path.join(own.OUTPUT_DIR, "result.json")).get("top1")
 
 
 def build_teacher(cfg: CfgNode) -> ClassifierTeacher:

@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from detectron2.config import CfgNode
 
 from eakd_det.distillers import scalar_defaults
 from eakd_det.utils.errors import UserError
-from eakd_det.utils.files import write_atomically
+from eakd_det.utils.files import write_json
 
 from .config import load_config
 from .data import encode_prompt, read_instructions
@@ -81,8 +82,7 @@ def evaluate(cfg: CfgNode, weights: str = "") -> dict[str, Any]:
         logger.info("%s on %s: ROUGE-L %.2f", name, key, mean(scores[key]["rougeL"]))
     result = {"settings": cfg.TEST.dump(), "scores": scores}
     if not weights:
-        with write_atomically(str(Path(cfg.OUTPUT_DIR) / SCORES)) as file:
-            json.dump({**result, "answers": answers}, file, indent=1)
+        write_json(Path(cfg.OUTPUT_DIR, SCORES), {**result, "answers": answers}, indent=1)
     return result
 
 
@@ -102,8 +102,7 @@ def write_result(cfg: CfgNode) -> None:
     trained = json.loads((Path(cfg.OUTPUT_DIR) / TRAIN_RESULT).read_text())
     result = {**figures_of(found["scores"]), "teacher_rougeL": teacher}
     result |= {"seconds": trained["seconds"], "settings": found["settings"]}
-    with write_atomically(str(Path(cfg.OUTPUT_DIR) / "result.json")) as file:
-        json.dump(result, file, indent=2)
+    write_json(Path(cfg.OUTPUT_DIR, "result.json"), result)
 
 
 def _scores_of(cfg: CfgNode) -> dict[str, Any]:
@@ -125,8 +124,3 @@ def _max_prompt(cfg: CfgNode, positions: int | None) -> int:
             "positions."
         )
     return max(min(cfg.DATASET.MAX_LENGTH, positions or cfg.DATASET.MAX_LENGTH) - new, 1)
-
-
-def mean(values: list[float]) -> float:
-    """Return the arithmetic mean."""
-    return sum(values) / len(values)

@@ -15,8 +15,9 @@ from eakd_det.analysis.metrics import Series
 from eakd_det.config.safe_yaml import read_yaml
 from eakd_det.sweep.kinds import Config, RunKind
 from eakd_det.sweep.published import Published
-from eakd_det.sweep.run_files import RunFiles, read_json
+from eakd_det.sweep.run_files import RunFiles
 from eakd_det.utils.errors import UserError
+from eakd_det.utils.files import read_json
 from eakd_det.utils.output_dir import OutputFiles
 
 from .results import SCORES, TITLES, TRAIN_RESULT, as_series, figures_of, titles

@@ -1,6 +1,5 @@
 """Training run of a language model: its networks, data and files in OUTPUT_DIR."""
 
-import json
 import logging
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ from transformers import (
 from eakd_det.engine.hooks.preemption import leave
 from eakd_det.engine.signals import listening
 from eakd_det.utils.errors import UserError
-from eakd_det.utils.files import write_atomically
+from eakd_det.utils.files import write_atomically, write_json
 from eakd_det.utils.lock import run_lock
 from eakd_det.utils.output_dir import OutputFiles
 
@@ -116,8 +115,7 @@ def fit(cfg: CfgNode, resume: bool = False, overwrite: bool = False) -> dict[str
         tokenizer.save_pretrained(cfg.OUTPUT_DIR)
         with write_atomically(str(Path(cfg.OUTPUT_DIR) / "config.yaml")) as file:
             file.write(cfg.dump())
-        with write_atomically(str(Path(cfg.OUTPUT_DIR) / TRAIN_RESULT)) as file:
-            json.dump(result, file, indent=2)
+        write_json(Path(cfg.OUTPUT_DIR, TRAIN_RESULT), result)
     if number:
         leave(number, trainer.state.global_step, logger)
     return result

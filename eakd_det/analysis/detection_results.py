@@ -16,7 +16,6 @@ from .gallery import draw_gallery, top_classes
 from .objects import DetectorOutputs, Objects
 from .results import AnalysisResult, segments_result, separation_result
 from .samples import Samples
-from .separation import separate
 from .weights import weights_result
 
 NUM_AP_SEGMENTS = 5  # each needs objects of every class
@@ -148,16 +147,15 @@ def _separation(
         name: Samples(of.labels[chosen], of.logits[chosen], of.features[chosen])
         for name, of in samples.items()
     }
-    separations = {
-        name: separate(
-            of,
-            None if name == "teacher" else some["teacher"],
-            temperature=temperature,
-            seed=seed,
-        )
-        for name, of in tqdm(some.items(), desc="t-SNE")
-    }
-    return separation_result(separations, rows, names=names, seed=seed, what="objects' ROIs")
+    return separation_result(
+        some,
+        some["teacher"],
+        rows,
+        names=names,
+        temperature=temperature,
+        seed=seed,
+        what="objects' ROIs",
+    )
 
 
 def _gallery(

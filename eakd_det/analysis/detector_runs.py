@@ -1,17 +1,14 @@
 """Analysis of the runs of detectors."""
 
 import argparse
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from torch import nn
 
 from eakd_det.config.merge import load_config
-from eakd_det.data.custom import prepare_custom_data, register_checked_copy, use_custom_data
+from eakd_det.data.custom import use_val_data
 from eakd_det.data.registered import check_datasets
 from eakd_det.modeling.build import load_student, load_teacher, num_classes
 from eakd_det.utils.command_line import data_sources, positive
@@ -28,27 +25,13 @@ from .runs import Run, find_run
 TEACHER = "teacher"  # label of it
 
 
-@dataclass(frozen=True)
-class Detector:
-    """A stock detector with its weights.
-
-    Attributes:
-        label: for figures and tables.
-        cfg: its own stock config.
-        model: on the device of the config.
-    """
-
-    label: str
-    cfg: CfgNode
-    model: nn.Module
-
-
 def analyze_detectors(
     runs: list[Run],
     *,
     config_file: str = "",
-    teacher: Run | None = None,
-    val: tuple[str, str] | None = None,
+    teacher: str = "",
+    val_json: str = "",
+    val_images: str = "",
     clip: bool = False,
     num_points: int,
     seed: int,
@@ -57,8 +40,9 @@ def analyze_detectors(
 
     Args:
         config_file: config of runs without a config.yaml.
-        teacher: run of the teacher; None is the teacher of the first run that has one.
-        val: a file in COCO format and the folder of its images, in place of the dataset.
+        teacher: `[LABEL=]PATH` of the teacher; empty is that of the first run that has one.
+        val_json, val_images: a file in COCO format and the folder of its images, in place of the
+            dataset.
         clip: cut its boxes off at the edges of their images.
         num_points, seed: of t-SNE, as `detector_results` takes them.
 
@@ -67,23 +51,21 @@ def analyze_detectors(
     """
     configs = detector_configs(runs, config_file)
     cfg = configs[0]
-    folder = os.path.join(runs[0].folder, "annotations")
-    if val is not None:
-        options = {"masks": cfg.MODEL.MASK_ON, "clip": clip}
-        use_custom_data(cfg, prepare_custom_data(folder, val=val, **options))
-    else:
-        register_checked_copy(cfg, folder)
+    named = argparse.Namespace(val_json=val_json, val_images=val_images)
+    use_val_data(cfg, runs[0].folder, data_sources(named, "val"), clip=clip)
     if not cfg.DATASETS.TEST:
         raise UserError(f"{runs[0].folder} has no DATASETS.TEST: name files with --val-json.")
     check_datasets(cfg, ("TEST",))
-    own = None if teacher is None else (teacher, detector_configs([teacher], config_file)[0])
-    known, students = load_detectors(runs, configs, own)
+    own = find_run(teacher)
+    own = own and (own, *detector_configs([own], config_file))
+    detectors = load_detectors(runs, configs, own)
     dataset = cfg.DATASETS.TEST[0]
     objects = find_objects(DatasetCatalog.get(dataset))
+    outputs = {label: run_detector(*of, objects) for label, of in detectors.items()}
     return detector_results(
         objects,
-        run_detector(known.cfg, known.model, objects),
-        {student.label: run_detector(student.cfg, student.model, objects) for student in students},
+        outputs.pop(TEACHER),
+        outputs,
         MetadataCatalog.get(dataset).thing_classes,
         panel_rows({run.label: run.name for run in runs} | {TEACHER: None}),
         temperature=cfg.DISTILL.EA.TEMPERATURE,
@@ -92,18 +74,10 @@ def analyze_detectors(
     )
 
 
-def _analyze(
-    runs: list[Run], *, teacher: str, val_json: str, val_images: str, **options: Any
-) -> Iterator[AnalysisResult]:
-    named = argparse.Namespace(val_json=val_json, val_images=val_images)
-    val = data_sources(named, "val").get("val")
-    return analyze_detectors(runs, teacher=find_run(teacher), val=val, **options)
-
-
 DETECTION = Analysis(
     "AP of detectors by entropy; segments, weights and t-SNE of the objects' ROIs; pictures of "
     "those with the highest weights",
-    _analyze,
+    analyze_detectors,
     {
         "--val-json": {"default": "", "metavar": "FILE", "help": "data in COCO format"},
         "--val-images": {"default": "", "metavar": "FOLDER"},
@@ -134,13 +108,16 @@ def detector_configs(runs: list[Run], config_file: str = "") -> list[CfgNode]:
 
 def load_detectors(
     runs: list[Run], configs: list[CfgNode], teacher: tuple[Run, CfgNode] | None = None
-) -> tuple[Detector, list[Detector]]:
-    """Load the teacher, and the student of each run.
+) -> dict[str, tuple[CfgNode, nn.Module]]:
+    """Load the student of each run, and the teacher under TEACHER.
 
     Args:
         configs: of the runs.
         teacher: run of the teacher, with its config; None is the teacher of the first run that has
             one.
+
+    Returns:
+        Label -> stock config, and model on the device of the config.
 
     Raises:
         UserError: there is no teacher, or a run is called so; weights are missing or do not fit,
@@ -151,24 +128,21 @@ def load_detectors(
     distilled = [cfg for cfg in configs if cfg.TEACHER.CONFIG_FILE]
     if teacher is None and not distilled:
         raise UserError("None of the runs has a teacher: name one with --teacher.")
-    students = [_load(run, cfg) for run, cfg in zip(runs, configs, strict=True)]
-    if teacher is None:
-        known = Detector(TEACHER, *load_teacher(distilled[0]))
-    else:
-        known = replace(_load(*teacher), label=TEACHER)
-    _, number = num_classes(known.cfg)
-    for detector in students:
-        key, its_number = num_classes(detector.cfg)
+    detectors = {run.label: _load(run, cfg) for run, cfg in zip(runs, configs, strict=True)}
+    detectors[TEACHER] = load_teacher(distilled[0]) if teacher is None else _load(*teacher)
+    _, number = num_classes(detectors[TEACHER][0])
+    for label, (cfg, _) in detectors.items():
+        key, its_number = num_classes(cfg)
         if its_number != number:
             raise UserError(
-                f"{detector.label} has {its_number} classes ({key}) and the teacher {number}: they "
-                "cannot be compared."
+                f"{label} has {its_number} classes ({key}) and the teacher {number}: they cannot "
+                "be compared."
             )
-    return known, students
+    return detectors
 
 
-def _load(run: Run, cfg: CfgNode) -> Detector:
+def _load(run: Run, cfg: CfgNode) -> tuple[CfgNode, nn.Module]:
     try:
-        return Detector(run.label, *load_student(cfg, run.weights))
+        return load_student(cfg, run.weights)
     except UserError as error:
         raise UserError(f"{run.label}: {error}") from error

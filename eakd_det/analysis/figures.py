@@ -1,6 +1,5 @@
 """Helpers of the analyses' figures: colours, panels, labels and saving."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from textwrap import wrap
@@ -16,8 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from scipy.optimize import isotonic_regression
 
-from eakd_det.utils.files import write_atomically
+from eakd_det.utils.files import write_atomically, write_json
 
 # Okabe and Ito's colours, which colour-blind readers can distinguish; black is the teacher's.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -41,8 +41,7 @@ def save(figure: Figure, folder: str, name: str, numbers: Mapping[str, Any]) -> 
         figure.savefig(f, format="png", dpi=DPI)
     with write_atomically(paths[1], "wb") as f, matplotlib.rc_context({"svg.hashsalt": name}):
         figure.savefig(f, format="svg", metadata={"Date": None})
-    with write_atomically(paths[2]) as f:
-        json.dump(numbers, f, indent=1)
+    write_json(paths[2], numbers, indent=1)
     return paths
 
 
@@ -181,15 +180,8 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
 
 def space_out(places: Sequence[float], distance: float) -> list[float]:
     """Move ascending positions by least squares to be at least `distance` apart."""
-    blocks: list[tuple[float, int]] = []  # sum and number of the shifts in each block
-    for i, place in enumerate(places):
-        total, number = place - distance * i, 1
-        while blocks and blocks[-1][0] / blocks[-1][1] > total / number:
-            before = blocks.pop()
-            total, number = total + before[0], number + before[1]
-        blocks.append((total, number))
-    shifts = [total / number for total, number in blocks for _ in range(number)]
-    return [shift + distance * i for i, shift in enumerate(shifts)]
+    steps = distance * np.arange(len(places))
+    return (isotonic_regression(np.array(places) - steps).x + steps).tolist()
 
 
 def thinned(values: np.ndarray, most: int) -> np.ndarray:

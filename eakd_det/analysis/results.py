@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from tabulate import tabulate
+from tqdm import tqdm
 
 from eakd_det.utils.errors import UserError
 
@@ -17,7 +18,7 @@ from .plane_figures import draw_contours, draw_separations, draw_surfaces
 from .runs import Run
 from .samples import Samples
 from .segments import NUM_SEGMENTS, Segment, entropy_segments
-from .separation import Separation
+from .separation import separate
 
 
 @dataclass(frozen=True)
@@ -92,21 +93,30 @@ def _interval(segment: Segment) -> str:
 
 
 def separation_result(
-    separations: Mapping[str, Separation],
+    samples: Mapping[str, Samples],
+    teacher: Samples | None,
     rows: list[list[str]],
     *,
     names: Sequence[str],
+    temperature: float,
     seed: int,
     what: str = "test images",
 ) -> AnalysisResult:
-    """Draw t-SNE and tabulate the Calinski-Harabasz index of each network.
+    """Compute t-SNE and the Calinski-Harabasz index of each network, with a progress bar.
 
     Args:
+        samples: outputs of each network, the teacher among them.
+        teacher: outputs of the teacher, for w_EA; None without one.
         rows: of `eakd_det.analysis.figures.panel_rows`.
         names: of the classes.
+        temperature: softmax temperature of the entropies.
         seed: of t-SNE.
         what: name of the samples.
     """
+    separations = {
+        name: separate(of, None if of is teacher else teacher, temperature=temperature, seed=seed)
+        for name, of in tqdm(samples.items(), desc="t-SNE")
+    }
     numbers = {
         "samples": len(next(iter(separations.values())).labels),
         "seed": seed,

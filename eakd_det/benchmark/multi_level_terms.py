@@ -62,25 +62,6 @@ def released_terms(weak, strong, weights, temperature, standardize):
     }
 
 
-def intended_terms(weak, strong, weights, temperature, standardize):
-    """Return the terms with the masks applied as the names in the released code suggest."""
-    images, classes = masks(weak[1])
-    n, c = max(len(images), 1), len(classes)
-    terms = []
-    for view, weight, instance_mask, class_mask in [
-        (weak, weights[0], images, classes),
-        (strong, weights[1], slice(None), slice(None)),
-    ]:
-        z = [standardize_logits(z) for z in view] if standardize else view
-        for tau in (temperature, 3.0, 5.0, 2.0, 6.0):
-            terms += [
-                (weight * kl(*z, tau))[instance_mask].sum() / n,
-                batch_errors(*view, tau)[images].sum() / n,
-                class_errors(*view, tau)[class_mask].sum() / c,
-            ]
-    return dict(enumerate(terms))
-
-
 def one_by_one(
     student_weak,
     student_strong,
@@ -91,10 +72,9 @@ def one_by_one(
     standardize=False,
     weak_weight=None,
     strong_weight=None,
-    as_intended=False,
+    terms=released_terms,
 ):
     """Return the loss as a sum of single terms."""
     weights = [1.0 if weight is None else weight for weight in (weak_weight, strong_weight)]
     weak, strong = (student_weak, teacher_weak), (student_strong, teacher_strong)
-    terms = intended_terms if as_intended else released_terms
     return sum(terms(weak, strong, weights, temperature, standardize).values())

@@ -14,9 +14,10 @@ from eakd_det.config.merge import load_config
 from eakd_det.model_zoo import get_config_file
 from eakd_det.utils.device import use_available_device
 
-from . import detection, growth, losses, pooling, timing
+from . import detection, growth, losses, timing
 from .detection import Size
 from .peak import measure_peak
+from .pooling import POOLING, pooling_to_time
 
 CONFIG, DIGITS = (f"{x}-Detection/EA-DKD-R18-R101.yaml" for x in ("COCO", "Digits"))
 CPU_SIZE, GPU_SIZE, DIGITS_SIZE = Size(2, 480, 640), Size(8, 800, 1333), Size(8, 96, 96)
@@ -25,10 +26,12 @@ FIGURE = "growth.png"  # of the part "growth"
 PEAKS = {"peak_stock_mib": "stock_step", "peak_distill_mib": "distill_step_torchvision_pool"}
 
 Seconds = dict[str, float]
-BuildSteps = Callable[..., dict[str, Callable[[], None]]]
+Variants = dict[str, Callable[[], object]]
 
 
-def run(args: argparse.Namespace, build_classifier_steps: BuildSteps) -> dict[str, Any]:
+def run(
+    args: argparse.Namespace, build_classifier_steps: Callable[[str], Variants]
+) -> dict[str, Any]:
     """Time the parts that the command line names, and print a table of each.
 
     Args:
@@ -50,11 +53,19 @@ def run(args: argparse.Namespace, build_classifier_steps: BuildSteps) -> dict[st
             cfg = _config(get_config_file(DIGITS), [], folder)
             results["digits"] = _time_steps(cfg, DIGITS_SIZE, args.rounds, "digits")
         if "losses" in args.only:
-            results["losses"] = _time_losses(args.rounds)
+            variants, title = losses.losses_to_time(), "losses, forward and backward"
+            results["losses"] = _time(title, variants, 100 * args.rounds, "dkd", warmup=9)
         if "classification" in args.only:
-            results["classification"] = _time_classifiers(build_classifier_steps, args.rounds)
+            variants = build_classifier_steps("cuda" if torch.cuda.is_available() else "cpu")
+            title = "resnet32x4 -> resnet8x4, 64 images"
+            results["classification"] = _time(title, variants, 2 * args.rounds, "plain")
         if "pooling" in args.only:
-            results["pooling"] = _time_pooling(args.rounds)
+            results["pooling"] = {
+                title: _time(
+                    f"ROI pooling, {title}", pooling_to_time(*sizes), args.rounds, "torchvision"
+                )
+                for title, sizes in POOLING.items()
+            }
         if "growth" in args.only:
             cfg = _config(args.config_file, args.opts, folder)
             results["growth"] = growth.time_growth(cfg, 3)
@@ -81,8 +92,8 @@ def _time_detection(cfg: CfgNode, size: Size, rounds: int) -> dict[str, Any]:
     """Time steps and the teacher; measure how equal the variants are, and peaks of memory."""
     results: dict[str, Any] = _time_steps(cfg, size, rounds, "detection")
     teachers = detection.teachers_to_time(cfg, size)
-    teachers = timing.interleave(teachers, rounds, title="teacher")
-    _print("the teacher's backbone alone", teachers, "teacher_backbone_stock")
+    title = "the teacher's backbone alone"
+    teachers = _time(title, teachers, rounds, "teacher_backbone_stock")
     flops, device = detection.step_flops(cfg, size), torch.device(cfg.MODEL.DEVICE)
     results |= {**teachers, "teacher_weights_mib": detection.teacher_weights_mib(cfg)}
     results["gemm_share"] = flops / results["distill_step"] / timing.gemm_peak(device)
@@ -95,33 +106,13 @@ def _time_detection(cfg: CfgNode, size: Size, rounds: int) -> dict[str, Any]:
 
 
 def _time_steps(cfg: CfgNode, size: Size, rounds: int, title: str) -> Seconds:
-    steps = timing.interleave(detection.steps_to_time(cfg, size), rounds, title=title)
-    _print(f"{title}, {size}, one training step", steps, "stock_step")
-    return steps
+    steps = detection.steps_to_time(cfg, size)
+    return _time(f"{title}, {size}, one training step", steps, rounds, "stock_step")
 
 
-def _time_losses(rounds: int) -> Seconds:
-    results = timing.interleave(losses.losses_to_time(), 100 * rounds, warmup=9)
-    _print("losses, forward and backward", results, "dkd")
-    return results
-
-
-def _time_classifiers(build_steps: BuildSteps, rounds: int) -> Seconds:
-    variants = build_steps(device="cuda" if torch.cuda.is_available() else "cpu")
-    results = timing.interleave(variants, 2 * rounds, title="classification")
-    _print("resnet32x4 -> resnet8x4, 64 images", results, "plain")
-    return results
-
-
-def _time_pooling(rounds: int) -> dict[str, Seconds]:
-    results = {}
-    for title, sizes in pooling.POOLING.items():
-        results[title] = timing.interleave(pooling.pooling_to_time(*sizes), rounds, title=title)
-        _print(f"ROI pooling, {title}", results[title], "torchvision")
-    return results
-
-
-def _print(title: str, seconds: Seconds, base: str) -> None:
-    """Print a table of milliseconds and of ratios to the variant `base`."""
+def _time(title: str, variants: Variants, rounds: int, base: str, warmup: int = 1) -> Seconds:
+    """Time variants; print milliseconds and ratios to the variant `base`."""
+    seconds = timing.interleave(variants, rounds, title=title, warmup=warmup)
     rows = [[name, 1000 * value, value / seconds[base]] for name, value in seconds.items()]
     print(tabulate(rows, [title, "ms", f"of {base}"], floatfmt=".3f"), "\n")
+    return seconds

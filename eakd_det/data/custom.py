@@ -105,6 +105,25 @@ def use_custom_data(cfg: CfgNode, found: dict[str, CustomData]) -> None:
     cfg.DATASETS.TEST = (found["val"].name,) if "val" in found else ()
 
 
+def use_val_data(
+    cfg: CfgNode, run_folder: str, sources: dict[str, tuple[str, str]], *, clip: bool
+) -> None:
+    """Evaluate a run on the data that a command line names, or on its own.
+
+    Args:
+        cfg: config of the run, whose DATASETS.TEST is set to the named data.
+        run_folder: holds the checked copies of its data.
+        sources: "val" -> JSON file and folder of its images; empty: the run's own data.
+        clip: clip boxes to their images.
+    """
+    folder = os.path.join(run_folder, "annotations")
+    if sources:
+        masks = cfg.MODEL.MASK_ON
+        use_custom_data(cfg, prepare_custom_data(folder, **sources, masks=masks, clip=clip))
+    else:
+        register_checked_copy(cfg, folder)
+
+
 def register_checked_copy(cfg: CfgNode, folder: str) -> None:
     """Register the checked copy of the data that a run was evaluated on.
 

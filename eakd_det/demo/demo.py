@@ -21,7 +21,7 @@ from eakd_det.evaluation.detections import read_detections
 from eakd_det.model_zoo import get_config_file
 from eakd_det.utils.device import use_available_device
 from eakd_det.utils.errors import UserError
-from eakd_det.utils.files import write_atomically
+from eakd_det.utils.files import read_json, write_atomically, write_json
 from eakd_det.utils.output_dir import TRAINER_FILES
 from eakd_det.utils.visualizer import draw_side_by_side
 
@@ -81,8 +81,7 @@ def run_demo(
     for number, run in enumerate(RUNS, start=1):
         title = f"[{number}/{len(RUNS)}] {RUNS[run][0]}"
         results[run] = _train_and_evaluate(run, configs[run], title)
-    with write_atomically(os.path.join(output_dir, "results.json")) as f:
-        json.dump(results, f, indent=2)
+    write_json(os.path.join(output_dir, "results.json"), results)
     _draw(os.path.join(output_dir, "detections.png"), dataset, configs)
     return results
 
@@ -120,10 +119,9 @@ def _train_and_evaluate(run: str, cfg: CfgNode, title: str) -> dict[str, float]:
     """Return the saved results of a run, or train it to its end and evaluate it."""
     folder = cfg.OUTPUT_DIR
     path = os.path.join(folder, "result.json")
-    if os.path.exists(path):
+    if done := read_json(path):
         logger.info("%s: finished before", title)
-        with open(path) as f:
-            return json.load(f)
+        return done
     train_cfg = cfg.clone()
     train_cfg.DATASETS.TEST = ()  # evaluated below, through the stock architecture
     seed_all_rng(cfg.SEED)
@@ -146,8 +144,7 @@ def _train_and_evaluate(run: str, cfg: CfgNode, title: str) -> dict[str, float]:
     result["parameters"] = sum(p.numel() for p in trainer.model.parameters())
     result["seconds"] = trainer.stopwatch.seconds
     logger.info("%s: AP %.1f  AP50 %.1f  AP75 %.1f", title, *list(result.values())[:3])
-    with write_atomically(path) as f:
-        json.dump(result, f)
+    write_json(path, result, indent=None)
     for name in os.listdir(folder):  # a finished run needs only its last checkpoint
         if name.startswith("model_0"):
             os.remove(os.path.join(folder, name))

@@ -1,6 +1,5 @@
 """Evaluation of the checkpoints of detectors' runs."""
 
-import json
 import os
 from typing import Any
 
@@ -9,7 +8,7 @@ from detectron2.utils import comm
 
 from eakd_det.data.registered import check_datasets
 from eakd_det.modeling.build import load_student, load_teacher
-from eakd_det.utils.files import write_atomically
+from eakd_det.utils.files import write_json
 
 from .trainer import DistillTrainer
 
@@ -37,6 +36,5 @@ def evaluate_teacher(cfg: CfgNode) -> dict[str, Any]:
     results = DistillTrainer.test(teacher, model)
     if comm.is_main_process():
         os.makedirs(teacher.OUTPUT_DIR, exist_ok=True)
-        with write_atomically(os.path.join(teacher.OUTPUT_DIR, "result.json")) as f:
-            json.dump(results, f, indent=2)
+        write_json(os.path.join(teacher.OUTPUT_DIR, "result.json"), results)
     return results

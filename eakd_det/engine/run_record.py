@@ -1,6 +1,5 @@
 """run.json of an output folder: the commands that made the run, their versions and device."""
 
-import json
 import os
 import platform
 import shlex
@@ -9,7 +8,6 @@ import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import detectron2
 import torch
@@ -19,7 +17,7 @@ from torch import nn
 
 from eakd_det import __version__
 from eakd_det.checkpoint.checkpointer import ADAPTERS
-from eakd_det.utils.files import write_atomically
+from eakd_det.utils.files import read_json, write_json
 
 NAME = "run.json"
 
@@ -34,7 +32,9 @@ def record_start(output_dir: str, device: str, *, resume: bool) -> None:
     """
     if not output_dir or not comm.is_main_process():
         return
-    recorded = _read(output_dir) if resume else {}
+    os.makedirs(output_dir, exist_ok=True)
+    path = os.path.join(output_dir, NAME)
+    recorded = read_json(path) if resume else {}
     start = {
         "command": command(),
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -42,7 +42,7 @@ def record_start(output_dir: str, device: str, *, resume: bool) -> None:
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else processor(),
         "versions": versions(),
     }
-    _write(output_dir, {**recorded, "starts": [*recorded.get("starts", []), start]})
+    write_json(path, {**recorded, "starts": [*recorded.get("starts", []), start]})
 
 
 def record_parameters(output_dir: str, student: nn.Module) -> None:
@@ -50,7 +50,9 @@ def record_parameters(output_dir: str, student: nn.Module) -> None:
     if output_dir and comm.is_main_process():
         parameters = student.named_parameters()
         number = sum(p.numel() for name, p in parameters if not name.startswith(ADAPTERS))
-        _write(output_dir, {**_read(output_dir), "parameters": number})
+        os.makedirs(output_dir, exist_ok=True)
+        path = os.path.join(output_dir, NAME)
+        write_json(path, {**read_json(path), "parameters": number})
 
 
 def command() -> str:
@@ -101,17 +103,3 @@ def processor() -> str:
         if names:
             return names[0]
     return platform.processor() or platform.machine()
-
-
-def _read(output_dir: str) -> dict[str, Any]:
-    path = os.path.join(output_dir, NAME)
-    if not os.path.exists(path):
-        return {}
-    with open(path) as f:
-        return json.load(f)
-
-
-def _write(output_dir: str, recorded: dict[str, Any]) -> None:
-    os.makedirs(output_dir, exist_ok=True)
-    with write_atomically(os.path.join(output_dir, NAME)) as f:
-        json.dump(recorded, f, indent=2)

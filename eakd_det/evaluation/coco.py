@@ -22,7 +22,7 @@ from pycocotools.cocoeval import COCOeval
 
 from eakd_det.data.ids import number_ids, original_ids
 from eakd_det.utils.errors import UserError
-from eakd_det.utils.files import write_atomically
+from eakd_det.utils.files import write_json
 
 HAS_FASTER_COCO_EVAL = importlib.util.find_spec("faster_coco_eval") is not None
 
@@ -81,8 +81,7 @@ def _restore_ids(path: str, originals: dict[str, dict[int, Any]]) -> None:
     for result in results:
         for field, ids in originals.items():
             result[field] = ids.get(result[field], result[field])
-    with write_atomically(path) as f:
-        json.dump(results, f)
+    write_json(path, results, indent=None)
 
 
 class CountedEvaluators(DatasetEvaluators):

@@ -4,12 +4,11 @@ import argparse
 import os
 import random
 
-from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from eakd_det.checkpoint.checkpointer import last_checkpoint
 from eakd_det.config.merge import load_config
-from eakd_det.data.custom import prepare_custom_data, register_checked_copy, use_custom_data
+from eakd_det.data.custom import use_val_data
 from eakd_det.modeling.build import load_student, load_teacher
 from eakd_det.utils.command_line import data_sources
 from eakd_det.utils.device import use_available_device
@@ -29,7 +28,7 @@ def draw_run(args: argparse.Namespace) -> None:
         UserError: the config, the dataset or a checkpoint is wrong.
     """
     cfg = load_config(args.config_file, args.opts)
-    _register_data(args, cfg)
+    use_val_data(cfg, cfg.OUTPUT_DIR, data_sources(args, "val"), clip=args.clip_boxes)
     use_available_device(cfg)
     name = args.dataset or next(iter(cfg.DATASETS.TEST), "")
     if name not in DatasetCatalog:
@@ -51,14 +50,3 @@ def draw_run(args: argparse.Namespace) -> None:
         metadata = MetadataCatalog.get(name)
         draw_side_by_side(path, [scene], metadata, found, threshold=args.threshold)
         print(path)
-
-
-def _register_data(args: argparse.Namespace, cfg: CfgNode) -> None:
-    """Register the data that the flags name, or those that the run was evaluated on."""
-    folder = os.path.join(cfg.OUTPUT_DIR, "annotations")
-    sources = data_sources(args, "val")
-    if sources:
-        options = {"masks": cfg.MODEL.MASK_ON, "clip": args.clip_boxes}
-        use_custom_data(cfg, prepare_custom_data(folder, **sources, **options))
-    else:
-        register_checked_copy(cfg, folder)

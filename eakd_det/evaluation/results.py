@@ -1,12 +1,11 @@
 """result.json of an output folder, with the final figures of a detector."""
 
-import json
 import os
 from typing import Any
 
 from detectron2.config import CfgNode
 
-from eakd_det.utils.files import write_atomically
+from eakd_det.utils.files import read_json, write_json
 
 NAME = "result.json"
 METRICS = ("AP", "AP50", "AP75")
@@ -39,15 +38,10 @@ def write_boxes(output_dir: str, results: dict[str, Any], *, teacher: str) -> No
         return
     result = {name: boxes[name] for name in METRICS if name in boxes}
     result["teacher_AP"] = known_ap(teacher)
-    with write_atomically(os.path.join(output_dir, NAME)) as f:
-        json.dump(result, f, indent=2)
+    write_json(os.path.join(output_dir, NAME), result)
 
 
 def known_ap(weights: str) -> float | None:
     """Look up the AP of a run by the path of its model_final.pth; None if it is not known."""
     folder, name = os.path.split(weights)
-    path = os.path.join(folder, NAME)
-    if name != "model_final.pth" or not os.path.exists(path):
-        return None
-    with open(path) as f:
-        return json.load(f).get("AP")
+    return read_json(os.path.join(folder, NAME)).get("AP") if name == "model_final.pth" else None

@@ -22,7 +22,7 @@ from .dynamics import dynamics_charts
 from .pictures import Picture, analyses, detections, together
 from .runs import by_group, read_runs
 from .sweeps import Sweep, read_sweeps
-from .table import make_table
+from .table import duration, make_table, millions
 
 TEMPLATE = "page.html.j2"
 MOST_TILES = 4
@@ -104,7 +104,8 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["with_symbols"] = with_symbols
+    filters = {"with_symbols": with_symbols, "millions": millions, "duration": duration}
+    environment.filters |= {**filters, "spaced": lambda number: f"{number:,}".replace(",", " ")}
     script = Path(__file__).with_name("page.js").read_text()
     everything = [*runs, *swept]
     table = make_table(runs, kind)

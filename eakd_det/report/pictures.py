@@ -1,7 +1,6 @@
 """Pictures and figures in the folders of runs, reduced for a page."""
 
 import io
-import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from eakd_det.analysis.figures import DPI
 from eakd_det.utils.errors import UserError
+from eakd_det.utils.files import read_json
 
 from .charts import data_uri
 
@@ -99,8 +99,7 @@ def analyses(folder: Path) -> list[Picture]:
 
 def _analysis(name: Path) -> Picture:
     svg, png = name.with_suffix(".svg"), name.with_suffix(".png")
-    numbers = name.with_suffix(".json")
-    numbers = json.loads(numbers.read_text()) if numbers.exists() else {}
+    numbers = read_json(name.with_suffix(".json"))
     compared = tuple(numbers.get("compared", ()))
     is_gallery = name.name.startswith("gallery")
     title = TITLES.get(name.name, name.name.replace("_", " "))

@@ -15,26 +15,22 @@ NO_METHOD = "not distilled"
 
 @dataclass(frozen=True)
 class Row:
-    """A run's line, as text.
+    """A run's line.
 
     Attributes:
-        figures: column of the table -> figure.
+        method, models, teacher: texts of its cells.
+        figures: column of the table -> figure as text.
         best: columns in which no other run is above it.
         published: figures of a paper for it, as another line.
-        sort_keys: parameters, iterations and seconds as numbers; None if unknown.
     """
 
-    label: str
+    files: RunFiles
     method: str
     models: str
     figures: dict[str, str]
-    best: frozenset[str]
+    best: set[str]
     teacher: str
-    parameters: str
-    iterations: str
-    seconds: str
     published: "PublishedRow | None"
-    sort_keys: dict[str, int | None]
 
 
 @dataclass(frozen=True)
@@ -83,27 +79,18 @@ def make_table(runs: list[RunFiles], kind: RunKind) -> Table:
     highest = {column: _highest(students, column) for column in columns}
     rows = []
     for files in runs:
-        mine, (seconds, is_counted) = figures[files.run.label], files.seconds
+        label = files.run.label
+        mine, is_compared = figures[label], len(students) > 1 and label not in teachers
         best = {column for column in columns if mine.get(column) == highest[column] is not None}
         rows.append(
             Row(
-                label=files.run.label,
+                files,
                 method=kind.method(files.config) or NO_METHOD,
                 models=kind.pair(files.config),
                 figures={column: percent(mine.get(column)) for column in columns},
-                best=frozenset(
-                    best if len(students) > 1 and files.run.label not in teachers else ()
-                ),
+                best=best if is_compared else set(),
                 teacher=percent(kind.teacher(files)),
-                parameters=millions(files.parameters),
-                iterations=f"{files.iterations:,}".replace(",", " "),
-                seconds=duration(seconds, is_counted=is_counted),
-                sort_keys={
-                    "parameters": files.parameters,
-                    "iterations": files.iterations,
-                    "seconds": None if seconds is None else round(seconds),
-                },
-                published=_published_row(published[files.run.label], columns, kind),
+                published=_published_row(published[label], columns, kind),
             )
         )
     return Table(columns, rows)

@@ -1,7 +1,6 @@
 """A grid of configs and seeds: the runs, their folders, and the origin that they note."""
 
 import fcntl
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from detectron2.config import CfgNode
 
 from eakd_det.config.safe_yaml import read_yaml
 from eakd_det.utils.errors import UserError
-from eakd_det.utils.files import write_atomically
+from eakd_det.utils.files import read_json, write_json
 from eakd_det.utils.output_dir import DESCRIPTIONS
 
 from .kinds import RunKind
@@ -44,10 +43,9 @@ class Run:
 
     def result(self) -> dict[str, Any] | None:
         """Return result.json of the run, if it is finished and of the same origin."""
-        path, noted = self.folder / "result.json", self._noted()
-        if not path.exists() or noted is None or self._change(noted):
+        result, noted = read_json(self.folder / "result.json"), self._noted()
+        if not result or not noted or self._change(noted):
             return None
-        result = json.loads(path.read_text())
         return result if self.kind.is_current(result, self.cfg) else None
 
     def outdated(self) -> str:
@@ -57,9 +55,7 @@ class Run:
         """
         noted, kept = self._noted(), ("result.json", *self.kind.weights)
         holds_run = any(path for pattern in kept for path in self.folder.rglob(pattern))
-        return (
-            self._change(noted) if noted is not None and noted["fingerprint"] and holds_run else ""
-        )
+        return self._change(noted) if noted and noted["fingerprint"] and holds_run else ""
 
     def open_log(self, *, overwrite: bool = False) -> TextIO:
         """Open the file for the run's output, locked while the run or its process has it open.
@@ -85,17 +81,18 @@ class Run:
             file.close()
             raise UserError(f"another process trains it: see {log}") from None
         noted = self._noted()
-        if noted is not None and self._change(noted):
+        if noted and self._change(noted):
             if not overwrite and (why := self.outdated()):
                 file.close()
                 raise UserError(f"{self.folder} was made with {why}")
             logger.info("%s: config, options or teacher have changed, training again", self.title)
-            self._note({**self.record, "fingerprint": ""})  # stopped here, it starts anew again
+            # Stopped here, it starts over again.
+            write_json(record, {**self.record, "fingerprint": ""})
             self.kind.files.remove(str(self.folder))
             for name in DESCRIPTIONS:
                 (self.folder / name).unlink(missing_ok=True)
             file.truncate(0)
-        self._note(self._now())
+        write_json(record, self._now())
         return file
 
     def _now(self) -> dict[str, Any]:
@@ -104,17 +101,12 @@ class Run:
         several = content_of(hashes) if hashes and all(hashes) else ""
         return {**self.record, "teacher_weights": hashes[0] if len(hashes) == 1 else several}
 
-    def _noted(self) -> dict[str, Any] | None:
-        path = self.folder / RECORD
-        return json.loads(path.read_text()) if path.exists() else None
+    def _noted(self) -> dict[str, Any]:
+        return read_json(self.folder / RECORD)
 
     def _change(self, noted: dict[str, Any]) -> str:
         names = [file or weights for file, weights in self.kind.sources(self.cfg)]
         return change(noted, self._now(), f"its teacher {' or '.join(names)}")
-
-    def _note(self, record: dict[str, Any]) -> None:
-        with write_atomically(str(self.folder / RECORD)) as f:
-            json.dump(record, f, indent=2)
 
 
 def refuse_outdated(outdated: dict[str, str]) -> None:

@@ -13,11 +13,12 @@ from eakd_det.analysis.commands import Analysis
 from eakd_det.analysis.metrics import METRICS, Series, read_metrics
 from eakd_det.config.safe_yaml import read_yaml
 from eakd_det.utils.errors import UserError
+from eakd_det.utils.files import read_json
 from eakd_det.utils.output_dir import TRAINER_FILES, OutputFiles
 
 from .names import addition, method_name, method_of
 from .published import Published, find_published
-from .run_files import RunFiles, read_json
+from .run_files import RunFiles
 
 FIRST = "classifiers"  # kind of a sweep.json without "kind": for long there was no other one
 ARROW = " → "  # of "teacher → student"

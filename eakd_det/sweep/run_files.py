@@ -1,13 +1,10 @@
 """The folder of a run, as it is read for a report."""
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from eakd_det.analysis.metrics import Series
 from eakd_det.analysis.runs import Run
-from eakd_det.utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -56,17 +53,3 @@ class RunFiles:
             total += seconds_each * (iteration - before)
             before = iteration
         return total or None, False
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file; empty if it does not exist.
-
-    Raises:
-        UserError: it is broken.
-    """
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is broken: {error}.") from error

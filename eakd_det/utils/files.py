@@ -1,12 +1,16 @@
-"""Atomic writing of files."""
+"""Atomic writing of files, and JSON files."""
 
+import json
 import os
 import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+from .errors import UserError
 
 # Temporary files, which are being written or were left by a killed process.
 _TEMPORARY = re.compile(r".+\.[0-9a-f]{32}\.incomplete")
@@ -32,6 +36,26 @@ def write_atomically(path: str, mode: str = "w") -> Iterator[Any]:
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
+
+
+def write_json(path: str | Path, value: Any, indent: int | None = 2) -> None:
+    """Write a JSON file atomically."""
+    with write_atomically(str(path)) as f:
+        json.dump(value, f, indent=indent)
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Read a JSON file; empty if it does not exist.
+
+    Raises:
+        UserError: it is broken.
+    """
+    if not os.path.exists(path):
+        return {}
+    try:
+        return json.loads(Path(path).read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is broken: {error}.") from error
 
 
 def _remove_abandoned(folder: str) -> None:

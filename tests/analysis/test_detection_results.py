@@ -8,7 +8,7 @@ import torch
 from detectron2.data import DatasetCatalog
 from torchvision.ops import box_convert
 
-from eakd_det.analysis import detection_results
+from eakd_det.analysis import results
 from eakd_det.analysis.detection_results import NUM_PICTURES, ap_result, detector_results
 from eakd_det.analysis.objects import DetectorOutputs, find_objects
 from eakd_det.analysis.samples import Samples
@@ -135,7 +135,7 @@ def test_one_class(objects, pair, tmp_path):
 
 
 def test_results_before_an_error_stay(objects, pair, monkeypatch):
-    monkeypatch.setattr(detection_results, "separate", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(results, "separate", lambda *_, **__: 1 / 0)
     teacher, student = pair
     settings = {"temperature": 4.0, "num_points": 20, "seed": 0}
     reports = detector_results(

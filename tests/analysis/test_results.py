@@ -44,11 +44,13 @@ def test_too_few_samples_for_segments_are_told():
 
 def test_separation_of_each_network(tmp_path):
     teacher = samples(0)
+    of = {"KD": samples(1), "teacher": teacher}
+    options = {"names": [*"abcd"], "temperature": 1.0, "seed": 0}
+    report = separation_result(of, teacher, [["KD", "teacher"]], **options)
     found = {
-        "KD": separate(samples(1), teacher, temperature=1.0),
+        "KD": separate(of["KD"], teacher, temperature=1.0),
         "teacher": separate(teacher, None, temperature=1.0),
     }
-    report = separation_result(found, [["KD", "teacher"]], names=[*"abcd"], seed=0)
     report.write(str(tmp_path))
     networks = read(tmp_path, "tsne")["networks"]
     assert {name: n["calinski_harabasz"] for name, n in networks.items()} == {

@@ -16,6 +16,7 @@ from .contract import (
     make_logits,
     one_hot_logits,
 )
+from .intended_terms import exact_loss
 
 
 def make_views(shape, dtype=torch.float64, scale=3.0):
@@ -65,7 +66,7 @@ def test_matches_the_terms_one_by_one(shape, dtype, options):
     weights = torch.rand(2, shape[0], generator=generator).unbind()
     options = dict(zip(["weak_weight", "strong_weight"], weights, strict=True)) | options
     loss = multi_level_loss(*views, **options)
-    exact = one_by_one(*exact_views, **options)
+    exact = exact_loss(*exact_views, **options)
     assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert_matches(loss.detach(), exact.detach())
     pairs = zip(gradients(loss, views), gradients(exact, exact_views), strict=True)
@@ -195,7 +196,7 @@ def test_saturated_logits(dtype, as_intended):
     views = [student.clone().requires_grad_(), student.clone().requires_grad_(), teacher, teacher]
     exact_views = [view.detach().double().requires_grad_(i < 2) for i, view in enumerate(views)]
     loss = multi_level_loss(*views, as_intended=as_intended)
-    exact = one_by_one(*exact_views, as_intended=as_intended)
+    exact = exact_loss(*exact_views, as_intended=as_intended)
     assert_matches(loss.detach(), exact.detach())
     pairs = zip(gradients(loss, views), gradients(exact, exact_views), strict=True)
     for gradient, exact_gradient in pairs:
