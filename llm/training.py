@@ -13,6 +13,7 @@ from transformers import (
 )
 
 from eakd_det.engine.hooks.preemption import leave
+from eakd_det.engine.run_record import record_parameters, record_start
 from eakd_det.engine.signals import listening
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import write_atomically, write_json
@@ -100,6 +101,8 @@ def fit(cfg: CfgNode, resume: bool = False, overwrite: bool = False) -> dict[str
         tokenizer = build_tokenizer(cfg, examples)
         checkpoint = newest_checkpoint(cfg.OUTPUT_DIR) if resume else None
         trainer = build_trainer(cfg, args, tokenizer, examples, held_out)
+        record_start(cfg.OUTPUT_DIR, args.device.type, resume=resume)
+        record_parameters(cfg.OUTPUT_DIR, trainer.model)
     if args.process_index == 0:
         logger.info("Training %s on %s", cfg.OUTPUT_DIR, args.device)
     start = time.perf_counter()

@@ -63,7 +63,7 @@ class WatchedTrainer(Trainer):
         if bad:
             raise UserError(
                 f"After step {self.state.global_step} the weights of {bad[0]} are not finite: they "
-                f"are not saved, and {self.args.output_dir} is unchanged. {ADVICE}"
+                f"are not saved, and the models in {self.args.output_dir} are unchanged. {ADVICE}"
             )
         super().save_model(*args, **kwargs)
 
@@ -90,7 +90,7 @@ class WatchedTrainer(Trainer):
         if bad:
             raise UserError(
                 f"At step {self.state.global_step + 1} {', '.join(bad)}: the step is not applied, "
-                f"and {self.args.output_dir} is unchanged. {ADVICE}"
+                f"and the models in {self.args.output_dir} are unchanged. {ADVICE}"
             )
         for name in self._watched(losses):
             self._zero_losses.update(name, figures[name])

@@ -28,9 +28,12 @@ def merge_config(cfg: CfgNode, path: str, options: list[str] = ()) -> None:
     """Merge a file, then KEY VALUE pairs, into a config.
 
     Raises:
-        UserError: the file does not exist or holds more than plain values (`read_yaml`), a key does
-            not exist (the message names the nearest one), or a value has the wrong type.
+        UserError: the file is not given, does not exist or holds more than plain values
+            (`read_yaml`), a key does not exist (the message names the nearest one), or a value has
+            the wrong type.
     """
+    if not path:
+        raise UserError("--config-file FILE is required.")
     if not PathManager.isfile(path):
         raise UserError(f"--config-file: there is no file {path!r}.")
     for source, merge in [

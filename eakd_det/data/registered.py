@@ -1,21 +1,24 @@
 """Checks of the registered datasets of a config."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from eakd_det.checkpoint.safe_pickle import load_pickle
 from eakd_det.utils.errors import UserError
 
 
 def check_datasets(cfg: CfgNode, keys: tuple[str, ...] = ("TRAIN", "TEST")) -> None:
-    """Check that the datasets of DATASETS.TRAIN and DATASETS.TEST are registered.
+    """Check that the datasets of DATASETS.TRAIN and DATASETS.TEST are registered and have files.
+
+    A dataset that is generated on first use is generated here.
 
     Raises:
-        UserError: one is not registered.
+        UserError: one is not registered, or its annotations are missing.
     """
     for key in keys:
         for name in cfg.DATASETS[key]:
@@ -24,6 +27,19 @@ def check_datasets(cfg: CfgNode, keys: tuple[str, ...] = ("TRAIN", "TEST")) -> N
                     f"DATASETS.{key}: no dataset {name!r} is registered. Register it, or give its "
                     "files with --train-json and --train-images, --val-json and --val-images."
                 )
+            _check_annotations(f"DATASETS.{key}", name)
+
+
+def _check_annotations(key: str, name: str) -> None:
+    if os.path.exists(MetadataCatalog.get(name).get("json_file", os.curdir)):
+        return
+    try:
+        DatasetCatalog.get(name)  # generates it, or reads a remote file
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{key}: {name} has no file {error.filename}. The datasets of Detectron2 are in "
+            "$DETECTRON2_DATASETS, or ./datasets if that is not set (docs/datasets.md)."
+        ) from error
 
 
 @contextmanager

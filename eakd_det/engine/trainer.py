@@ -6,7 +6,6 @@ from collections import OrderedDict
 
 from detectron2.config import CfgNode
 from detectron2.data import (
-    DatasetCatalog,
     MetadataCatalog,
     build_detection_test_loader,
     build_detection_train_loader,
@@ -160,13 +159,10 @@ class DistillTrainer(DefaultTrainer):
         Raises:
             UserError: the dataset has no COCO-format ground truth.
         """
-        metadata = MetadataCatalog.get(dataset_name)
-        if metadata.get("evaluator_type") not in (None, "coco"):
+        if MetadataCatalog.get(dataset_name).get("evaluator_type") not in (None, "coco"):
             raise UserError(
                 f"DATASETS.TEST: {dataset_name} cannot be evaluated; register it in COCO format."
             )
-        if not os.path.exists(metadata.get("json_file", os.curdir)):
-            DatasetCatalog.get(dataset_name)  # generates it on first use
         folder = os.path.join(cfg.OUTPUT_DIR, "inference")
         if len(cfg.DATASETS.TEST) > 1:
             folder = os.path.join(folder, dataset_name)

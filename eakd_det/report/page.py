@@ -3,7 +3,8 @@
 import os
 import re
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
@@ -56,7 +57,10 @@ def write_report(texts: list[str], kinds: Sequence[RunKind], output: str = "") -
     sweeps = [sweep for of_kind in by_kind.values() for sweep in of_kind]
     others = [text for text in texts if text not in {sweep.folder for sweep in sweeps}]
     runs = read_runs(others, kinds) if others else []
-    swept = [files for sweep in sweeps for files in _runs_of(sweep, kinds)]
+    names = Counter([x.run.label for x in runs])
+    for sweep in sweeps:
+        names.update({config for config, _ in sweep.runs.values()})
+    swept = [files for sweep in sweeps for files in _runs_of(sweep, kinds, names)]
     found = {sweep.folder: kind for kind, of_kind in by_kind.items() for sweep in of_kind}
     found |= {x.run.folder: kind_of(x.config, kinds, x.run.folder) for x in runs}
     kind = common_kind(found, "report")
@@ -69,14 +73,22 @@ def write_report(texts: list[str], kinds: Sequence[RunKind], output: str = "") -
     return path
 
 
-def _runs_of(sweep: Sweep, kinds: Sequence[RunKind]) -> list[RunFiles]:
-    """Read the runs of a sweep, grouped by their config."""
+def _runs_of(sweep: Sweep, kinds: Sequence[RunKind], counts: Mapping[str, int]) -> list[RunFiles]:
+    """Read the runs of a sweep, grouped by their config.
+
+    Args:
+        counts: name -> how many runs and configs of sweeps have it; a name that several have is
+            followed by the sweep's folder and dataset.
+    """
     names = {folder: f"{config}, seed {seed}" for folder, (config, seed) in sweep.runs.items()}
     if not names:
         return []
     runs = read_runs([f"{name}={folder}" for folder, name in names.items()], kinds)
-    configs = [config for config, _ in sweep.runs.values()]
-    return [replace(files, group=config) for files, config in zip(runs, configs, strict=True)]
+    groups = [
+        config if counts[config] == 1 else f"{config} ({sweep.folder}, {sweep.dataset})"
+        for config, _ in sweep.runs.values()
+    ]
+    return [replace(files, group=group) for files, group in zip(runs, groups, strict=True)]
 
 
 def common_folder(folders: list[str]) -> str:

@@ -205,7 +205,9 @@ def common_kind(found: Mapping[str, RunKind], what: str) -> RunKind:
     """
     if len(set(found.values())) > 1:
         lines = [f"  {path}: {kind.title}" for path, kind in found.items()]
-        raise UserError("\n".join([f"A {what} is of runs of one kind, and here are:", *lines]))
+        raise UserError(
+            "\n".join([f"The runs of a {what} must be of one kind, but there are:", *lines])
+        )
     return next(iter(found.values()))
 
 

@@ -6,8 +6,6 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from eakd_det.data.datasets.digits import NAMES, generate_digits
-from eakd_det.data.datasets.generated import register_generated
 from eakd_det.engine import DistillTrainer, evaluate
 from eakd_det.utils.errors import UserError
 
@@ -140,14 +138,6 @@ def test_evaluation_refuses_other_datasets(run_cfg):
     MetadataCatalog.get("some_lvis").set(evaluator_type="lvis")
     with pytest.raises(ValueError, match="some_lvis cannot be evaluated"):
         DistillTrainer.build_evaluator(run_cfg, "some_lvis")
-
-
-def test_evaluation_generates_the_dataset_on_first_use(run_cfg, tmp_path, monkeypatch):
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    counts = {"train": 1, "val": 1}
-    register_generated("few_scenes", NAMES, lambda root: generate_digits(root, num_scenes=counts))
-    DistillTrainer.build_evaluator(run_cfg, "few_scenes_val")
-    assert (tmp_path / "few_scenes/annotations/val.json").exists()
 
 
 def test_resume_goes_on(run_cfg):

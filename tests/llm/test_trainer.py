@@ -1,5 +1,6 @@
 """DistillationTrainer: one step of gradient descent at rate 1 gives the gradient."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -202,7 +203,7 @@ def test_mixed_precision(cfg):
 
 
 def test_resume_equals_one_run(cfg):
-    """A resumed run gives the model of an uninterrupted run."""
+    """A resumed run gives the model of an uninterrupted run, and run.json has both starts."""
     cfg.TRAINING.LEARNING_RATE, cfg.TRAINING.OPTIM = 1e-2, "adamw_torch"
     whole = step(cfg, TRAINING__MAX_STEPS=3)
     cfg.TRAINING.SAVE_STRATEGY, cfg.TRAINING.SAVE_STEPS = "steps", 2
@@ -211,6 +212,9 @@ def test_resume_equals_one_run(cfg):
     cfg.TRAINING.MAX_STEPS = 3
     fit(cfg, resume=True)
     assert_same(gradients(cfg.OUTPUT_DIR, start_of(cfg)), whole, 1e-6)
+    record = json.loads(Path(cfg.OUTPUT_DIR, "run.json").read_text())
+    model = AutoModelForCausalLM.from_pretrained(cfg.OUTPUT_DIR)
+    assert len(record["starts"]) == 2 and record["parameters"] == model.num_parameters()
 
 
 class Terminate(TrainerCallback):

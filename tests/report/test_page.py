@@ -211,6 +211,13 @@ def test_a_sweep_shows_its_runs(tmp_path, classifier_runs):
     (curve,) = (alt for alt in charts if alt.startswith("Lines of top-1"))
     assert all(f"{name} ends at" in curve for name in ("KD", "EA-KD", "Student"))
     assert text.count('<p class="versions">') == 3, "one command a config"
+    assert ": EA-KD, seed 1, one of 2 runs</h3>" in text
+
+
+def test_a_run_and_a_config_of_a_sweep_of_one_name_are_apart(tmp_path, classifier_runs):
+    sweep, run = _sweep(tmp_path / "sweep", classifier_runs), f"KD={classifier_runs[1]}"
+    text = Path(write_report([run, sweep], KINDS, str(tmp_path / "both.html"))).read_text()
+    assert "<h3>KD</h3>" in text and f"<h3>KD ({sweep}, digits): KD, seed 1, one of 2 runs" in text
 
 
 def test_differences_between_students_and_the_best_of_them(write_run):

@@ -110,7 +110,7 @@ def test_mistakes_are_sentences(configs, sweep, tmp_path):
     classifier = str(ROOT / "configs" / "Digits" / "KD.yaml")
     code, text = sweep("--configs", configs[0], classifier, "--seeds", "1")
     assert code == 1 and "Traceback" not in text
-    assert text.startswith("error: A sweep is of runs of one kind, and here are:\n")
+    assert text.startswith("error: The runs of a sweep must be of one kind, but there are:\n")
     for file, message in [
         (str(tmp_path / "none.yaml"), "there is no file"),
         (str(ROOT / "setup.py"), "setup.py is not a YAML config"),
