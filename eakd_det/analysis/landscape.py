@@ -110,16 +110,12 @@ def explore(
     if coarser is not None:
         losses[::2, ::2] = coarser.losses
     for i, j in np.argwhere(np.isnan(losses)):
-        losses[i, j] = _finite(loss, coordinates[j], coordinates[i])
+        alpha, beta = coordinates[j], coordinates[i]
+        losses[i, j] = loss(alpha, beta)
+        if not np.isfinite(losses[i, j]):
+            raise UserError(
+                f"The loss at ({alpha:g}, {beta:g}) of the plane is {losses[i, j]}: choose a "
+                "smaller --half-width."
+            )
         done()
     return Landscape(coordinates, losses)
-
-
-def _finite(loss: Loss, alpha: float, beta: float) -> float:
-    value = loss(alpha, beta)
-    if not np.isfinite(value):
-        raise UserError(
-            f"The loss at ({alpha:g}, {beta:g}) of the plane is {value}: choose a smaller "
-            "--half-width."
-        )
-    return value

@@ -69,7 +69,7 @@ def make_batch(size: Size, num_classes: int) -> list[dict[str, Any]]:
 
 def save_random_teacher(cfg: CfgNode, folder: str) -> None:
     """Save random weights that keep a deep network finite, and set TEACHER.WEIGHTS to them."""
-    model = build_model(teacher_config(_with(cfg, {"TEACHER.WEIGHTS": "random"})))
+    model = build_model(teacher_config(with_options(cfg, {"TEACHER.WEIGHTS": "random"})))
     for module in model.modules():
         if isinstance(module, FrozenBatchNorm2d | nn.BatchNorm2d):
             nn.init.constant_(module.weight, 0.5)
@@ -78,7 +78,8 @@ def save_random_teacher(cfg: CfgNode, folder: str) -> None:
     cfg.TEACHER.WEIGHTS = path
 
 
-def _with(cfg: CfgNode, options: dict[str, Any]) -> CfgNode:
+def with_options(cfg: CfgNode, options: dict[str, Any]) -> CfgNode:
+    """Copy a config with other values of some keys."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.merge_from_list([x for pair in options.items() for x in pair])
@@ -91,7 +92,7 @@ class Step:
     def __init__(self, model: nn.Module, cfg: CfgNode, batch: list[dict[str, Any]]):
         self.model, self.batch = model.train(), batch
         # With a learning rate of 0, an update takes its usual time and the weights do not change.
-        self.optimizer = build_optimizer(_with(cfg, {"SOLVER.BASE_LR": 0.0}), model)
+        self.optimizer = build_optimizer(with_options(cfg, {"SOLVER.BASE_LR": 0.0}), model)
         amp = cfg.SOLVER.AMP
         dtype = precision(amp.DTYPE)
         self.autocast = lambda: torch.autocast(model.device.type, dtype, enabled=amp.ENABLED)
@@ -112,7 +113,7 @@ class Step:
 
 def build_step(cfg: CfgNode, variant: str, batch: list[dict[str, Any]]) -> Step:
     """Build the step of one of VARIANTS; all of them start with the same student."""
-    cfg = _with(cfg, VARIANTS[variant])
+    cfg = with_options(cfg, VARIANTS[variant])
     if variant.startswith("stock"):
         cfg.MODEL.META_ARCHITECTURE = stock_config(cfg).MODEL.META_ARCHITECTURE
     torch.manual_seed(0)
@@ -147,7 +148,7 @@ def teachers_to_time(cfg: CfgNode, size: Size) -> dict[str, Callable[[], object]
         "teacher_backbone": {},
         "teacher_backbone_bf16": {"TEACHER.PRECISION": "bfloat16"},
     }.items():
-        teacher = build_teacher(_with(cfg, options))
+        teacher = build_teacher(with_options(cfg, options))
         teacher.prepare(keep_levels=False)
         variants[name] = lambda teacher=teacher: teacher.features(batch, cfg.INPUT.FORMAT)
     return variants

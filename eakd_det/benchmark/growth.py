@@ -3,15 +3,12 @@
 import os
 import tempfile
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 from detectron2.config import CfgNode
+from matplotlib.figure import Figure
 
 from eakd_det.modeling.teacher.build import teacher_config
 
-from .detection import Size, build_step, make_batch, save_random_teacher
+from .detection import Size, build_step, make_batch, save_random_teacher, with_options
 from .timing import interleave
 
 BASE = {"height": 320, "batch": 1, "rois": 256, "classes": 80}
@@ -44,13 +41,14 @@ def time_growth(cfg: CfgNode, rounds: int) -> dict[str, dict[int, dict[str, floa
 
 
 def _time_point(cfg: CfgNode, point: dict[str, int], rounds: int, title: str) -> dict[str, float]:
-    cfg = cfg.clone()
-    cfg.defrost()
-    heads = cfg.MODEL.ROI_HEADS
-    heads.BATCH_SIZE_PER_IMAGE, heads.NUM_CLASSES = point["rois"], point["classes"]
+    options = {
+        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": point["rois"],
+        "MODEL.ROI_HEADS.NUM_CLASSES": point["classes"],
+        "TEACHER.WEIGHTS": "random",
+    }
+    cfg = with_options(cfg, options)
     size = Size(point["batch"], point["height"], point["height"] * 4 // 3)
     with tempfile.TemporaryDirectory() as folder:
-        cfg.TEACHER.WEIGHTS = "random"
         teacher = teacher_config(cfg)
         teacher.MODEL.ROI_HEADS.NUM_CLASSES = point["classes"]
         cfg.TEACHER.CONFIG_FILE = os.path.join(folder, "teacher.yaml")
@@ -70,7 +68,8 @@ def draw_growth(results: dict[str, dict[int, dict[str, float]]], device: str, pa
         device: name of the device, for the title.
         path: path of the PNG file.
     """
-    figure, panels = plt.subplots(1, len(AXES), figsize=(14, 3.6), layout="constrained")
+    figure = Figure(figsize=(14, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(AXES))
     for panel, (axis, by_value) in zip(panels, results.items(), strict=True):
         for name, label in LINES.items():
             seconds = [by_value[value][name] for value in by_value]
@@ -88,4 +87,3 @@ def draw_growth(results: dict[str, dict[int, dict[str, float]]], device: str, pa
         fontsize=9,
     )
     figure.savefig(path, dpi=130)
-    plt.close(figure)

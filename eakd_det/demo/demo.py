@@ -13,11 +13,12 @@ from detectron2.utils.env import seed_all_rng
 from tabulate import tabulate
 from torch import nn
 
-from eakd_det.analysis.metrics import METRICS
+from eakd_det.analysis.metrics import METRICS as METRICS_FILE
 from eakd_det.config.merge import load_config
 from eakd_det.engine import DistillTrainer, evaluate
 from eakd_det.engine.run_record import record_start
 from eakd_det.evaluation.detections import read_detections
+from eakd_det.evaluation.results import METRICS
 from eakd_det.model_zoo import get_config_file
 from eakd_det.utils.device import use_available_device
 from eakd_det.utils.errors import UserError
@@ -91,13 +92,13 @@ def format_results(results: dict[str, dict[str, float]]) -> str:
     rows = [
         [
             RUNS[run][0],
-            *(f"{result[name]:.1f}" for name in ("AP", "AP50", "AP75")),
+            *(f"{result[name]:.1f}" for name in METRICS),
             f"{result['parameters'] / 1e6:.1f} M",
             f"{result['seconds']:.0f}",
         ]
         for run, result in results.items()
     ]
-    header = ["", "AP", "AP50", "AP75", "parameters", "seconds"]
+    header = ["", *METRICS, "parameters", "seconds"]
     return tabulate(rows, header, tablefmt="simple", disable_numparse=True, stralign="right")
 
 
@@ -137,8 +138,8 @@ def _train_and_evaluate(run: str, cfg: CfgNode, title: str) -> dict[str, float]:
     logger.info("%s: evaluating on %s", title, cfg.DATASETS.TEST[0])
     with open(os.path.join(folder, "evaluation.txt"), "w") as f, contextlib.redirect_stdout(f):
         metrics = evaluate(cfg, os.path.join(folder, "model_final.pth"))["bbox"]
-    result = {name: metrics[name] for name in ("AP", "AP50", "AP75")}
-    with open(os.path.join(folder, METRICS), "a") as f:  # after those during training
+    result = {name: metrics[name] for name in METRICS}
+    with open(os.path.join(folder, METRICS_FILE), "a") as f:  # after those during training
         at_end = {f"bbox/{name}": value for name, value in result.items()}
         f.write(json.dumps({"iteration": cfg.SOLVER.MAX_ITER, **at_end}) + "\n")
     result["parameters"] = sum(p.numel() for p in trainer.model.parameters())
@@ -155,7 +156,7 @@ def _evaluate_on_the_way(cfg: CfgNode, model: nn.Module) -> dict[str, dict[str, 
     """Return AP, AP50 and AP75 of a model during training, for its learning curve."""
     with open(os.devnull, "w") as f, contextlib.redirect_stdout(f):
         metrics = DistillTrainer.test(cfg, model)["bbox"]
-    return {"bbox": {name: metrics[name] for name in ("AP", "AP50", "AP75")}}
+    return {"bbox": {name: metrics[name] for name in METRICS}}
 
 
 def _check_folder(cfg: CfgNode) -> None:
@@ -188,9 +189,9 @@ def _log_progress(
 ) -> None:
     """Log the progress of a run, and the time left of it and of the whole demo."""
     here = (iterations - iteration) * seconds_each
-    shares = {name: share for name, (_, _, share) in RUNS.items()}
-    later = sum(list(shares.values())[list(shares).index(run) + 1 :])
-    all_of_it = here + iterations * seconds_each * later / shares[run]
+    shares = [share for _, _, share in RUNS.values()]
+    number = list(RUNS).index(run)
+    all_of_it = here + iterations * seconds_each * sum(shares[number + 1 :]) / shares[number]
     logger.info(
         "%s: iteration %d/%d  loss %.2f  left: %s of this run, about %s in all",
         *(title, iteration, iterations, loss),

@@ -35,6 +35,5 @@ def evaluate_teacher(cfg: CfgNode) -> dict[str, Any]:
     teacher.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "teacher")
     results = DistillTrainer.test(teacher, model)
     if comm.is_main_process():
-        os.makedirs(teacher.OUTPUT_DIR, exist_ok=True)
         write_json(os.path.join(teacher.OUTPUT_DIR, "result.json"), results)
     return results

@@ -126,11 +126,8 @@ def _start_processes(
     """Start the processes with Detectron2's launch, which gives each a GPU that it sees."""
     several = args.num_gpus * args.num_machines > 1
     hides_gpus = several and not _is_on_gpu(device_of(args), args.num_gpus)
-    with contextlib.ExitStack() as stack:
-        if several:
-            stack.enter_context(signals_for_children())
-        if hides_gpus:
-            stack.enter_context(_without_gpus())
+    forwarding = signals_for_children() if several else contextlib.nullcontext()
+    with forwarding, _without_gpus() if hides_gpus else contextlib.nullcontext():
         launch_processes(
             _guarded,
             args.num_gpus,

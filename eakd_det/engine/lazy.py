@@ -1,9 +1,10 @@
 """Training and evaluation of detectors from Python configs: Detectron2's LazyConfig."""
 
 import argparse
+import os
 from typing import Any
 
-from detectron2.config import instantiate
+from detectron2.config import LazyConfig, instantiate
 from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
@@ -26,7 +27,8 @@ from .hooks.assembly import complete_hooks, stock_hooks
 from .hooks.process_states import ProcessStates
 from .hooks.random_states import preserved_random_state
 from .launch import set_up
-from .student_config import remove_distillation, stock_lazy_config, write_lazy_student
+from .student_config import NAME as STUDENT_CONFIG
+from .student_config import remove_distillation, stock_lazy_config
 from .train_step.step import DistillStep, log_step_size
 
 
@@ -57,7 +59,7 @@ def run_lazy(args: argparse.Namespace) -> None:
         trainer, checkpointer, test = _build(cfg)
         checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
     if comm.is_main_process():
-        write_lazy_student(student)
+        LazyConfig.save(student, os.path.join(output_dir, STUDENT_CONFIG))
     start = trainer.iter + 1 if args.resume and checkpointer.has_checkpoint() else 0
     trainer.train(start, cfg.train.max_iter)
     if comm.is_main_process():

@@ -32,7 +32,6 @@ def record_start(output_dir: str, device: str, *, resume: bool) -> None:
     """
     if not output_dir or not comm.is_main_process():
         return
-    os.makedirs(output_dir, exist_ok=True)
     path = os.path.join(output_dir, NAME)
     recorded = read_json(path) if resume else {}
     start = {
@@ -50,7 +49,6 @@ def record_parameters(output_dir: str, student: nn.Module) -> None:
     if output_dir and comm.is_main_process():
         parameters = student.named_parameters()
         number = sum(p.numel() for name, p in parameters if not name.startswith(ADAPTERS))
-        os.makedirs(output_dir, exist_ok=True)
         path = os.path.join(output_dir, NAME)
         write_json(path, {**read_json(path), "parameters": number})
 

@@ -3,7 +3,7 @@
 import copy
 import os
 
-from detectron2.config import CfgNode, LazyConfig
+from detectron2.config import CfgNode
 from detectron2.evaluation import COCOEvaluator
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
@@ -29,20 +29,12 @@ def write_student_config(cfg: CfgNode) -> None:
         f.write(student.dump())
 
 
-def write_lazy_student(cfg: DictConfig) -> None:
-    """Write student.yaml of a Python config, to be read by Detectron2's LazyConfig.load.
-
-    Args:
-        cfg: as `stock_lazy_config` returns it.
-    """
-    LazyConfig.save(cfg, os.path.join(cfg.train.output_dir, NAME))
-
-
 def stock_lazy_config(cfg: DictConfig) -> DictConfig:
     """Copy a Python config without this package: the student as plain Detectron2 sees it.
 
-    It has the nodes that Detectron2's lazyconfig_train_net.py reads, with interpolations resolved;
-    its train.init_checkpoint is the run's final checkpoint.
+    It is saved as student.yaml, which Detectron2's LazyConfig.load reads. It has the nodes that
+    Detectron2's lazyconfig_train_net.py reads, with interpolations resolved; its
+    train.init_checkpoint is the run's final checkpoint.
     """
     cfg = copy.deepcopy(cfg)
     OmegaConf.resolve(cfg)

@@ -7,9 +7,7 @@ from itertools import chain
 from typing import Any
 
 import torch
-from detectron2.evaluation import (
-    inference_context,
-)
+from detectron2.evaluation import inference_context
 from detectron2.modeling import GeneralizedRCNN, RetinaNet
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers, Res5ROIHeads, StandardROIHeads
 from torch import nn

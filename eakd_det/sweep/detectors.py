@@ -1,6 +1,5 @@
 """Runs of detectors, trained by tools/train_net.py."""
 
-import json
 import os
 import re
 from pathlib import Path
@@ -15,6 +14,7 @@ from eakd_det.config.merge import load_config
 from eakd_det.evaluation.results import METRICS, known_ap
 from eakd_det.modeling.teacher.build import teacher_config
 from eakd_det.utils.errors import UserError
+from eakd_det.utils.files import read_json
 
 from .kinds import Config, RunKind
 from .run_files import RunFiles
@@ -110,9 +110,8 @@ class Detectors(RunKind):
         return files.metrics.get(_key(files, "bbox/AP"), [])
 
     def teacher(self, files: RunFiles) -> float | None:
-        evaluated = Path(files.run.folder) / "teacher" / "result.json"  # by --eval-teacher
-        if evaluated.exists():
-            results = json.loads(evaluated.read_text())
+        results = read_json(Path(files.run.folder, "teacher", "result.json"))  # of --eval-teacher
+        if results:
             results = results if "bbox" in results else next(iter(results.values()))
             return results["bbox"]["AP"]
         # From the teacher's own run, as a sweep and the demo have it.

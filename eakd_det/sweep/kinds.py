@@ -1,6 +1,5 @@
 """The interface that sweep, report and analysis have to a family of runs."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import reduce
@@ -232,7 +231,7 @@ def kind_of_folder(output_dir: str, kinds: Sequence[RunKind]) -> RunKind:
         UserError: there is none, or they are of several kinds.
     """
     records = Path(output_dir).glob("*/*/seed*/sweep.json")
-    titles = {json.loads(path.read_text()).get("kind", FIRST) for path in records}
+    titles = {read_json(path).get("kind", FIRST) for path in records}
     if len(titles) != 1:
         what = f"runs of several kinds: {', '.join(sorted(titles))}" if titles else "no run"
         raise UserError(f"{output_dir} holds {what}.")

@@ -12,7 +12,7 @@ import numpy as np
 
 from eakd_det.config.safe_yaml import read_yaml
 from eakd_det.utils.errors import UserError
-from eakd_det.utils.files import write_atomically
+from eakd_det.utils.files import read_json, write_atomically
 from eakd_det.utils.statistics import mean_and_interval
 
 from .formats import as_latex, as_markdown
@@ -39,18 +39,16 @@ def collect(kind: RunKind, output_dir: str) -> list[dict[str, Any]]:
     """
     rows = []
     for path in Path(output_dir).glob("*/*/seed*/sweep.json"):
-        result = path.with_name("result.json")
-        if not result.exists():
+        record, result = read_json(path), read_json(path.with_name("result.json"))
+        if not result or record.get("kind", FIRST) != kind.title:
             continue
-        record, (method, models) = json.loads(path.read_text()), path.parts[-4:-2]
-        if record.get("kind", FIRST) != kind.title:
-            continue
+        method, models = path.parts[-4:-2]
         kept = {key: record[key] for key in ("dataset", "seed", "options", "fingerprint")}
         kept |= {key: record.get(key, "") for key in ("teacher", "teacher_weights")}
         # Sweeps of earlier versions noted no names: those of the folders.
         names = {"method": record.get("method", method), "models": record.get("models", models)}
         row = {**names, "folder": str(path.parent), "config": f"{method}/{models}", **kept}
-        rows.append({**row, **json.loads(result.read_text())})
+        rows.append({**row, **result})
     tell_apart(rows, "config")
     return sorted(rows, key=lambda row: (*_order(row), row["seed"]))
 

@@ -21,13 +21,10 @@ class WeakTeacher(HookBase):
         """
         self.metric, self.teacher_value, self._is_known = metric, teacher_value, False
 
-    def after_step(self) -> None:
-        self._compare()
-
     def after_train(self) -> None:
-        self._compare()
+        self.after_step()
 
-    def _compare(self) -> None:
+    def after_step(self) -> None:
         latest = self.trainer.storage.latest()
         if self._is_known or self.trainer.start_iter or self.metric not in latest:
             return

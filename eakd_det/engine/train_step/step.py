@@ -87,7 +87,9 @@ class DistillStep(SimpleTrainer):
         """
         self.student = model if student is None else student
         self._device = next(model.parameters()).device
-        super().__init__(_distributed(model, self._device, ddp or {}), data_loader, optimizer)
+        options = {"broadcast_buffers": False, **(ddp or {})}
+        options["device_ids"] = [comm.get_local_rank()] if self._device.type == "cuda" else None
+        super().__init__(create_ddp_model(model, **options), data_loader, optimizer)
         self.accumulate = accumulate
         device = self._device.type
         self.max_iter = max_iter
@@ -230,14 +232,6 @@ class DistillStep(SimpleTrainer):
             output_dir=self.output_dir,
             advice=self.advice,
         )
-
-
-def _distributed(model: nn.Module, device: torch.device, options: dict[str, Any]) -> nn.Module:
-    """Wrap a model in DDP, if there are several processes, on a CPU too."""
-    device_ids = [comm.get_local_rank()] if device.type == "cuda" else None
-    return create_ddp_model(
-        model, **{"broadcast_buffers": False, **options, "device_ids": device_ids}
-    )
 
 
 def _describe(data: list[dict[str, Any]]) -> list[str]:

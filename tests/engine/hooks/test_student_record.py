@@ -1,7 +1,7 @@
 import torch
 from detectron2.modeling import build_model
 
-from eakd_det.engine.hooks.frozen_norms import warn_of_identity_norms
+from eakd_det.engine.hooks.student_record import warn_of_identity_norms
 
 
 def test_a_student_from_scratch_with_frozen_norms(stock_cfg, caplog):
