@@ -8,7 +8,7 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 from torch import nn
 
 from eakd_det.checkpoint.checkpointer import SafeCheckpointer, load_strictly
@@ -109,7 +109,8 @@ def _build(cfg: DictConfig) -> tuple[DistillStep, SafeCheckpointer, "_LastTest"]
 
 def _class_names(cfg: DictConfig) -> tuple[str, ...]:
     """Return the class names of the training data, if the config names their dataset."""
-    names = OmegaConf.select(cfg, "dataloader.train.dataset.names")
+    dataset = cfg.dataloader.train.get("dataset")  # it may also be a list of records
+    names = dataset.get("names") if isinstance(dataset, DictConfig) else None
     first = next(iter(names), "") if isinstance(names, ListConfig) else names
     return dataset_names(first or "")
 

@@ -46,7 +46,8 @@ class Detectors(RunKind):
 
     def dataset(self, config: Config) -> str:
         if not _is_lazy(config):
-            return (config["DATASETS"]["TEST"] or config["DATASETS"]["TRAIN"])[0]
+            names = (*config["DATASETS"]["TEST"], *config["DATASETS"]["TRAIN"])
+            return next(iter(names), "")
         names = config["dataloader"].get("test", {}).get("dataset", {}).get("names", "")
         return names if isinstance(names, str) else ", ".join(names)
 

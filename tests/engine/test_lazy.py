@@ -6,11 +6,13 @@ import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
+from omegaconf import OmegaConf
 
 from eakd_det.config.defaults import stock_config
 from eakd_det.config.lazy import distillation, load_lazy_config
 from eakd_det.config.merge import load_config
 from eakd_det.data.datasets.digits import NAMES
+from eakd_det.engine.lazy import _class_names
 from eakd_det.utils.errors import UserError
 from tests.conftest import save_teacher
 
@@ -94,6 +96,20 @@ def test_every_python_config_loads():
         assert path.stem in cfg.train.output_dir
         expected = {"model", "dataloader", "train", "optimizer", "lr_multiplier"}
         assert cfg.keys() == expected
+
+
+@pytest.mark.parametrize(
+    ("dataset", "expected"),
+    [
+        ({"names": "digits_det_train"}, tuple(NAMES)),
+        ({"names": ["digits_det_train"]}, tuple(NAMES)),
+        ([{"file_name": "a.png"}], ()),
+        ({"root": "images"}, ()),
+    ],
+)
+def test_class_names_of_the_training_data(dataset, expected):
+    cfg = OmegaConf.create({"dataloader": {"train": {"dataset": dataset}}})
+    assert tuple(_class_names(cfg)) == expected
 
 
 STOCK_PROCESS = """

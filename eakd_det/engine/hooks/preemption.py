@@ -25,9 +25,9 @@ class Preemption(HookBase):
             checkpointer: of the run; it saves in the main process only.
         """
         self.states, self.checkpointer = states, checkpointer
+        self.notice = StopNotice()  # `after_train` closes it even if another hook fails before
 
     def before_train(self) -> None:
-        self.notice = StopNotice()
         self.notice.listen()
 
     def after_step(self) -> None:

@@ -2,10 +2,13 @@ import logging
 import os
 import signal
 
+import pytest
 import torch
-from detectron2.engine import HookBase
+from detectron2.engine import HookBase, TrainerBase
 
+from eakd_det.engine.hooks.preemption import Preemption
 from eakd_det.engine.signals import SIGNALS
+from eakd_det.utils.errors import UserError
 
 from ..runs import train
 
@@ -59,3 +62,15 @@ def test_a_run_that_is_told_to_stop_in_its_last_step(run_cfg, tmp_path):
     assert not (tmp_path / "run" / "result.json").exists()
     train(run_cfg, tmp_path / "run", [2], resume=True)
     assert (tmp_path / "run" / "result.json").exists()
+
+
+class _Failing(HookBase):
+    def before_train(self):
+        raise UserError("the record has no width")
+
+
+def test_an_error_of_another_hook_before_the_training_is_not_replaced():
+    trainer = TrainerBase()
+    trainer.register_hooks([_Failing(), Preemption(states=None, checkpointer=None)])
+    with pytest.raises(UserError, match="the record has no width"):
+        trainer.train(0, 1)
