@@ -53,9 +53,7 @@ def check_kinds(runs, command, config_file):
         kind = kind_of(read_yaml(path), KINDS, path)
         if command not in kind.analyses:
             offered = ", ".join(kind.analyses) or "none"
-            raise UserError(
-                f"{path} is the config of a {kind.noun}, for which there are: {offered}."
-            )
+            raise UserError(f"{path} is the config of a {kind.noun}; its commands are: {offered}.")
 
 
 def main(args):

@@ -153,5 +153,5 @@ def test_detection(run_cfg, scenes, analyze, monkeypatch):
 def test_a_detector_is_sent_to_its_command(run_cfg, analyze):
     (Path(run_cfg.OUTPUT_DIR) / "config.yaml").write_text(run_cfg.dump())
     (Path(run_cfg.OUTPUT_DIR) / "model_final.pth").touch()
-    with pytest.raises(UserError, match="that of a detector, whose analyses are: dynamics, det"):
+    with pytest.raises(UserError, match="config of a detector; its commands are: dynamics, det"):
         analyze("weights", run_cfg.OUTPUT_DIR)

@@ -134,7 +134,7 @@ def test_two_processes_train_resume_and_evaluate(cli_cfg, call):
     processes = ["--num-gpus", "2", *DIST_URL]
     out = _succeed(call(cfg, *processes))
     assert "Images per step: 4 = 2 (processes) x 1 (micro-batches) x 2" in out
-    assert "base learning rate 0.002, 3 iterations" in out
+    assert "base learning rate: 0.002; iterations: 3" in out
     resumed = _succeed(call(cfg, *processes, "--resume", "SOLVER.MAX_ITER", "10"))
     assert "Starting training from iteration 3" in resumed
     assert "copypaste: AP,AP50,AP75" in resumed
