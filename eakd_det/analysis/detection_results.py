@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 from tqdm import tqdm
 
 from eakd_det.utils.errors import UserError
@@ -57,14 +56,9 @@ def detector_results(
     gallery = _gallery(objects, teacher.samples, rois, names, temperature=temperature)
     figures = ap.figures | segments.figures | weights.figures | gallery
     yield AnalysisResult(figures, ap.headers, ap.rows)
-    separation = _separation(
-        {**rois, "teacher": teacher.samples},
-        rows,
-        temperature=temperature,
-        names=names,
-        num_points=num_points,
-        seed=seed,
-    )
+    some = _random_choice({**rois, "teacher": teacher.samples}, num_points)
+    options = {"temperature": temperature, "names": names, "seed": seed, "what": "objects' ROIs"}
+    separation = separation_result(some, some["teacher"], rows, **options)
     others = {name: of for name, *of in separation.rows}
     table = [[name, *of, *others[name]] for name, *of in ap.rows]
     yield AnalysisResult(separation.figures, [*ap.headers, *separation.headers[1:]], table)
@@ -130,32 +124,16 @@ def _with_interval(numbers: dict[str, Any]) -> str:
     return "{:.1f} [{:.1f}, {:.1f}]".format(numbers["AP"], *numbers["interval"])
 
 
-def _separation(
-    samples: Mapping[str, Samples],
-    rows: list[list[str]],
-    *,
-    temperature: float,
-    names: list[str],
-    num_points: int,
-    seed: int,
-) -> AnalysisResult:
-    """Report t-SNE of the same ROIs for each detector, of which one is "teacher"."""
-    generator = torch.Generator().manual_seed(0)
-    number = len(samples["teacher"].labels)
-    chosen = torch.randperm(number, generator=generator)[:num_points].sort().values
-    some = {
+def _random_choice(samples: Mapping[str, Samples], number: int) -> dict[str, Samples]:
+    """Choose the same samples, at most so many, of each detector."""
+    order = torch.randperm(
+        len(samples["teacher"].labels), generator=torch.Generator().manual_seed(0)
+    )
+    chosen = order[:number].sort().values
+    return {
         name: Samples(of.labels[chosen], of.logits[chosen], of.features[chosen])
         for name, of in samples.items()
     }
-    return separation_result(
-        some,
-        some["teacher"],
-        rows,
-        names=names,
-        temperature=temperature,
-        seed=seed,
-        what="objects' ROIs",
-    )
 
 
 def _gallery(
@@ -176,25 +154,17 @@ def _gallery(
             "above: class and weight; below: predictions of the teacher (T) and the student (S)"
         )
         figure = draw_gallery(objects, teacher, student, weight, chosen, names, title)
-        shown = [_numbers(objects, teacher, student, weight, names, i) for i in chosen]
+        shown = [
+            {
+                "image_id": objects.scenes[objects.places[i]]["image_id"],
+                "box": objects.boxes[i].tolist(),
+                "class": names[objects.labels[i]],
+                "w_ea": weight[i].item(),
+                "teacher": top_classes(teacher.logits[i], names),
+                "student": top_classes(student.logits[i], names),
+            }
+            for i in chosen
+        ]
         file_name = "gallery" if len(students) == 1 else f"gallery_{place}"
         figures[file_name] = figure, {"student": name, "temperature": temperature, "objects": shown}
     return figures
-
-
-def _numbers(
-    objects: Objects,
-    teacher: Samples,
-    student: Samples,
-    weight: Tensor,
-    names: list[str],
-    index: int,
-) -> dict[str, Any]:
-    return {
-        "image_id": objects.scenes[objects.places[index]]["image_id"],
-        "box": objects.boxes[index].tolist(),
-        "class": names[objects.labels[index]],
-        "w_ea": weight[index].item(),
-        "teacher": top_classes(teacher.logits[index], names),
-        "student": top_classes(student.logits[index], names),
-    }

@@ -1,7 +1,6 @@
 """A user's own COCO-format data: checked, completed and registered."""
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
 from eakd_det.utils.errors import UserError
-from eakd_det.utils.files import write_atomically
+from eakd_det.utils.files import read_json, write_json
 
 from .coco_check import check_coco
 from .ids import ORIGINAL, original_ids
@@ -137,7 +136,7 @@ def register_checked_copy(cfg: CfgNode, folder: str) -> None:
     if name not in cfg.DATASETS.TEST or name in DatasetCatalog:
         return
     for path in sorted(Path(folder).glob("val-*.json"), key=lambda p: p.stat().st_mtime)[-1:]:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
         if os.path.isdir(data.get("image_root", "")):
             _register(CustomData(name, str(path), data["image_root"], data))
 
@@ -167,11 +166,8 @@ def _prepare(
     path = os.path.join(folder, f"{split}-{digest}.json")
     os.makedirs(folder, exist_ok=True)
     with portalocker.Lock(os.path.join(folder, ".lock"), timeout=DAY):  # others find the copy
-        if os.path.isfile(path) and not again:
-            with open(path, encoding="utf-8") as f:
-                data = json.load(f)
-        else:
+        data = {} if again else read_json(path)
+        if not data:
             data = check_coco(json_file, image_root, again=again, **options)
-            with write_atomically(path) as f:
-                json.dump(data, f)  # in ASCII, since pycocotools opens it in the locale's encoding
+            write_json(path, data, indent=None)
     return CustomData(f"{CUSTOM}{split}", path, image_root, data)

@@ -23,7 +23,8 @@ TITLES = {
 
 def dynamics_charts(runs: list[RunFiles]) -> list[Chart]:
     """Draw a chart for each part of the samples and each quantity that runs have logged."""
-    groups = by_group([files for files in runs if has_dynamics(files)])
+    distilled = [f for f in runs if any(name.startswith("distill/") for name in f.metrics)]
+    groups = by_group(distilled)
     found = {name: _mean([read_dynamics(files.run) for files in of]) for name, of in groups.items()}
     parts = dict.fromkeys(part for dynamics in found.values() for part in dynamics)
     return [
@@ -43,11 +44,6 @@ def _mean(of_runs: list[Dynamics]) -> Dynamics:
             name: np.mean([of[name][:length] for of in same], axis=0) for name in columns
         }
     return found
-
-
-def has_dynamics(files: RunFiles) -> bool:
-    """Return True if the run distils and has therefore logged entropies."""
-    return any(name.startswith("distill/") for name in files.metrics)
 
 
 def _chart(found: Mapping[str, Dynamics], part: str, column: str, title: str) -> Chart:

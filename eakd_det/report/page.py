@@ -64,7 +64,8 @@ def write_report(texts: list[str], kinds: Sequence[RunKind], output: str = "") -
     found = {sweep.folder: kind for kind, of_kind in by_kind.items() for sweep in of_kind}
     found |= {x.run.folder: kind_of(x.config, kinds, x.run.folder) for x in runs}
     kind = common_kind(found, "report")
-    folder = common_folder([*(files.run.folder for files in runs), *(x.folder for x in sweeps)])
+    folders = [*(files.run.folder for files in runs), *(sweep.folder for sweep in sweeps)]
+    folder = os.path.relpath(os.path.commonpath(map(os.path.abspath, folders)))
     page = render(runs, sweeps, swept, kind, together(Path(folder)))
     path = output or os.path.join(folder, "report.html")
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
@@ -89,11 +90,6 @@ def _runs_of(sweep: Sweep, kinds: Sequence[RunKind], counts: Mapping[str, int]) 
         for config, _ in sweep.runs.values()
     ]
     return [replace(files, group=group) for files, group in zip(runs, groups, strict=True)]
-
-
-def common_folder(folders: list[str]) -> str:
-    """Return the common folder of some folders, relative to the working folder."""
-    return os.path.relpath(os.path.commonpath([os.path.abspath(folder) for folder in folders]))
 
 
 def render(

@@ -39,7 +39,7 @@ def write_atomically(path: str, mode: str = "w") -> Iterator[Any]:
 
 
 def write_json(path: str | Path, value: Any, indent: int | None = 2) -> None:
-    """Write a JSON file atomically; its folder is created if missing."""
+    """Write a JSON file atomically, in ASCII; its folder is created if missing."""
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     with write_atomically(str(path)) as f:
         json.dump(value, f, indent=indent)
