@@ -125,7 +125,17 @@ def fit(cfg: CfgNode, resume: bool = False, overwrite: bool = False) -> dict[str
 
 
 def check_folder(cfg: CfgNode, resume: bool, overwrite: bool) -> None:
-    """Raise UserError if OUTPUT_DIR holds a run and neither `resume` nor `overwrite` is set."""
+    """Check that a training would not replace a run unasked.
+
+    Raises:
+        UserError: OUTPUT_DIR holds a run and neither `resume` nor `overwrite` is set, or `resume`
+            is and the run has ended without a checkpoint.
+    """
+    if resume and has_ended(cfg) and newest_checkpoint(cfg.OUTPUT_DIR) is None:
+        raise UserError(
+            f"--resume: the run in {cfg.OUTPUT_DIR} has ended and has no checkpoint to continue "
+            "from (TRAINING.SAVE_STRATEGY); --overwrite trains it anew."
+        )
     inputs = [weights_of(node) for node in (cfg.MODEL, cfg.TEACHER)]
     FILES.check(cfg.OUTPUT_DIR, resume=resume, overwrite=overwrite, inputs=inputs)
 

@@ -217,6 +217,15 @@ def test_resume_equals_one_run(cfg):
     assert len(record["starts"]) == 2 and record["parameters"] == model.num_parameters()
 
 
+def test_resume_does_not_replace_a_run_that_has_ended(cfg):
+    fit(cfg)
+    model = Path(cfg.OUTPUT_DIR, "model.safetensors")
+    before = model.stat().st_mtime_ns
+    with pytest.raises(UserError, match="has ended and has no checkpoint to continue from"):
+        fit(cfg, resume=True)
+    assert model.stat().st_mtime_ns == before
+
+
 class Terminate(TrainerCallback):
     """Sends SIGTERM in the second step."""
 
