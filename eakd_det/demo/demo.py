@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -162,12 +163,9 @@ def _evaluate_on_the_way(cfg: CfgNode, model: nn.Module) -> dict[str, dict[str, 
 def _check_folder(cfg: CfgNode) -> None:
     """Refuse a folder that is not empty and was not made by a demo with this config."""
     folder = cfg.OUTPUT_DIR
-    path = os.path.join(folder, "config.yaml")
-    if os.path.exists(path):
-        with open(path) as f:
-            if f.read() == cfg.dump():
-                return
-    if os.path.isdir(folder) and set(os.listdir(folder)) - {"config.yaml"}:
+    path = Path(folder, "config.yaml")
+    is_same = path.exists() and path.read_text() == cfg.dump()
+    if not is_same and os.path.isdir(folder) and set(os.listdir(folder)) - {path.name}:
         raise UserError(
             f"{folder} was made with another config, or not by the demo: --overwrite starts the "
             "demo anew, and removes the run there; or choose another --output-dir."
