@@ -31,10 +31,11 @@ def check_datasets(cfg: CfgNode, keys: tuple[str, ...] = ("TRAIN", "TEST")) -> N
 
 
 def _check_annotations(key: str, name: str) -> None:
-    if os.path.exists(MetadataCatalog.get(name).get("json_file", os.curdir)):
+    json_file = MetadataCatalog.get(name).get("json_file", os.curdir)
+    if "://" in json_file or os.path.exists(json_file):  # remote files are read once, later
         return
     try:
-        DatasetCatalog.get(name)  # generates it, or reads a remote file
+        DatasetCatalog.get(name)  # generates it
     except FileNotFoundError as error:
         raise UserError(
             f"{key}: {name} has no file {error.filename}. The datasets of Detectron2 are in "
