@@ -37,7 +37,7 @@ def draw_ap_segments(
     for panel in (axes, gap_axes):
         tidy(panel)
         panel.set_xticks(range(1, number + 1))
-        panel.set_xlabel(f"part of {number}: 1 the surest objects, {number} the least sure")
+        panel.set_xlabel(f"part of the objects, from low (1) to high entropy ({number})")
     figure.suptitle(
         "COCO AP over equal parts of the objects, by the teacher's entropy of their ROIs\n"
         f"(at temperature {temperature:g}; objects of other parts are ignored)\n"

@@ -106,7 +106,7 @@ def ap_result(
         [name, *(_with_interval(_ap_numbers(part)) for part in (of[0], of[1], of[-1]))]
         for name, of in aps.items()
     ]
-    headers = ["detector", "AP", "AP, surest fifth", "AP, least sure"]
+    headers = ["detector", "AP", "AP, lowest entropy", "AP, highest entropy"]
     return AnalysisResult({"ap_segments": (figure, numbers)}, headers, rows)
 
 

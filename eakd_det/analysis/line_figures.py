@@ -53,7 +53,7 @@ def draw_segments(
             _teacher_line(axes, parts, None if axes is left else index)
         gap_axes.axhline(0, color=TEACHER_COLOUR, linewidth=1)
         gap_axes.set_xticks(range(1, NUM_SEGMENTS + 1))
-        gap_axes.set_xlabel(f"tenths of the {what}: 1 the surest, {NUM_SEGMENTS} the least sure")
+        gap_axes.set_xlabel(f"tenth of the {what}, from low (1) to high entropy ({NUM_SEGMENTS})")
         tidy(axes)
         tidy(gap_axes)
     left.set_title(f"{what} by the teacher's entropy (dashed: teacher)")
@@ -66,7 +66,7 @@ def draw_segments(
     ]
     lines = [", ".join(gaps[i : i + GAPS_IN_LINE]) for i in range(0, len(gaps), GAPS_IN_LINE)]
     figure.suptitle(
-        "Teacher minus student where the teacher is least sure, points:\n"
+        "Teacher minus student in the tenth of the highest teacher entropy, points:\n"
         + ",\n".join(lines)
         + f"\n(entropies at temperature {temperature:g}; "
         f"bars and brackets: 95 % intervals over the {what})",

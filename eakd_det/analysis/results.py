@@ -83,7 +83,7 @@ def segments_result(
         for name, parts in of.items()
     ]
     figure = draw_segments(by_teacher, by_student, temperature=temperature, what=what)
-    headers = ["student", "entropy of", "gap in the surest tenth", "in the least sure"]
+    headers = ["student", "entropy of", "gap, lowest entropy", "gap, highest entropy"]
     numbers = {"temperature": temperature, "samples": len(teacher.labels), **numbers}
     return AnalysisResult({"entropy_segments": (figure, numbers)}, headers, rows)
 

@@ -50,7 +50,7 @@ DIST_URL = ("--dist-url", "auto")  # a free port
 
 
 def momentum(folder):
-    """Of every parameter after the steps, which at a learning rate of 0 sums up gradients."""
+    """Return the momenta after the steps; at a learning rate of 0 they sum up gradients."""
     saved = torch.load(Path(folder) / "model_final.pth", weights_only=True)
     state = saved["trainer"]["optimizer"]["state"]
     return {index: of_parameter["momentum_buffer"] for index, of_parameter in state.items()}
