@@ -59,6 +59,8 @@ def source(tmp_path_factory):
     """A copy of this checkout without files of earlier builds."""
     if importlib.util.find_spec("pip") is None:
         pytest.skip("the environment has no pip")
+    if importlib.util.find_spec("setuptools.command.bdist_wheel") is None:
+        pytest.skip("the environment's setuptools is older than 70.1 and builds no wheel")
     folder = tmp_path_factory.mktemp("source")
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
     for name in SOURCES:
