@@ -8,10 +8,12 @@ import sys
 import sysconfig
 import venv
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
+from packaging.version import Version
 
 from eakd_det.data.datasets.digits import generate_digits
 
@@ -59,7 +61,7 @@ def source(tmp_path_factory):
     """A copy of this checkout without files of earlier builds."""
     if importlib.util.find_spec("pip") is None:
         pytest.skip("the environment has no pip")
-    if importlib.util.find_spec("setuptools.command.bdist_wheel") is None:
+    if Version(version("setuptools")) < Version("70.1"):
         pytest.skip("the environment's setuptools is older than 70.1 and builds no wheel")
     folder = tmp_path_factory.mktemp("source")
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
