@@ -30,7 +30,7 @@ test-slow: setup ## run the tests that train, kill runs or take timings
 	$(RUN) -m pytest -m slow $(ARGS)
 
 test-gpu: setup ## run the tests that need CUDA
-	$(RUN) -m pytest -m gpu $(ARGS)
+	$(RUN) -m pytest -m gpu tests/gpu $(ARGS)
 
 lint: setup ## check style, formatting and types
 	$(RUN) -m ruff check .

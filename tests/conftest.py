@@ -28,6 +28,11 @@ NUM_CLASSES = 5
 torch.set_num_threads(1)  # tiny models lose more to threads that wait for each other
 
 
+def pytest_addoption(parser):
+    text = "device of the tests in tests/gpu, cuda unless given; cpu runs those that a CPU can"
+    parser.addoption("--device", default="cuda", help=text)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_cache_of_the_user_s(tmp_path_factory):
     """Put the cache of image files into a temporary folder, for started tools too."""

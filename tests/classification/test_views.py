@@ -91,13 +91,3 @@ def test_loaders_compute_views_on_their_device():
 def test_views_on_the_cpu_do_not_copy_the_set():
     images = read_images("digits", is_train=True)
     assert Views(images, "cpu").pixels.data_ptr() == images.pixels.data_ptr()
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_a_gpu_gives_the_same_views():
-    images = random_images(num_views=2)
-    raw = images.__getitems__(Indices(list(range(9)), 5))
-    one, other = (Views(images, device)(raw)["views"] for device in ("cpu", "cuda"))
-    assert all(a.equal(b.cpu()) for a, b in zip(one, other, strict=True))
-    assert build_train_loader(images, 4, seed=1, device="cuda").pin_memory
