@@ -10,8 +10,6 @@ import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
 
-from eakd_det.config.defaults import detection_config
-from eakd_det.demo.demo import format_results, run_demo, set_up_logging
 from eakd_det.utils import command_line
 
 
@@ -21,10 +19,12 @@ def parse_arguments():
     parser.add_argument(
         "--overwrite", action="store_true", help="remove the runs in the folder and start anew"
     )
-    return command_line.parse_arguments(parser, detection_config())
+    return command_line.parse_arguments(parser)
 
 
 def main(args):
+    from eakd_det.demo.demo import format_results, run_demo, set_up_logging
+
     set_up_logging(args.output_dir)
     results = run_demo(args.output_dir, args.opts, overwrite=args.overwrite)
     print(f"\n{format_results(results)}\n")

@@ -16,10 +16,6 @@ import eakd_det.utils.before_torch  # noqa: F401
 
 from eakd_det.utils import command_line
 from eakd_det.utils.errors import UserError
-from llm.config import language_config, load_config
-from llm.evaluation import METRICS, evaluate
-from llm.log import show_progress
-from llm.tables import row_names, table
 
 
 def parse_arguments():
@@ -28,11 +24,16 @@ def parse_arguments():
     parser.add_argument(
         "--model", default="", help="path or hub name, in place of the model in OUTPUT_DIR"
     )
-    parser.add_argument("--metric", choices=METRICS, default="rougeL")
-    return command_line.parse_arguments(parser, language_config())
+    parser.add_argument("--metric", choices=("rougeL", "exact"), default="rougeL")
+    return command_line.parse_arguments(parser)
 
 
 def main(args):
+    from llm.config import load_config
+    from llm.evaluation import evaluate
+    from llm.log import show_progress
+    from llm.tables import row_names, table
+
     show_progress()
     if args.model and len(args.config_file) > 1:
         raise UserError("--model needs exactly one --config-file, which names the sets.")

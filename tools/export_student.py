@@ -11,9 +11,6 @@ import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
 
-from detectron2.utils.logger import setup_logger
-
-from eakd_det.export import export_student
 from eakd_det.utils import command_line
 
 
@@ -26,6 +23,10 @@ def parse_arguments():
 
 
 def main(args):
+    from detectron2.utils.logger import setup_logger
+
+    from eakd_det.export import export_student
+
     logger = setup_logger(name="eakd_det")
     path = export_student(args.run_dir, args.output_dir, args.checkpoint)
     logger.info("Exported %s", path)

@@ -15,13 +15,7 @@ import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
 
-from classification.runs import Classifiers
-from eakd_det.report.page import write_report
-from eakd_det.sweep.detectors import Detectors
 from eakd_det.utils import command_line
-from llm.runs import LanguageModels
-
-KINDS = (LanguageModels(), Classifiers(), Detectors())
 
 
 def parse_arguments():
@@ -37,7 +31,13 @@ def parse_arguments():
 
 
 def main(args):
-    path = write_report(args.runs, KINDS, args.output)
+    from classification.runs import Classifiers
+    from eakd_det.report.page import write_report
+    from eakd_det.sweep.detectors import Detectors
+    from llm.runs import LanguageModels
+
+    kinds = (LanguageModels(), Classifiers(), Detectors())
+    path = write_report(args.runs, kinds, args.output)
     print(f"{path} ({os.path.getsize(path) / 1e6:.1f} MB)")
 
 

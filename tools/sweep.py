@@ -22,19 +22,21 @@ import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
 
-from detectron2.config import get_cfg
-
-from classification.runs import Classifiers
-from eakd_det.sweep import command
-from eakd_det.sweep.detectors import Detectors
-from llm.runs import LanguageModels
-
-KINDS = (LanguageModels(), Classifiers(), Detectors())
+from eakd_det.sweep import arguments
 
 
 def parse_arguments():
-    return command.parse_arguments(__doc__, get_cfg())  # the keys of its root alone
+    return arguments.parse(__doc__)
+
+
+def main(args, scripts=Path(__file__).parent):
+    from classification.runs import Classifiers
+    from eakd_det.sweep import command
+    from eakd_det.sweep.detectors import Detectors
+    from llm.runs import LanguageModels
+
+    command.run(args, (LanguageModels(), Classifiers(), Detectors()), scripts)
 
 
 if __name__ == "__main__":
-    command.run(parse_arguments(), KINDS, Path(__file__).parent)
+    main(parse_arguments())

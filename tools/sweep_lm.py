@@ -11,15 +11,19 @@ import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
 
-from eakd_det.sweep import command
-from llm.config import language_config
-from llm.runs import LanguageModels
+from eakd_det.sweep import arguments
 
 
 def parse_arguments():
-    options = {"seeds": [1], "output_dir": "output/sweep/LLM", "data": False}
-    return command.parse_arguments(__doc__, language_config(), **options)
+    return arguments.parse(__doc__, seeds=[1], output_dir="output/sweep/LLM", data=False)
+
+
+def main(args):
+    from eakd_det.sweep import command
+    from llm.runs import LanguageModels
+
+    command.run(args, (LanguageModels(),), Path(__file__).parent)
 
 
 if __name__ == "__main__":
-    command.run(parse_arguments(), (LanguageModels(),), Path(__file__).parent)
+    main(parse_arguments())

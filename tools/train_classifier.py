@@ -16,22 +16,25 @@ import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
 
-from detectron2.engine import default_argument_parser
-
-from classification.config import classification_config
-from classification.run import device_of, main
-from eakd_det.engine.launch import launch
 from eakd_det.utils import command_line
 
 
 def parse_arguments():
-    base = default_argument_parser()
-    parser = command_line.make_parser(__doc__, "--overwrite", "--wandb", base=base)
+    parser = command_line.make_parser(
+        __doc__, opts="KEY VALUE pairs of the config", has_processes=True
+    )
     parser.add_argument(
         "--teacher-only", action="store_true", help="train the teacher, if need be, and stop"
     )
-    return command_line.parse_arguments(parser, classification_config())
+    return command_line.parse_arguments(parser)
+
+
+def run(args):
+    from classification.run import device_of, main
+    from eakd_det.engine.launch import launch
+
+    launch(main, args, device_of)
 
 
 if __name__ == "__main__":
-    launch(main, parse_arguments(), device_of)
+    run(parse_arguments())

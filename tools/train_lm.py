@@ -19,13 +19,7 @@ import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
 
-from accelerate import PartialState
-
 from eakd_det.utils import command_line
-from llm.config import language_config, load_config
-from llm.evaluation import write_result
-from llm.log import show_progress
-from llm.training import fit, has_ended, prepare
 
 
 def parse_arguments():
@@ -34,10 +28,17 @@ def parse_arguments():
     parser.add_argument(
         "--evaluate", action="store_true", help="evaluate on TEST.SETS, and write result.json"
     )
-    return command_line.parse_arguments(parser, language_config())
+    return command_line.parse_arguments(parser)
 
 
 def main(args):
+    from accelerate import PartialState
+
+    from llm.config import load_config
+    from llm.evaluation import write_result
+    from llm.log import show_progress
+    from llm.training import fit, has_ended, prepare
+
     cfg = load_config(args.config_file, args.opts)
     show_progress()
     if not (args.evaluate and args.resume and has_ended(cfg)):  # else only evaluation is left

@@ -17,23 +17,14 @@ import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
 
-from detectron2.engine import default_argument_parser
-
-from eakd_det.config.defaults import detection_config
-from eakd_det.data.boxes import MIN_SHARE
-from eakd_det.engine.detection_run import check_first, device_of, main
-from eakd_det.engine.launch import launch
 from eakd_det.utils import command_line
 
-CLIP = (
-    "clip boxes at the edges of images, and remove those of which less than "
-    f"{MIN_SHARE:.0%}% is inside"
-)
+CLIP = "clip boxes at the edges of images, and remove those that are almost outside"
+PAIRS = "KEY VALUE pairs of the config; key=value for a Python config"
 
 
 def parse_arguments():
-    base = default_argument_parser()
-    parser = command_line.make_parser(__doc__, "--overwrite", "--wandb", base=base)
+    parser = command_line.make_parser(__doc__, opts=PAIRS, has_processes=True)
     own = parser.add_argument_group("data in COCO format, checked before the first step")
     command_line.add_data_flags(own, "train", "val", clip=CLIP)
     own.add_argument("--check", action="store_true", help="only check the data")
@@ -42,8 +33,15 @@ def parse_arguments():
         action="store_true",
         help="evaluate the teacher once, before the training",
     )
-    return command_line.parse_arguments(parser, detection_config())
+    return command_line.parse_arguments(parser)
+
+
+def run(args):
+    from eakd_det.engine.detection_run import check_first, device_of, main
+    from eakd_det.engine.launch import launch
+
+    launch(main, args, device_of, before=check_first)
 
 
 if __name__ == "__main__":
-    launch(main, parse_arguments(), device_of, before=check_first)
+    run(parse_arguments())

@@ -14,8 +14,6 @@ import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
 
-from eakd_det.config.defaults import detection_config
-from eakd_det.evaluation.pictures import draw_run
 from eakd_det.utils import command_line
 
 
@@ -39,8 +37,14 @@ def parse_arguments():
         "--threshold", type=float, default=0.5, help="lowest score that is drawn; 0.5 by default"
     )
     parser.add_argument("--output", help="folder; OUTPUT_DIR/pictures by default")
-    return command_line.parse_arguments(parser, detection_config())
+    return command_line.parse_arguments(parser)
+
+
+def main(args):
+    from eakd_det.evaluation.pictures import draw_run
+
+    draw_run(args)
 
 
 if __name__ == "__main__":
-    command_line.run(draw_run, parse_arguments())
+    command_line.run(main, parse_arguments())

@@ -16,6 +16,7 @@ from eakd_det.modeling.teacher.build import teacher_config
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import read_json
 
+from .arguments import DATA_FLAGS
 from .kinds import Config, RunKind
 from .run_files import RunFiles
 
@@ -28,7 +29,7 @@ class Detectors(RunKind):
     title = "detectors"
     noun = "detector"
     script = "train_net.py"
-    flags = ("--train-json", "--train-images", "--val-json", "--val-images")
+    flags = DATA_FLAGS
     metrics: ClassVar = {name: name for name in METRICS}
     note = "COCO AP of boxes in percent at the end"
     columns = tuple(prefix + name for prefix in _TASKS.values() for name in METRICS)

@@ -1,18 +1,21 @@
-"""Command-line frame of the tools: parsers, KEY VALUE pairs of a config, and errors in words."""
+"""Command-line frame of the tools: parsers, KEY VALUE pairs of a config, and errors in words.
+
+It imports neither torch nor Detectron2, which takes seconds: a tool answers --help and mistakes in
+its flags at once, and imports what it runs afterwards.
+"""
 
 import argparse
+import os
 import re
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from detectron2.config import CfgNode
-
 from .errors import UserError
 
-# NODE.KEY, and the keys in lower case of an open node.
-_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z][A-Z0-9_]*)+(\.\w+)?")
+# KEY or NODE.KEY, and the keys in lower case of an open node.
+_KEY = re.compile(r"[A-Z][A-Z0-9_]+|[A-Z][A-Z0-9_]*(\.[A-Z][A-Z0-9_]*)+(\.\w+)?")
 _OVERRIDE = re.compile(r"[+~]*[A-Za-z_][\w.]*=.*", re.DOTALL)  # of a Python config
 
 # Flags that several tools have.
@@ -28,13 +31,25 @@ _FLAGS: dict[str, dict[str, Any]] = {
         "help": "also send TensorBoard's data to Weights & Biases",
     },
 }
+# The port differs from user to user. A process that is left over from an earlier run occupies it.
+_PORT = 49152 + (os.getuid() if sys.platform != "win32" else 1) % 16384
+# Flags of Detectron2's `default_argument_parser`, whose module imports torch.
+_TRAINING_FLAGS: dict[str, dict[str, Any]] = {
+    **{flag: _FLAGS[flag] for flag in ("--resume", "--overwrite", "--wandb")},
+    "--config-file": {"default": "", "metavar": "FILE", "help": "config of the run"},
+    "--eval-only": {"action": "store_true", "help": "evaluate, without training"},
+    "--num-gpus": {"type": int, "default": 1, "help": "processes on this machine, each on a GPU"},
+    "--num-machines": {"type": int, "default": 1, "help": "machines of the run"},
+    "--machine-rank": {"type": int, "default": 0, "help": "number of this machine, from 0"},
+    "--dist-url": {
+        "default": f"tcp://127.0.0.1:{_PORT}",
+        "help": "address at which the processes meet; default: %(default)s",
+    },
+}
 
 
 def make_parser(
-    description: str | None,
-    *flags: str,
-    opts: str = "",
-    base: argparse.ArgumentParser | None = None,
+    description: str | None, *flags: str, opts: str = "", has_processes: bool = False
 ) -> argparse.ArgumentParser:
     """Build the parser of a tool.
 
@@ -42,13 +57,14 @@ def make_parser(
         description: docstring of the tool, printed as it stands.
         flags: of `_FLAGS`.
         opts: help of the KEY VALUE pairs; empty for a tool without a config.
-        base: the parser to extend, as Detectron2's `default_argument_parser()`.
+        has_processes: for `engine.launch`: Detectron2's flags, --overwrite and --wandb.
     """
-    parser = argparse.ArgumentParser() if base is None else base
-    parser.description = description
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    for flag in flags:
-        parser.add_argument(flag, **_FLAGS[flag])
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options = {flag: _FLAGS[flag] for flag in flags} | (_TRAINING_FLAGS if has_processes else {})
+    for flag, keywords in options.items():
+        parser.add_argument(flag, **keywords)
     if opts:
         parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help=opts)
     return parser
@@ -109,21 +125,20 @@ def run(
         sys.exit(f"\n{stopped}")
 
 
-def parse_arguments(parser: argparse.ArgumentParser, *configs: CfgNode) -> argparse.Namespace:
+def parse_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Parse the command line of this process.
 
     Args:
         parser: with an argument "opts", the KEY VALUE pairs.
-        configs: with the defaults of all keys; a KEY without a node is one of them.
     """
-    flags, options = split_options(parser, sys.argv[1:], *configs)
+    flags, options = split_options(parser, sys.argv[1:])
     args = parser.parse_args(flags)
     args.opts = [*options, *(args.opts or [])]
     return args
 
 
 def split_options(
-    parser: argparse.ArgumentParser, words: Sequence[str], *configs: CfgNode
+    parser: argparse.ArgumentParser, words: Sequence[str]
 ) -> tuple[list[str], list[str]]:
     """Split a command line into flags with their values, and KEY VALUE pairs.
 
@@ -132,10 +147,9 @@ def split_options(
 
     Args:
         parser: knows the flags.
-        words: of the command line. `key=value` of a Python config stands for a pair.
-        configs: as in `parse_arguments`.
+        words: of the command line. A word in capitals is a KEY, unless it is the value of a flag;
+            `key=value` of a Python config stands for a pair.
     """
-    roots = {key for cfg in configs for key, value in cfg.items() if not isinstance(value, CfgNode)}
     takes_value = {  # store_true takes none, and a list ends at the next KEY
         name: action.nargs is None for action in parser._actions for name in action.option_strings
     }
@@ -144,7 +158,7 @@ def split_options(
         word = left.popleft()
         if takes_value.get(word):
             flags += [word, *([left.popleft()] if left else [])]
-        elif word in roots or _KEY.fullmatch(word):
+        elif _KEY.fullmatch(word):
             has_value = left and left[0] not in takes_value
             options += [word, *([left.popleft()] if has_value else [])]
         else:

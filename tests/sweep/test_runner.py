@@ -357,7 +357,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, sys.argv.pop(1))
 import sweep
 tools = pathlib.Path(sys.argv.pop(1)).parent
-sweep.command.run(sweep.parse_arguments(), sweep.KINDS, tools)
+sweep.main(sweep.parse_arguments(), tools)
 """
 
 

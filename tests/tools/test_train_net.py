@@ -16,6 +16,7 @@ from detectron2.modeling import build_model
 
 from eakd_det.checkpoint.checkpointer import last_checkpoint, load_strictly
 from eakd_det.config.defaults import stock_config
+from eakd_det.engine.detection_run import main
 from eakd_det.utils.errors import UserError
 from tests.conftest import ROOT
 from tests.data.test_custom import make
@@ -221,7 +222,7 @@ def check(cli_cfg, tmp_path, monkeypatch, capsys):
         data = ("--check", "--train-json", source[0], "--train-images", source[1])
         command = ["train_net.py", "--config-file", str(tmp_path / "run.yaml"), *data, *arguments]
         monkeypatch.setattr(sys, "argv", command)
-        tool["main"](tool["parse_arguments"]())
+        main(tool["parse_arguments"]())
         return capsys.readouterr().out.splitlines()
 
     return check

@@ -1,17 +1,15 @@
 import argparse
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from detectron2.engine import default_argument_parser
 
-from classification.config import classification_config
-from eakd_det.config.defaults import detection_config
-from eakd_det.utils.command_line import split_options
-from llm.config import language_config
+from eakd_det.utils.command_line import make_parser, split_options
 
 ROOT = Path(__file__).parents[2]
-DEFAULTS = detection_config(), classification_config()
 WORDS = ["--configs", "configs/KD/a_b.yaml", "EA-KD.yaml", "KD.yaml", "--seeds", "1", "2"]
 
 
@@ -35,33 +33,28 @@ def parser():
 def test_pairs_stand_anywhere(parser, key):
     for pair in ([key, "3"], [key, "-3"], [key, "SEED"]):
         for flags in ([*WORDS, "--resume"], ["--resume", *WORDS]):
-            assert split_options(parser, [*flags, *pair], *DEFAULTS) == (flags, pair)
-            assert split_options(parser, [*pair, *flags], *DEFAULTS) == (flags, pair)
+            assert split_options(parser, [*flags, *pair]) == (flags, pair)
+            assert split_options(parser, [*pair, *flags]) == (flags, pair)
         between = [*WORDS, *pair, "--resume", *pair]
-        assert split_options(parser, between, *DEFAULTS) == ([*WORDS, "--resume"], pair * 2)
-    assert split_options(parser, WORDS, *DEFAULTS) == (WORDS, [])
+        assert split_options(parser, between) == ([*WORDS, "--resume"], pair * 2)
+    assert split_options(parser, WORDS) == (WORDS, [])
 
 
 def test_a_value_of_a_flag_is_no_key(parser):
     words = ["--wandb", "SEED", "--resume"]
-    assert split_options(parser, [*words, "SEED", "3"], *DEFAULTS) == (words, ["SEED", "3"])
-    assert split_options(parser, ["--wandb"], *DEFAULTS) == (["--wandb"], [])
+    assert split_options(parser, [*words, "SEED", "3"]) == (words, ["SEED", "3"])
+    assert split_options(parser, ["--wandb"]) == (["--wandb"], [])
 
 
 def test_a_flag_is_no_value(parser):
     words = ["SOLVER.BASE_LR", "--resume"]
-    assert split_options(parser, words, *DEFAULTS) == (["--resume"], ["SOLVER.BASE_LR"])
+    assert split_options(parser, words) == (["--resume"], ["SOLVER.BASE_LR"])
 
 
 def test_overrides_of_a_python_config(parser):
     options = ["train.max_iter=9000", "optimizer.lr=-1"]
     words = [options[0], "--resume", options[1]]
-    assert split_options(parser, words, *DEFAULTS) == (["--resume"], options)
-
-
-def test_a_key_without_a_node_is_one_of_the_tool_s(parser):
-    words = [*WORDS, "VIS_PERIOD", "3"]
-    assert split_options(parser, words, language_config()) == (words, [])
+    assert split_options(parser, words) == (["--resume"], options)
 
 
 @pytest.mark.parametrize(
@@ -95,3 +88,35 @@ def test_a_misspelt_flag_behind_pairs_is_told(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         parse()
     assert "unrecognized arguments: --rezume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        *("demo", "evaluate_lm", "export_student", "report", "sweep", "sweep_lm"),
+        *("train_classifier", "train_lm", "train_net", "visualize"),
+    ],
+)
+@pytest.mark.parametrize("flag, code", [("--help", 0), ("--rezume", 2)])
+def test_help_and_mistakes_import_nothing_heavy(tool, flag, code):
+    """The imports of torch and Detectron2 alone take seconds."""
+    command = (
+        "import runpy, sys\n"
+        "try:\n"
+        "    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "finally:\n"
+        "    assert not {'torch', 'detectron2', 'numpy'} & sys.modules.keys()\n"
+    )
+    script = str(ROOT / "tools" / f"{tool}.py")
+    command = f"import sys; sys.argv = {[script, flag]!r}\n{command}"
+    process = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, cwd=ROOT
+    )
+    assert process.returncode == code, process.stderr
+    assert "usage: " in process.stdout + process.stderr
+
+
+def test_the_flags_of_a_training_are_detectron2_s():
+    own = make_parser("", opts="pairs", has_processes=True).parse_args([])
+    stock = default_argument_parser().parse_args([])
+    assert vars(own) == {**vars(stock), "opts": [], "overwrite": False, "wandb": None}

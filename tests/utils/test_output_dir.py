@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from classification.run import main as classifiers_main
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.output_dir import TRAINER_FILES
 from llm.training import FILES
@@ -103,7 +104,8 @@ def tool(tmp_path, monkeypatch):
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         monkeypatch.setattr(sys, "argv", [name, *arguments])
-        module.main(module.parse_arguments())
+        main = classifiers_main if name == "train_classifier" else module.main
+        main(module.parse_arguments())
 
     return call
 

@@ -1,0 +1,72 @@
+"""Arguments of a sweep's command line, parsed without importing torch or Detectron2."""
+
+import argparse
+from collections.abc import Sequence
+
+from eakd_det.utils import command_line
+
+# Data of detectors, as tools/train_net.py takes them.
+DATA_FLAGS = ("--train-json", "--train-images", "--val-json", "--val-images")
+
+
+def parse(
+    description: str,
+    *,
+    seeds: Sequence[int] = (),
+    output_dir: str = "output/sweep",
+    data: bool = True,
+) -> argparse.Namespace:
+    """Parse the command line of this process.
+
+    Args:
+        description: docstring of the tool.
+        seeds, output_dir: defaults of --seeds and --output-dir.
+        data: whether there are flags for the data of detectors.
+    """
+    parser = command_line.make_parser(description, opts="KEY VALUE pairs for every run")
+    parser.add_argument("--configs", nargs="+", default=[], metavar="FILE", help="configs to train")
+    parser.add_argument(
+        "--seeds",
+        nargs="+",
+        type=int,
+        default=list(seeds),
+        metavar="N",
+        help="seeds of each config",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=command_line.positive,
+        default=1,
+        metavar="N",
+        help="number of runs at a time; 1 by default",
+    )
+    parser.add_argument("--output-dir", default=output_dir, help="default: %(default)s")
+    parser.add_argument(
+        "--pairs", nargs="+", type=_pair, default=[], metavar="A:B", help="also compare A with B"
+    )
+    parser.add_argument(
+        "--table-only",
+        action="store_true",
+        help="write the tables of finished runs, without training",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="retrain runs whose config, options or teacher have changed",
+    )
+    for flag in DATA_FLAGS if data else ():
+        kind = "FILE" if flag.endswith("json") else "FOLDER"
+        parser.add_argument(
+            flag, metavar=kind, help="your own data for detectors, as for train_net.py"
+        )
+    args = command_line.parse_arguments(parser)
+    if not args.table_only and not (args.configs and args.seeds):
+        parser.error("name --configs and --seeds, or --table-only")
+    return args
+
+
+def _pair(text: str) -> tuple[str, str]:
+    method, colon, other = text.partition(":")
+    if not (method and colon and other):
+        raise argparse.ArgumentTypeError(f"{text!r} is not METHOD:METHOD")
+    return method, other
