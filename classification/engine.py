@@ -109,6 +109,7 @@ class ClassifierTrainer(DistillStep):
             student=self.distilled.student,
             advice="A lower SOLVER.BASE_LR or smaller weights in DISTILL often help.",
             max_iter=max_iter,
+            look_ahead=False,  # the loader copies its batches itself
             ddp={"find_unused_parameters": self.distilled.path_method is not None},
         )
         adapters = self.distilled.adapters

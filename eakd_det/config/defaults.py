@@ -15,6 +15,7 @@ BEST_METRIC = "bbox/AP"  # default metric of model_best.pth
 
 # Keys that we add to Detectron2's own nodes.
 OUR_KEYS = (
+    "DATALOADER.PREFETCH",
     "MODEL.ROI_HEADS.POOLER_BACKEND",
     "SOLVER.ACCUMULATE",
     "SOLVER.AMP.DTYPE",
@@ -37,7 +38,9 @@ def add_distill_config(cfg: CfgNode) -> None:
     cfg.TEACHER.FAST = True  # fuse its norms, use channels_last
     cfg.TEACHER.PRECISION = ""  # float32, bfloat16, float16, amp; empty is the student's
     cfg.TEACHER.COMPILE = 0  # 128: torch.compile its backbone, for images padded to multiples of it
+    cfg.TEACHER.AHEAD = True  # on a GPU: compute its features of the next batch during this step
 
+    cfg.DATALOADER.PREFETCH = True  # on a GPU: copy the next batch there; False: AHEAD is off, too
     cfg.MODEL.ROI_HEADS.POOLER_BACKEND = "torchvision"  # or "sparse": faster on a CPU
     cfg.SOLVER.ACCUMULATE = 1  # micro-batches of a step's IMS_PER_BATCH images
     cfg.SOLVER.AMP.DTYPE = "float16"  # autocast dtype of SOLVER.AMP.ENABLED; or "bfloat16"

@@ -37,8 +37,8 @@ def run_lazy(args: argparse.Namespace) -> None:
 
     A training leaves the same files as that of a YAML config; an evaluation uses the stock
     architecture. Optional keys beside Detectron2's are train.amp.dtype, train.accumulate
-    (micro-batches of a step, each of dataloader.train.total_batch_size images) and
-    train.best_metric.
+    (micro-batches of a step, each of dataloader.train.total_batch_size images),
+    train.best_metric and train.prefetch (DATALOADER.PREFETCH of a YAML config).
 
     Args:
         args: of Detectron2's argument parser.
@@ -97,6 +97,7 @@ def _build(cfg: DictConfig) -> tuple[DistillStep, SafeCheckpointer, "_LastTest"]
         methods=cfg.model.get("distillation", {}).get("methods", {}),
         output_dir=train.output_dir,
         max_iter=train.max_iter,
+        look_ahead=None if train.get("prefetch", True) else False,
         ddp=dict(train.ddp),
     )
     checkpointer = trainer.build_checkpointer(

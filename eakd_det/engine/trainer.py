@@ -64,6 +64,7 @@ class DistillTrainer(DefaultTrainer):
             methods=cfg.DISTILL.METHODS,
             output_dir=cfg.OUTPUT_DIR,
             max_iter=solver.MAX_ITER,
+            look_ahead=None if cfg.DATALOADER.PREFETCH else False,
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         names = dataset_names(next(iter(cfg.DATASETS.TRAIN), ""))

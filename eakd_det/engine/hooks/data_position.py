@@ -46,7 +46,7 @@ def skip_batches(loader: Iterable, num_batches: int, *, seed: int | None = None)
     if seed is not None:
         samples.sampler._seed = seed
     # The loader draws its workers' seeds from here, and leaves the run's own random numbers alone.
-    inner = loader.dataset if is_grouped else loader
+    inner = image_loader(loader)
     own_seed = (torch.initial_seed() * 1_000_003 + num_batches) % 2**63  # differs by process
     inner.generator = torch.Generator().manual_seed(own_seed)
     if is_grouped:
@@ -56,12 +56,17 @@ def skip_batches(loader: Iterable, num_batches: int, *, seed: int | None = None)
     samples.sampler = _Later(samples.sampler, consumed, waiting)
 
 
+def image_loader(loader: Iterable) -> Iterable:
+    """Return the loader of images within a training loader that groups them by aspect ratio."""
+    return loader.dataset if isinstance(loader, AspectRatioGroupedDataset) else loader
+
+
 def _samples(loader: Iterable) -> ToIterableDataset | None:
     """Return the dataset that Detectron2's training loader batches: images in a sampler's order.
 
     None for a stream, and for a loader that is not Detectron2's.
     """
-    inner = loader.dataset if isinstance(loader, AspectRatioGroupedDataset) else loader
+    inner = image_loader(loader)
     is_known = isinstance(inner, DataLoader) and isinstance(inner.dataset, ToIterableDataset)
     return inner.dataset if is_known else None
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
@@ -16,7 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from eakd_det.checkpoint.checkpointer import SafeCheckpointer
 from eakd_det.distillers.entropy_statistics import LOG_PERIOD
+from eakd_det.modeling.meta_arch.distilled import Distilled
 
+from .look_ahead import LookAhead, reads_in_workers
 from .loss_ratio import MAX_RATIO, LossRatio
 from .pending import PendingStep, read_steps, stop_at
 from .skipped_steps import SkippedSteps, is_finite
@@ -66,6 +67,7 @@ class DistillStep(SimpleTrainer):
         advice: str = ADVICE,
         max_iter: int | None = None,
         read_period: int | None = None,
+        look_ahead: bool | None = None,
         ddp: dict[str, Any] | None = None,
     ):
         """
@@ -83,6 +85,9 @@ class DistillStep(SimpleTrainer):
             max_iter: iterations of the run; None if it is not known.
             read_period: iterations after which losses are read; None is each on a CPU, and
                 LOG_PERIOD elsewhere. They are also read after the last iteration.
+            look_ahead: copy batches to the device and, during a step, read the next one and start
+                the teacher on it; see `LookAhead`. None does so on a GPU, and reads ahead there if
+                the loader has worker processes.
             ddp: options of DDP that differ from those here.
         """
         self.student = model if student is None else student
@@ -90,6 +95,8 @@ class DistillStep(SimpleTrainer):
         options = {"broadcast_buffers": False, **(ddp or {})}
         options["device_ids"] = [comm.get_local_rank()] if self._device.type == "cuda" else None
         super().__init__(create_ddp_model(model, **options), data_loader, optimizer)
+        self._distilled = model if isinstance(model, Distilled) else None
+        self._looks_ahead = look_ahead
         self.accumulate = accumulate
         device = self._device.type
         self.max_iter = max_iter
@@ -125,6 +132,30 @@ class DistillStep(SimpleTrainer):
             **modules,
         )
 
+    @property
+    def _data_loader_iter(self) -> LookAhead:
+        if self._data_loader_iter_obj is None:
+            self._data_loader_iter_obj = self._iterate()
+        return self._data_loader_iter_obj
+
+    def _iterate(self) -> LookAhead:
+        """Return an iterator over the training data, made when the first batch is due."""
+        is_on, is_forced = self._looks_ahead, self._looks_ahead is not None
+        if not is_forced:
+            is_on = self._device.type == "cuda"
+        return LookAhead(
+            self.data_loader,
+            self._device if is_on else None,
+            is_ahead=is_on and (is_forced or reads_in_workers(self.data_loader)),
+            start=self._start_teacher if self._distilled else None,
+            num_batches=self.max_iter and (self.max_iter - self.iter) * self.accumulate,
+        )
+
+    def _start_teacher(self, batched_inputs: list[dict[str, Any]]) -> None:
+        """Start the teacher on the next batch, in the precision of its forward pass."""
+        with self.autocast():
+            self._distilled.look_ahead(batched_inputs)
+
     def run_step(self) -> None:
         """Run one step.
 
@@ -155,9 +186,8 @@ class DistillStep(SimpleTrainer):
         """Compute the losses and gradients of a step's micro-batches."""
         micro_batches = []
         for number in range(self.accumulate):
-            start = time.perf_counter()
             data = next(self._data_loader_iter)
-            step.data_time += time.perf_counter() - start
+            step.data_time += self._data_loader_iter.seconds
             step.images.extend(self.describe(data))
             with self._synchronisation(is_last=number == self.accumulate - 1):
                 with self.autocast():

@@ -24,6 +24,9 @@ class DistillRCNN(Distilled, GeneralizedRCNN):
     def _check_heads(self, methods):
         check_roi_heads(self, self.teacher.model, methods)
 
+    def _logit_levels(self):
+        return self.teacher.model.roi_heads.box_in_features
+
     def _recorded(self):
         stages = {f"losses{i}": p.losses for i, p in enumerate(box_predictors(self))}
         return {"box_pooler": self.roi_heads.box_pooler, **stages}

@@ -24,6 +24,9 @@ class DistillRetinaNet(Distilled, RetinaNet):
     def _check_heads(self, methods):
         check_dense_heads(self, self.teacher.model, methods)
 
+    def _logit_levels(self):
+        return self.teacher.model.head_in_features
+
     def _recorded(self):
         return {"losses": self.losses}
 

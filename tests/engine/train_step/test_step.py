@@ -136,9 +136,9 @@ def test_no_scalar_is_read_between_reads():
 
 def test_a_loss_that_is_not_finite_is_read_later(tmp_path):
     step = make(size=1, read_period=4, output_dir=str(tmp_path))
-    healthy = step._data_loader_iter
+    healthy = step.data_loader
     bad = {**next(healthy)[0], "factor": float("nan")}
-    step._data_loader_iter_obj = iter([next(healthy), [bad], next(healthy), next(healthy)])
+    step.data_loader = [next(healthy), [bad], next(healthy), next(healthy)]
     with pytest.raises(UserError) as error:
         run(step, 4)
     assert "At iteration 1 loss_kd_stage0 is nan, with the images 1 (1.png)." in str(error.value)
