@@ -110,6 +110,7 @@ class ClassifierTrainer(DistillStep):
             advice="A lower SOLVER.BASE_LR or smaller weights in DISTILL often help.",
             max_iter=max_iter,
             ddp={"find_unused_parameters": self.distilled.path_method is not None},
+            fused=None if solver.FUSED else False,
         )
         adapters = self.distilled.adapters
         self.checkpointer = self.build_checkpointer(
