@@ -111,6 +111,7 @@ class ClassifierTrainer(DistillStep):
             max_iter=max_iter,
             look_ahead=False,  # the loader copies its batches itself
             ddp={"find_unused_parameters": self.distilled.path_method is not None},
+            fused=None if solver.FUSED else False,
         )
         adapters = self.distilled.adapters
         self.checkpointer = self.build_checkpointer(

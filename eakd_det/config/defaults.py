@@ -16,9 +16,11 @@ BEST_METRIC = "bbox/AP"  # default metric of model_best.pth
 # Keys that we add to Detectron2's own nodes.
 OUR_KEYS = (
     "DATALOADER.PREFETCH",
+    "MODEL.CHANNELS_LAST",
     "MODEL.ROI_HEADS.POOLER_BACKEND",
     "SOLVER.ACCUMULATE",
     "SOLVER.AMP.DTYPE",
+    "SOLVER.FUSED",
     "TEST.BEST_METRIC",
 )
 
@@ -41,9 +43,11 @@ def add_distill_config(cfg: CfgNode) -> None:
     cfg.TEACHER.AHEAD = True  # on a GPU: compute its features of the next batch during this step
 
     cfg.DATALOADER.PREFETCH = True  # on a GPU: copy the next batch there; False: AHEAD is off, too
+    cfg.MODEL.CHANNELS_LAST = False  # memory format of the student, and of an unprepared teacher
     cfg.MODEL.ROI_HEADS.POOLER_BACKEND = "torchvision"  # or "sparse": faster on a CPU
     cfg.SOLVER.ACCUMULATE = 1  # micro-batches of a step's IMS_PER_BATCH images
     cfg.SOLVER.AMP.DTYPE = "float16"  # autocast dtype of SOLVER.AMP.ENABLED; or "bfloat16"
+    cfg.SOLVER.FUSED = True  # on a GPU: the fused optimizer, which leaves out a bad step by itself
     cfg.TEST.BEST_METRIC = BEST_METRIC  # metric whose highest value model_best.pth has
 
     cfg.DISTILL = distill_node({name: d.defaults for name, d in DISTILLERS.items()})

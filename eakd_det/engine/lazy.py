@@ -4,6 +4,7 @@ import argparse
 import os
 from typing import Any
 
+import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import inference_on_dataset, print_csv_format
@@ -38,7 +39,8 @@ def run_lazy(args: argparse.Namespace) -> None:
     A training leaves the same files as that of a YAML config; an evaluation uses the stock
     architecture. Optional keys beside Detectron2's are train.amp.dtype, train.accumulate
     (micro-batches of a step, each of dataloader.train.total_batch_size images),
-    train.best_metric and train.prefetch (DATALOADER.PREFETCH of a YAML config).
+    train.best_metric, train.prefetch (True), train.fused (True) and train.channels_last (False);
+    the last three are DATALOADER.PREFETCH, SOLVER.FUSED and MODEL.CHANNELS_LAST of a YAML config.
 
     Args:
         args: of Detectron2's argument parser.
@@ -80,6 +82,8 @@ def _build(cfg: DictConfig) -> tuple[DistillStep, SafeCheckpointer, "_LastTest"]
     """Build the trainer of a Python config with its hooks, its checkpointer and its evaluation."""
     train = cfg.train
     model = instantiate(cfg.model).to(train.device)
+    if train.get("channels_last", False):
+        model.to(memory_format=torch.channels_last)
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
     with explain_no_images():
@@ -99,6 +103,7 @@ def _build(cfg: DictConfig) -> tuple[DistillStep, SafeCheckpointer, "_LastTest"]
         max_iter=train.max_iter,
         look_ahead=None if train.get("prefetch", True) else False,
         ddp=dict(train.ddp),
+        fused=None if train.get("fused", True) else False,
     )
     checkpointer = trainer.build_checkpointer(
         trainer, class_names=_class_names(cfg), **adapter_modules(model)

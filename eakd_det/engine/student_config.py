@@ -46,7 +46,8 @@ def stock_lazy_config(cfg: DictConfig) -> DictConfig:
     accumulate = train.pop("accumulate", 1)
     if "total_batch_size" in dataloader.train:
         dataloader.train.total_batch_size *= accumulate
-    train.pop("best_metric", None)
+    for key in ("best_metric", "prefetch", "fused", "channels_last"):
+        train.pop(key, None)
     train.amp.pop("dtype", None)
     train.init_checkpoint = os.path.join(train.output_dir, WEIGHTS)
     return OmegaConf.create({key: cfg[key] for key in NODES}, flags={"allow_objects": True})

@@ -4,6 +4,7 @@ import logging
 import os
 from collections import OrderedDict
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import (
     MetadataCatalog,
@@ -50,7 +51,7 @@ class DistillTrainer(DefaultTrainer):
         solver = cfg.SOLVER
         log_step_size(solver.IMS_PER_BATCH, solver.ACCUMULATE, solver.BASE_LR, solver.MAX_ITER)
         model = self.build_model(cfg)
-        _pool_as_configured(cfg, model)  # a subclass may build it without
+        _as_configured(cfg, model)  # a subclass may build it without
         optimizer = self.build_optimizer(cfg, model)
         with explain_no_images():
             data_loader = self.build_train_loader(micro_batch_config(cfg))
@@ -65,6 +66,7 @@ class DistillTrainer(DefaultTrainer):
             output_dir=cfg.OUTPUT_DIR,
             max_iter=solver.MAX_ITER,
             look_ahead=None if cfg.DATALOADER.PREFETCH else False,
+            fused=None if solver.FUSED else False,
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         names = dataset_names(next(iter(cfg.DATASETS.TRAIN), ""))
@@ -108,9 +110,9 @@ class DistillTrainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """Build the stock model; it and its teacher use MODEL.ROI_HEADS.POOLER_BACKEND."""
+        """Build the stock model; CHANNELS_LAST and POOLER_BACKEND are its and its teacher's."""
         model = super().build_model(cfg)
-        _pool_as_configured(cfg, model)
+        _as_configured(cfg, model)
         return model
 
     @classmethod
@@ -203,8 +205,10 @@ def micro_batch_config(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
-def _pool_as_configured(cfg: CfgNode, model: nn.Module) -> None:
-    """Set the ROI pooling of a detector and of its teacher, if it has one."""
+def _as_configured(cfg: CfgNode, model: nn.Module) -> None:
+    """Set the memory format and the ROI pooling of a detector and of its teacher, if it has one."""
+    if cfg.MODEL.CHANNELS_LAST:
+        model.to(memory_format=torch.channels_last)
     has_teacher = isinstance(model, Distilled) and model.teacher is not None
     pool_as_configured(cfg, model, *([model.teacher.model] if has_teacher else []))
 

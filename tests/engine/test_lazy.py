@@ -120,6 +120,7 @@ from detectron2.config import LazyConfig, instantiate
 cfg = LazyConfig.load(sys.argv[1])
 assert cfg.keys() == {"model", "dataloader", "train", "optimizer", "lr_multiplier"}
 assert "eakd_det" not in str(cfg), cfg
+assert not {"accumulate", "best_metric", "channels_last", "fused"} & cfg.train.keys()
 assert cfg.dataloader.evaluator.dataset_name == "digits_det_val"
 assert cfg.dataloader.train.total_batch_size == 2
 model = instantiate(cfg.model).eval()
@@ -161,6 +162,7 @@ dataloader.train.num_workers = dataloader.test.num_workers = 0
 train.init_checkpoint = ""
 train.output_dir = {str(tmp_path / "lazy")!r}
 train.max_iter = train.eval_period = 2
+train.channels_last, train.fused = True, False
 train.seed = 5
 model.roi_heads.box_predictor.test_score_thresh = 0.0  # an untrained student is sure of nothing
 """
@@ -176,6 +178,8 @@ model.roi_heads.box_predictor.test_score_thresh = 0.0  # an untrained student is
     assert "FrozenBN layers, " in out[out.index("What to look at:") :]
     saved = torch.load(tmp_path / "lazy" / "model_final.pth", weights_only=True)
     assert "helpers" in saved
+    name = "backbone.bottom_up.res2.0.conv1.weight"
+    assert saved["model"][name].is_contiguous(memory_format=torch.channels_last)
     assert not [key for key in saved["model"] if key.startswith("adapters")]
     result = json.loads((tmp_path / "lazy" / "result.json").read_text())
     assert result.keys() == {"AP", "AP50", "AP75", "teacher_AP"}

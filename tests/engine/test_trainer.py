@@ -158,6 +158,34 @@ def test_resume_goes_on(run_cfg):
     assert (Path(run_cfg.OUTPUT_DIR) / "last_checkpoint").read_text() == "model_final.pth"
 
 
+def _layouts(model):
+    weights = [p for p in model.parameters() if p.dim() == 4 and min(p.shape[1:]) > 1]
+    return {p.is_contiguous(memory_format=torch.channels_last) for p in weights}
+
+
+def test_channels_last(run_cfg, tmp_path):
+    """Trains a student alike, whichever format its checkpoint has."""
+    cfg, saved = run_cfg, []
+    cfg.DATASETS.TEST, cfg.MODEL.RESNETS.NORM, cfg.MODEL.BACKBONE.FREEZE_AT = (), "BN", 0
+    for formats in [(False, False), (False, True), (True, False)]:
+        folder = tmp_path / "-".join(map(str, formats))
+        for is_last, stop in zip(formats, (1, 2), strict=True):
+            cfg.MODEL.CHANNELS_LAST = is_last
+            assert _layouts(train(cfg, folder, [stop], resume=stop > 1).model) == {is_last}
+        saved.append(torch.load(folder / "model_final.pth", weights_only=True)["model"])
+    for state in saved[1:]:
+        torch.testing.assert_close(state, saved[0], rtol=1e-3, atol=1e-4)
+
+
+def test_channels_last_of_stock_models(run_cfg):
+    run_cfg.MODEL.CHANNELS_LAST = True
+    for name in ("GeneralizedRCNN", "DistillRCNN"):
+        run_cfg.MODEL.META_ARCHITECTURE = name
+        model = DistillTrainer.build_model(run_cfg)
+        assert type(model).__name__ == name and _layouts(model) == {True}
+    assert _layouts(model.teacher.model) == {True}, "also before it is prepared"
+
+
 @pytest.mark.parametrize("methods", [("DKD",), ("DKD", "REVIEWKD")])
 def test_another_method_is_refused_in_words(run_cfg, tmp_path, methods):
     """The fusion modules of ReviewKD train too, and the optimizer knows them."""

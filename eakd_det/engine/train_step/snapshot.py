@@ -4,7 +4,8 @@ from collections.abc import Hashable
 from typing import Any
 
 import torch
-from torch import Tensor
+from detectron2.layers import FrozenBatchNorm2d
+from torch import Tensor, nn
 
 
 class Snapshot:
@@ -34,14 +35,30 @@ class Snapshot:
             now = [tensors[name] for name in names]
             chosen = torch.where(condition, before, _flat(tensors, names))
             parts = chosen.split([x.numel() for x in now])
-            torch._foreach_copy_(now, [p.view_as(x) for p, x in zip(parts, now, strict=True)])
+            shaped = [p if x.dim() == 1 else p.view_as(x) for p, x in zip(parts, now, strict=True)]
+            torch._foreach_copy_(now, shaped)
             known.update(names)
         for name in tensors.keys() - known:
             tensors[name].masked_fill_(condition, 0)
 
 
 def _flat(tensors: dict[Hashable, Tensor], names: list[Hashable]) -> Tensor:
-    return torch.cat([tensors[name].flatten() for name in names])
+    return torch.cat([x if x.dim() == 1 else x.flatten() for x in map(tensors.get, names)])
+
+
+def running_buffers(model: nn.Module, device: torch.device) -> list[tuple[nn.Module, str]]:
+    """List a model's buffers that a forward pass may change, as modules and names in them.
+
+    They are running statistics and others that a checkpoint holds. Frozen batch norms are left
+    out, and so is what a model makes itself: anchors, the mean and standard deviation of pixels.
+    """
+    return [
+        (module, name)
+        for module in model.modules()
+        if not isinstance(module, FrozenBatchNorm2d)
+        for name, x in module.named_buffers(recurse=False)
+        if x.device == device and name not in module._non_persistent_buffers_set
+    ]
 
 
 def optimized(optimizer: torch.optim.Optimizer) -> dict[Hashable, Tensor]:

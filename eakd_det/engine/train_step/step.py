@@ -17,11 +17,12 @@ from eakd_det.checkpoint.checkpointer import SafeCheckpointer
 from eakd_det.distillers.entropy_statistics import LOG_PERIOD
 from eakd_det.modeling.meta_arch.distilled import Distilled
 
+from .fused import fuse, keep_implementation, step_unless
 from .look_ahead import LookAhead, reads_in_workers
 from .loss_ratio import MAX_RATIO, LossRatio
 from .pending import PendingStep, read_steps, stop_at
 from .skipped_steps import SkippedSteps, is_finite
-from .snapshot import Snapshot, optimized, with_gradient
+from .snapshot import Snapshot, optimized, running_buffers, with_gradient
 from .zero_losses import ZeroLosses
 
 ADVICE = "A lower SOLVER.BASE_LR, more SOLVER.WARMUP_ITERS or SOLVER.CLIP_GRADIENTS often helps."
@@ -69,6 +70,7 @@ class DistillStep(SimpleTrainer):
         read_period: int | None = None,
         look_ahead: bool | None = None,
         ddp: dict[str, Any] | None = None,
+        fused: bool | None = None,
     ):
         """
         Args:
@@ -89,6 +91,7 @@ class DistillStep(SimpleTrainer):
                 the teacher on it; see `LookAhead`. None does so on a GPU, and reads ahead there if
                 the loader has worker processes.
             ddp: options of DDP that differ from those here.
+            fused: use the fused kernels of the optimizer, if it has some; None is on a GPU alone.
         """
         self.student = model if student is None else student
         self._device = next(model.parameters()).device
@@ -99,6 +102,9 @@ class DistillStep(SimpleTrainer):
         self._looks_ahead = look_ahead
         self.accumulate = accumulate
         device = self._device.type
+        self._is_fused = (device == "cuda" if fused is None else fused) and fuse(optimizer)
+        keep_implementation(optimizer)
+        self._buffers = running_buffers(model, self._device)
         self.max_iter = max_iter
         self.read_period = read_period or (1 if device == "cpu" else LOG_PERIOD)
         self.pending: list[PendingStep] = []
@@ -163,16 +169,16 @@ class DistillStep(SimpleTrainer):
             UserError: a loss that is read is not finite; the weights are as before this step.
         """
         self.optimizer.zero_grad()
-        step, before = PendingStep(self.iter), Snapshot(self._buffers())
+        step, before = PendingStep(self.iter), Snapshot(self._running())
         try:
             self._compute(step)
         except FloatingPointError as error:  # of a detector's RPN, which checks its boxes itself
-            before.restore(self._buffers(), torch.ones((), dtype=torch.bool, device=self._device))
+            before.restore(self._running(), torch.ones((), dtype=torch.bool, device=self._device))
             self._check_losses()  # an earlier step may be the cause
             self._stop(step, [f'the model says "{error}"'])
         self.after_backward()
         is_bad = ~step.losses.isfinite().all()
-        before.restore(self._buffers(), is_bad)
+        before.restore(self._running(), is_bad)
         self.grad_scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in with_gradient(self.optimizer)]
         step.is_skipped = is_bad | ~is_finite(gradients) if gradients else is_bad
@@ -180,7 +186,7 @@ class DistillStep(SimpleTrainer):
         is_read = (self.iter + 1) % self.read_period == 0 or self.iter + 1 == self.max_iter
         if is_read:
             self._read_losses()
-        self._apply(step.is_skipped, is_read or self.grad_scaler.is_enabled())
+        self._apply(step.is_skipped, is_read)
 
     def _compute(self, step: PendingStep) -> None:
         """Compute the losses and gradients of a step's micro-batches."""
@@ -200,9 +206,14 @@ class DistillStep(SimpleTrainer):
         rows = [torch.stack([m[name].detach() for name in names]) for m in micro_batches]
         step.losses = torch.stack(rows).mean(dim=0)
 
-    def _apply(self, is_skipped: Tensor, may_synchronise: bool) -> None:
-        """Take the optimizer's step unless it is skipped; without synchronising, undo it then."""
-        if not may_synchronise:
+    def _apply(self, is_skipped: Tensor, is_read: bool) -> None:
+        """Take the optimizer's step unless it is skipped.
+
+        That synchronises if the losses are read anyway, or float16 is not fused.
+        """
+        if self._is_fused:
+            step_unless(self.optimizer, is_skipped)
+        elif not (is_read or self.grad_scaler.is_enabled()):
             before = Snapshot(optimized(self.optimizer))
             self.optimizer.step()
             before.restore(optimized(self.optimizer), is_skipped)
@@ -210,9 +221,9 @@ class DistillStep(SimpleTrainer):
             self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
 
-    def _buffers(self) -> dict[str, Tensor]:
-        """Return the buffers on the model's device, running statistics among them."""
-        return {n: x for n, x in self.model.named_buffers() if x.device == self._device}
+    def _running(self) -> dict[int, Tensor]:
+        """Return the present running statistics; a hook may have replaced them."""
+        return {i: module.get_buffer(name) for i, (module, name) in enumerate(self._buffers)}
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -51,14 +51,16 @@ def _states(step):
     return step.optimizer.state_dict()["state"]
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("read_period", [1, 3, 100])
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
 @pytest.mark.parametrize("faults", [["gradient", "", "", ""], ["", "gradient", "gradient", ""]])
-def test_a_gradient_that_is_not_finite_is_left_out(faults, optimizer, read_period):
+def test_a_gradient_that_is_not_finite_is_left_out(faults, optimizer, read_period, fused):
     """Weights, momentum and decay go on as if the step had not been, read or not."""
-    faulty, iterations = _make(faults, optimizer=optimizer, read_period=read_period)
+    options = {"optimizer": optimizer, "fused": fused}
+    faulty, iterations = _make(faults, read_period=read_period, **options)
     storage = run(faulty, iterations)
-    clean, iterations = _make(["" for f in faults if not f], optimizer=optimizer)
+    clean, iterations = _make(["" for f in faults if not f], **options)
     run(clean, iterations)
     torch.testing.assert_close(
         dict(faulty.model.named_parameters()),
@@ -71,9 +73,11 @@ def test_a_gradient_that_is_not_finite_is_left_out(faults, optimizer, read_perio
     assert "left_out_steps" not in storage.latest(), "it is told every LOG_PERIOD"
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("read_period", [1, 100])
-def test_float16_leaves_it_out_too(caplog, read_period):
+def test_float16_leaves_it_out_too(caplog, read_period, fused):
     options = {"precision": torch.float16, "read_period": read_period, "max_iter": 4}
+    options["fused"] = fused
     faulty, iterations = _make(["", "gradient", "", ""], **options)
     clean, _ = _make(["", "", ""], **options)
     for step in (faulty, clean):  # what it starts with overflows here
@@ -117,14 +121,15 @@ def test_a_run_that_learns_nothing_stops():
     assert not torch.equal(step.model.linear.weight, before)
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("precision", [None, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(
     ("fault", "what"), [("loss", "loss_cls is nan"), ("error", "has diverged")]
 )
 @pytest.mark.parametrize("read_period", [1, 3])
-def test_the_saved_model_is_as_before(tmp_path, read_period, fault, what, precision):
+def test_the_saved_model_is_as_before(tmp_path, read_period, fault, what, precision, fused):
     """Running statistics are part of it; later steps, too, start from there."""
-    options = {"read_period": read_period, "precision": precision}
+    options = {"read_period": read_period, "precision": precision, "fused": fused}
     step, _ = _make(["", fault, ""], output_dir=str(tmp_path), **options)
     with pytest.raises(UserError) as error:
         run(step, 3)
