@@ -14,7 +14,6 @@ import eakd_det.utils.before_torch  # noqa: F401
 
 from classification.benchmark import build_steps
 from eakd_det.benchmark.parts import CONFIG, FIGURE, PARTS, run
-from eakd_det.config.defaults import detection_config
 from eakd_det.model_zoo import get_config_file
 from eakd_det.utils import command_line
 from eakd_det.utils.files import write_atomically
@@ -45,7 +44,7 @@ def parse_arguments():
         help=f"growth draws {FIGURE}: how a step's time grows with images, ROIs and classes",
     )
     parser.add_argument("--output", default="output/benchmark", help="default: %(default)s")
-    return command_line.parse_arguments(parser, detection_config())
+    return command_line.parse_arguments(parser)
 
 
 def main(args):

@@ -2,7 +2,6 @@ import argparse
 import json
 import logging
 import os
-import runpy
 import socket
 import sys
 from pathlib import Path
@@ -13,7 +12,8 @@ from detectron2.engine import TrainerBase
 from detectron2.utils import comm
 from torch import distributed
 
-from eakd_det.engine import launch
+import classification.run as classification_run
+from eakd_det.engine import detection_run, launch
 from eakd_det.utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -98,10 +98,7 @@ def test_the_device_is_that_of_the_config(cli_cfg, tmp_path, two_gpus):
     path.write_text(cli_cfg.dump())
     lazy = ROOT / "configs" / "COCO-Detection" / "lazy" / "student_r18.py"
     digits = ROOT / "configs" / "Digits" / "KD.yaml"
-    detectors, classifiers = (
-        runpy.run_path(str(ROOT / "tools" / name))["device_of"]
-        for name in ("train_net.py", "train_classifier.py")
-    )
+    detectors, classifiers = detection_run.device_of, classification_run.device_of
     for device_of, config, options, device in [
         (detectors, path, [], "cpu"),
         (detectors, path, ["MODEL.DEVICE", "cuda"], "cuda"),
