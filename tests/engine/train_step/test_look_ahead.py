@@ -129,7 +129,7 @@ def test_other_formats_are_handed_out_as_they_are():
 # Training.
 
 
-def _batches(batch, number):
+def varied(batch, number):
     """The batch with other pixels, sizes and order each time."""
     for i in range(number):
         samples = []
@@ -146,7 +146,7 @@ def _run(cfg, batch, look_ahead, *, steps=3, precision=None):
     model = build_model(cfg)
     step = DistillStep(
         model,
-        list(_batches(batch, 2 * steps)),
+        list(varied(batch, 2 * steps)),
         build_optimizer(cfg, model),
         accumulate=2,
         precision=precision,
