@@ -1,5 +1,7 @@
 """Look-ahead on a GPU: the same losses in slow streams, little memory, and no waiting host."""
 
+import gc
+
 import pytest
 import torch
 from detectron2.modeling import build_model
@@ -106,28 +108,34 @@ def test_copies(distill_cfg, batch):
         assert torch.equal(boxes.cpu(), y["instances"].gt_boxes.tensor)
 
 
+def _peaks(cfg, batch, look_ahead):
+    """Peaks of memory of the first steps and of later ones; bytes of the maps and the heads."""
+    step, after, peaks = _step(cfg, [batch] * 12, look_ahead), [], []
+
+    def note():
+        torch.cuda.synchronize()
+        after.append((torch.cuda.memory_allocated(), torch.cuda.memory_reserved()))
+        if step.iter in (3, 10):
+            peaks.append(torch.cuda.max_memory_allocated())
+            torch.cuda.reset_peak_memory_stats()
+
+    torch.cuda.reset_peak_memory_stats()
+    _run(step, note)
+    assert after[10] == after[4], "memory does not grow"
+    teacher = step.model.teacher
+    maps = teacher.begin_features(batch, "RGB", step.model.teacher_levels)()
+    heads = teacher.model.roi_heads.parameters()
+    return *peaks, sum(x.nbytes for x in maps.values()), sum(p.nbytes for p in heads)
+
+
 def test_memory(distill_cfg, batch):
-    """One more set of maps and one more batch; and no more after many steps."""
-    peaks, allowed = {}, 2**20
-    for look_ahead in (False, True):
-        step, after = _step(distill_cfg, [batch] * 12, look_ahead), []
-
-        def note(step=step, after=after):
-            torch.cuda.synchronize()
-            after.append((torch.cuda.memory_allocated(), torch.cuda.memory_reserved()))
-            if step.iter == 3:
-                torch.cuda.reset_peak_memory_stats()
-            if step.iter == 10:
-                peaks[step._looks_ahead] = torch.cuda.max_memory_allocated()
-
-        _run(step, note)
-        assert after[10] == after[4], "memory does not grow"
-        if look_ahead:
-            teacher, levels = step.model.teacher, step.model.teacher_levels
-            maps = teacher.begin_features(batch, "RGB", levels)()
-            allowed += sum(x.nbytes for x in maps.values()) + sum(x["image"].nbytes for x in batch)
-        del step, after
-    assert peaks[True] - peaks[False] <= allowed
+    """One more set of maps and one more batch; no more after many steps, nor in the first."""
+    _, usual, maps, heads = _peaks(distill_cfg, batch, False)
+    gc.collect()
+    first, later, *_ = _peaks(distill_cfg, batch, True)
+    images, slack = sum(x["image"].nbytes for x in batch), 2**20
+    assert later - usual <= maps + images + slack
+    assert first - later <= heads + slack, "in which the teacher is prepared"
 
 
 def test_pictures(distill_cfg, batch):
@@ -159,11 +167,29 @@ def test_ddp_takes_what_was_started(distill_cfg, batch, storage, tmp_path):
         distributed.destroy_process_group()
 
 
-def test_a_run_with_a_worker(run_cfg, tmp_path):
+@pytest.mark.parametrize("off", ["nothing", "DATALOADER.PREFETCH", "TEACHER.AHEAD"])
+def test_a_run_with_a_worker(run_cfg, monkeypatch, tmp_path, off):
     """As users start it: the loader pins the images, and the teacher is one batch ahead."""
     run_cfg.MODEL.DEVICE, run_cfg.DATASETS.TEST = "cuda", ()
     run_cfg.DATALOADER.NUM_WORKERS = 1
+    if off != "nothing":
+        run_cfg.merge_from_list([off, False])
+    begin, devices = DetectorTeacher.begin_features, []
+    look_ahead, number = DetectorTeacher.look_ahead, []
+
+    def note_images(teacher, batched_inputs, *args):
+        devices.append(batched_inputs[0]["image"].device.type)
+        return begin(teacher, batched_inputs, *args)
+
+    def note_start(*args):
+        number.append(1)
+        look_ahead(*args)
+
+    monkeypatch.setattr(DetectorTeacher, "begin_features", note_images)
+    monkeypatch.setattr(DetectorTeacher, "look_ahead", note_start)
     step = train(run_cfg, tmp_path / "run", [4])._trainer
-    assert image_loader(step.data_loader).pin_memory
-    assert step._data_loader_iter._num_read == 4
-    assert not step.model.teacher._started
+    is_copied = off != "DATALOADER.PREFETCH"
+    assert set(devices) == {"cuda" if is_copied else "cpu"}
+    assert image_loader(step.data_loader).pin_memory == is_copied
+    assert len(number) == (2 if off == "nothing" else 0), "of the batches behind the second"
+    assert step._data_loader_iter._num_read == 4 and not step.model.teacher._started
