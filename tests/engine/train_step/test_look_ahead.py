@@ -18,6 +18,7 @@ from eakd_det.engine.train_step.look_ahead import LookAhead, reads_in_workers
 from eakd_det.engine.train_step.step import DistillStep
 from eakd_det.modeling.recorder import record
 from eakd_det.modeling.teacher import DetectorTeacher
+from tests.conftest import ROOT
 from tests.reads import Operators
 from tests.streams import streams
 
@@ -203,6 +204,41 @@ def test_resumed_run_equals_a_straight_one(run_cfg, tmp_path):
     assert resumed.start_iter == 2
     ours, theirs = straight.model.state_dict(), resumed.model.state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+IN_PROCESSES = """
+import runpy, sys
+from eakd_det.engine.train_step.step import DistillStep
+from eakd_det.modeling.teacher import DetectorTeacher
+
+tool, look_ahead, output_dir, expected = sys.argv[1:5]
+init, start, number = DistillStep.__init__, DetectorTeacher.look_ahead, []
+DistillStep.__init__ = lambda *args, **options: init(
+    *args, **{**options, "look_ahead": look_ahead == "True"}
+)
+DetectorTeacher.look_ahead = lambda *args: (number.append(1), start(*args))
+sys.argv[1:] = [*sys.argv[5:], "OUTPUT_DIR", output_dir]
+runpy.run_path(tool, run_name="__main__")
+assert len(number) == int(expected), number
+"""
+
+
+def test_in_two_processes(cli_cfg, call_code, tool_environment, tmp_path):
+    """DDP sums the same gradients, over micro-batches, too."""
+    cli_cfg.SOLVER.ACCUMULATE = 2
+    (tmp_path / "run.yaml").write_text(cli_cfg.dump())
+    config = ("--config-file", tmp_path / "run.yaml", "SOLVER.MAX_ITER", 2)
+    weights = []
+    for look_ahead, number in ((True, 2), (False, 0)):
+        options = (ROOT / "tools" / "train_net.py", look_ahead, tmp_path / str(look_ahead), number)
+        environment = tool_environment()
+        code, out, err = call_code(
+            IN_PROCESSES, *options, *config, environment=environment, ranks=2
+        )
+        assert code == 0, out + err
+        saved = torch.load(tmp_path / str(look_ahead) / "model_final.pth", weights_only=True)
+        weights.append(saved["model"])
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[1])
 
 
 # Streams of a GPU.
