@@ -44,6 +44,13 @@ def test_what_a_run_leaves_behind(run):
     assert sum(len(group["params"]) for group in in_optimizer) == len(trained)
 
 
+@pytest.mark.parametrize(("prefetch", "look_ahead"), [(True, None), (False, False)])
+def test_prefetch(run_cfg, prefetch, look_ahead):
+    """Its step looks ahead on a GPU alone, or nowhere."""
+    run_cfg.DATALOADER.PREFETCH = prefetch
+    assert DistillTrainer(run_cfg)._trainer._looks_ahead is look_ahead
+
+
 def test_statistics_are_written(run_cfg):
     run_cfg.SOLVER.MAX_ITER = 20
     run_cfg.DATASETS.TEST = ()

@@ -20,7 +20,12 @@ from eakd_det.distillers import (
 )
 from eakd_det.modeling.compatibility import check_input_formats, match_levels
 from eakd_det.modeling.recorder import Call, record
-from eakd_det.modeling.teacher import WithTeacher, build_teacher
+from eakd_det.modeling.teacher import (
+    DetectorTeacher,
+    WithTeacher,
+    build_teacher,
+    log_output_difference,
+)
 from eakd_det.modeling.weight_picture import picture_of_weights
 
 CAUSES = (
@@ -105,15 +110,20 @@ class Distilled(WithTeacher):
         if not self._distils():
             return super().forward(batched_inputs)
         sources = self._recorded() if self.compares_logits else {}
-        teacher_features = self.teacher.begin_features(
-            batched_inputs, self.input_format, self.teacher_levels
-        )
+        log_difference = None if self.teacher.is_prepared else self._prepare_teacher(batched_inputs)
+        begun = self._begin_features(batched_inputs)
         with record(backbone=self.backbone, **sources) as calls:
             losses = super().forward(batched_inputs)
-        if not self.teacher.is_prepared:
-            teacher_features = self._prepare_teacher(calls, batched_inputs, teacher_features())
-        losses.update(self._distill(calls, batched_inputs, teacher_features()))
+        teacher_features = begun()
+        if log_difference is not None:
+            log_difference(calls, teacher_features)
+        losses.update(self._distill(calls, batched_inputs, teacher_features))
         return losses
+
+    def _begin_features(
+        self, batched_inputs: list[dict[str, Any]]
+    ) -> Callable[[], dict[str, Tensor]]:
+        return self.teacher.begin_features(batched_inputs, self.input_format, self.teacher_levels)
 
     def look_ahead(self, batched_inputs: list[dict[str, Any]]) -> None:
         """Start the teacher's features of a batch that `forward` will get after the present one.
@@ -144,36 +154,33 @@ class Distilled(WithTeacher):
             self.vis_period = period
 
     def _prepare_teacher(
-        self,
-        calls: dict[str, list[Call]],
-        batched_inputs: list[dict[str, Any]],
-        features: dict[str, Tensor],
-    ) -> Callable[[], dict[str, Tensor]]:
-        """Prepare the teacher, and log how far that changes its outputs for this batch.
-
-        Args:
-            features: those of the unprepared teacher.
+        self, batched_inputs: list[dict[str, Any]]
+    ) -> Callable[[dict[str, list[Call]], dict[str, Tensor]], None]:
+        """Prepare the teacher, before the student's activations take memory.
 
         Returns:
-            A function that returns those of the prepared teacher.
+            A function that logs how far that changes the outputs for this batch. It takes the
+            recorded calls of the student and the features of the prepared teacher.
         """
-        prepared = {}
+        before = self.teacher.with_own_heads() if self.compares_logits else self.teacher
+        old_features = self._begin_features(batched_inputs)()
+        self.teacher.prepare(keep_levels=bool(self.levels))
 
-        def outputs() -> list[Tensor]:
-            if self.teacher.is_prepared:
-                prepared.update(self.teacher.features(batched_inputs, self.input_format))
-            return self._teacher_outputs(calls, prepared or features)
+        def log_difference(calls: dict[str, list[Call]], features: dict[str, Tensor]) -> None:
+            outputs = [
+                self._teacher_outputs(calls, *of_teacher)
+                for of_teacher in ((before, old_features), (self.teacher, features))
+            ]
+            log_output_difference(*outputs, are_maps=not self.compares_logits)
 
-        are_maps, keep_levels = not self.compares_logits, bool(self.levels)
-        self.teacher.prepare(outputs, are_maps=are_maps, keep_levels=keep_levels)
-        return lambda: prepared
+        return log_difference
 
     def _teacher_outputs(
-        self, calls: dict[str, list[Call]], features: dict[str, Tensor]
+        self, calls: dict[str, list[Call]], teacher: DetectorTeacher, features: dict[str, Tensor]
     ) -> list[Tensor]:
-        """Return the teacher's logits if methods compare them, else its feature maps."""
+        """Return a teacher's logits if methods compare them, else its feature maps."""
         if self.compares_logits:
-            return [pair.teacher_logits for pair in self._logit_pairs(calls, features)]
+            return [pair.teacher_logits for pair in self._logit_pairs(calls, teacher, features)]
         return [features[name] for _, name in self.levels]
 
     def _distill(
@@ -183,8 +190,9 @@ class Distilled(WithTeacher):
         teacher_features: dict[str, Tensor],
     ) -> dict[str, Tensor]:
         features = calls["backbone"][0].output
-        pairs = self._logit_pairs(calls, teacher_features) if self.compares_logits else []
-        if pairs:
+        pairs = []
+        if self.compares_logits:
+            pairs = self._logit_pairs(calls, self.teacher, teacher_features)
             self._check_class_order(pairs[0])
             self._draw(pairs[0], batched_inputs[0])
         batch = DistillationBatch(
@@ -236,9 +244,9 @@ class Distilled(WithTeacher):
         raise NotImplementedError
 
     def _logit_pairs(
-        self, calls: dict[str, list[Call]], teacher_features: dict[str, Tensor]
+        self, calls: dict[str, list[Call]], teacher: DetectorTeacher, features: dict[str, Tensor]
     ) -> list[LogitPair]:
-        """Pair the recorded logits of the student with the teacher's."""
+        """Pair the recorded logits of the student with a teacher's, from its features."""
         raise NotImplementedError
 
 

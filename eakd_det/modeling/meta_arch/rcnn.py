@@ -31,13 +31,13 @@ class DistillRCNN(Distilled, GeneralizedRCNN):
         stages = {f"losses{i}": p.losses for i, p in enumerate(box_predictors(self))}
         return {"box_pooler": self.roi_heads.box_pooler, **stages}
 
-    def _logit_pairs(self, calls, teacher_features):
+    def _logit_pairs(self, calls, teacher, features):
         # The boxes are the pooler's, not the proposals': TRAIN_ON_PRED_BOXES has replaced those.
         boxes = [call.args[1] for call in calls["box_pooler"]]
         pairs = []
         for stage, boxes_of_stage in enumerate(boxes):
             (student_logits, _), proposals = calls[f"losses{stage}"][0].args
-            teacher_logits = self.teacher.roi_logits(teacher_features, boxes_of_stage, stage)
+            teacher_logits = teacher.roi_logits(features, boxes_of_stage, stage)
             pair = _pair(student_logits, teacher_logits, proposals, boxes_of_stage)
             pair.suffix = f"_stage{stage}" if len(boxes) > 1 else ""
             pairs.append(pair)

@@ -30,12 +30,12 @@ class DistillRetinaNet(Distilled, RetinaNet):
     def _recorded(self):
         return {"losses": self.losses}
 
-    def _logit_pairs(self, calls, teacher_features):
+    def _logit_pairs(self, calls, teacher, features):
         anchors, student_logits, labels, *_ = calls["losses"][0].args
         labels = torch.stack(labels)  # (B, anchors); -1 is ignored
         counted = labels >= 0
         chosen = counted.flatten().nonzero().squeeze(1)  # once, since the device waits for it
-        teacher_logits = self.teacher.anchor_logits(teacher_features)
+        teacher_logits = teacher.anchor_logits(features)
         return [
             LogitPair(
                 student_logits=cat(student_logits, dim=1).flatten(0, 1)[chosen],

@@ -1,8 +1,9 @@
 """A frozen detector whose features and logits a student's detector is compared with."""
 
+import copy
 import operator
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -67,13 +68,7 @@ class DetectorTeacher(FrozenTeacher):
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_started": deque(maxlen=2)}  # a copy computes its features anew
 
-    def prepare(
-        self,
-        outputs: Callable[[], Sequence[Tensor]] | None = None,
-        *,
-        are_maps: bool = False,
-        keep_levels: bool = True,
-    ) -> None:
+    def prepare(self, *, keep_levels: bool = True) -> None:
         """FrozenTeacher.prepare, which also compiles the backbone. Features from before are stale.
 
         Args:
@@ -81,8 +76,17 @@ class DetectorTeacher(FrozenTeacher):
                 teacher leaves out the level that an FPN adds for the RPN.
         """
         self._keeps_levels = keep_levels
-        super().prepare(outputs, are_maps=are_maps)
+        super().prepare()
         self._stream.wait(self.device)  # for the weights, since a look-ahead waits for copies alone
+
+    def with_own_heads(self) -> "DetectorTeacher":
+        """Return a teacher with a copy of the heads, which `prepare` of this one leaves alone.
+
+        The backbone is shared, and must not be called.
+        """
+        other, backbone = copy.copy(self), self.model.backbone
+        other.model = copy.deepcopy(self.model, {id(backbone): backbone})
+        return other
 
     def look_ahead(
         self, batched_inputs: list[dict[str, Any]], input_format: str, levels: Collection[str]

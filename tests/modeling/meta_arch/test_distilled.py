@@ -15,6 +15,7 @@ from detectron2.solver import build_optimizer
 from detectron2.structures import BitMasks, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
+from torch.distributed.utils import _recursive_to
 from torch.optim.swa_utils import AveragedModel
 
 from eakd_det.config.defaults import stock_config
@@ -481,6 +482,82 @@ def test_objects_that_the_teacher_calls_otherwise(
     assert told.levelno == (logging.WARNING if right < number / 2 else logging.INFO)
     text = f"classifies {100 * right / number:.0f} % of {number} training objects as their label"
     assert text in told.message
+
+
+# The teacher of the next batch.
+
+
+def _calls_of_teacher(model, function):
+    with record(teacher=model.teacher.model.backbone) as calls:
+        function()
+    return len(calls["teacher"])
+
+
+def test_look_ahead(distill_cfg, batch, storage):
+    """Its features are those of the same images, in whichever lists and dicts these come."""
+    distill_cfg.DISTILL.METHODS = ("DKD", "REVIEWKD")
+    model, other = _build(distill_cfg), _build(distill_cfg)
+    model(batch), other(batch)  # prepares the teacher
+    assert _calls_of_teacher(model, lambda: model.look_ahead(batch)) == 1
+    [moved] = _recursive_to([dict(x) for x in batch], torch.device("cpu"), False)  # as DDP does
+    are_alike = []
+    calls = _calls_of_teacher(model, lambda: are_alike.append(_is_alike(model, other, moved)))
+    assert calls == 0 and are_alike == [True]
+    assert _calls_of_teacher(model, lambda: model(moved)) == 1, "they are taken once"
+
+
+def test_look_ahead_at_another_batch(distill_cfg, batch, storage):
+    model, other = _build(distill_cfg), _build(distill_cfg)
+    model(batch), other(batch)  # prepares the teacher
+    model.look_ahead(batch)
+    assert _is_alike(model, other, batch[:1]), "the first image alone"
+    equal = [{**x, "image": x["image"].clone()} for x in batch]
+    assert _calls_of_teacher(model, lambda: model(equal)) == 1
+    for _ in range(5):
+        model.look_ahead(equal)
+    assert len(model.teacher._started) == 2, "the present batch and the next"
+
+
+def test_look_ahead_keeps_the_levels_that_are_needed(distill_cfg, retina_cfg, batch, storage):
+    for cfg in (distill_cfg, retina_cfg):
+        model = _build(cfg)
+        model(batch)  # prepares the teacher
+        model.teacher_levels = sorted(model.teacher_levels)[1:]
+        model.look_ahead(batch)
+        [(_, finish)] = model.teacher._started
+        assert sorted(finish()) == model.teacher_levels
+
+
+def test_no_look_ahead(distill_cfg, batch, storage):
+    def number(model):
+        return _calls_of_teacher(model, lambda: model.look_ahead(batch))
+
+    model = _build(distill_cfg)
+    assert number(model) == 0, "it is not prepared"
+    model(batch)
+    with torch.no_grad():
+        assert number(model) == 0
+    assert number(model.eval()) == 0
+    assert number(model.train()) == 1
+    model.teacher.ahead = False
+    assert number(model) == 0
+    distill_cfg.TEACHER.AHEAD = False
+    assert not _build(distill_cfg).teacher.ahead
+    distill_cfg.DISTILL.METHODS = ()
+    _build(distill_cfg).look_ahead(batch)
+
+
+def test_copies_compute_anew(distill_cfg, batch, storage):
+    model = _build(distill_cfg)
+    model(batch)  # prepares the teacher
+    model.look_ahead(batch)
+    other = pickle.loads(pickle.dumps(model))
+    assert not other.teacher._started and model.teacher._started
+    assert _is_alike(model, other, batch)
+    model.look_ahead(batch)
+    average = AveragedModel(model).module
+    assert average.teacher is model.teacher
+    assert _is_alike(average, model, batch)
 
 
 # Other methods and detectors.
