@@ -7,6 +7,7 @@ from detectron2.structures import BitMasks
 from detectron2.utils.events import EventStorage
 
 from eakd_det.engine.train_step.step import DistillStep
+from eakd_det.modeling.recorder import record
 from tests.conftest import replace_teacher
 from tests.modeling.meta_arch.test_distilled import CASCADE
 
@@ -57,6 +58,28 @@ def run(cfg, batch, steps, **options):
             storage.iter = trained.iter
             trained.run_step()
     return trained, storage
+
+
+def first_step(cfg, batch, device, proposals=None, memory_format=torch.contiguous_format):
+    """Return the losses, the gradients on the CPU, and the RPN's proposals of a first step.
+
+    Args:
+        proposals: take the place of the RPN's, whose order and choice hang on the last digits of
+            their scores.
+    """
+    cfg.MODEL.DEVICE = str(device)
+    model = build(cfg).to(memory_format=memory_format)
+    has_rpn = "RCNN" in cfg.MODEL.META_ARCHITECTURE
+    sources = {"proposals": model.proposal_generator.predict_proposals} if has_rpn else {}
+    if proposals:
+        sources, given = {}, [x.to(device) for x in proposals]
+        model.proposal_generator.predict_proposals = lambda *_: given
+    with record(**sources) as calls:
+        losses = model(batch)
+    sum(losses.values()).backward()
+    gradients = {n: x.grad.cpu() for n, x in model.named_parameters() if x.grad is not None}
+    found = [call.output for call in calls.get("proposals", ())]
+    return {name: x.item() for name, x in losses.items()}, gradients, found[0] if found else None
 
 
 def losses_of(storage):
