@@ -34,10 +34,11 @@ def pytest_addoption(parser):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_cache_of_the_user_s(tmp_path_factory):
-    """Put the cache of image files into a temporary folder, for started tools too."""
+def environment_of_started_processes(tmp_path_factory):
+    """Let started processes find this checkout first, and leave the user's cache as it is."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)  # Detectron2 may be on it
         yield
 
 
@@ -255,8 +256,8 @@ def tool_environment(tmp_path):
     """The environment variables of a tool, whose datasets are in tmp_path/data."""
 
     def environment():  # as it is when a tool starts
-        variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        return {**variables, "DETECTRON2_DATASETS": str(tmp_path / "data")}
+        data = str(tmp_path / "data")
+        return {**os.environ, "OMP_NUM_THREADS": "1", "DETECTRON2_DATASETS": data}
 
     return environment
 

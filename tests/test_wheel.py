@@ -11,6 +11,7 @@ import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
+import detectron2
 import pytest
 import torch
 from packaging.version import Version
@@ -87,7 +88,8 @@ def python(tmp_path):
     venv.create(tmp_path / "env", symlinks=True, with_pip=False)
     (purelib,) = (tmp_path / "env").glob("lib/python*/site-packages")
     paths = {sysconfig.get_path(name) for name in ("purelib", "platlib")}
-    paths |= {str(Path(torch.__file__).parents[1])}  # of an environment below this one
+    # Of an environment below this one, or on PYTHONPATH.
+    paths |= {str(Path(package.__file__).parents[1]) for package in (torch, detectron2)}
     (purelib / "others.pth").write_text("\n".join(sorted(paths)))
     return tmp_path / "env" / "bin" / "python"
 

@@ -374,7 +374,7 @@ def start(arguments_of):
     def start(body, *arguments):
         return subprocess.Popen(
             [sys.executable, "-c", TOOL, *arguments_of(body), *arguments],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

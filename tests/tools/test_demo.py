@@ -59,7 +59,7 @@ def test_stopped_and_started_again(tmp_path):
     """The whole demo with few steps: killed in the student's run, it goes on there."""
     generate_digits(str(tmp_path / "datasets" / "digits_det"), num_scenes={"train": 16, "val": 8})
     command = [sys.executable, str(ROOT / "tools" / "demo.py"), "SOLVER.MAX_ITER", "21"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment["DETECTRON2_DATASETS"] = str(tmp_path / "datasets")
     options = {"cwd": tmp_path, "env": environment, "text": True}
     with subprocess.Popen(command, stdout=subprocess.PIPE, **options) as process:

@@ -57,12 +57,11 @@ def _first_gradients(folder):
 
 
 DIST_URL = ("--dist-url", "auto")  # a free port
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+TORCHRUN += ("--log-dir", "log")  # below the folder that it runs in
 WAYS = {
     "accumulation": (["SOLVER.ACCUMULATE", "2"], None),
-    "torchrun": (
-        [],
-        (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
-    ),
+    "torchrun": ([], (sys.executable, *TORCHRUN)),
     "both": (["--num-gpus", "2", *DIST_URL, "SOLVER.ACCUMULATE", "2"], None),
 }
 
