@@ -16,7 +16,7 @@ from eakd_det.losses import (
     skewed_forward_kl,
 )
 
-from .benchmark_training import measure_training
+from . import benchmark_training
 from .liger import is_available
 
 CHUNK = 1024
@@ -69,7 +69,8 @@ def run_language_models(bench: Bench) -> dict[str, Any]:
             title=f"{sizes.tokens} tokens, vocabulary {sizes.vocabulary}, {name}",
             base="plain_ea_kl",
         )
-    results["training"] = measure_training(bench, CHUNK)
+    models = benchmark_training.GPU_SIZES if bench.on_gpu else benchmark_training.CPU_SIZES
+    results["training"] = benchmark_training.measure_training(bench, CHUNK, models)
     return results
 
 

@@ -3,7 +3,7 @@
 import os
 import statistics
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, TrainerCallback, TrainingArguments
@@ -17,14 +17,23 @@ from .config import language_config
 from .distillers import TokenObjective
 from .trainer import DistillationTrainer
 
-# Options of student and teacher, tokens of an example, and examples of a step.
-GPU_SIZES = {}, {"n_embd": 1600, "n_layer": 48, "n_head": 25}, 512, 8
-TINY = {"n_layer": 2, "n_head": 2, "vocab_size": 2000}
-CPU_SIZES = {"n_embd": 32, **TINY}, {"n_embd": 64, **TINY}, 64, 2
+
+class ModelSizes(NamedTuple):
+    """Options of GPT2Config of student and teacher, examples of a step and their tokens."""
+
+    student: dict[str, int]
+    teacher: dict[str, int]
+    batch_size: int
+    length: int
+
+
+GPU_SIZES = ModelSizes({}, {"n_embd": 1600, "n_layer": 48, "n_head": 25}, 8, 512)
+_TINY = {"n_layer": 2, "n_head": 2, "vocab_size": 2000}
+CPU_SIZES = ModelSizes({"n_embd": 32, **_TINY}, {"n_embd": 64, **_TINY}, 2, 64)
 STEPS = 2  # for each round
 
 
-def measure_training(bench: Bench, chunk_size: int) -> dict[str, float]:
+def measure_training(bench: Bench, chunk_size: int, sizes: ModelSizes) -> dict[str, float]:
     """Measure EA-KD with whole logits and in chunks, under bfloat16 AMP on a GPU.
 
     Each training runs alone: transformers' Trainer cannot stop between two steps of another.
@@ -32,17 +41,11 @@ def measure_training(bench: Bench, chunk_size: int) -> dict[str, float]:
     Returns:
         Name -> seconds of a step.
     """
-    student, teacher, length, batch_size = GPU_SIZES if bench.on_gpu else CPU_SIZES
     torch.manual_seed(0)
-    teacher = _model(teacher, bench).to(torch.bfloat16)
-    rows = {
-        name: _train(bench, _model(student, bench), teacher, (batch_size, length), options)
-        for name, options in {
-            "plain": {},
-            f"chunked_{chunk_size}": {"chunk_size": chunk_size},
-        }.items()
-    }
-    title = f"language models, {batch_size} x {length} tokens, one training step"
+    teacher = _model(sizes.teacher, bench).to(torch.bfloat16)
+    variants = {"plain": {}, f"chunked_{chunk_size}": {"chunk_size": chunk_size}}
+    rows = {name: _train(bench, sizes, teacher, options) for name, options in variants.items()}
+    title = f"language models, {sizes.batch_size} x {sizes.length} tokens, one training step"
     bench.keep("language_model_training", rows, title=title, base="plain")
     return {name: figures["seconds"] for name, figures in rows.items()}
 
@@ -53,26 +56,23 @@ def _model(options: dict[str, int], bench: Bench) -> GPT2LMHeadModel:
 
 
 def _train(
-    bench: Bench,
-    student: GPT2LMHeadModel,
-    teacher: GPT2LMHeadModel,
-    shape: tuple[int, int],
-    options: dict[str, Any],
+    bench: Bench, sizes: ModelSizes, teacher: GPT2LMHeadModel, options: dict[str, Any]
 ) -> Figures:
-    """Train for some steps and return the figures of a step.
+    """Train a new student for some steps and return the figures of one.
 
     Args:
-        shape: examples of a step and their tokens.
         options: of DistillationTrainer.
     """
-    vocabulary, clock = student.config.vocab_size, _Clock(bench)
-    tokens = torch.randint(vocabulary, (shape[0] * clock.max_steps, shape[1]))
+    torch.manual_seed(1)
+    student, clock = _model(sizes.student, bench), _Clock(bench)
+    vocabulary = student.config.vocab_size
+    tokens = torch.randint(vocabulary, (sizes.batch_size * clock.max_steps, sizes.length))
     data = [{"input_ids": x, "labels": x, "attention_mask": torch.ones_like(x)} for x in tokens]
     node = language_config().DISTILL
     node.METHODS, node.EA.ENABLED = ("KD",), True
     trainer = DistillationTrainer(
         model=student,
-        args=_arguments(bench, batch_size=shape[0], max_steps=clock.max_steps),
+        args=_arguments(bench, batch_size=sizes.batch_size, max_steps=clock.max_steps),
         train_dataset=data,
         teacher=teacher,
         objective=TokenObjective(node),
@@ -86,7 +86,7 @@ def _train(
         torch.cuda.reset_peak_memory_stats()
     trainer.train()
     seconds = clock.figures["seconds"]
-    return {**clock.figures, "tokens_per_second": shape[0] * shape[1] / seconds}
+    return {**clock.figures, "tokens_per_second": sizes.batch_size * sizes.length / seconds}
 
 
 def _arguments(bench: Bench, *, batch_size: int, max_steps: int) -> TrainingArguments:

@@ -1,6 +1,7 @@
 """Forward and backward passes of ROI pooling."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from detectron2.modeling.poolers import ROIPooler
@@ -26,7 +27,7 @@ def run_pooling(bench: Bench) -> dict[str, dict[str, float]]:
     """Measure the backends on a CPU, and layouts and dtypes of the maps on a GPU, by size."""
     results = {}
     for size, numbers in (GPU_POOLING if bench.on_gpu else CPU_POOLING).items():
-        make = gpu_pooling if bench.on_gpu else cpu_pooling
+        make = partial(gpu_pooling, device=bench.device) if bench.on_gpu else cpu_pooling
         title = f"ROI pooling, {size}"
         results[size] = bench.add(title, built(make(*numbers)), title=title, base="torchvision")
     return results
@@ -46,13 +47,20 @@ def cpu_pooling(
 
 
 def gpu_pooling(
-    number: int, height: int, width: int, rois: int, channels: int, sampling: int
+    number: int,
+    height: int,
+    width: int,
+    rois: int,
+    channels: int,
+    sampling: int,
+    *,
+    device: torch.device,
 ) -> dict[str, Callable[[], object]]:
     """Build passes of torchvision's pooling, which is that of every POOLER_BACKEND on a GPU.
 
     Maps are contiguous or channels_last in float32, or in bfloat16, which are cast as a teacher's.
     """
-    maps, boxes = _inputs(number, height, width, rois, channels, torch.device("cuda"))
+    maps, boxes = _inputs(number, height, width, rois, channels, device)
     pooler = _pooler(sampling)
     variants = {
         "torchvision": maps,

@@ -21,6 +21,7 @@ CPU_VARIANTS: dict[str, Options] = {
 STUDENT_VARIANTS: dict[str, Options] = {
     "stock_step": {},
     "student_step": {"DISTILL.METHODS": ()},
+    "student_levers": {"DISTILL.METHODS": (), "CUDNN_BENCHMARK": True},
 }
 PLAIN: Options = {"TEACHER.FAST": False}
 LEVERS: dict[str, Options] = {  # name of a row -> keys that it adds
