@@ -18,15 +18,15 @@ class Column(NamedTuple):
 
 COLUMNS = {
     "seconds": Column("ms", 1000.0, ".2f", has_ratio=True),
-    "host_seconds": Column("host ms", 1000.0, ".2f"),
-    "busy": Column("GPU busy %", 100.0),
+    "host_seconds": Column("host\nms", 1000.0, ".2f"),
+    "busy": Column("GPU\nbusy %", 100.0),
     "launches": Column("launches"),
     "kernels": Column("kernels"),
-    "allocated_mib": Column("allocated MiB", has_ratio=True),
-    "reserved_mib": Column("reserved MiB", has_ratio=True),
-    "above_mib": Column("above inputs MiB"),
+    "allocated_mib": Column("allocated\nMiB", has_ratio=True),
+    "reserved_mib": Column("reserved\nMiB", has_ratio=True),
+    "above_mib": Column("MiB above\ninputs"),
     "operations": Column("operations"),
-    "peak_mib": Column("peak MiB"),
+    "peak_mib": Column("peak\nMiB"),
     "tokens_per_second": Column("tokens/s"),
 }
 
@@ -34,30 +34,37 @@ COLUMNS = {
 def table(
     title: str, rows: dict[str, Figures], base: str, notes: dict[str, str] | None = None
 ) -> str:
-    """Return the columns that any row has, with ratios to the row `base`.
+    """Return the table of `cells` below its title."""
+    headings, *lines = cells(rows, base, notes)
+    align = ["left", *["right"] * (len(headings) - 1)]
+    if notes:
+        align[-1] = "left"
+    text = tabulate(lines, headings, colalign=align, disable_numparse=True)
+    return f"{title}\n\n{text}"
+
+
+def cells(
+    rows: dict[str, Figures], base: str, notes: dict[str, str] | None = None
+) -> list[list[str]]:
+    """Return the headings and the rows of the columns that any row has, as text.
 
     Args:
-        title: heading of the names.
         rows: name -> figures; a figure that a row lacks is left empty.
-        base: name of a row.
+        base: name of the row to which ratios are given.
         notes: name -> text of a last column.
     """
     columns = [name for name in COLUMNS if any(name in figures for figures in rows.values())]
-    headings = [title, *(text for name in columns for text in _headings(COLUMNS[name], base))]
-    lines = [
-        [name, *(cell for c in columns for cell in _cells(c, figures, rows[base]))]
-        for name, figures in rows.items()
-    ]
-    align = ["left", *["right"] * (len(headings) - 1)]
+    lines = [["", *(text for name in columns for text in _headings(COLUMNS[name], base))]]
+    for name, figures in rows.items():
+        lines.append([name, *(x for c in columns for x in _cells(c, figures, rows[base]))])
     if notes:
-        headings.append("options")
-        align.append("left")
-        lines = [[*line, notes.get(line[0], "")] for line in lines]
-    return tabulate(lines, headings, colalign=align, disable_numparse=True)
+        for line in lines:
+            line.append(notes.get(line[0], "") if line[0] else "options")
+    return lines
 
 
 def _headings(column: Column, base: str) -> list[str]:
-    return [column.heading, f"of {base}"] if column.has_ratio else [column.heading]
+    return [column.heading, f"of\n{base}"] if column.has_ratio else [column.heading]
 
 
 def _cells(name: str, figures: Figures, base: Figures) -> list[str]:

@@ -1,4 +1,4 @@
-from eakd_det.benchmark.tables import COLUMNS, table
+from eakd_det.benchmark.tables import COLUMNS, cells, table
 
 ON_GPU = {
     "stock_step": {
@@ -25,23 +25,13 @@ ON_GPU = {
 }
 
 
-def _cells(text):
-    """Cells of the lines of a table, without the rule below the headings, by their columns."""
-    heading, rule, *lines = text.splitlines()
-    starts = [0, *(i + 2 for i in range(len(rule)) if rule[i : i + 2] == "  ")]
-    ends = [*(start - 2 for start in starts[1:]), None]
-    return [
-        [line[a:b].strip() for a, b in zip(starts, ends, strict=True)] for line in (heading, *lines)
-    ]
-
-
 def test_the_columns_of_a_gpu():
     notes = {"distill_step": "+ TEACHER.FAST True"}
-    headings, stock, distilled, weights = _cells(table("steps", ON_GPU, "stock_step", notes))
+    headings, stock, distilled, weights = cells(ON_GPU, "stock_step", notes)
     assert headings == [
-        *("steps", "ms", "of stock_step", "host ms", "GPU busy %", "launches", "kernels"),
-        *("allocated MiB", "of stock_step", "reserved MiB", "of stock_step"),
-        *("above inputs MiB", "options"),
+        *("", "ms", "of\nstock_step", "host\nms", "GPU\nbusy %", "launches", "kernels"),
+        *("allocated\nMiB", "of\nstock_step", "reserved\nMiB", "of\nstock_step"),
+        *("MiB above\ninputs", "options"),
     ]
     assert stock == [
         *("stock_step", "147.50", "1.000", "140.10", "61", "3120", "3300"),
@@ -59,10 +49,17 @@ def test_columns_that_a_cpu_does_not_have_are_left_out():
         "a": {"seconds": 1.0, "operations": 1424},
         "b": {"seconds": 2.0, "operations": 2, "peak_mib": 9.6},
     }
-    headings, first, second = _cells(table("steps", rows, "a"))
-    assert headings == ["steps", "ms", "of a", "operations", "peak MiB"]
+    headings, first, second = cells(rows, "a")
+    assert headings == ["", "ms", "of\na", "operations", "peak\nMiB"]
     assert first == ["a", "1000.00", "1.000", "1424", ""]
     assert second == ["b", "2000.00", "2.000", "2", "10"]
+
+
+def test_the_text_is_narrow_and_has_a_title():
+    title, blank, *lines = table("one training step", ON_GPU, "stock_step").splitlines()
+    assert (title, blank) == ("one training step", "")
+    assert max(map(len, lines)) < 150
+    assert [line.split()[0] for line in lines[-3:]] == list(ON_GPU)
 
 
 def test_every_column_of_the_given_figures_has_a_heading():

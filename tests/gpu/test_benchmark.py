@@ -57,7 +57,7 @@ def test_the_table_of_a_detector(dtype, distill_cfg, bench, images, capsys):
         assert 0 < figures["above_mib"] < figures["allocated_mib"]
     assert rows["stock_step"]["kernels"] < rows["distill_step"]["kernels"]
     out = capsys.readouterr().out
-    assert all(COLUMNS[name].heading in out for name in ON_GPU)
+    assert all(COLUMNS[name].heading.split()[0] in out for name in ON_GPU)
 
 
 def test_a_training_of_language_models(bench):
