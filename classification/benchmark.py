@@ -1,24 +1,26 @@
-"""Training steps of a classifier for timing: EA-KD of CIFAR's resnet8x4 from resnet32x4."""
+"""Training steps of a classifier for the benchmark: EA-KD of CIFAR's resnet8x4 from resnet32x4."""
 
-from collections.abc import Callable
-from functools import partial
+import os
 from typing import Any
 
 import torch
-from detectron2.utils.events import EventStorage
+from torch import Tensor
 
-from eakd_det.utils.precision import Precision
+from eakd_det.benchmark.bench import Bench
+from eakd_det.benchmark.measure import Builders
+from eakd_det.benchmark.steps import TrainerStep
 
 from .config import classification_config
-from .distilled import DistilledClassifier
-from .engine import build_optimizer
+from .engine import ClassifierTrainer
 from .models import build_classifier
-from .teacher import ClassifierTeacher
+from .sources import DATASETS, Source
 
 TEACHER, STUDENT = "resnet32x4", "resnet8x4"
-NUM_CLASSES, IMAGE_SIZE = 100, 32
+NUM_CLASSES, IMAGE_SIZE, NUM_IMAGES = 100, 32, 2048
+SIZES = (64, 512)  # images per step; the second on a GPU alone
+RANDOM_IMAGES = "random_images"
 
-# Variant -> its config keys; options that it does not name are off.
+# Variant -> its config keys; the teacher is fast where they say so.
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "fast_teacher": {"TEACHER.FAST": True},
@@ -32,49 +34,66 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def build_steps(device: str = "cpu", batch_size: int = 64) -> dict[str, Callable[[], None]]:
-    """Build a training step of each variant: both forward passes, the loss, backward and SGD.
+def run_classification(bench: Bench) -> dict[str, Any]:
+    """Measure the variants for each of SIZES; seconds by name, of the second in "images_512"."""
+    results = {}
+    for size in SIZES[: 1 + bench.on_gpu]:
+        results[size] = bench.steps(
+            f"classification_{size}",
+            step_builders(bench.folder, bench.device.type, size),
+            title=f"{TEACHER} -> {STUDENT}, {size} images",
+            base="plain",
+            rounds=2 * bench.rounds,
+        )
+    first, *others = results.items()
+    return {**first[1], **{f"images_{size}": seconds for size, seconds in others}}
 
-    All start with the same random weights and take the same batch of random images. A first step
-    prepares the teachers here. On a GPU a call returns before the step is done.
 
-    Returns:
-        Variant -> function that runs a step.
+def step_builders(folder: str, device: str, batch_size: int) -> Builders:
+    """Return variant -> function that builds the step of ClassifierTrainer.
+
+    All start with the same random weights, and read the same random images, with augmentation.
+
+    Args:
+        folder: for the teacher's weights.
     """
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(batch_size, 3, IMAGE_SIZE, IMAGE_SIZE, generator=generator)
-    labels = torch.randint(NUM_CLASSES, (batch_size,), generator=generator)
-    batch = {"views": [images.to(device)], "labels": labels.to(device), "scale": 1.0}
-    steps = {name: _build_step(levers, batch, device) for name, levers in VARIANTS.items()}
-    for step in steps.values():
-        step()
-    return steps
-
-
-def _build_step(levers: dict[str, Any], batch: dict[str, Any], device: str) -> Callable[[], None]:
-    cfg = classification_config()
-    cfg.TEACHER.FAST = False
-    cfg.merge_from_list([part for pair in levers.items() for part in pair])
+    DATASETS.setdefault(RANDOM_IMAGES, _source())
+    path = os.path.join(folder, "classifier_teacher.pth")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        teacher, student = (build_classifier(name, NUM_CLASSES) for name in (TEACHER, STUDENT))
-    precision = Precision(cfg.TEACHER.PRECISION, cfg.SOLVER.AMP.DTYPE)
-    distilled = DistilledClassifier(
-        student,
-        ClassifierTeacher(teacher, fast=cfg.TEACHER.FAST, precision=precision),
-        methods={"KD": {"weight": 1.0, "warmup": 0.0}},
-        ea={"enabled": True, "mode": "full", "temperature": 3.0, "bound": 0.0},
-        channels_last=cfg.MODEL.CHANNELS_LAST,
-    )
-    distilled.to(device).train()
-    return partial(_step, distilled, build_optimizer(cfg, distilled), batch)
+        torch.save({"model": build_classifier(TEACHER, NUM_CLASSES).state_dict()}, path)
+    common = {
+        "DATASET.NAME": RANDOM_IMAGES,
+        "DISTILL.EA.ENABLED": True,
+        "DISTILL.METHODS": ("KD",),
+        "MODEL.DEVICE": device,
+        "MODEL.NAME": STUDENT,
+        "OUTPUT_DIR": folder,
+        "SOLVER.BATCH_SIZE": batch_size,
+        "TEACHER.FAST": False,
+        "TEACHER.NAME": TEACHER,
+        "TEACHER.WEIGHTS": path,
+    }
+    return {
+        name: lambda options=options: _build_step({**common, **options})
+        for name, options in VARIANTS.items()
+    }
 
 
-def _step(
-    model: DistilledClassifier, optimizer: torch.optim.Optimizer, batch: dict[str, Any]
-) -> None:
-    optimizer.zero_grad()
-    with EventStorage():  # at iteration 0, which is not logged
-        losses = model(batch)
-    sum(losses.values()).backward()
-    optimizer.step()
+def _build_step(options: dict[str, Any]) -> TrainerStep:
+    cfg = classification_config()
+    cfg.merge_from_list([part for pair in options.items() for part in pair])
+    return TrainerStep(ClassifierTrainer(cfg), cudnn_benchmark=cfg.CUDNN_BENCHMARK)
+
+
+def _source() -> Source:
+    """Return a set of random images of CIFAR's size."""
+
+    def read(root: str, is_train: bool) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(int(is_train))
+        shape = (NUM_IMAGES, 3, IMAGE_SIZE, IMAGE_SIZE)
+        images = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
+        return images, torch.randint(NUM_CLASSES, (NUM_IMAGES,), generator=generator)
+
+    half = (0.5,) * 3
+    return Source(read, NUM_CLASSES, mean=half, std=half, image_size=IMAGE_SIZE)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Time training steps, plain and distilled, and their parts; print medians and write them as JSON.
+"""Measure training steps, plain and distilled, and their parts; print medians, write them as JSON.
 
 Images are generated and weights are random, so that only a config is needed. The device is a GPU if
 there is one, otherwise the CPU. Other programs on the same cores change the figures.
@@ -12,11 +12,16 @@ import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
 
-from classification.benchmark import build_steps
-from eakd_det.benchmark.parts import CONFIG, FIGURE, PARTS, run
+from classification.benchmark import run_classification
+from eakd_det.benchmark.detection import CONFIG
+from eakd_det.benchmark.parts import DETECTION, OPTIONAL, run
 from eakd_det.model_zoo import get_config_file
 from eakd_det.utils import command_line
 from eakd_det.utils.files import write_atomically
+
+PARTS = {**DETECTION, "classification": run_classification}
+LANGUAGE_MODELS = "language_models"
+DEFAULT = [*PARTS, LANGUAGE_MODELS]
 
 
 def parse_arguments():
@@ -34,14 +39,22 @@ def parse_arguments():
         help="size of the batch of --config-file",
     )
     parser.add_argument(
-        "--rounds", type=int, default=5, help="timed steps of each variant; 5 by default"
+        "--rounds",
+        type=command_line.positive,
+        default=5,
+        help="timed rounds of each variant; 5 by default",
     )
     parser.add_argument(
         "--only",
         nargs="+",
-        choices=[*PARTS, "growth"],
-        default=PARTS,
-        help=f"growth draws {FIGURE}: how a step's time grows with images, ROIs and classes",
+        choices=[*DEFAULT, *OPTIONAL],
+        default=DEFAULT,
+        help="growth draws how a step's time grows with images, ROIs and classes",
+    )
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="also print the calls that take most of the host's time in a detector's step",
     )
     parser.add_argument("--output", default="output/benchmark", help="default: %(default)s")
     return command_line.parse_arguments(parser)
@@ -49,7 +62,12 @@ def parse_arguments():
 
 def main(args):
     os.makedirs(args.output, exist_ok=True)
-    results = run(args, build_steps)
+    parts = {**PARTS, **OPTIONAL}
+    if LANGUAGE_MODELS in args.only:
+        from llm.benchmark import run_language_models  # needs transformers, which others do not
+
+        parts[LANGUAGE_MODELS] = run_language_models
+    results = run(args, parts)
     path = os.path.join(args.output, "results.json")
     with write_atomically(path) as f:
         json.dump(results, f, indent=1)

@@ -1,225 +1,140 @@
-"""Training steps of a detector, stock and distilled, on random images with random weights."""
+"""The parts of the benchmark that train detectors."""
 
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode
-from detectron2.layers import FrozenBatchNorm2d
-from detectron2.modeling import build_model
-from detectron2.solver import build_optimizer
-from detectron2.structures import Boxes, Instances
-from detectron2.utils.events import EventStorage
-from fvcore.nn import FlopCountAnalysis
-from torch import Tensor, nn
 
-from eakd_det.config.defaults import stock_config
-from eakd_det.engine.trainer import DistillTrainer
-from eakd_det.modeling.recorder import record
-from eakd_det.modeling.teacher.build import build_teacher, teacher_config
-from eakd_det.utils.precision import precision
+from eakd_det.model_zoo import get_config_file
 
-OBJECTS = 8  # per image
+from . import timing
+from .batches import Size, benchmark_config, make_batch, with_options
+from .bench import Bench
+from .comparison import differences, step_flops, teacher_weights_mib
+from .host_calls import dearest_calls, print_calls
+from .measure import Figures
+from .peak import measure_peak
+from .steps import build_lower_bound, build_step, step_builders, teacher_builders
+from .variants import CPU_VARIANTS, SHORT, Options, gpu_variants
 
-# Name -> config keys. Each distilled variant after the first adds an option to the one before.
-VARIANTS = {
-    "stock_step": {},
-    "stock_step_sparse_pool": {"MODEL.ROI_HEADS.POOLER_BACKEND": "sparse"},
-    "distill_step_plain_teacher": {"TEACHER.FAST": False},
-    "distill_step_torchvision_pool": {},
-    "distill_step": {"MODEL.ROI_HEADS.POOLER_BACKEND": "sparse"},
-    "distill_step_bf16_teacher": {
-        "MODEL.ROI_HEADS.POOLER_BACKEND": "sparse",
-        "TEACHER.PRECISION": "bfloat16",
-    },
-}
+CONFIG, DIGITS = (f"{x}-Detection/EA-DKD-R18-R101.yaml" for x in ("COCO", "Digits"))
+DIGITS_SIZE = Size(8, 96, 96)
+PEAKS = {"peak_stock_mib": "stock_step", "peak_distill_mib": "distill_step_torchvision_pool"}
+PROFILED = ("stock_step", "distill_step")
+HALF_TABLES = {"float16": "detection_amp", "bfloat16": "detection_bfloat16"}
 
 
-@dataclass
-class Size:
-    """Size of a batch: number of images, and their height and width in pixels."""
-
-    images: int
-    height: int
-    width: int
-
-    def __str__(self) -> str:
-        return f"{self.images} x {self.height} x {self.width}"
-
-
-def make_batch(size: Size, num_classes: int) -> list[dict[str, Any]]:
-    """Return images of noise with a few boxes, the same at each call."""
-    generator = torch.Generator().manual_seed(0)
-    extent = torch.tensor([size.width, size.height])
-    batch = []
-    for _ in range(size.images):
-        image = torch.randint(
-            256, (3, size.height, size.width), dtype=torch.uint8, generator=generator
-        )
-        corners = torch.rand(OBJECTS, 2, generator=generator) * extent * 0.6
-        sides = (0.1 + 0.3 * torch.rand(OBJECTS, 2, generator=generator)) * extent
-        instances = Instances((size.height, size.width))
-        instances.gt_boxes = Boxes(torch.cat([corners, corners + sides], dim=1))
-        instances.gt_classes = torch.randint(num_classes, (OBJECTS,), generator=generator)
-        batch.append({"image": image, "instances": instances})
-    return batch
-
-
-def save_random_teacher(cfg: CfgNode, folder: str) -> None:
-    """Save random weights that keep a deep network finite, and set TEACHER.WEIGHTS to them."""
-    model = build_model(teacher_config(with_options(cfg, {"TEACHER.WEIGHTS": "random"})))
-    for module in model.modules():
-        if isinstance(module, FrozenBatchNorm2d | nn.BatchNorm2d):
-            nn.init.constant_(module.weight, 0.5)
-    path = os.path.join(folder, "teacher.pth")
-    torch.save({"model": model.state_dict()}, path)
-    cfg.TEACHER.WEIGHTS = path
-
-
-def with_options(cfg: CfgNode, options: dict[str, Any]) -> CfgNode:
-    """Copy a config with other values of some keys."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.merge_from_list([x for pair in options.items() for x in pair])
-    return cfg
-
-
-class Step:
-    """Callable that runs a training step of a model on one batch."""
-
-    def __init__(self, model: nn.Module, cfg: CfgNode, batch: list[dict[str, Any]]):
-        self.model, self.batch = model.train(), batch
-        # With a learning rate of 0, an update takes its usual time and the weights do not change.
-        self.optimizer = build_optimizer(with_options(cfg, {"SOLVER.BASE_LR": 0.0}), model)
-        amp = cfg.SOLVER.AMP
-        dtype = precision(amp.DTYPE)
-        self.autocast = lambda: torch.autocast(model.device.type, dtype, enabled=amp.ENABLED)
-        self.scaler = torch.amp.GradScaler(
-            model.device.type, enabled=amp.ENABLED and dtype == torch.float16
-        )
-
-    def __call__(self) -> dict[str, Tensor]:
-        """Run a step, at an iteration that is not logged, and return its losses."""
-        self.optimizer.zero_grad()
-        with EventStorage(), self.autocast():
-            losses = self.model(self.batch)
-        self.scaler.scale(sum(losses.values())).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return losses
-
-
-def build_step(cfg: CfgNode, variant: str, batch: list[dict[str, Any]]) -> Step:
-    """Build the step of one of VARIANTS; all of them start with the same student."""
-    cfg = with_options(cfg, VARIANTS[variant])
-    if variant.startswith("stock"):
-        cfg.MODEL.META_ARCHITECTURE = stock_config(cfg).MODEL.META_ARCHITECTURE
-    torch.manual_seed(0)
-    model = DistillTrainer.build_model(cfg)
-    return Step(model, cfg, batch)
-
-
-def steps_to_time(cfg: CfgNode, size: Size) -> dict[str, Callable[[], object]]:
-    """Build the steps of VARIANTS, and a lower bound: a stock step plus the teacher's forward."""
-    batch = make_batch(size, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
-    steps = {name: build_step(cfg, name, batch) for name in VARIANTS}
-    stock = steps["stock_step"]
-    teacher = build_teacher(cfg)
-    teacher.prepare(keep_levels=False)
-    with record(pooler=stock.model.roi_heads.box_pooler) as calls:
-        stock()
-    boxes = [Boxes(x.tensor.detach()) for x in calls["pooler"][0].args[1]]
-
-    def lower_bound() -> None:
-        stock()
-        teacher.roi_logits(teacher.features(batch, cfg.INPUT.FORMAT), boxes)
-
-    return {**steps, "stock_step_and_teacher": lower_bound}
-
-
-def teachers_to_time(cfg: CfgNode, size: Size) -> dict[str, Callable[[], object]]:
-    """Build forward passes of the teacher's backbone from raw images, stock and prepared."""
-    batch = make_batch(size, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
-    variants = {}
-    for name, options in {
-        "teacher_backbone_stock": {"TEACHER.FAST": False},
-        "teacher_backbone": {},
-        "teacher_backbone_bf16": {"TEACHER.PRECISION": "bfloat16"},
-    }.items():
-        teacher = build_teacher(with_options(cfg, options))
-        teacher.prepare(keep_levels=False)
-        variants[name] = lambda teacher=teacher: teacher.features(batch, cfg.INPUT.FORMAT)
-    return variants
-
-
-def differences(cfg: CfgNode, size: Size) -> dict[str, float]:
-    """Compare the fast steps with the plain one, from the same weights and random numbers.
+def run_detection(bench: Bench) -> dict[str, Any]:
+    """Measure steps and the teacher of --config-file, and compare the variants.
 
     Returns:
-        "variant, losses" -> largest relative difference of a loss; "variant, gradients" -> largest
-        norm of a difference of a parameter's gradients, relative to the gradient's norm.
+        Name -> seconds; "peak_*_mib", "teacher_weights_mib"; "difference", of `differences`; on a
+        CPU "gemm_share", of the speed of a product of matrices. On a GPU the tables of SOLVER.AMP
+        are among `bench.measured`.
     """
-    batch = make_batch(size, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
-    results, expected = {}, None
-    for name in ("distill_step_plain_teacher", "distill_step_torchvision_pool", "distill_step"):
-        step = build_step(cfg, name, batch)
-        torch.manual_seed(1)
-        losses = {key: loss.item() for key, loss in step().items()}
-        gradients = {k: p.grad for k, p in step.model.named_parameters() if p.grad is not None}
-        if expected is None:
-            expected = losses, gradients
-            continue
-        results[f"{name}, losses"] = max(
-            abs(losses[key] - loss) / abs(loss) for key, loss in expected[0].items()
-        )
-        results[f"{name}, gradients"] = max(
-            ((gradients[key] - x).norm() / x.norm()).item()
-            for key, x in expected[1].items()
-            if x.norm() > 0
-        )
+    cfg = benchmark_config(bench.args.config_file, bench.args.opts, bench.folder)
+    batch = make_batch(bench.size, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+    results: dict[str, Any] = {"teacher_weights_mib": teacher_weights_mib(cfg)}
+    measure_here = _measure_on_gpu if bench.on_gpu else _measure_on_cpu
+    results |= measure_here(bench, cfg, batch, results["teacher_weights_mib"])
+    results |= bench.add(
+        "teacher",
+        teacher_builders(cfg, batch),
+        title="the teacher's backbone alone",
+        base="teacher_backbone_stock",
+    )
+    results["difference"] = differences(cfg, _compared(bench), batch)
+    for name, value in results["difference"].items():
+        print(f"{name}: relative difference {value:.2g}")
+    if bench.args.profile:
+        results["host_calls"] = _profile(bench, cfg, batch)
     return results
 
 
-def teacher_weights_mib(cfg: CfgNode) -> float:
-    """Return the memory of the teacher's parameters and buffers in MiB."""
-    model = build_teacher(cfg).model
-    tensors = [*model.parameters(), *model.buffers()]
-    return sum(x.numel() * x.element_size() for x in tensors) / 2**20
+def run_digits(bench: Bench) -> dict[str, float]:
+    """Measure steps of the digits' detector; seconds by name."""
+    cfg = benchmark_config(get_config_file(DIGITS), [], bench.folder)
+    batch = make_batch(DIGITS_SIZE, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+    return _measure_steps(bench, "digits", cfg, batch, names=SHORT if bench.on_gpu else None)
 
 
-def step_flops(cfg: CfgNode, size: Size) -> float:
-    """Return the floating-point operations of a distilled step in convolutions and linear layers.
+def _measure_on_cpu(
+    bench: Bench, cfg: CfgNode, batch: list, weights_mib: float
+) -> dict[str, float]:
+    peaks: dict[str, float] = {}
 
-    fvcore counts the multiplications of the forward passes, to which as many additions are added;
-    the student's backward pass counts as two forward passes.
-    """
-    batch = make_batch(size, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
-    step = build_step(cfg, "distill_step_plain_teacher", batch)
-    student, teacher = step.model, step.model.teacher.model
-    parts = {
-        f"{side}_{name}": module
-        for side, model in (("student", student), ("teacher", teacher))
-        for name, module in {
-            "backbone": model.backbone,
-            "rpn": model.proposal_generator.rpn_head,
-            "head": model.roi_heads.box_head,
-            "predictor": model.roi_heads.box_predictor,
-        }.items()
+    def add_peaks(rows: dict[str, Figures]) -> None:
+        for key, name in PEAKS.items():
+            peaks[key] = measure_peak(with_options(cfg, CPU_VARIANTS[name]), bench.size)
+            rows[name]["peak_mib"] = peaks[key]
+
+    seconds = _measure_steps(bench, "detection", cfg, batch, more=add_peaks)
+    peak_flops = timing.gemm_peak(bench.device)
+    share = step_flops(cfg, batch) / seconds["distill_step"] / peak_flops
+    print(f"distill_step: {share:.2f} of the speed of a product of matrices\n")
+    return {**seconds, **peaks, "gemm_share": share}
+
+
+def _measure_on_gpu(
+    bench: Bench, cfg: CfgNode, batch: list, weights_mib: float
+) -> dict[str, float]:
+    def add_weights(rows: dict[str, Figures]) -> None:
+        rows["teacher_weights"] = dict.fromkeys(("allocated_mib", "reserved_mib"), weights_mib)
+
+    seconds = _measure_steps(bench, "detection", cfg, batch, more=add_weights)
+    for dtype, name in HALF_TABLES.items():
+        half = with_options(cfg, {"SOLVER.AMP.ENABLED": True, "SOLVER.AMP.DTYPE": dtype})
+        names = SHORT if dtype == "float16" else None
+        _measure_steps(bench, name, half, batch, names=names, with_compiled=dtype == "bfloat16")
+    rows = bench.measured["detection"]
+    peaks = {
+        "peak_stock_mib": rows["stock_step"]["allocated_mib"],
+        "peak_distill_mib": rows["distill_step"]["allocated_mib"],
     }
-    with record(**parts) as calls:
-        step()
-    total = 0
-    for name, module in parts.items():
-        for call in calls[name]:
-            args = tuple(_detached(x) for x in call.args)
-            count = FlopCountAnalysis(module, args).unsupported_ops_warnings(False)
-            total += count.uncalled_modules_warnings(False).total() * (
-                3 if name.startswith("student") else 1
-            )
-    return 2 * total
+    return {**seconds, **peaks}
 
 
-def _detached(x: Any) -> Any:
-    return [y.detach() for y in x] if isinstance(x, list | tuple) else x.detach()
+def _measure_steps(
+    bench: Bench,
+    table: str,
+    cfg: CfgNode,
+    batch: list,
+    *,
+    names: tuple[str, ...] | None = None,
+    with_compiled: bool = False,
+    **options: Any,
+) -> dict[str, float]:
+    """Measure the variants, or those with `names`, as a table; seconds by name."""
+    notes = None
+    variants = CPU_VARIANTS
+    if bench.on_gpu:
+        variants, notes = gpu_variants(with_compiled=with_compiled)
+    variants = {name: variants[name] for name in names or variants}
+    builders = step_builders(cfg, variants, batch)
+    if not bench.on_gpu:
+        builders["stock_step_and_teacher"] = lambda: build_lower_bound(cfg, batch)
+    amp = f", {cfg.SOLVER.AMP.DTYPE} AMP" if cfg.SOLVER.AMP.ENABLED else ""
+    height, width = batch[0]["image"].shape[1:]
+    title = f"{table}, {Size(len(batch), height, width)}{amp}, one training step"
+    return bench.steps(table, builders, title=title, base="stock_step", notes=notes, **options)
+
+
+def _compared(bench: Bench) -> dict[str, Options]:
+    """Return the variants that `differences` compares, the plain one first."""
+    if not bench.on_gpu:
+        names = ("distill_step_plain_teacher", "distill_step_torchvision_pool", "distill_step")
+        return {name: CPU_VARIANTS[name] for name in names}
+    variants, _ = gpu_variants(with_compiled=False)
+    return {name: variants[name] for name in ("distill_plain", "distill_step")}
+
+
+def _profile(bench: Bench, cfg: CfgNode, batch: list) -> dict[str, Any]:
+    """Print the dearest calls of the host in a step, under bfloat16 AMP on a GPU."""
+    if bench.on_gpu:
+        cfg = with_options(cfg, {"SOLVER.AMP.ENABLED": True, "SOLVER.AMP.DTYPE": "bfloat16"})
+    results = {}
+    for name in PROFILED:
+        options = {} if bench.on_gpu else CPU_VARIANTS[name]
+        step = build_step(with_options(cfg, options), batch, is_stock=name.startswith("stock"))
+        results[name] = dearest_calls(step)
+        print_calls(name, results[name])
+    return results

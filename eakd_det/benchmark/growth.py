@@ -8,8 +8,11 @@ from matplotlib.figure import Figure
 
 from eakd_det.modeling.teacher.build import teacher_config
 
-from .detection import Size, build_step, make_batch, save_random_teacher, with_options
-from .timing import interleave
+from .batches import Size, benchmark_config, make_batch, save_random_teacher, with_options
+from .bench import Bench
+from .steps import step_builders
+from .timing import interleave, machine
+from .variants import CPU_VARIANTS
 
 BASE = {"height": 320, "batch": 1, "rois": 256, "classes": 80}
 AXES = {
@@ -23,6 +26,16 @@ LINES = {
     "distill_step_torchvision_pool": "distilled, torchvision's pooling",
     "distill_step": "distilled, sparse pooling",
 }
+ROUNDS = 3
+FIGURE = "growth.png"
+
+
+def run_growth(bench: Bench) -> dict[str, dict[int, dict[str, float]]]:
+    """Measure and draw how the time of a step grows, as `time_growth` returns it."""
+    cfg = benchmark_config(bench.args.config_file, bench.args.opts, bench.folder)
+    results = time_growth(cfg, ROUNDS)
+    draw_growth(results, machine()["device"], os.path.join(bench.args.output, FIGURE))
+    return results
 
 
 def time_growth(cfg: CfgNode, rounds: int) -> dict[str, dict[int, dict[str, float]]]:
@@ -56,8 +69,10 @@ def _time_point(cfg: CfgNode, point: dict[str, int], rounds: int, title: str) ->
             f.write(teacher.dump())
         save_random_teacher(cfg, folder)
         batch = make_batch(size, point["classes"])
-        steps = {name: build_step(cfg, name, batch) for name in LINES}
-    return interleave(steps, rounds, title=title)
+        builders = step_builders(cfg, {name: CPU_VARIANTS[name] for name in LINES}, batch)
+        steps = {name: build() for name, build in builders.items()}
+        times = interleave(steps, rounds, title=title)
+    return {name: figures["seconds"] for name, figures in times.items()}
 
 
 def draw_growth(results: dict[str, dict[int, dict[str, float]]], device: str, path: str) -> None:

@@ -1,4 +1,4 @@
-"""Forward and backward passes of single losses for timing."""
+"""Forward and backward passes of the losses of detectors and classifiers."""
 
 from collections.abc import Callable
 
@@ -7,16 +7,34 @@ from torch import Tensor
 
 from eakd_det.losses import dkd_loss, entropy_weight, multi_level_loss
 
+from .bench import Bench
+from .measure import built
 from .multi_level_terms import one_by_one
 
+CALLS = 100  # in a round: they take about a millisecond
 
-def losses_to_time() -> dict[str, Callable[[], object]]:
+
+def run_losses(bench: Bench) -> dict[str, float]:
+    """Measure the losses of `losses_to_time`; seconds by name."""
+    return bench.add(
+        "losses",
+        built(losses_to_time(bench.device)),
+        title="losses, forward and backward",
+        base="dkd",
+        rounds=CALLS * bench.rounds,
+        warmup=9,
+    )
+
+
+def losses_to_time(device: torch.device) -> dict[str, Callable[[], object]]:
     """Build DKD and EA-DKD of 1024 ROIs, 81 classes, and MLD of 64 images, 100 classes."""
     torch.manual_seed(0)
-    student, teacher = torch.randn(1024, 81, requires_grad=True), 3 * torch.randn(1024, 81)
-    labels = torch.randint(81, (1024,))
-    students = [torch.randn(64, 100, requires_grad=True) for _ in range(2)]
-    teachers = [3 * torch.randn(64, 100) for _ in range(2)]
+    student, teacher, *views = (
+        torch.randn(*shape, device=device) for shape in [(1024, 81)] * 2 + [(64, 100)] * 4
+    )
+    labels = torch.randint(81, (1024,), device=device)
+    teacher, teachers = 3 * teacher, [3 * x for x in views[2:]]
+    student, *students = (x.requires_grad_() for x in (student, *views[:2]))
 
     def dkd(weight: Tensor | None = None) -> None:
         student.grad = None

@@ -1,24 +1,26 @@
-"""Peak memory of a detector's training steps."""
+"""Peak memory of a detector's training steps on a CPU."""
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
 from detectron2.config import CfgNode
 
-from .detection import Size, build_step, make_batch
+from .batches import Size, make_batch
+from .steps import build_step
 from .timing import peak_memory_mib
 
 STEPS = 3
 
 
-def measure_peak(cfg: CfgNode, variant: str, size: Size) -> float:
-    """Peak memory (MiB) of three steps of a variant, in a process of its own."""
+def measure_peak(cfg: CfgNode, size: Size, *, is_stock: bool = False) -> float:
+    """Peak memory (MiB) of a process with three steps."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_peak, cfg, variant, size).result()
+        return pool.submit(_peak, cfg, size, is_stock).result()
 
 
-def _peak(cfg: CfgNode, variant: str, size: Size) -> float:
-    step = build_step(cfg, variant, make_batch(size, cfg.MODEL.ROI_HEADS.NUM_CLASSES))
+def _peak(cfg: CfgNode, size: Size, is_stock: bool) -> float:
+    batch = make_batch(size, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+    step = build_step(cfg, batch, is_stock=is_stock)
     for _ in range(STEPS):
         step()
     return peak_memory_mib()

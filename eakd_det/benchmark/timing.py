@@ -16,28 +16,45 @@ from eakd_det.engine.run_record import processor
 
 
 def interleave(
-    variants: dict[str, Callable[[], object]], rounds: int, *, title: str = "", warmup: int = 1
-) -> dict[str, float]:
+    variants: dict[str, Callable[[], object]],
+    rounds: int,
+    *,
+    title: str = "",
+    warmup: int = 1,
+    block: int = 1,
+) -> dict[str, dict[str, float]]:
     """Time variants in turn, A B C, A B C, ..., and return the median of each.
 
     Args:
-        variants: name -> function to time; a GPU is synchronized after each call.
-        rounds: timed calls of each variant.
+        variants: name -> function to time.
+        rounds: timed blocks of each variant; a GPU is synchronized after a block.
+        title: of the progress bar.
         warmup: calls of each before them, which allocate and prepare.
+        block: consecutive calls of a variant, so that work that a step leaves to the next one, and
+            a GPU that runs behind the host, count as in a training.
 
     Returns:
-        Name -> seconds.
+        Name -> "seconds" of a call; on a GPU also "host_seconds", until a call returns.
     """
-    times = {name: [] for name in variants}
-    calls = [name for _ in range(warmup + rounds) for name in variants]
-    for i, name in enumerate(tqdm(calls, desc=title, leave=False)):
+    on_gpu = torch.cuda.is_available()
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
+    turns = [(name, calls) for calls in [*[1] * warmup, *[block] * rounds] for name in variants]
+    for i, (name, calls) in enumerate(tqdm(turns, desc=title, leave=False)):
         _synchronize()
         start = time.perf_counter()
-        variants[name]()
+        for _ in range(calls):
+            variants[name]()
+        host = time.perf_counter() - start
         _synchronize()
         if i >= warmup * len(variants):
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+            times[name].append(((time.perf_counter() - start) / block, host / block))
+    return {
+        name: {
+            "seconds": statistics.median(wall for wall, _ in pairs),
+            **({"host_seconds": statistics.median(host for _, host in pairs)} if on_gpu else {}),
+        }
+        for name, pairs in times.items()
+    }
 
 
 def _synchronize() -> None:
@@ -46,9 +63,7 @@ def _synchronize() -> None:
 
 
 def peak_memory_mib() -> float:
-    """Return the peak memory of this process in MiB, on the GPU if there is one."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
+    """Return the peak memory of this process on the CPU in MiB."""
     path = "/proc/self/status"  # on Linux, getrusage may return a parent process's peak
     if os.path.exists(path):
         with open(path) as f:

@@ -1,0 +1,61 @@
+"""Variants of a detector's training step, by their config keys."""
+
+from typing import Any
+
+Options = dict[str, Any]
+
+SPARSE = {"MODEL.ROI_HEADS.POOLER_BACKEND": "sparse"}
+
+# On a CPU. A name that starts with "stock" is a step of the student alone by Detectron2's trainer.
+CPU_VARIANTS: dict[str, Options] = {
+    "stock_step": {},
+    "stock_step_sparse_pool": SPARSE,
+    "distill_step_plain_teacher": {"TEACHER.FAST": False},
+    "distill_step_torchvision_pool": {},
+    "distill_step": SPARSE,
+    "distill_step_bf16_teacher": {**SPARSE, "TEACHER.PRECISION": "bfloat16"},
+}
+
+# On a GPU: the student alone by both trainers, then the distilled step without any lever, and with
+# one more in each row. "distill_step" has the defaults, "distill_all" has every lever.
+STUDENT_VARIANTS: dict[str, Options] = {
+    "stock_step": {},
+    "student_step": {"DISTILL.METHODS": ()},
+    "student_levers": {"DISTILL.METHODS": (), "CUDNN_BENCHMARK": True},
+}
+PLAIN: Options = {"TEACHER.FAST": False}
+LEVERS: dict[str, Options] = {  # name of a row -> keys that it adds
+    "distill_step": {"TEACHER.FAST": True},
+    "distill_bf16_teacher": {"TEACHER.PRECISION": "bfloat16"},
+    "distill_cudnn_benchmark": {"CUDNN_BENCHMARK": True},
+    "distill_compile": {"TEACHER.COMPILE": 128},
+}
+COMPILED = ("distill_compile",)  # take long to prepare
+SHORT = ("stock_step", "distill_step", "distill_all")
+
+
+def gpu_variants(*, with_compiled: bool) -> tuple[dict[str, Options], dict[str, str]]:
+    """Return the variants of a GPU, and the text of the keys that each adds.
+
+    Args:
+        with_compiled: include COMPILED.
+    """
+    added = {"distill_plain": PLAIN, **LEVERS}
+    if not with_compiled:
+        added = {name: options for name, options in added.items() if name not in COMPILED}
+    added["distill_all"] = added.pop(list(added)[-1])
+    distilled: dict[str, Options] = {}
+    options: Options = {}
+    for name, more in added.items():
+        options = {**options, **more}
+        distilled[name] = options
+    notes = {
+        name: ("" if name == "distill_plain" else "+ ") + _text(more)
+        for name, more in added.items()
+    }
+    students = {name: _text(options) for name, options in STUDENT_VARIANTS.items()}
+    return {**STUDENT_VARIANTS, **distilled}, {**students, **notes}
+
+
+def _text(options: Options) -> str:
+    return ", ".join(f"{key} {value}" for key, value in options.items())
