@@ -28,8 +28,8 @@ class LogitPair:
         has_background: whether samples may be background.
         suffix: ends the names of the losses of this pair.
         first_boxes: returns the boxes of the first image's samples, for a picture.
-        images: (R,) int64 index in the batch of each sample's image; None if samples are images
-            (a classifier) or have none (tokens).
+        images: returns the (R,) int64 index in the batch of each sample's image; None if samples
+            are images (a classifier) or have none (tokens).
         sample_weight: (R,) EA weight of each sample, or None.
     """
 
@@ -41,7 +41,7 @@ class LogitPair:
     has_background: bool = False
     suffix: str = ""
     first_boxes: Callable[[], Tensor] | None = None
-    images: Tensor | None = None
+    images: Callable[[], Tensor] | None = None
     sample_weight: Tensor | None = None
 
     @torch.no_grad()
@@ -76,7 +76,7 @@ class LogitPair:
         # First the sum of the weights of each image, then its number of samples.
         sums = self.sample_weight.new_zeros(2, num_images)
         values = torch.stack([self.sample_weight, torch.ones_like(self.sample_weight)])
-        sums.index_add_(1, self.images, values)
+        sums.index_add_(1, self.images(), values)
         return sums[0] / sums[1].clamp(min=1)
 
 

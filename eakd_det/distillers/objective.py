@@ -153,7 +153,7 @@ class DistillationObjective:
             if method.distiller.has_adapter:
                 options = {**options, "adapter": adapters[name]}
             for suffix, loss in method.distiller(batch, **options).items():
-                losses[f"loss_{name.lower()}{suffix}"] = scale * loss
+                losses[f"loss_{name.lower()}{suffix}"] = loss if scale == 1 else scale * loss
         return losses
 
     def _compare_with_labels(self, pair: LogitPair, is_logged: bool) -> None:

@@ -1,8 +1,9 @@
-"""ROI pooling by MODEL.ROI_HEADS.POOLER_BACKEND: torchvision's ROIAlign, or ours on the CPU."""
+"""ROI pooling by MODEL.ROI_HEADS.POOLER_BACKEND, and of a teacher on the student's boxes."""
 
 from detectron2.config import CfgNode
 from detectron2.layers import ROIAlign
-from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.poolers import ROIPooler, assign_boxes_to_levels
+from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from eakd_det.layers.roi_align import sparse_roi_align
@@ -57,3 +58,36 @@ def pool_as_configured(cfg: CfgNode, *models: nn.Module) -> None:
     for model in models:
         if backend == "sparse" and model.device.type == "cpu":
             use_sparse_pooling(model)
+
+
+def assign_alike(*poolers: nn.Module) -> bool:
+    """Return whether poolers assign each box to the same level."""
+    if not all(isinstance(p, ROIPooler) for p in poolers):
+        return False
+    rules = [(p.min_level, p.max_level, p.canonical_level, p.canonical_box_size) for p in poolers]
+    return len(set(rules)) == 1
+
+
+def pool_assigned(
+    pooler: ROIPooler, maps: list[Tensor], boxes: list[Boxes], level_boxes: list[Tensor]
+) -> Tensor:
+    """Pool ROIs as the stock pooler does, without its synchronisations with the device.
+
+    Args:
+        pooler: of the teacher.
+        maps: of each level, (B, channels, H, W).
+        boxes: of each image.
+        level_boxes: the same boxes, as a pooler of the student that assigns alike has assigned
+            them: what it has pooled on each level, (R of the level, 5).
+
+    Returns:
+        (R, channels, height, width).
+    """
+    rule = pooler.min_level, pooler.max_level, pooler.canonical_box_size, pooler.canonical_level
+    # Each level has its boxes in their order.
+    order = assign_boxes_to_levels(boxes, *rule).argsort(stable=True)
+    parts = order.split([len(x) for x in level_boxes])
+    output = maps[0].new_empty(len(order), maps[0].shape[1], *pooler.output_size)
+    for pool, x, rois, part in zip(pooler.level_poolers, maps, level_boxes, parts, strict=True):
+        output.index_put_((part,), pool(x, rois))
+    return output

@@ -32,7 +32,7 @@ def picture_of_weights(
         (height, width, 3) uint8, or None if the image has no samples.
     """
     assert pair.images is not None and pair.first_boxes is not None, "a pair of a detector"
-    is_first = pair.images == 0
+    is_first = pair.images() == 0
     if not is_first.any():
         return None
     logits = [x[is_first].float() for x in (pair.student_logits, pair.teacher_logits)]

@@ -11,8 +11,16 @@ from eakd_det.config.defaults import stock_config
 from eakd_det.config.merge import load_config
 from eakd_det.engine.student_config import write_student_config
 from eakd_det.engine.trainer import DistillTrainer
-from eakd_det.modeling.poolers import SparseROIAlign, pool_as_configured, use_sparse_pooling
+from eakd_det.modeling.poolers import (
+    SparseROIAlign,
+    assign_alike,
+    pool_as_configured,
+    pool_assigned,
+    use_sparse_pooling,
+)
+from eakd_det.modeling.recorder import record
 from eakd_det.utils.errors import UserError
+from tests.reads import Operators, reads
 
 ROOT = Path(__file__).parents[2]
 MASK = ["MODEL.MASK_ON", True, "MODEL.ROI_MASK_HEAD.NAME", "MaskRCNNConvUpsampleHead"]
@@ -29,18 +37,29 @@ def _build(cfg, seed=0):
     return DistillTrainer.build_model(cfg)
 
 
-@pytest.mark.parametrize("pooler_type", ["ROIAlignV2", "ROIAlign"])
-@pytest.mark.parametrize("sampling_ratio", [0, 2])
-def test_pyramid(pooler_type, sampling_ratio):
-    """A pooler of several levels, one of which no box is on; value and gradient."""
-    options = {"output_size": 7, "scales": [0.25, 0.125, 0.0625, 0.03125]}
-    pooler = ROIPooler(**options, sampling_ratio=sampling_ratio, pooler_type=pooler_type)
+def _pyramid_pooler(output_size=7, sampling_ratio=0, pooler_type="ROIAlignV2", **options):
+    scales = [0.25, 0.125, 0.0625, 0.03125]
+    return ROIPooler(output_size, scales, sampling_ratio, pooler_type, **options)
+
+
+def _pyramid():
+    """Return maps of four levels, and boxes of two images, of which none is on the last level."""
     generator = torch.Generator().manual_seed(0)
     sizes = [(96, 128), (48, 64), (24, 32), (12, 16)]
     features = [torch.randn(2, 8, *size, generator=generator) for size in sizes]
     corners = torch.rand(2, 60, 2, generator=generator) * torch.tensor([300.0, 200])
     extents = torch.rand(2, 60, 2, generator=generator) ** 3 * 250
-    boxes = [Boxes(torch.cat([c, c + e], dim=1)) for c, e in zip(corners, extents, strict=True)]
+    return features, [
+        Boxes(torch.cat([c, c + e], dim=1)) for c, e in zip(corners, extents, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("pooler_type", ["ROIAlignV2", "ROIAlign"])
+@pytest.mark.parametrize("sampling_ratio", [0, 2])
+def test_pyramid(pooler_type, sampling_ratio):
+    """A pooler of several levels, one of which no box is on; value and gradient."""
+    pooler = _pyramid_pooler(sampling_ratio=sampling_ratio, pooler_type=pooler_type)
+    features, boxes = _pyramid()
     results = []
     for _ in range(2):
         leaves = [x.clone().requires_grad_() for x in features]
@@ -49,6 +68,33 @@ def test_pyramid(pooler_type, sampling_ratio):
         use_sparse_pooling(pooler)
     assert not results[0][-1].any()
     torch.testing.assert_close(results[1], results[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("are_boxes", [True, False])
+def test_a_teacher_pools_what_the_student_has_assigned(are_boxes):
+    """Bit for bit what the stock pooler returns, with another size; nothing is read."""
+    student, teacher = _pyramid_pooler(), _pyramid_pooler(output_size=5, sampling_ratio=2)
+    assert assign_alike(student, teacher)
+    features, boxes = _pyramid()
+    boxes = boxes if are_boxes else [x[:0] for x in boxes]
+    levels = {str(i): p for i, p in enumerate(student.level_poolers)}
+    with record(**levels) as calls:
+        student(features, boxes)
+    level_boxes = [calls[name][0].args[1] for name in levels]
+    maps = [x.flip(1) for x in features]
+    more = (torch.ops.aten.nonzero, torch.ops.aten.repeat_interleave)
+    with reads() as names, Operators(*more) as others:
+        pooled = pool_assigned(teacher, maps, boxes, level_boxes)
+    assert not names and not others.seen
+    assert torch.equal(pooled, teacher(maps, boxes))
+    assert len(pooled) == (120 if are_boxes else 0)
+
+
+def test_poolers_that_assign_alike():
+    pooler = _pyramid_pooler()
+    assert not assign_alike(pooler, _pyramid_pooler(canonical_box_size=112))
+    assert not assign_alike(pooler, ROIPooler(7, [0.25, 0.125], 0, "ROIAlignV2"))
+    assert not assign_alike(torch.nn.Identity(), torch.nn.Identity())
 
 
 def test_half_precisions_are_the_stock_layers():

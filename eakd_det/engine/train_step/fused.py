@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from .snapshot import with_gradient
-
 FUSED = (SGD, Adam, AdamW)  # whose kernels exist on a GPU and on a CPU
 IMPLEMENTATION = ("fused", "foreach")  # keys of a parameter group that change no result
 
@@ -23,6 +21,8 @@ def fuse(optimizer: Optimizer) -> bool:
         return False
     for group in [optimizer.defaults, *optimizer.param_groups]:
         group.update(fused=True, foreach=False)
+    if isinstance(optimizer, SGD):
+        _fill_momenta(optimizer)
     return True
 
 
@@ -39,22 +39,27 @@ def _has_kernels(optimizer: Optimizer) -> bool:
 
 def step_unless(optimizer: Optimizer, is_skipped: Tensor) -> None:
     """Take the step of a fused optimizer, unless a scalar on its weights' device is true."""
-    _fill_momenta(optimizer)
     optimizer.grad_scale, optimizer.found_inf = None, is_skipped.float()
     optimizer.step()
     del optimizer.grad_scale, optimizer.found_inf
 
 
-def _fill_momenta(optimizer: Optimizer) -> None:
-    """Make SGD's missing momenta 0: a first step that is left out would leave them undefined.
+def _fill_momenta(optimizer: SGD) -> None:
+    """Make SGD's missing momenta 0, now and after a state is loaded.
 
-    Its fused form also refuses a weight whose first gradient comes after others'.
+    A first step that is left out would leave them undefined, and the fused form refuses a weight
+    whose first gradient comes after others'.
     """
-    if not isinstance(optimizer, SGD) or not any(g["momentum"] for g in optimizer.param_groups):
-        return
-    for p in with_gradient(optimizer):
-        if optimizer.state[p].get("momentum_buffer") is None:
-            optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
+    groups = optimizer.param_groups
+    weights = [p for group in groups if group["momentum"] for p in group["params"]]
+
+    def fill(optimizer: Optimizer) -> None:
+        for p in weights:
+            if optimizer.state[p].get("momentum_buffer") is None:
+                optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
+
+    fill(optimizer)
+    optimizer.register_load_state_dict_post_hook(fill)
 
 
 def keep_implementation(optimizer: Optimizer) -> None:

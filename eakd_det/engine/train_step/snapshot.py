@@ -19,8 +19,8 @@ class Snapshot:
         """
         groups: dict[Any, list[Hashable]] = {}
         for name, x in tensors.items():
-            groups.setdefault((x.dtype, x.device), []).append(name)
-        self.groups = [(names, _flat(tensors, names)) for names in groups.values()]
+            groups.setdefault((x.dtype, x.device, x.dim() == 0), []).append(name)
+        self.groups = [(names, _join([tensors[n] for n in names])) for names in groups.values()]
 
     @torch.no_grad()
     def restore(self, tensors: dict[Hashable, Tensor], condition: Tensor) -> None:
@@ -33,17 +33,26 @@ class Snapshot:
         known = set()
         for names, before in self.groups:
             now = [tensors[name] for name in names]
-            chosen = torch.where(condition, before, _flat(tensors, names))
-            parts = chosen.split([x.numel() for x in now])
-            shaped = [p if x.dim() == 1 else p.view_as(x) for p, x in zip(parts, now, strict=True)]
-            torch._foreach_copy_(now, shaped)
+            chosen = torch.where(condition, before, _join(now))
+            torch._foreach_copy_(now, _divide(chosen, now))
             known.update(names)
         for name in tensors.keys() - known:
             tensors[name].masked_fill_(condition, 0)
 
 
-def _flat(tensors: dict[Hashable, Tensor], names: list[Hashable]) -> Tensor:
-    return torch.cat([x if x.dim() == 1 else x.flatten() for x in map(tensors.get, names)])
+def _join(tensors: list[Tensor]) -> Tensor:
+    """Copy tensors into one of one dimension; all of them, or none, are scalars."""
+    if tensors[0].dim() == 0:
+        return torch.stack(tensors)
+    return torch.cat([x if x.dim() == 1 else x.flatten() for x in tensors])
+
+
+def _divide(joined: Tensor, tensors: list[Tensor]) -> list[Tensor]:
+    """Undo `_join`, as views."""
+    if tensors[0].dim() == 0:
+        return list(joined.unbind())
+    parts = joined.split([x.numel() for x in tensors])
+    return [p if x.dim() == 1 else p.view_as(x) for p, x in zip(parts, tensors, strict=True)]
 
 
 def running_buffers(model: nn.Module, device: torch.device) -> list[tuple[nn.Module, str]]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
@@ -177,11 +178,11 @@ class DistillStep(SimpleTrainer):
             self._check_losses()  # an earlier step may be the cause
             self._stop(step, [f'the model says "{error}"'])
         self.after_backward()
-        is_bad = ~step.losses.isfinite().all()
-        before.restore(self._running(), is_bad)
+        is_good = (step.losses.abs() < math.inf).all()
+        before.restore(self._running(), ~is_good)
         self.grad_scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in with_gradient(self.optimizer)]
-        step.is_skipped = is_bad | ~is_finite(gradients) if gradients else is_bad
+        step.is_skipped = ~(is_good & is_finite(gradients) if gradients else is_good)
         self.pending.append(step)
         is_read = (self.iter + 1) % self.read_period == 0 or self.iter + 1 == self.max_iter
         if is_read:

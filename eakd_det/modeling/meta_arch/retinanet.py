@@ -41,7 +41,7 @@ class DistillRetinaNet(Distilled, RetinaNet):
                 student_logits=cat(student_logits, dim=1).flatten(0, 1)[chosen],
                 teacher_logits=teacher_logits.flatten(0, 1)[chosen],
                 labels=labels.flatten()[chosen],
-                images=chosen // counted.shape[1],
+                images=lambda: chosen // counted.shape[1],
                 normalizer=self.loss_normalizer,
                 sigmoid=True,
                 has_background=True,

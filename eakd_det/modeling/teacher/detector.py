@@ -13,6 +13,7 @@ from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from eakd_det.losses.reduction import at_least_float32
+from eakd_det.modeling.poolers import pool_assigned
 from eakd_det.utils.precision import Precision
 
 from .compiled import CompiledBackbone, check_multiple
@@ -152,15 +153,27 @@ class DetectorTeacher(FrozenTeacher):
             return self._backbone(self._input(pixels))
 
     @torch.no_grad()
-    def roi_logits(self, features: dict[str, Tensor], boxes: list[Boxes], stage: int = 0) -> Tensor:
+    def roi_logits(
+        self,
+        features: dict[str, Tensor],
+        boxes: list[Boxes],
+        stage: int = 0,
+        level_boxes: list[Tensor] | None = None,
+    ) -> Tensor:
         """Return class logits, (R, K + 1), of the boxes of each image (absolute pixels).
 
         A teacher with no cascade stage `stage` uses its last. ROIs are pooled in float32, since a
         pooler rounds the boxes to the precision of the maps.
+
+        Args:
+            level_boxes: those of `pool_assigned`, if the student has assigned the boxes.
         """
         heads = self.model.roi_heads
         maps = [at_least_float32(features[level]) for level in heads.box_in_features]
-        pooled = heads.box_pooler(maps, boxes)
+        if level_boxes is None:
+            pooled = heads.box_pooler(maps, boxes)
+        else:
+            pooled = pool_assigned(heads.box_pooler, maps, boxes, level_boxes)
         box_heads, predictors = heads.box_head, heads.box_predictor
         if isinstance(predictors, nn.ModuleList):
             stage = min(stage, len(predictors) - 1)
