@@ -50,6 +50,7 @@ def language_config() -> CfgNode:
     cfg.DISTILL = distill_node({name: d.defaults for name, d in DISTILLERS.items()})
     cfg.DISTILL.CE_WEIGHT = 1.0  # weight of the cross-entropy with the answers
     cfg.DISTILL.CHUNK_SIZE = 0  # tokens whose logits are computed at a time; 0: all
+    cfg.DISTILL.COMPILE = True  # on a GPU: torch.compile the loss of a chunk
 
     options = {key.upper(): value for key, value in scalar_defaults(generate).items()}
     cfg.TEST = CfgNode({"SETS": (), **options})  # NAME=PATH, with a path as DATASET.TRAIN

@@ -64,14 +64,23 @@ class TokenObjective:
         self.sums: dict[str, Tensor] = {}
 
     def __call__(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
-        """Compute the loss of each token.
+        """Compute the loss of each token, (N,), and add to `sums`; see `per_token`."""
+        loss, values = self.per_token(student_logits, teacher_logits, labels)
+        self.add({name: x.detach().sum() for name, x in values.items()})
+        return loss
+
+    def per_token(
+        self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the loss of each token, without side effects: torch can compile it.
 
         Args:
             student_logits, teacher_logits: (N, V).
             labels: (N,) the tokens of the answers, none of them ignored.
 
         Returns:
-            (N,), at least float32.
+            The losses, (N,), at least float32; and the values of each token, (N,), whose sums are
+            those of `sums`.
         """
         pair = LogitPair(student_logits, teacher_logits, labels, normalizer=None)
         if self.step_weight is not None:
@@ -83,9 +92,12 @@ class TokenObjective:
             logits = at_least_float32(student_logits)
             terms["loss_ce"] = self.ce_weight * F.cross_entropy(logits, labels, reduction="none")
         loss = sum(terms.values())
-        counted = {**terms, "tokens": torch.ones_like(loss)}
+        values = {**terms, "tokens": torch.ones_like(loss)}
         if pair.sample_weight is not None:
-            counted["weight"] = pair.sample_weight
-        for name, values in counted.items():
-            self.sums[name] = self.sums.get(name, 0) + values.detach().sum()
-        return loss
+            values["weight"] = pair.sample_weight
+        return loss, values
+
+    def add(self, sums: dict[str, Tensor]) -> None:
+        """Add sums over tokens to those of the calls before."""
+        for name, value in sums.items():
+            self.sums[name] = self.sums.get(name, 0) + value

@@ -63,14 +63,15 @@ def liger_loss(node: CfgNode, dtypes: set[torch.dtype]) -> FusedLoss | None:
         labels: Tensor,
         num_tokens: Tensor | int | None,
     ) -> Tensor:
-        counts = labels != IGNORED
-        chosen = labels[counts]
+        rows = (labels != IGNORED).flatten().nonzero().squeeze(1)
+        chosen = labels.flatten().index_select(0, rows)
+        states = [x.states.flatten(0, -2).index_select(0, rows) for x in (student, teacher)]
         if not len(chosen):  # the mean over no token is NaN on a GPU, as are its gradients
-            return _zero_of(student._replace(states=student.states[counts]))
+            return _zero_of(student._replace(states=states[0]))
         mean = mean_over_tokens(
-            student.states[counts],
+            states[0],
             student.weight,
-            teacher.states[counts],
+            states[1],
             teacher.weight,
             chosen,
             student.bias,

@@ -19,6 +19,6 @@ class LanguageTeacher(FrozenTeacher):
 
     @torch.no_grad()
     def outputs(self, inputs: dict[str, Any]) -> ModelOutput:
-        """Return the model's outputs for a batch without labels."""
+        """Return the model's outputs for a batch without labels, and no cache for generation."""
         with self.context():
-            return self.model(**inputs)
+            return self.model(**inputs, use_cache=False)

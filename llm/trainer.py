@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
@@ -33,6 +34,7 @@ class DistillationTrainer(WatchedTrainer):
         objective: TokenObjective,
         vocab_size: int,
         chunk_size: int = 0,
+        compiled: bool = False,
         fused_loss: FusedLoss | None = None,
         **kwargs: Any,
     ):
@@ -43,6 +45,7 @@ class DistillationTrainer(WatchedTrainer):
             objective: the loss of each token.
             vocab_size: V, of the common vocabulary; wider logits (of a padded one) are cut.
             chunk_size: tokens whose logits are computed at a time in training; 0: all.
+            compiled: compile the loss of a chunk; an argument of `chunked_loss`.
             fused_loss: computes the mean of `objective` in chunks in its place, in training.
 
         Raises:
@@ -51,7 +54,7 @@ class DistillationTrainer(WatchedTrainer):
         super().__init__(*args, compute_loss_func=self._loss, **kwargs)
         self._check_arguments(chunk_size)
         self.objective, self.vocab_size, self.chunk_size = objective, vocab_size, chunk_size
-        self.fused_loss = fused_loss
+        self.compiled, self.fused_loss = compiled, fused_loss
         self.teacher = LanguageTeacher(teacher.to(self.args.device))
         self._teacher_output = self._states = None  # of the current batch
         self._has_checked_heads = False
@@ -122,12 +125,12 @@ class DistillationTrainer(WatchedTrainer):
         self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """Return the batch's share of the mean over the step's tokens; labels (B, L) unshifted."""
-        labels = labels[:, 1:]  # position i predicts token i + 1
         teacher_outputs, self._teacher_output = self._teacher_output, None
         if self._states is None:
+            labels = labels[:, 1:]  # position i predicts token i + 1
             logits = (o.logits[:, :-1, : self.vocab_size] for o in (outputs, teacher_outputs))
-            counts = labels != IGNORED
-            per_token = self.objective(*(x[counts] for x in logits), labels[counts])
+            places = (labels != IGNORED).nonzero(as_tuple=True)  # a GPU is waited for once
+            per_token = self.objective(*(x[places] for x in logits), labels[places])
             number = len(per_token) if num_items_in_batch is None else num_items_in_batch
             return per_token.sum() / torch.as_tensor(number).clamp(min=1)
         # Autocast inside the wrapped network covers its forward pass alone.
@@ -149,15 +152,23 @@ class DistillationTrainer(WatchedTrainer):
                 check_head(head, captured.states, output.logits, name)
             self._has_checked_heads = True
         heads = [self._cut(captured.states, head) for captured, head in states]
+        # Position i predicts token i + 1, the last one nothing; the states stay whole, as views.
+        labels = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
         if self.fused_loss is not None:
             return self.fused_loss(*heads, labels, num_tokens)
         return chunked_loss(
-            self.objective, *heads, labels, chunk_size=self.chunk_size, num_tokens=num_tokens
+            self.objective.per_token,
+            *heads,
+            labels,
+            chunk_size=self.chunk_size,
+            num_tokens=num_tokens,
+            compiled=self.compiled,
+            collect=self.objective.add,
         )
 
     def _cut(self, states: Tensor, head: nn.Linear) -> LanguageHead:
         bias = None if head.bias is None else head.bias[: self.vocab_size]
-        return LanguageHead(states[:, :-1], head.weight[: self.vocab_size], bias)
+        return LanguageHead(states, head.weight[: self.vocab_size], bias)
 
     def _check_arguments(self, chunk_size: int) -> None:
         if self.args.n_gpu > 1:

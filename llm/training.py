@@ -235,6 +235,7 @@ def build_trainer(
         objective=TokenObjective(cfg.DISTILL),
         vocab_size=_common_vocab_size(tokenizer, name, [len(weight) for weight in heads]),
         chunk_size=cfg.DISTILL.CHUNK_SIZE,
+        compiled=cfg.DISTILL.COMPILE and args.device.type == "cuda",
         fused_loss=liger_loss(cfg.DISTILL, {w.dtype for w in heads}) if uses_liger else None,
         **options,
     )

@@ -44,17 +44,17 @@ class LogitPair:
     images: Callable[[], Tensor] | None = None
     sample_weight: Tensor | None = None
 
-    @torch.no_grad()
     def entropies(self, temperature: float) -> tuple[Tensor, Tensor]:
         """Return the (R,) entropies of student and teacher in nats.
 
         Those of a sigmoid head are means over its classes.
         """
         measure = bernoulli_entropy if self.sigmoid else entropy
-        return (
-            measure(self.student_logits, temperature=temperature),
-            measure(self.teacher_logits, temperature=temperature),
-        )
+        with torch.no_grad():
+            return (
+                measure(self.student_logits, temperature=temperature),
+                measure(self.teacher_logits, temperature=temperature),
+            )
 
     @property
     def num_classes(self) -> int:

@@ -4,7 +4,8 @@ The EA form of each is `weight=entropy_weight(student_logits, teacher_logits)`.
 """
 
 from .bernoulli import bernoulli_entropy, bernoulli_kd_loss
-from .chunked import LanguageHead, chunked_loss
+from .chunk import LanguageHead
+from .chunked import chunked_loss
 from .ctkd import CurriculumTemperature, curriculum_strength
 from .divergence import (
     forward_kl,

@@ -6,31 +6,17 @@ states and both output heads, and their gradients are taken before the next chun
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
+from .chunk import CompiledChunk, LanguageHead, Sums, TokenLoss, eager_chunk
 from .divergence import IGNORED, share_of
 
-# (student_logits (N, V), teacher_logits (N, V), labels (N,)) -> (N,) losses
-TokenLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-class LanguageHead(NamedTuple):
-    """Hidden states and output head of a language model; its logits are states @ weight.T + bias.
-
-    Attributes:
-        states: (B, L, D) or (N, D) hidden states that enter the output head.
-        weight: (V, D) weight of the output head.
-        bias: (V,) bias of the output head, or None.
-    """
-
-    states: Tensor
-    weight: Tensor
-    bias: Tensor | None = None
+# On a GPU torch.addmm adds a product of halves to a float32 matrix.
+ADDS_HALVES = torch.__version__ >= "2.11"
 
 
 def chunked_loss(
@@ -41,6 +27,8 @@ def chunked_loss(
     *,
     chunk_size: int = 256,
     num_tokens: float | Tensor | None = None,
+    compiled: bool = False,
+    collect: Callable[[Sums], None] | None = None,
 ) -> Tensor:
     """Mean of `token_loss` over the tokens that count, with one chunk of logits at a time.
 
@@ -54,12 +42,19 @@ def chunked_loss(
 
     Args:
         token_loss: loss of each token of a chunk, all of which count; differentiable with respect
-            to the student's logits. A token's loss must not depend on the other tokens.
+            to the student's logits. A token's loss must not depend on the other tokens. It may
+            return other values of the tokens, too: (losses, name -> (N,)).
         student, teacher: hidden states and heads. The teacher's side gets no gradient. A head may
             be shared with other layers (tied embeddings).
         labels: (B, L); a token counts unless its label is -100.
         chunk_size: number of tokens whose logits are held at a time.
         num_tokens: divisor of the sum over tokens, as in `eakd_det.losses.divergence`.
+        compiled: compile `token_loss` with its gradient by torch.compile, once for a loss, a dtype
+            and a vocabulary; meant for a GPU, which then computes each chunk in one kernel beside
+            the matrix products. `token_loss` must be free of side effects and of operations whose
+            shapes depend on values. The chunks of a forward pass without gradients, and those of
+            one token, are not compiled.
+        collect: called for each chunk with the sums over its tokens of the other values.
 
     Returns:
         A scalar, at least float32. Without any token it is a zero joined to the graph.
@@ -70,13 +65,16 @@ def chunked_loss(
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be 1 or more, got {chunk_size}")
     _check_shapes(student, teacher, labels)
-    counts = labels != IGNORED
-    chosen = labels[counts]
+    # The number of tokens is the only value that a GPU is waited for.
+    rows = (labels != IGNORED).flatten().nonzero().squeeze(1)
+    chosen = labels.flatten().index_select(0, rows)
     # The teacher is passed as a constant: only the student's tensors get gradients.
     bias = None if teacher.bias is None else teacher.bias.detach()
-    frozen = LanguageHead(teacher.states.detach()[counts], teacher.weight.detach(), bias)
+    states = [head.states.flatten(0, -2) for head in (student, teacher)]
+    frozen = LanguageHead(states[1].detach(), teacher.weight.detach(), bias)
+    options = token_loss, chunk_size, compiled, collect
     mean = _ChunkedMean.apply(
-        student.states[counts], student.weight, student.bias, frozen, chosen, token_loss, chunk_size
+        states[0], student.weight, student.bias, frozen, chosen, rows, options
     )
     return mean if num_tokens is None else mean * share_of(len(chosen), num_tokens)
 
@@ -85,62 +83,92 @@ class _ChunkedMean(torch.autograd.Function):
     """Mean over tokens; value and gradients are computed together, chunk by chunk."""
 
     @staticmethod
-    def forward(ctx, states, weight, bias, teacher, labels, token_loss, chunk_size):
-        wanted = ctx.needs_input_grad[:3]
-        inputs = (states, weight, bias)
+    def forward(ctx, states, weight, bias, teacher, labels, rows, options):
+        token_loss, chunk_size, compiled, collect = options
+        wanted, inputs = ctx.needs_input_grad[:3], (states, weight, bias)
         total = torch.zeros((), dtype=_working_dtype(states.dtype), device=states.device)
-        states, weight, bias = _as_autocast(*inputs)
-        teacher = LanguageHead(*_as_autocast(*teacher))
-        # Sums over many tokens are kept in the working precision, whatever the parameters' dtype.
-        gradients = [
-            torch.zeros_like(x, dtype=_working_dtype(x.dtype)) if is_wanted else None
-            for x, is_wanted in zip(inputs, wanted, strict=True)
-        ]
-        for start in range(0, len(labels), chunk_size):
+        gradients = _zeros(inputs, wanted, len(rows))
+        # The heads are cast once for all chunks.
+        heads = [_as_autocast(*head[1:]) for head in (LanguageHead(*inputs), teacher)]
+        compiled_chunk = CompiledChunk(min(chunk_size, len(rows)))
+        for start in range(0, len(rows), chunk_size):
             part = slice(start, start + chunk_size)
-            logits = F.linear(states[part], weight, bias)
-            teacher_logits = F.linear(teacher.states[part], teacher.weight, teacher.bias)
-            with torch.set_grad_enabled(any(wanted)):
-                logits.requires_grad_(any(wanted))
-                loss = token_loss(logits, teacher_logits, labels[part]).sum()
-            total += loss.detach()
-            if any(wanted):
-                (slope,) = torch.autograd.grad(loss, logits)
-                del logits, teacher_logits, loss  # before the products below need room
-                _add_chunk(gradients, slope, states[part], weight, part)
-        number = max(len(labels), 1)
-        ctx.save_for_backward(*(None if g is None else g.div_(number) for g in gradients))
-        ctx.dtypes = [None if x is None else x.dtype for x in inputs]
+            chunk = [
+                LanguageHead(*_as_autocast(x.index_select(0, rows[part])), *head)
+                for x, head in zip((states, teacher.states), heads, strict=True)
+            ]
+            # torch compiles a size of 1 for itself.
+            if compiled and any(wanted) and len(labels[part]) > 1:
+                loss = compiled_chunk(token_loss, *chunk, labels[part])
+            else:
+                loss = eager_chunk(token_loss, *chunk, labels[part], has_slope=any(wanted))
+            total += loss.total
+            if collect is not None:
+                collect(loss.sums)
+            if loss.slope is not None:
+                _add_chunk(gradients, loss.slope, chunk[0], part)
+        number = max(len(rows), 1)
+        ctx.save_for_backward(rows, *(None if g is None else g.div_(number) for g in gradients))
+        ctx.shape, ctx.dtypes = states.shape, [None if x is None else x.dtype for x in inputs]
         return total / number
 
     @staticmethod
     @once_differentiable
     def backward(ctx, factor):
-        gradients = (
-            None if g is None else (g * factor).to(dtype)
-            for g, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        rows, *saved = ctx.saved_tensors
+        of_states, of_weight, of_bias = (
+            None if g is None else _scaled(g, factor, dtype)
+            for g, dtype in zip(saved, ctx.dtypes, strict=True)
         )
-        return (*gradients, None, None, None, None)
+        if of_states is not None:
+            of_states = of_states.new_zeros(ctx.shape).index_copy_(0, rows, of_states)
+        return of_states, of_weight, of_bias, None, None, None, None
+
+
+def _zeros(
+    inputs: tuple[Tensor | None, ...], wanted: tuple[bool, ...], num_tokens: int
+) -> list[Tensor | None]:
+    """Return zeros for the gradients in states (num_tokens, D), weight and bias.
+
+    Sums over many tokens are kept in the working precision, whatever the parameters' dtype.
+    """
+    return [
+        x.new_zeros(
+            (num_tokens if x is inputs[0] else len(x), *x.shape[1:]), dtype=_working_dtype(x.dtype)
+        )
+        if x is not None and is_wanted
+        else None
+        for x, is_wanted in zip(inputs, wanted, strict=True)
+    ]
 
 
 def _add_chunk(
-    gradients: list[Tensor | None], slope: Tensor, states: Tensor, weight: Tensor, part: slice
+    gradients: list[Tensor | None], slope: Tensor, head: LanguageHead, part: slice
 ) -> None:
     """Add the gradients of a chunk, from `slope`, (n, V), that of its loss in its logits."""
     of_states, of_weight, of_bias = gradients
+    states, weight = head.states, head.weight
     if of_states is not None:
         of_states[part] = slope @ weight.to(slope.dtype)
     if of_weight is not None:
         if of_weight.dtype == slope.dtype == states.dtype:
             of_weight.addmm_(slope.t(), states)  # needs no second (V, D) matrix
+        elif ADDS_HALVES and slope.is_cuda:
+            options = {"out_dtype": of_weight.dtype, "out": of_weight}
+            torch.addmm(of_weight, slope.t(), states.to(slope.dtype), **options)
         else:
             of_weight += slope.t() @ states.to(slope.dtype)
     if of_bias is not None:
         of_bias += slope.sum(dim=0, dtype=of_bias.dtype)
 
 
+def _scaled(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return factor * gradient, rounded to `dtype` without a copy in the working precision."""
+    return torch.mul(gradient, factor, out=torch.empty_like(gradient, dtype=dtype))
+
+
 def _as_autocast(*tensors: Tensor | None) -> list[Any]:
-    """Cast tensors as autocast would, once for all chunks.
+    """Cast tensors as autocast would.
 
     Autocast caches its copy of a parameter for the next use. Older versions of torch also cache a
     copy that was made without gradients, and the parameter then loses the gradient of that use.

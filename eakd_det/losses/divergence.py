@@ -182,16 +182,28 @@ def _over_tokens(
 ) -> Tensor:
     """Sum `terms(p, q, log q - log p)` over the vocabulary, then reduce over the counted tokens."""
     _check_shapes(student_logits, teacher_logits, labels, weight)
-    counts = labels != IGNORED
-    student = F.log_softmax(at_least_float32(student_logits[counts]), dim=-1)
-    teacher = F.log_softmax(at_least_float32(teacher_logits.detach()[counts]), dim=-1)
+    counts, teacher_logits = labels != IGNORED, teacher_logits.detach()
+    if reduction == "none":  # a mask in place of indexing: a GPU need not count the tokens
+        ignored = ~counts
+        logits = [x.masked_fill(ignored.unsqueeze(-1), 0) for x in (student_logits, teacher_logits)]
+        loss = reduce_samples(_per_token(terms, *logits), weight, reduction)
+        return loss.masked_fill(ignored, 0)
+    per_token = _per_token(terms, student_logits[counts], teacher_logits[counts])
+    loss = reduce_samples(per_token, None if weight is None else weight[counts], reduction)
+    return loss if num_tokens is None else loss * share_of(len(per_token), num_tokens)
+
+
+def _per_token(
+    terms: Callable[[Tensor, Tensor, Tensor], Tensor],
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+) -> Tensor:
+    """Sum `terms` over the vocabulary: (..., V) -> (...)."""
+    student = F.log_softmax(at_least_float32(student_logits), dim=-1)
+    teacher = F.log_softmax(at_least_float32(teacher_logits), dim=-1)
     is_left_out = (student == -torch.inf) | (teacher == -torch.inf)
     log_ratio = (student - teacher).masked_fill(is_left_out, 0)
-    per_token = terms(teacher.exp(), student.exp(), log_ratio).sum(dim=-1)
-    loss = reduce_samples(per_token, None if weight is None else weight[counts], reduction)
-    if reduction == "none":
-        return loss.new_zeros(labels.shape).masked_scatter(counts, loss)
-    return loss if num_tokens is None else loss * share_of(len(per_token), num_tokens)
+    return terms(teacher.exp(), student.exp(), log_ratio).sum(dim=-1)
 
 
 def share_of(here: int, num_tokens: float | Tensor) -> Tensor:

@@ -39,7 +39,8 @@ def log_softmax(
     Returns:
         (..., C).
     """
-    shared = _shared.get()
+    # Compiled code computes equal softmaxes once by itself.
+    shared = None if torch.compiler.is_compiling() else _shared.get()
     if shared is None or isinstance(temperature, Tensor):
         logits = logits.detach() if constant else logits
         return F.log_softmax(at_least_float32(logits) / temperature, dim=-1)

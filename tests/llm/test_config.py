@@ -21,7 +21,9 @@ def test_defaults_are_the_signatures():
     cfg = language_config()
     assert cfg.DISTILL.SKLD.ALPHA == 0.1 and cfg.DISTILL.JSD.BETA == 0.5
     assert cfg.DISTILL.EA.TEMPERATURE == 3.0
-    assert set(cfg.DISTILL) - {"METHODS", "EA", "CE_WEIGHT", "CHUNK_SIZE"} == set(DISTILLERS)
+    assert set(cfg.DISTILL) - {"METHODS", "EA", "CE_WEIGHT", "CHUNK_SIZE", "COMPILE"} == set(
+        DISTILLERS
+    )
     names = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
     assert {name.upper() for name in names - set(EXCLUDED_FIELDS)} == set(cfg.TRAINING)
 
