@@ -37,6 +37,7 @@ def add_distill_config(cfg: CfgNode) -> None:
     cfg.TEACHER.FAST = True  # fuse its norms, use channels_last
     cfg.TEACHER.PRECISION = ""  # float32, bfloat16, float16, amp; empty is the student's
     cfg.TEACHER.COMPILE = 0  # 128: torch.compile its backbone, for images padded to multiples of it
+    cfg.TEACHER.CUDA_GRAPHS = False  # on a GPU, with COMPILE: replay a graph for each padded shape
 
     cfg.MODEL.ROI_HEADS.POOLER_BACKEND = "torchvision"  # or "sparse": faster on a CPU
     cfg.SOLVER.ACCUMULATE = 1  # micro-batches of a step's IMS_PER_BATCH images

@@ -160,15 +160,19 @@ class DistillStep(SimpleTrainer):
             step.data_time += time.perf_counter() - start
             step.images.extend(self.describe(data))
             with self._synchronisation(is_last=number == self.accumulate - 1):
-                with self.autocast():
-                    losses = self.model(data)
-                total = sum(losses.values())
-                self.grad_scaler.scale(total / self.accumulate).backward()
+                losses = self._backward(data)
             micro_batches.append(losses)
         step.has_gradient = {name: loss.requires_grad for name, loss in losses.items()}
         names = step.has_gradient
         rows = [torch.stack([m[name].detach() for name in names]) for m in micro_batches]
         step.losses = torch.stack(rows).mean(dim=0)
+
+    def _backward(self, data: Any) -> dict[str, Tensor]:
+        """Compute the losses of a micro-batch, and add their gradients to those of the weights."""
+        with self.autocast():
+            losses = self.model(data)
+        self.grad_scaler.scale(sum(losses.values()) / self.accumulate).backward()
+        return losses
 
     def _apply(self, is_skipped: Tensor, may_synchronise: bool) -> None:
         """Take the optimizer's step unless it is skipped; without synchronising, undo it then."""

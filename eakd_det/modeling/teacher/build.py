@@ -26,6 +26,7 @@ def build_teacher(cfg: CfgNode) -> DetectorTeacher:
         precision=node.PRECISION,
         amp_dtype=cfg.SOLVER.AMP.DTYPE,
         compile_to=node.COMPILE,
+        cuda_graphs=node.CUDA_GRAPHS,
     )
 
 
@@ -38,6 +39,7 @@ def make_teacher(
     precision: str = "",
     amp_dtype: str = "float16",
     compile_to: int = 0,
+    cuda_graphs: bool = False,
 ) -> DetectorTeacher:
     """Build a teacher from its config and its checkpoint.
 
@@ -48,7 +50,7 @@ def make_teacher(
         weights: any checkpoint that Detectron2 reads.
         device: of its weights, until the student is moved to another.
         precision, amp_dtype: arguments of `Precision`.
-        fast, compile_to: arguments of `DetectorTeacher`.
+        fast, compile_to, cuda_graphs: arguments of `DetectorTeacher`.
 
     Raises:
         UserError: config or weights are not named or not found, the weights do not fit, or there
@@ -65,6 +67,7 @@ def make_teacher(
         fast=fast,
         precision=own_precision,
         compile_to=compile_to,
+        cuda_graphs=cuda_graphs,
         class_names=names,
         dataset=next(iter(cfg.DATASETS.TRAIN), ""),
     )
