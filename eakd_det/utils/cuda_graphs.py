@@ -8,11 +8,14 @@ import logging
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from .errors import UserError
+
+Name = TypeVar("Name", bound=Hashable)
 
 WARM_UP_CALLS = 3  # before a capture: libraries set themselves up and choose their algorithms
 
@@ -61,15 +64,15 @@ class CudaCapture:
 
 
 @dataclass
-class _Graph:
+class _Graph(Generic[Name]):
     """A captured function: its static inputs and outputs, and the function that replays it."""
 
     inputs: list[Tensor]
-    outputs: dict[Hashable, Tensor]
+    outputs: dict[Name, Tensor]
     replay: Callable[[], None]
 
 
-class Graphs:
+class Graphs(Generic[Name]):
     """A function of tensors that is captured for each signature of its inputs, and then replayed.
 
     A signature is shape, dtype and strides of each input. All graphs share the memory of their
@@ -79,7 +82,7 @@ class Graphs:
 
     def __init__(
         self,
-        function: Callable[..., dict[Hashable, Tensor]],
+        function: Callable[..., dict[Name, Tensor]],
         capture: CudaCapture,
         *,
         most: int,
@@ -100,12 +103,12 @@ class Graphs:
         """
         self.function, self.capture, self.state = function, capture, state
         self.most, self.key = most, key
-        self._graphs: dict[Hashable, _Graph] = {}
+        self._graphs: dict[Hashable, _Graph[Name]] = {}
         self._memory: dict[Hashable, Tensor] = {}
         self._is_bound_logged = False
 
     @contextmanager
-    def __call__(self, *inputs: Tensor) -> Iterator[dict[Hashable, Tensor]]:
+    def __call__(self, *inputs: Tensor) -> Iterator[dict[Name, Tensor]]:
         """Compute the function; its outputs may be overwritten after the with-block.
 
         Blocks in several streams wait for each other.
@@ -126,7 +129,7 @@ class Graphs:
             graph.replay()
             yield graph.outputs
 
-    def _captured(self, inputs: Sequence[Tensor]) -> _Graph:
+    def _captured(self, inputs: Sequence[Tensor]) -> _Graph[Name]:
         static = [self._shared(i, x) for i, x in enumerate(inputs)]
         _copy(static, inputs)
         before = [x.clone() for x in self.state()]
