@@ -167,13 +167,6 @@ class DistillStep(SimpleTrainer):
         rows = [torch.stack([m[name].detach() for name in names]) for m in micro_batches]
         step.losses = torch.stack(rows).mean(dim=0)
 
-    def _backward(self, data: Any) -> dict[str, Tensor]:
-        """Compute the losses of a micro-batch, and add their gradients to those of the weights."""
-        with self.autocast():
-            losses = self.model(data)
-        self.grad_scaler.scale(sum(losses.values()) / self.accumulate).backward()
-        return losses
-
     def _apply(self, is_skipped: Tensor, may_synchronise: bool) -> None:
         """Take the optimizer's step unless it is skipped; without synchronising, undo it then."""
         if not may_synchronise:
@@ -207,6 +200,13 @@ class DistillStep(SimpleTrainer):
         if is_last or not isinstance(self.model, DistributedDataParallel):
             return contextlib.nullcontext()
         return self.model.no_sync()
+
+    def _backward(self, data: Any) -> dict[str, Tensor]:
+        """Compute the losses of a micro-batch, and add their gradients to those of the weights."""
+        with self.autocast():
+            losses = self.model(data)
+        self.grad_scaler.scale(sum(losses.values()) / self.accumulate).backward()
+        return losses
 
     def _read_losses(self) -> None:
         """Read, check and log the losses of the pending steps."""
