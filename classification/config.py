@@ -53,6 +53,7 @@ def classification_config() -> CfgNode:
     cfg.SOLVER.FUSED = True  # on a GPU: the fused optimizer, which leaves out a bad step by itself
     cfg.SOLVER.CHECKPOINT_PERIOD = 1  # epochs
     cfg.SOLVER.KEEP_CHECKPOINTS = 1  # number of checkpoints to keep; 0: all
+    cfg.SOLVER.CUDA_GRAPHS = False  # on a GPU: replay forward and backward pass as a CUDA graph
     cfg.SOLVER.AMP = CfgNode({"ENABLED": False, "DTYPE": "float16"})  # or "bfloat16"
 
     cfg.TEST = CfgNode()

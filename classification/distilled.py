@@ -102,6 +102,16 @@ class DistilledClassifier(WithTeacher):
             losses = {name: batch["scale"] * loss for name, loss in losses.items()}
         return losses
 
+    def is_static(self) -> bool:
+        """Return True if this iteration's losses are computed from tensors alone, in training.
+
+        A CUDA graph then repeats them for another batch. Needs Detectron2's event storage.
+        """
+        if not self.objective.methods:
+            return True
+        is_prepared = self.teacher.is_prepared  # by the first iteration
+        return is_prepared and self.objective.is_static(self._epoch(get_event_storage().iter))
+
     def _forward(self, batch: dict[str, Any]) -> dict[str, Tensor] | Tensor:
         device = next(self.student.parameters()).device
         views = [
@@ -122,7 +132,7 @@ class DistilledClassifier(WithTeacher):
 
     def _compare(self, views: list[Tensor], labels: Tensor, step: int) -> ClassifierBatch:
         """Run both networks on each view; features are those of the first."""
-        epoch = step // self.steps_per_epoch + 1
+        epoch = self._epoch(step)
         if self.path_method is not None:
             networks = self.student, self.teacher.model, self.adapters[self.path_method]
             seed = self.seed * LARGE_PRIME + step
@@ -138,6 +148,9 @@ class DistilledClassifier(WithTeacher):
             strong=strong[0] if strong else None,
             epoch=epoch,
         )
+
+    def _epoch(self, step: int) -> int:
+        return step // self.steps_per_epoch + 1
 
     def _outputs(self, images: Tensor) -> tuple[Outputs, Outputs]:
         """Return the outputs of student and teacher."""

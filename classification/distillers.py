@@ -3,6 +3,7 @@
 N counts images.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +104,10 @@ class CurriculumDistiller(Distiller):
         """Build the temperature; it does not depend on the networks."""
         return CurriculumTemperature()
 
+    def changing_epochs(self, *, epochs: int) -> float:
+        """Return the length of the curriculum."""
+        return epochs
+
     def statistics(self, adapter: nn.Module) -> dict[str, float]:
         """Return the temperature."""
         return {"distill/temperature": adapter(0.0).item()}
@@ -167,6 +172,10 @@ class PathDistiller(Distiller):
             return FeatureBridges(student, teacher, images)
         except ValueError as error:
             raise UserError(f"FCFD: {error}") from error
+
+    def changing_epochs(self, **options: Any) -> float:
+        """Return infinity: the paths of each step are drawn anew."""
+        return math.inf
 
     def run(
         self, student: nn.Module, teacher: nn.Module, adapter: nn.Module, images: Tensor, seed: int

@@ -11,7 +11,7 @@ from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from fvcore.common.param_scheduler import MultiStepParamScheduler
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from eakd_det.distillers import method_settings
@@ -23,6 +23,7 @@ from eakd_det.engine.hooks.random_states import RandomStates
 from eakd_det.engine.hooks.stopwatch import Stopwatch
 from eakd_det.engine.hooks.weak_teacher import WeakTeacher
 from eakd_det.engine.train_step.step import DistillStep, log_step_size
+from eakd_det.utils.cuda_graphs import CudaCapture
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import write_json
 from eakd_det.utils.precision import precision
@@ -31,6 +32,7 @@ from .data import read_images
 from .distilled import DistilledClassifier
 from .distillers import DISTILLERS
 from .evaluation import EpochTest, evaluate, read_test_set
+from .graphed_pass import GraphedPass, check_graphs
 from .loader import build_train_loader
 from .models import warn_of_large_stem
 from .sources import source_of
@@ -113,12 +115,24 @@ class ClassifierTrainer(DistillStep):
             ddp={"find_unused_parameters": self.distilled.path_method is not None},
             fused=None if solver.FUSED else False,
         )
+        self._graphed: GraphedPass | None = None
+        if solver.CUDA_GRAPHS:
+            check_graphs(cfg)
+            if self._device.type == "cuda":
+                self.replay(CudaCapture(self._device))
         adapters = self.distilled.adapters
         self.checkpointer = self.build_checkpointer(
             self,
             **({"helpers": adapters} if len(adapters) else {}),  # the name in checkpoints
         )
         self.test_loader = read_test_set(cfg)
+
+    def replay(self, capture: CudaCapture) -> None:
+        """Replay forward and backward pass of the steps, where that is possible."""
+        self._graphed = GraphedPass(self.distilled, super()._backward, capture)
+
+    def _backward(self, data: dict[str, Any]) -> dict[str, Tensor]:
+        return super()._backward(data) if self._graphed is None else self._graphed(data)
 
     def run_step(self) -> None:
         """Run one step.

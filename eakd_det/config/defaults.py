@@ -41,6 +41,7 @@ def add_distill_config(cfg: CfgNode) -> None:
     cfg.TEACHER.PRECISION = ""  # float32, bfloat16, float16, amp; empty is the student's
     cfg.TEACHER.COMPILE = 0  # 128: torch.compile its backbone, for images padded to multiples of it
     cfg.TEACHER.AHEAD = True  # on a GPU: compute its features of the next batch during this step
+    cfg.TEACHER.CUDA_GRAPHS = False  # on a GPU, with COMPILE: replay a graph for each padded shape
 
     cfg.DATALOADER.PREFETCH = True  # on a GPU: copy the next batch there; False: AHEAD is off, too
     cfg.MODEL.CHANNELS_LAST = False  # memory format of the student, and of an unprepared teacher

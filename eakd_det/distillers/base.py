@@ -36,6 +36,14 @@ class Distiller:
         """Build the adapter, from what `DistillationObjective.build_adapters` is given."""
         raise NotImplementedError
 
+    def changing_epochs(self, **options: Any) -> float:
+        """Return the number of first epochs in which a step's losses depend on more than its batch.
+
+        They do if they depend on the epoch, or on random numbers that are drawn for each step;
+        infinity if they always do.
+        """
+        return 0
+
     def statistics(self, adapter: nn.Module) -> dict[str, float]:
         """Return the metrics of the adapter to log, by name."""
         return {}

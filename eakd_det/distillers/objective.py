@@ -27,10 +27,12 @@ class Method:
         weight: factor of the losses.
         warmup: epochs over which that factor rises from 0.
         options: of the distiller.
+        changing_epochs: number of first epochs in which the losses depend on more than the batch.
     """
 
     def __init__(self, distiller: Distiller, *, weight: float, warmup: float = 0.0, **options: Any):
         self.distiller, self.weight, self.warmup, self.options = distiller, weight, warmup, options
+        self.changing_epochs = max(warmup, distiller.changing_epochs(**options))
 
     def scale(self, epoch: int) -> float:
         """Return the factor of the losses in an epoch, counted from 1."""
@@ -117,7 +119,7 @@ class DistillationObjective:
         Returns:
             "loss_<method><suffix>" -> scalar.
         """
-        is_logged = (get_event_storage().iter + 1) % LOG_PERIOD == 0
+        is_logged = self._is_logged()
         if self.agreement.is_open:
             self._compare_with_labels(batch.logit_pairs[0], is_logged)
         with shared_softmax():
@@ -126,6 +128,16 @@ class DistillationObjective:
                 if is_logged:
                     self._log(batch.weighted_pairs, entropies, adapters)
             return self.losses(batch, adapters)
+
+    def is_static(self, epoch: int) -> bool:
+        """Return True if this iteration's losses are computed from tensors alone.
+
+        Then nothing is logged or counted, and no factor depends on the epoch, counted from 1. Needs
+        Detectron2's event storage.
+        """
+        if self._is_logged() or self.agreement.is_open:
+            return False
+        return all(epoch >= method.changing_epochs for method in self.methods.values())
 
     def weigh(self, pairs: list[LogitPair]) -> list[tuple[Tensor, Tensor]]:
         """Set the EA weights of the samples, if these are enabled.
@@ -155,6 +167,9 @@ class DistillationObjective:
             for suffix, loss in method.distiller(batch, **options).items():
                 losses[f"loss_{name.lower()}{suffix}"] = loss if scale == 1 else scale * loss
         return losses
+
+    def _is_logged(self) -> bool:
+        return (get_event_storage().iter + 1) % LOG_PERIOD == 0
 
     def _compare_with_labels(self, pair: LogitPair, is_logged: bool) -> None:
         self.agreement.count(pair.teacher_logits[:, : pair.num_classes], pair.labels)

@@ -197,10 +197,7 @@ class DistillStep(SimpleTrainer):
             step.data_time += self._data_loader_iter.seconds
             step.images.extend(self.describe(data))
             with self._synchronisation(is_last=number == self.accumulate - 1):
-                with self.autocast():
-                    losses = self.model(data)
-                total = sum(losses.values())
-                self.grad_scaler.scale(total / self.accumulate).backward()
+                losses = self._backward(data)
             micro_batches.append(losses)
         step.has_gradient = {name: loss.requires_grad for name, loss in losses.items()}
         names = step.has_gradient
@@ -245,6 +242,13 @@ class DistillStep(SimpleTrainer):
         if is_last or not isinstance(self.model, DistributedDataParallel):
             return contextlib.nullcontext()
         return self.model.no_sync()
+
+    def _backward(self, data: Any) -> dict[str, Tensor]:
+        """Compute the losses of a micro-batch, and add their gradients to those of the weights."""
+        with self.autocast():
+            losses = self.model(data)
+        self.grad_scaler.scale(sum(losses.values()) / self.accumulate).backward()
+        return losses
 
     def _read_losses(self) -> None:
         """Read, check and log the losses of the pending steps."""

@@ -27,6 +27,7 @@ def build_teacher(cfg: CfgNode) -> DetectorTeacher:
         amp_dtype=cfg.SOLVER.AMP.DTYPE,
         compile_to=node.COMPILE,
         ahead=node.AHEAD,
+        cuda_graphs=node.CUDA_GRAPHS,
     )
 
 
@@ -40,6 +41,7 @@ def make_teacher(
     amp_dtype: str = "float16",
     compile_to: int = 0,
     ahead: bool = True,
+    cuda_graphs: bool = False,
 ) -> DetectorTeacher:
     """Build a teacher from its config and its checkpoint.
 
@@ -50,7 +52,7 @@ def make_teacher(
         weights: any checkpoint that Detectron2 reads.
         device: of its weights, until the student is moved to another.
         precision, amp_dtype: arguments of `Precision`.
-        fast, compile_to, ahead: arguments of `DetectorTeacher`.
+        fast, compile_to, ahead, cuda_graphs: arguments of `DetectorTeacher`.
 
     Raises:
         UserError: config or weights are not named or not found, the weights do not fit, or there
@@ -68,6 +70,7 @@ def make_teacher(
         precision=own_precision,
         compile_to=compile_to,
         ahead=ahead,
+        cuda_graphs=cuda_graphs,
         class_names=names,
         dataset=next(iter(cfg.DATASETS.TRAIN), ""),
     )

@@ -1,12 +1,14 @@
 """Compilation of a frozen backbone for images padded to few shapes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eakd_det.utils.cuda_graphs import CudaCapture, Graphs
 from eakd_det.utils.errors import UserError
 
 MOST_SHAPES = 64  # of padded images, each with compiled code of its own
@@ -16,19 +18,28 @@ class CompiledBackbone:
     """A frozen backbone compiled for padded images, with the same maps as without padding.
 
     Inputs and outputs of every convolution are set to zero in the padded area, as a convolution's
-    own padding is, and the maps are cropped.
+    own padding is, and the maps are cropped. On a GPU, a CUDA graph may replay the compiled code of
+    each padded shape.
     """
 
-    def __init__(self, backbone: nn.Module, multiple: int):
+    def __init__(
+        self,
+        backbone: nn.Module,
+        multiple: int,
+        capture: Callable[[torch.device], CudaCapture] | None = None,
+    ):
         """
         Args:
             backbone: a convolutional network, only called through this object from here on.
             multiple: of the images' height and width; see `check_multiple`.
+            capture: CudaCapture, which replays graphs; None calls the compiled code.
         """
         self.multiple = multiple
         self.strides = _strides(backbone)
         self.backbone = backbone
+        self.capture = capture
         self._compiled: Callable[..., dict[str, Tensor]] | None = None
+        self._graphs: Graphs | None = None
         self._outside = torch.empty(0)
         for conv in [m for m in backbone.modules() if isinstance(m, nn.Conv2d)]:
             conv.register_forward_pre_hook(self._clear_input)
@@ -40,18 +51,39 @@ class CompiledBackbone:
         pixels = F.pad(pixels, (0, -width % self.multiple, 0, -height % self.multiple))
         outside = pixels.new_ones(1, 1, *pixels.shape[-2:], dtype=torch.bool)
         outside[..., :height, :width] = False
+        with self._features(pixels, outside) as features:
+            cropped = {
+                name: x[..., : -(-height // stride), : -(-width // stride)]
+                for name, x in features.items()
+                for stride in [self.strides[name]]
+            }
+            # The next replay overwrites the maps, which may be read until after it.
+            return cropped if self.capture is None else {n: x.clone() for n, x in cropped.items()}
+
+    @contextmanager
+    def _features(self, pixels: Tensor, outside: Tensor) -> Iterator[dict[str, Tensor]]:
+        """Compute the maps of padded pixels, which are valid in the with-block."""
+        if self.capture is None:
+            yield self._run_compiled(pixels, outside)
+            return
+        if self._graphs is None:
+            self._graphs = Graphs(
+                self._run_compiled,
+                self.capture(pixels.device),
+                most=MOST_SHAPES,
+                key="TEACHER.CUDA_GRAPHS",
+            )
+        with self._graphs(pixels, outside) as features:
+            yield features
+
+    def _run_compiled(self, pixels: Tensor, outside: Tensor) -> dict[str, Tensor]:
         if self._compiled is None:
             self._compiled = torch.compile(self._run, dynamic=False)
         # torch.compile's argument recompile_limit is newer than the oldest torch; all have this
         # setting.
         config = torch._dynamo.config
         with config.patch(cache_size_limit=max(MOST_SHAPES, config.cache_size_limit)):
-            features = self._compiled(pixels, outside)
-        return {
-            name: x[..., : -(-height // stride), : -(-width // stride)]
-            for name, x in features.items()
-            for stride in [self.strides[name]]
-        }
+            return self._compiled(pixels, outside)
 
     def _run(self, pixels: Tensor, outside: Tensor) -> dict[str, Tensor]:
         self._outside = outside  # a compiled argument, so that a new tensor compiles nothing anew
@@ -69,7 +101,8 @@ class CompiledBackbone:
         return x.masked_fill(self._outside[..., ::stride, ::stride], 0)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_compiled": None}  # compiled code cannot be pickled
+        # Compiled code and graphs cannot be pickled.
+        return {**vars(self), "_compiled": None, "_graphs": None}
 
 
 def check_multiple(backbone: nn.Module, multiple: int) -> None:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from eakd_det.losses.reduction import at_least_float32
 from eakd_det.modeling.poolers import pool_assigned
+from eakd_det.utils.cuda_graphs import CudaCapture
+from eakd_det.utils.errors import UserError
 from eakd_det.utils.precision import Precision
 
 from .compiled import CompiledBackbone, check_multiple
@@ -40,6 +42,7 @@ class DetectorTeacher(FrozenTeacher):
         precision: Precision | None = None,
         compile_to: int = 0,
         ahead: bool = True,
+        cuda_graphs: bool = False,
         class_names: tuple[str, ...] = (),
         dataset: str = "",
     ):
@@ -50,14 +53,22 @@ class DetectorTeacher(FrozenTeacher):
             compile_to: if not 0, `prepare` compiles the backbone for images whose height and width
                 are padded to multiples of it, so that there are few shapes. The maps are the same.
             ahead: whether `look_ahead` may be called.
+            cuda_graphs: on a GPU, whether a CUDA graph of each shape replays the compiled backbone.
             class_names, dataset: known facts of its training.
 
         Raises:
-            UserError: `compile_to` is no multiple of the backbone's coarsest stride.
+            UserError: `compile_to` is no multiple of the backbone's coarsest stride, or 0 with
+                `cuda_graphs`.
         """
         super().__init__(model, fast=fast, precision=precision)
         check_multiple(model.backbone, compile_to)
+        if cuda_graphs and not compile_to:
+            raise UserError(
+                "TEACHER.CUDA_GRAPHS needs a compiled backbone: set TEACHER.COMPILE to 128, or "
+                "TEACHER.CUDA_GRAPHS to False."
+            )
         self.input_format, self.compile_to = input_format, compile_to
+        self.cuda_graphs = cuda_graphs
         self.class_names, self.dataset = class_names, dataset
         self.is_prepared = self.is_prepared and not compile_to
         self._keeps_levels = True
@@ -200,7 +211,8 @@ class DetectorTeacher(FrozenTeacher):
         if self.fast and not self._keeps_levels:
             _leave_out_last_level(self.model.backbone)
         if self.compile_to:
-            self._backbone = CompiledBackbone(self.model.backbone, self.compile_to)
+            capture = CudaCapture if self.cuda_graphs and self.device.type == "cuda" else None
+            self._backbone = CompiledBackbone(self.model.backbone, self.compile_to, capture)
 
     def _fuse_norms(self) -> None:
         fuse_detector_norms(self.model)

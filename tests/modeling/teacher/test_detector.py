@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -6,6 +8,8 @@ from detectron2.structures import Boxes
 
 from eakd_det.modeling.recorder import record
 from eakd_det.modeling.teacher import build_teacher
+from eakd_det.utils.errors import UserError
+from tests.rerun import Rerun
 
 
 @pytest.fixture
@@ -137,6 +141,32 @@ def test_compiled(distill_cfg, batch, graphs):
 def test_compile_must_fit_the_strides(distill_cfg):
     distill_cfg.TEACHER.COMPILE = 100
     with pytest.raises(ValueError, match="TEACHER.COMPILE: 100 must be a multiple of 64"):
+        build_teacher(distill_cfg)
+
+
+def test_compiled_with_graphs(distill_cfg, batch, graphs):
+    """One graph for each padded shape; features of earlier batches stay."""
+    distill_cfg.TEACHER.COMPILE = 128
+    smaller = [{"image": x["image"][:, :90, :90]} for x in batch]
+    inputs = [batch, smaller[:1], smaller, batch]
+    plain = build_teacher(distill_cfg)
+    plain.prepare()
+    expected = [plain.features(x, "RGB") for x in inputs]
+    distill_cfg.TEACHER.CUDA_GRAPHS = True
+    teacher = build_teacher(distill_cfg)
+    teacher.prepare()
+    assert teacher._backbone.capture is None, "on a GPU alone"
+    teacher._backbone.capture = Rerun
+    features = [teacher.features(x, "RGB") for x in inputs]
+    torch.testing.assert_close(features, expected, rtol=0, atol=0)
+    assert teacher._backbone._graphs.capture.captures == 2
+    assert features[1]["p2"].stride() == expected[1]["p2"].clone().stride()
+    assert copy.deepcopy(teacher)._backbone._graphs is None
+
+
+def test_graphs_need_a_compiled_backbone(distill_cfg):
+    distill_cfg.TEACHER.CUDA_GRAPHS = True
+    with pytest.raises(UserError, match="TEACHER.CUDA_GRAPHS needs .* TEACHER.COMPILE to 128"):
         build_teacher(distill_cfg)
 
 
