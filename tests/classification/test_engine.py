@@ -18,6 +18,7 @@ from eakd_det.engine.hooks.random_states import random_state, set_random_state
 from eakd_det.engine.signals import SIGNALS
 from eakd_det.utils.errors import UserError
 from tests.reads import Operators, reads
+from tests.synchronisations import synchronisations
 
 
 def fit(cfg, folder, *, resume=False, stop=None):
@@ -360,3 +361,17 @@ def test_every_test_reaches_the_metrics(cfg, tmp_path):
     fit(cfg, tmp_path / "run")  # epochs of 5 steps
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.json").open()]
     assert len([row for row in rows if "top1" in row]) == 2
+
+
+@pytest.mark.parametrize("methods", [(), ("KD",), ("DKD",), ("MLD",), ("TTM",), ("CTKD",)])
+def test_a_step_that_is_not_logged_never_waits_for_the_device(cfg, methods):
+    cfg.DISTILL.METHODS, cfg.DISTILL.EA.ENABLED = methods, bool(methods)
+    trainer = ClassifierTrainer(cfg)
+    # Its loader works on the CPU.
+    trainer.read_period, trainer.data_loader = 100, [next(iter(trainer.data_loader))] * 2
+    trainer.describe = lambda _: []
+    with EventStorage():
+        for trainer.iter in range(2):  # the first prepares the teacher
+            with synchronisations() as seen:
+                trainer.run_step()
+    assert not seen
