@@ -5,10 +5,11 @@ It repeats the captured work on the same addresses; no Python code of the functi
 """
 
 import logging
+import random
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -46,12 +47,17 @@ class CudaCapture:
         """Capture a function, without computing anything; return the function that replays it.
 
         Threads that pin memory may call CUDA meanwhile, hence the error mode.
+
+        Raises:
+            RuntimeError: the function cannot be captured.
         """
-        graph = torch.cuda.CUDAGraph()
+        graph, before = torch.cuda.CUDAGraph(), _host_random_state()
         with torch.cuda.graph(
             graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"
         ):
             function()
+        if _host_random_state() != before:
+            raise RuntimeError("it draws random numbers on the host, which a replay would repeat")
         return graph.replay
 
     @contextmanager
@@ -61,6 +67,10 @@ class CudaCapture:
         stream.wait_event(self._end)
         yield
         self._end.record(stream)
+
+
+def _host_random_state() -> tuple[Any, ...]:
+    return random.getstate(), torch.get_rng_state().tolist()
 
 
 @dataclass

@@ -1,7 +1,11 @@
+import random
+from contextlib import contextmanager
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from eakd_det.utils.cuda_graphs import WARM_UP_CALLS, Graphs
+from eakd_det.utils.cuda_graphs import WARM_UP_CALLS, CudaCapture, Graphs
 from eakd_det.utils.errors import UserError
 from tests.rerun import Rerun
 
@@ -111,3 +115,89 @@ def test_a_function_that_cannot_be_captured(function):
         graphs(torch.ones(1)),
     ):
         pass
+
+
+class FakeCuda:
+    """Notes the calls of torch.cuda; streams and events are their names."""
+
+    def __init__(self):
+        self.calls, self.current = [], self.of("main")
+
+    def of(self, name):
+        def note(what):
+            return lambda other: self.calls.append((name, what, other.name))
+
+        methods = {what: note(what) for what in ("wait_stream", "wait_event", "record")}
+        return SimpleNamespace(name=name, **methods)
+
+    @contextmanager
+    def stream(self, stream):
+        before, self.current = self.current, stream
+        yield
+        self.current = before
+
+    @contextmanager
+    def graph(self, graph, **options):
+        self.calls.append(("capture", options.pop("stream").name, options))
+        yield
+        self.calls.append("end of capture")
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    cuda = FakeCuda()
+    fakes = {
+        "Stream": lambda device: cuda.of("side"),
+        "Event": lambda: cuda.of("event"),
+        "current_stream": lambda device: cuda.current,
+        "stream": cuda.stream,
+        "graph": cuda.graph,
+        "graph_pool_handle": lambda: "pool",
+        "CUDAGraph": lambda: SimpleNamespace(replay=lambda: cuda.calls.append("replay")),
+        "get_rng_state": lambda device: cuda.calls.append("get random state"),
+        "set_rng_state": lambda state, device: cuda.calls.append("set random state"),
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    return cuda
+
+
+def test_order_of_the_calls_of_cuda(cuda):
+    def function(x):
+        cuda.calls.append(f"computed in {cuda.current.name}")
+        return {"y": x}
+
+    graphs = Graphs(function, CudaCapture(torch.device("cuda", 0)), most=1, key="A.KEY")
+    with graphs(torch.ones(1)):
+        cuda.calls.append("outputs")
+    options = {"pool": "pool", "capture_error_mode": "thread_local"}
+    assert cuda.calls == [
+        ("main", "wait_event", "event"),
+        ("side", "wait_stream", "main"),
+        "get random state",
+        *["computed in side"] * WARM_UP_CALLS,
+        "set random state",
+        ("main", "wait_stream", "side"),
+        ("capture", "side", options),
+        "computed in main",  # the real context of the capture sets its stream
+        "end of capture",
+        "replay",
+        "outputs",
+        ("event", "record", "main"),
+    ]
+
+
+@pytest.mark.parametrize("draw", [random.random, lambda: torch.rand(1)])
+def test_numbers_drawn_on_the_host_are_refused(cuda, draw):
+    function = lambda x: {"y": draw() * x}  # noqa: E731
+    graphs = Graphs(function, CudaCapture(torch.device("cuda", 0)), most=1, key="A.KEY")
+    with (
+        pytest.raises(UserError, match="A.KEY: .*random numbers on the host"),
+        graphs(torch.ones(1)),
+    ):
+        pass
+
+
+def test_the_tests_capture_has_the_methods_of_the_real_one():
+    names = [{n for n, x in vars(c).items() if callable(x)} for c in (CudaCapture, Rerun)]
+    assert names[0] == names[1]
