@@ -62,8 +62,9 @@ def test_train_classifier(call, device, tmp_path):
     assert all(x.isfinite().all() for x in saved["model"].values())
 
 
-def test_train_lm(call, device, tmp_path):
+def test_train_lm(call, device, tmp_path, monkeypatch):
     """Teacher and start are trained first."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # Trainer would take all
     few = {r"MAX_STEPS: \d+": "MAX_STEPS: 2", r"TRAIN_SIZE: \d+": "TRAIN_SIZE: 100"}
     shorten("LLM/tiny", tmp_path, few)
     options = ["TRAINING.MAX_STEPS", "2", "DATASET.TRAIN_SIZE", "100"]

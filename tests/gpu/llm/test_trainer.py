@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from eakd_det.losses import forward_kl, skewed_forward_kl
+from llm.liger import liger_loss
 from llm.training import fit
 from tests.llm.test_trainer import assert_same, by_hand, step
 
@@ -37,6 +38,7 @@ def test_bfloat16(cfg, full_float32, chunk_size):
 def test_liger_kernel_agrees(cfg, cuda, full_float32, monkeypatch, method):
     pytest.importorskip("liger_kernel")
     cfg.DISTILL.METHODS, cfg.DISTILL.EA.ENABLED, cfg.DISTILL.CHUNK_SIZE = (method,), False, 64
+    assert liger_loss(cfg.DISTILL, {torch.float32}) is not None
     losses = {}
     for is_used in (True, False):
         monkeypatch.setattr("llm.training.is_available", lambda device, used=is_used: used)
