@@ -29,7 +29,7 @@ test: setup ## run the tests, in two processes
 test-slow: setup ## run the tests that train, kill runs or take timings
 	$(RUN) -m pytest -m slow $(ARGS)
 
-test-gpu: setup ## run the tests that need CUDA
+test-gpu: setup ## run the tests on a GPU, in tests/gpu
 	$(RUN) -m pytest -m gpu tests/gpu $(ARGS)
 
 lint: setup ## check style, formatting and types

@@ -194,6 +194,7 @@ def run_cfg(distill_cfg, teacher_cfg, scenes, tmp_path):
     """A run of 4 steps on the tiny scenes, with a teacher of their ten classes."""
     cfg, teacher_cfg = distill_cfg, teacher_cfg.clone()
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = teacher_cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(NAMES)
+    teacher_cfg.INPUT.MIN_SIZE_TEST, teacher_cfg.DATALOADER.NUM_WORKERS = 96, 0
     cfg.TEACHER.CONFIG_FILE, cfg.TEACHER.WEIGHTS = save_teacher(teacher_cfg, tmp_path)
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (scenes[0],), (scenes[1],)
     cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (96,), 96

@@ -94,11 +94,11 @@ def narrow(cfg):
 
 @pytest.fixture(scope="module")
 def teachers(tmp_path_factory):
-    """A narrow teacher of a config, random weights: built once for logits, once for features."""
+    """A narrow teacher of a config, random weights: one for all that prepare it alike."""
     folder, built = tmp_path_factory.mktemp("teachers"), {}
 
     def build(cfg):
-        key = cfg.TEACHER.CONFIG_FILE, "REVIEWKD" in cfg.DISTILL.METHODS
+        key = cfg.TEACHER.dump(), "REVIEWKD" in cfg.DISTILL.METHODS
         if key not in built:
             cfg = cfg.clone()
             cfg.TEACHER.WEIGHTS = "random"
@@ -122,7 +122,7 @@ def teachers(tmp_path_factory):
 
 
 @each_file
-def test_every_config_trains(path, teachers, monkeypatch, batch):
+def test_every_config_trains(path, teachers, monkeypatch, batch, graphs):
     """A step at a tiny image size, with random weights: finite losses that move the student."""
     monkeypatch.setattr("eakd_det.modeling.meta_arch.distilled.build_teacher", teachers)
     cfg = load_config(str(path))

@@ -17,7 +17,7 @@ from .detectors import build
 
 
 @pytest.mark.usefixtures("torchrun")
-def test_nccl_with_one_process(retina_cfg, batch, storage, cuda):
+def test_nccl_with_one_process(retina_cfg, batch, storage, cuda, full_float32):
     """The gradients of DDP are those of the model."""
     retina_cfg.MODEL.DEVICE = "cuda"
     found = []
@@ -31,8 +31,8 @@ def test_nccl_with_one_process(retina_cfg, batch, storage, cuda):
             sum(model(batch).values()).backward()
         plain, wrapped = models[0], models[1].module
         for one, other in zip(plain.parameters(), wrapped.parameters(), strict=True):
-            if one.grad is not None:
-                torch.testing.assert_close(other.grad, one.grad, rtol=1e-3, atol=1e-5)
+            if one.requires_grad:
+                assert (other.grad - one.grad).norm() <= 1e-2 * one.grad.norm() + 1e-3
 
     launch(main, None, lambda args: "cuda")
     assert found == [("nccl", [1.0, 1.0, 1.0], 0)]

@@ -20,7 +20,7 @@ def cfg(distill_cfg, device):
 
 def _outputs(teacher, batch):
     """Return the teacher's feature maps and its logits of two boxes an image."""
-    features = teacher.begin_features(batch, "RGB")()
+    features = teacher.features(batch, "RGB")
     boxes = torch.tensor([[1.5, 2, 41, 50], [30, 20, 90, 77]], device=teacher.device)
     return features, teacher.roi_logits(features, [Boxes(boxes), Boxes(boxes + 1)])
 
