@@ -22,7 +22,8 @@ RANDOM_IMAGES = "random_images"
 
 # Variant -> its config keys; the teacher is fast where they say so.
 VARIANTS: dict[str, dict[str, Any]] = {
-    "plain": {},
+    "plain": {"SOLVER.FUSED": False},
+    "fused": {},
     "fast_teacher": {"TEACHER.FAST": True},
     "channels_last": {"MODEL.CHANNELS_LAST": True},
     "levers": {"TEACHER.FAST": True, "MODEL.CHANNELS_LAST": True},
@@ -31,6 +32,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "MODEL.CHANNELS_LAST": True,
         "TEACHER.PRECISION": "bfloat16",
     },
+}
+GPU_VARIANTS: dict[str, dict[str, Any]] = {
+    "cuda_graphs": {**VARIANTS["levers"], "SOLVER.CUDA_GRAPHS": True},
 }
 
 
@@ -74,16 +78,20 @@ def step_builders(folder: str, device: str, batch_size: int) -> Builders:
         "TEACHER.NAME": TEACHER,
         "TEACHER.WEIGHTS": path,
     }
+    variants = VARIANTS | (GPU_VARIANTS if torch.device(device).type == "cuda" else {})
     return {
         name: lambda options=options: _build_step({**common, **options})
-        for name, options in VARIANTS.items()
+        for name, options in variants.items()
     }
 
 
 def _build_step(options: dict[str, Any]) -> TrainerStep:
     cfg = classification_config()
     cfg.merge_from_list([part for pair in options.items() for part in pair])
-    return TrainerStep(ClassifierTrainer(cfg), cudnn_benchmark=cfg.CUDNN_BENCHMARK)
+    step = TrainerStep(ClassifierTrainer(cfg), cudnn_benchmark=cfg.CUDNN_BENCHMARK)
+    while cfg.SOLVER.CUDA_GRAPHS and step.trainer.distilled.objective.agreement.is_open:
+        step()  # without a graph
+    return step
 
 
 def _source() -> Source:

@@ -39,11 +39,13 @@ class Variant(NamedTuple):
 
     Attributes:
         chunk_size: tokens of a chunk; 0: all logits at once.
+        compiled: an argument of `chunked_loss`.
     """
 
     divergence: Callable[..., Tensor] = forward_kl
     is_weighted: bool = True
     chunk_size: int = 0
+    compiled: bool = False
 
 
 VARIANTS = {
@@ -54,6 +56,12 @@ VARIANTS = {
     "chunked_1024_kl": Variant(is_weighted=False, chunk_size=CHUNK),
     "chunked_1024_ea_kl": Variant(chunk_size=CHUNK),
     "chunked_1024_ea_skewed": Variant(skewed_forward_kl, chunk_size=CHUNK),
+}
+GPU_VARIANTS = {
+    "compiled_256_ea_kl": Variant(chunk_size=256, compiled=True),
+    "compiled_1024_kl": Variant(is_weighted=False, chunk_size=CHUNK, compiled=True),
+    "compiled_1024_ea_kl": Variant(chunk_size=CHUNK, compiled=True),
+    "compiled_1024_ea_skewed": Variant(skewed_forward_kl, chunk_size=CHUNK, compiled=True),
 }
 
 
@@ -76,9 +84,10 @@ def run_language_models(bench: Bench) -> dict[str, Any]:
 
 def loss_builders(sizes: Sizes, dtype: torch.dtype, device: torch.device) -> Builders:
     """Return name -> function that builds forward and backward pass of a loss, with its inputs."""
+    variants = VARIANTS | (GPU_VARIANTS if device.type == "cuda" else {})
     builders = {
         name: lambda variant=variant: _build(sizes, dtype, device, _loss(variant))
-        for name, variant in VARIANTS.items()
+        for name, variant in variants.items()
     }
     if is_available(device):
         builders[f"liger_{CHUNK}_kl"] = lambda: _build(sizes, dtype, device, _liger_loss())
@@ -123,7 +132,8 @@ def _loss(variant: Variant) -> HeadLoss:
         return token_loss(*logits, labels).mean()
 
     def chunked(student: LanguageHead, teacher: LanguageHead, labels: Tensor) -> Tensor:
-        return chunked_loss(token_loss, student, teacher, labels, chunk_size=variant.chunk_size)
+        options = {"chunk_size": variant.chunk_size, "compiled": variant.compiled}
+        return chunked_loss(token_loss, student, teacher, labels, **options)
 
     return chunked if variant.chunk_size else plain
 

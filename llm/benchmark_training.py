@@ -1,5 +1,6 @@
 """Steps of DistillationTrainer with random models of GPT-2's sizes."""
 
+import gc
 import os
 import statistics
 import time
@@ -44,6 +45,8 @@ def measure_training(bench: Bench, chunk_size: int, sizes: ModelSizes) -> dict[s
     torch.manual_seed(0)
     teacher = _model(sizes.teacher, bench).to(torch.bfloat16)
     variants = {"plain": {}, f"chunked_{chunk_size}": {"chunk_size": chunk_size}}
+    if bench.on_gpu:
+        variants[f"compiled_{chunk_size}"] = {"chunk_size": chunk_size, "compiled": True}
     rows = {name: _train(bench, sizes, teacher, options) for name, options in variants.items()}
     title = f"language models, {sizes.batch_size} x {sizes.length} tokens, one training step"
     bench.keep("language_model_training", rows, title=title, base="plain")
@@ -63,6 +66,9 @@ def _train(
     Args:
         options: of DistillationTrainer.
     """
+    if bench.on_gpu:  # the memory of an earlier training
+        gc.collect()
+        torch.cuda.empty_cache()
     torch.manual_seed(1)
     student, clock = _model(sizes.student, bench), _Clock(bench)
     vocabulary = student.config.vocab_size
@@ -82,7 +88,6 @@ def _train(
     )
     trainer.remove_callback(PrinterCallback)
     if bench.on_gpu:
-        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     trainer.train()
     seconds = clock.figures["seconds"]

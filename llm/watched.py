@@ -34,6 +34,7 @@ class WatchedTrainer(Trainer):
         self.add_callback(_EachStep(weakref.proxy(self)))
         self._zero_losses, self._losses, self._is_causality_checked = ZeroLosses(), [], False
         self._num_skipped = self._skipped_in_a_row = 0
+        self._scale_before = 1.0
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
@@ -76,6 +77,7 @@ class WatchedTrainer(Trainer):
     def begin_step(self) -> None:
         """Clear the losses of the last step."""
         self._losses.clear()
+        self._scale_before = self._loss_scale()
 
     def check_step(self) -> None:
         """Check the losses and the gradient of a step before it is applied.
@@ -101,7 +103,8 @@ class WatchedTrainer(Trainer):
         Raises:
             UserError: it has skipped PATIENCE consecutive steps, each at a lower scale.
         """
-        is_skipped = self.accelerator.optimizer_step_was_skipped
+        # accelerate's own flag misses the steps that a fused optimizer leaves out by itself.
+        is_skipped = self._loss_scale() < self._scale_before
         self._num_skipped += is_skipped
         self._skipped_in_a_row = self._skipped_in_a_row + 1 if is_skipped else 0
         if self._skipped_in_a_row == PATIENCE:
@@ -109,6 +112,11 @@ class WatchedTrainer(Trainer):
                 f"The gradients of the last {PATIENCE} steps were not finite in float16, and none "
                 f"was applied. {ADVICE}"
             )
+
+    def _loss_scale(self) -> float:
+        """Return the scale of the loss in float16, which a skipped step lowers; 1 without one."""
+        scaler = self.accelerator.scaler
+        return 1.0 if scaler is None else scaler.get_scale()
 
     def _networks(self, model: nn.Module) -> dict[str, nn.Module]:
         """Return the networks that must be causal, by config node."""

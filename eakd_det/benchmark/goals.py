@@ -64,14 +64,14 @@ GOALS = (
             f"language models, {dtype}: {what} of EA-KL in chunks of 1024 / Liger-Kernel's KL",
             1.3,
             f"language_model_losses_{dtype}",
-            "chunked_1024_ea_kl",
+            "compiled_1024_ea_kl",
             ("liger_1024_kl",),
             column,
         )
         for dtype in ("float32", "bfloat16")
         for what, column in (("time", "seconds"), ("memory", "above_mib"))
     ),
-    Goal("CIFAR, 64 images: ms of a step", 5.0, "classification_64", "levers"),
+    Goal("CIFAR, 64 images: ms of a step", 5.0, "classification_64", "cuda_graphs"),
 )
 
 

@@ -92,7 +92,12 @@ def build_step(cfg: CfgNode, batch: Batch, *, is_stock: bool = False) -> Trainer
 
 
 def _distill_step(cfg: CfgNode, batch: Batch) -> DistillStep:
-    return _Trainer(cfg, batch)._trainer
+    step = _Trainer(cfg, batch)._trainer
+    if step.student.device.type == "cuda" and cfg.DATALOADER.PREFETCH:
+        # As with a loader that has worker processes, and pins the images in a thread.
+        step.data_loader.batch = [{**x, "image": x["image"].pin_memory()} for x in batch]
+        step.looks_ahead = True
+    return step
 
 
 def stock_trainer(cfg: CfgNode, batch: Batch) -> SimpleTrainer:

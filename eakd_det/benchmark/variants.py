@@ -21,16 +21,30 @@ CPU_VARIANTS: dict[str, Options] = {
 STUDENT_VARIANTS: dict[str, Options] = {
     "stock_step": {},
     "student_step": {"DISTILL.METHODS": ()},
-    "student_levers": {"DISTILL.METHODS": (), "CUDNN_BENCHMARK": True},
+    "student_levers": {
+        "DISTILL.METHODS": (),
+        "MODEL.CHANNELS_LAST": True,
+        "CUDNN_BENCHMARK": True,
+    },
 }
-PLAIN: Options = {"TEACHER.FAST": False}
+PLAIN: Options = {
+    "TEACHER.FAST": False,
+    "TEACHER.AHEAD": False,
+    "DATALOADER.PREFETCH": False,
+    "SOLVER.FUSED": False,
+}
 LEVERS: dict[str, Options] = {  # name of a row -> keys that it adds
-    "distill_step": {"TEACHER.FAST": True},
+    "distill_fast_teacher": {"TEACHER.FAST": True},
+    "distill_fused": {"SOLVER.FUSED": True},
+    "distill_prefetch": {"DATALOADER.PREFETCH": True},
+    "distill_step": {"TEACHER.AHEAD": True},
     "distill_bf16_teacher": {"TEACHER.PRECISION": "bfloat16"},
+    "distill_channels_last": {"MODEL.CHANNELS_LAST": True},
     "distill_cudnn_benchmark": {"CUDNN_BENCHMARK": True},
     "distill_compile": {"TEACHER.COMPILE": 128},
+    "distill_cuda_graphs": {"TEACHER.CUDA_GRAPHS": True},
 }
-COMPILED = ("distill_compile",)  # take long to prepare
+COMPILED = ("distill_compile", "distill_cuda_graphs")  # take long to prepare
 SHORT = ("stock_step", "distill_step", "distill_all")
 
 

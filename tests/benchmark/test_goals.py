@@ -1,10 +1,9 @@
 import pytest
 
-from classification.benchmark import SIZES
-from classification.benchmark import VARIANTS as CLASSIFIERS
+import classification.benchmark as classifiers
+import llm.benchmark as language_models
 from eakd_det.benchmark.goals import GOALS, Goal, print_goals
 from eakd_det.benchmark.variants import gpu_variants
-from llm.benchmark import VARIANTS
 
 MEASURED = {
     "detection": {
@@ -38,11 +37,13 @@ def test_what_was_not_measured_has_no_line(capsys):
 
 def test_the_goals_name_variants_that_are_measured():
     dtypes = ("float32", "bfloat16")
+    of_losses = {*language_models.VARIANTS, *language_models.GPU_VARIANTS}
+    of_classifiers = {*classifiers.VARIANTS, *classifiers.GPU_VARIANTS}
     known = {
         "detection": {*gpu_variants(with_compiled=False)[0], "teacher_weights"},
         "detection_bfloat16": {*gpu_variants(with_compiled=True)[0]},
-        **{f"language_model_losses_{x}": {*VARIANTS, "liger_1024_kl"} for x in dtypes},
-        **{f"classification_{size}": set(CLASSIFIERS) for size in SIZES},
+        **{f"language_model_losses_{x}": {*of_losses, "liger_1024_kl"} for x in dtypes},
+        **{f"classification_{size}": of_classifiers for size in classifiers.SIZES},
     }
     for goal in GOALS:
         assert {goal.variant, *goal.of} <= known[goal.table], goal

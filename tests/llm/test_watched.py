@@ -1,17 +1,18 @@
 """Runs that stop at what is not finite, before it is applied or saved."""
 
+import itertools
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate.optimizer import AcceleratedOptimizer
 
 from eakd_det.engine.train_step.zero_losses import PATIENCE
 from eakd_det.losses import forward_kl
 from eakd_det.utils.errors import UserError
 from llm.distillers import DISTILLERS
 from llm.training import fit
+from llm.watched import WatchedTrainer
 
 from .conftest import make_gpt2, save
 
@@ -70,9 +71,9 @@ def test_weights_that_are_not_finite_are_not_saved(cfg, save_strategy):
 
 
 def test_steps_that_float16_leaves_out_are_counted(cfg, monkeypatch):
-    """A scaler is a GPU's: here its optimizer says that it has left out a step."""
-    skipped = iter([False, False, True, True, True, True])  # the schedule asks, too
-    monkeypatch.setattr(AcceleratedOptimizer, "step_was_skipped", property(lambda _: next(skipped)))
+    """A scaler is a GPU's: here its scale is made up, before and after each step."""
+    scales = iter([4.0, 8.0, 8.0, 4.0, 4.0, 2.0])
+    monkeypatch.setattr(WatchedTrainer, "_loss_scale", lambda _: next(scales))
     cfg.TRAINING.SAVE_STRATEGY, cfg.TRAINING.LR_SCHEDULER_TYPE = "steps", "constant"
     cfg.TRAINING.MAX_STEPS, cfg.TRAINING.LOGGING_STEPS, cfg.TRAINING.LEARNING_RATE = 3, 1, 0.1
     cfg.TRAINING.SAVE_STEPS = 3
@@ -80,8 +81,8 @@ def test_steps_that_float16_leaves_out_are_counted(cfg, monkeypatch):
     state = json.loads((Path(cfg.OUTPUT_DIR) / "checkpoint-3" / "trainer_state.json").read_text())
     assert [logs.get("skipped_steps") for logs in state["log_history"]] == [None, 1, 2]
 
-    always = property(lambda _: True)
-    monkeypatch.setattr(AcceleratedOptimizer, "step_was_skipped", always)
+    falling = itertools.count(0.0, -1.0)
+    monkeypatch.setattr(WatchedTrainer, "_loss_scale", lambda _: next(falling))
     cfg.OUTPUT_DIR, cfg.TRAINING.MAX_STEPS = cfg.OUTPUT_DIR + "-always", PATIENCE + 1
     cfg.TRAINING.SAVE_STEPS = PATIENCE + 1
     with pytest.raises(UserError, match=f"gradients of the last {PATIENCE} steps were not finite"):

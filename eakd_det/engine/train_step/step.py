@@ -100,7 +100,7 @@ class DistillStep(SimpleTrainer):
         options["device_ids"] = [comm.get_local_rank()] if self._device.type == "cuda" else None
         super().__init__(create_ddp_model(model, **options), data_loader, optimizer)
         self._distilled = model if isinstance(model, Distilled) else None
-        self._looks_ahead = look_ahead
+        self.looks_ahead = look_ahead
         self.accumulate = accumulate
         device = self._device.type
         self._is_fused = (device == "cuda" if fused is None else fused) and fuse(optimizer)
@@ -147,7 +147,7 @@ class DistillStep(SimpleTrainer):
 
     def _iterate(self) -> LookAhead:
         """Return an iterator over the training data, made when the first batch is due."""
-        is_on, is_forced = self._looks_ahead, self._looks_ahead is not None
+        is_on, is_forced = self.looks_ahead, self.looks_ahead is not None
         if not is_forced:
             is_on = self._device.type == "cuda"
         return LookAhead(

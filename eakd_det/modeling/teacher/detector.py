@@ -3,7 +3,7 @@
 import copy
 import operator
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -80,7 +80,13 @@ class DetectorTeacher(FrozenTeacher):
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_started": deque(maxlen=2)}  # a copy computes its features anew
 
-    def prepare(self, *, keep_levels: bool = True) -> None:
+    def prepare(
+        self,
+        outputs: Callable[[], Sequence[Tensor]] | None = None,
+        *,
+        are_maps: bool = False,
+        keep_levels: bool = True,
+    ) -> None:
         """FrozenTeacher.prepare, which also compiles the backbone. Features from before are stale.
 
         Args:
@@ -88,7 +94,7 @@ class DetectorTeacher(FrozenTeacher):
                 teacher leaves out the level that an FPN adds for the RPN.
         """
         self._keeps_levels = keep_levels
-        super().prepare()
+        super().prepare(outputs, are_maps=are_maps)
         self._stream.wait(self.device)  # for the weights, since a look-ahead waits for copies alone
 
     def with_own_heads(self) -> "DetectorTeacher":
