@@ -48,7 +48,7 @@ def test_what_a_run_leaves_behind(run):
 def test_prefetch(run_cfg, prefetch, look_ahead):
     """Its step looks ahead on a GPU alone, or nowhere."""
     run_cfg.DATALOADER.PREFETCH = prefetch
-    assert DistillTrainer(run_cfg)._trainer._looks_ahead is look_ahead
+    assert DistillTrainer(run_cfg)._trainer.looks_ahead is look_ahead
 
 
 def test_statistics_are_written(run_cfg):

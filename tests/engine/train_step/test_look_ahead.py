@@ -190,7 +190,7 @@ class _Forced(HookBase):
     """Looks ahead on any device."""
 
     def before_train(self):
-        self.trainer._trainer._looks_ahead = True
+        self.trainer._trainer.looks_ahead = True
 
 
 def test_resumed_run_equals_a_straight_one(run_cfg, tmp_path):
