@@ -89,8 +89,7 @@ class TokenObjective:
             self.distillation.weigh([pair])
         terms = self.distillation.losses(DistillationBatch([pair]), {})
         if self.ce_weight:
-            logits = at_least_float32(student_logits)
-            terms["loss_ce"] = self.ce_weight * F.cross_entropy(logits, labels, reduction="none")
+            terms["loss_ce"] = self.ce_weight * _cross_entropy(student_logits, labels)
         loss = sum(terms.values())
         values = {**terms, "tokens": torch.ones_like(loss)}
         if pair.sample_weight is not None:
@@ -101,3 +100,13 @@ class TokenObjective:
         """Add sums over tokens to those of the calls before."""
         for name, value in sums.items():
             self.sums[name] = self.sums.get(name, 0) + value
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of (N, V) logits with (N,) labels, (N,)."""
+    logits = at_least_float32(logits)
+    if not torch.compiler.is_compiling():
+        return F.cross_entropy(logits, labels, reduction="none")
+    # The gradient of an indexing would be a scatter into a float32 matrix of the logits' size.
+    is_label = torch.arange(logits.shape[1], device=labels.device) == labels.unsqueeze(1)
+    return -F.log_softmax(logits, dim=1).where(is_label, 0).sum(dim=1)
