@@ -5,7 +5,7 @@ n counts the tokens of a chunk, V is the size of the vocabulary, D the hidden si
 
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ Sums = dict[str, Tensor]  # detached sums over the tokens of those values
 # Options of inductor: keep softmaxes in registers, so that a GPU computes a chunk in one kernel
 # that holds no (n, V) matrix of its own. By default it stores gradients in float32 in between, and
 # splits the rows among several kernels where there are few.
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "realize_reads_threshold": 1000,
     "realize_opcount_threshold": 10000,
     "realize_acc_reads_threshold": 1000,
