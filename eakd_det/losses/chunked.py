@@ -93,21 +93,21 @@ class _ChunkedMean(torch.autograd.Function):
         compiled_chunk = CompiledChunk(min(chunk_size, len(rows)))
         for start in range(0, len(rows), chunk_size):
             part = slice(start, start + chunk_size)
-            student, frozen = (
+            student_chunk, teacher_chunk = (
                 LanguageHead(*_as_autocast(x.index_select(0, rows[part])), *head)
                 for x, head in zip((states, teacher.states), heads, strict=True)
             )
-            chunk = token_loss, student, frozen, labels[part]
+            chunk = student_chunk, teacher_chunk, labels[part]
             # torch compiles a size of 1 for itself.
             if compiled and any(wanted) and len(labels[part]) > 1:
-                loss = compiled_chunk(*chunk)
+                loss = compiled_chunk(token_loss, *chunk)
             else:
-                loss = eager_chunk(*chunk, has_slope=any(wanted))
+                loss = eager_chunk(token_loss, *chunk, has_slope=any(wanted))
             total += loss.total
             if collect is not None:
                 collect(loss.sums)
             if loss.slope is not None:
-                _add_chunk(gradients, loss.slope, student, part)
+                _add_chunk(gradients, loss.slope, student_chunk, part)
             del loss  # before the next chunk needs room
         number = max(len(rows), 1)
         ctx.save_for_backward(rows, *(None if g is None else g.div_(number) for g in gradients))
@@ -156,8 +156,8 @@ def _add_chunk(
         if of_weight.dtype == slope.dtype == states.dtype:
             of_weight.addmm_(slope.t(), states)  # needs no second (V, D) matrix
         elif ADDS_HALVES and slope.is_cuda:
-            dtype, states = of_weight.dtype, states.to(slope.dtype)
-            torch.addmm(of_weight, slope.t(), states, out_dtype=dtype, out=of_weight)
+            options: dict[str, Any] = {"out_dtype": of_weight.dtype, "out": of_weight}
+            torch.addmm(of_weight, slope.t(), states.to(slope.dtype), **options)
         else:
             of_weight += slope.t() @ states.to(slope.dtype)
     if of_bias is not None:
