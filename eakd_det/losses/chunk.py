@@ -120,12 +120,8 @@ def _replace_by_slope(
     token_loss: TokenLoss, logits: Tensor, teacher_logits: Tensor, labels: Tensor
 ) -> tuple[Tensor, Sums]:
     """Return the total and the sums of a chunk, and replace the student's logits by its slope."""
-
-    def total_of(logits: Tensor) -> tuple[Tensor, Any]:
-        total, sums = _sums(token_loss, logits, teacher_logits, labels)
-        return total, sums
-
-    slope, (total, sums) = torch.func.grad_and_value(total_of, has_aux=True)(logits)
+    slope_of = torch.func.grad_and_value(_sums, argnums=1, has_aux=True)
+    slope, (total, sums) = slope_of(token_loss, logits, teacher_logits, labels)
     logits.copy_(slope)
     return total, sums
 
@@ -133,6 +129,7 @@ def _replace_by_slope(
 def _sums(
     token_loss: TokenLoss, logits: Tensor, teacher_logits: Tensor, labels: Tensor
 ) -> tuple[Tensor, Sums]:
+    """Return the sum of the losses, and those of the other values, over the tokens."""
     result = token_loss(logits, teacher_logits, labels)
     losses, values = result if isinstance(result, tuple) else (result, {})
     return losses.sum(), {name: x.detach().sum() for name, x in values.items()}

@@ -108,6 +108,7 @@ class _ChunkedMean(torch.autograd.Function):
                 collect(loss.sums)
             if loss.slope is not None:
                 _add_chunk(gradients, loss.slope, student_chunk, part)
+            del loss  # before the next chunk needs room
         number = max(len(rows), 1)
         ctx.save_for_backward(rows, *(None if g is None else g.div_(number) for g in gradients))
         ctx.shape, ctx.dtypes = states.shape, [None if x is None else x.dtype for x in inputs]

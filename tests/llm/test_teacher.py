@@ -12,6 +12,7 @@ def test_outputs_are_the_models_without_gradients(teacher_path):
     assert output.logits.equal(teacher.model(**inputs).logits)
     states = teacher.model.transformer(**inputs).last_hidden_state
     torch.testing.assert_close(teacher.head(states), output.logits)
+    assert output.past_key_values is None and teacher.model(**inputs).past_key_values is not None
     assert not output.logits.requires_grad and not any(
         p.requires_grad for p in teacher.model.parameters()
     )

@@ -191,6 +191,46 @@ def test_a_batch_equals_two_processes(two_rows, call_code, tmp_path):
         assert_same(gradients(folder, start_of(two_rows)), expected[mode])
 
 
+@pytest.mark.parametrize("chunk_size", [0, 3])
+def test_training_builds_no_cache_for_generation(cfg, monkeypatch, chunk_size):
+    """Neither in the student nor in the teacher; the saved student generates with one."""
+    cfg.DISTILL.CHUNK_SIZE = chunk_size
+    loss, caches = DistillationTrainer._loss, []
+
+    def recorded(self, outputs, *args, **kwargs):
+        caches.extend([outputs.past_key_values, self._teacher_output.past_key_values])
+        return loss(self, outputs, *args, **kwargs)
+
+    monkeypatch.setattr(DistillationTrainer, "_loss", recorded)
+    fit(cfg)
+    assert caches == [None, None]
+    student = AutoModelForCausalLM.from_pretrained(cfg.OUTPUT_DIR)
+    tokens = torch.tensor([[1, 2]])
+    generated = student.generate(tokens, max_new_tokens=2, return_dict_in_generate=True)
+    assert generated.past_key_values.get_seq_length() == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.__version__ < "2.7", reason="torch 2.6 fails on a CPU")
+def test_compiled_chunks(cfg, monkeypatch):
+    """COMPILE acts on a GPU alone; here the Trainer is told to compile."""
+    cfg.DISTILL.CHUNK_SIZE, cfg.DISTILL.METHODS = 3, ("KD", "SKLD")
+    expected = step(cfg)
+    build = training.DistillationTrainer
+
+    def compiling(**options):
+        assert not options.pop("compiled")
+        return build(**options, compiled=True)
+
+    monkeypatch.setattr(training, "DistillationTrainer", compiling)
+    cfg.OUTPUT_DIR += "-compiled"
+    assert_same(step(cfg), expected)
+    cfg.OUTPUT_DIR += "-bfloat16"
+    half = step(cfg, TRAINING__BF16=True)
+    for name, gradient in expected.items():
+        assert (half[name] - gradient).abs().max() < 0.1 * gradient.abs().max()
+
+
 def test_mixed_precision(cfg):
     """The whole and the chunked loss agree to bfloat16's precision, and differ from float32."""
     exact = step(cfg)

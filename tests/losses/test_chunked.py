@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from eakd_det.losses import LanguageHead, chunked_loss, entropy_weight, skewed_forward_kl
 
@@ -163,6 +164,57 @@ def test_half_parameters_and_autocast(dtype):
     for a, e in zip(gradients(actual, student), gradients(expected, student), strict=True):
         assert a.dtype == torch.float32
         assert_close(a, e, atol=5e-3, rtol=5e-2)
+
+
+class DeviceReads(TorchDispatchMode):
+    """Lists the operations whose result has to be read from the device before the next one."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        reads = name in ("nonzero", "_local_scalar_dense", "masked_select", "equal")
+        if reads or (name.startswith(("index", "_index")) and has_mask(args)):
+            self.names.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+def has_mask(args):
+    indices = [i for a in args if isinstance(a, list | tuple) for i in a if i is not None]
+    return any(isinstance(i, torch.Tensor) and i.dtype == torch.bool for i in indices)
+
+
+def test_a_device_is_waited_for_once():
+    student, teacher, labels = make_heads()
+    with DeviceReads() as reads:
+        loss = chunked_loss(
+            per_token(skewed_forward_kl, True), student, teacher, labels, chunk_size=4
+        )
+        gradients(loss, student)
+    assert reads.names == ["nonzero"]
+
+
+def test_other_values_are_collected():
+    """The sums over the tokens of what the token loss returns beside the losses."""
+    student, teacher, labels = make_heads()
+    loss = per_token(skewed_forward_kl, True)
+
+    def with_values(student_logits, teacher_logits, labels):
+        weight = entropy_weight(student_logits, teacher_logits)
+        return loss(student_logits, teacher_logits, labels), {"weight": weight, "labels": labels}
+
+    collected = []
+    arguments = (student, teacher, labels)
+    value = chunked_loss(with_values, *arguments, chunk_size=4, collect=collected.append)
+    assert value.equal(chunked_loss(loss, *arguments, chunk_size=4))
+    counts = labels != -100
+    weight = entropy_weight(F.linear(*student), F.linear(*teacher))[counts]
+    assert len(collected) == -(-len(weight) // 4)
+    assert_close(sum(sums["weight"] for sums in collected), weight.sum())
+    assert sum(sums["labels"] for sums in collected) == labels[counts].sum()
+    assert not any(x.requires_grad for sums in collected for x in sums.values())
 
 
 def test_refuses():
