@@ -1,6 +1,7 @@
 """Losses in chunks, and training steps of random models of GPT-2's sizes, for the benchmark."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -120,6 +121,7 @@ def _build(sizes: Sizes, dtype: torch.dtype, device: torch.device, loss: HeadLos
     return step
 
 
+@cache  # torch compiles a function once, and each variant is built twice
 def _loss(variant: Variant) -> HeadLoss:
     def token_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
         weight = entropy_weight(student_logits, teacher_logits) if variant.is_weighted else None

@@ -14,7 +14,7 @@ from .host_calls import dearest_calls, print_calls
 from .measure import Figures
 from .peak import measure_peak
 from .steps import build_lower_bound, build_step, step_builders, teacher_builders
-from .variants import CPU_VARIANTS, SHORT, Options, gpu_variants
+from .variants import CPU_VARIANTS, SHORT, SUMMARY, Options, gpu_variants, option_texts
 
 CONFIG, DIGITS = (f"{x}-Detection/EA-DKD-R18-R101.yaml" for x in ("COCO", "Digits"))
 DIGITS_SIZE = Size(8, 96, 96)
@@ -64,7 +64,8 @@ def _measure_on_cpu(
 
     def add_peaks(rows: dict[str, Figures]) -> None:
         for key, name in PEAKS.items():
-            peaks[key] = measure_peak(with_options(cfg, CPU_VARIANTS[name]), bench.size)
+            variant, is_stock = with_options(cfg, CPU_VARIANTS[name]), name.startswith("stock")
+            peaks[key] = measure_peak(variant, bench.size, is_stock=is_stock)
             rows[name]["peak_mib"] = peaks[key]
 
     seconds = _measure_steps(bench, "detection", cfg, batch, more=add_peaks)
@@ -80,7 +81,7 @@ def _measure_on_gpu(
     def add_weights(rows: dict[str, Figures]) -> None:
         rows["teacher_weights"] = dict.fromkeys(("allocated_mib", "reserved_mib"), weights_mib)
 
-    seconds = _measure_steps(bench, "detection", cfg, batch, more=add_weights)
+    seconds = _measure_steps(bench, "detection", cfg, batch, names=SUMMARY, more=add_weights)
     for dtype, name in HALF_TABLES.items():
         half = with_options(cfg, {"SOLVER.AMP.ENABLED": True, "SOLVER.AMP.DTYPE": dtype})
         names = SHORT if dtype == "float16" else None
@@ -104,11 +105,9 @@ def _measure_steps(
     **options: Any,
 ) -> dict[str, float]:
     """Measure the variants, or those with `names`, as a table; seconds by name."""
-    notes = None
-    variants = CPU_VARIANTS
-    if bench.on_gpu:
-        variants, notes = gpu_variants(with_compiled=with_compiled)
+    variants = gpu_variants(with_compiled=with_compiled) if bench.on_gpu else CPU_VARIANTS
     variants = {name: variants[name] for name in names or variants}
+    notes = option_texts(variants) if bench.on_gpu else None
     builders = step_builders(cfg, variants, batch)
     if not bench.on_gpu:
         builders["stock_step_and_teacher"] = lambda: build_lower_bound(cfg, batch)
@@ -123,7 +122,7 @@ def _compared(bench: Bench) -> dict[str, Options]:
     if not bench.on_gpu:
         names = ("distill_step_plain_teacher", "distill_step_torchvision_pool", "distill_step")
         return {name: CPU_VARIANTS[name] for name in names}
-    variants, _ = gpu_variants(with_compiled=False)
+    variants = gpu_variants(with_compiled=False)
     return {name: variants[name] for name in ("distill_plain", "distill_step")}
 
 

@@ -27,7 +27,6 @@ def measure_alone(build: Callable[[], Callable[[], object]], warmup: int = 1) ->
         above what the built step holds; and those of `activity`.
     """
     gc.collect()
-    torch.compiler.reset()  # an earlier step's compiled code holds memory
     torch.cuda.empty_cache()
     step = build()
     torch.cuda.synchronize()

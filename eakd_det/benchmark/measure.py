@@ -34,6 +34,8 @@ def measure(
         "operations", the number of operators of a step.
     """
     on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.compiler.reset()  # compiled code of earlier tables may hold memory
     bar = tqdm(builders.items(), desc=f"{title}, each alone", leave=False, disable=not on_gpu)
     alone = {name: measure_alone(build, warmup) if on_gpu else {} for name, build in bar}
     steps = {name: build() for name, build in builders.items()}

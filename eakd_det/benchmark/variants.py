@@ -46,10 +46,11 @@ LEVERS: dict[str, Options] = {  # name of a row -> keys that it adds
 }
 COMPILED = ("distill_compile", "distill_cuda_graphs")  # take long to prepare
 SHORT = ("stock_step", "distill_step", "distill_all")
+SUMMARY = (*STUDENT_VARIANTS, "distill_plain", "distill_step", "distill_all")
 
 
-def gpu_variants(*, with_compiled: bool) -> tuple[dict[str, Options], dict[str, str]]:
-    """Return the variants of a GPU, and the text of the keys that each adds.
+def gpu_variants(*, with_compiled: bool) -> dict[str, Options]:
+    """Return the variants of a GPU; the last one has all levers.
 
     Args:
         with_compiled: include COMPILED.
@@ -63,13 +64,16 @@ def gpu_variants(*, with_compiled: bool) -> tuple[dict[str, Options], dict[str, 
     for name, more in added.items():
         options = {**options, **more}
         distilled[name] = options
-    notes = {
-        name: ("" if name == "distill_plain" else "+ ") + _text(more)
-        for name, more in added.items()
-    }
-    students = {name: _text(options) for name, options in STUDENT_VARIANTS.items()}
-    return {**STUDENT_VARIANTS, **distilled}, {**students, **notes}
+    return {**STUDENT_VARIANTS, **distilled}
 
 
-def _text(options: Options) -> str:
-    return ", ".join(f"{key} {value}" for key, value in options.items())
+def option_texts(variants: dict[str, Options]) -> dict[str, str]:
+    """Return name -> keys of a variant; after a "+" those that differ from the row before."""
+    texts, before = {}, {}
+    for name, options in variants.items():
+        is_student = name in STUDENT_VARIANTS
+        known = {} if is_student else before
+        added = [f"{k} {v}" for k, v in options.items() if k not in known or known[k] != v]
+        texts[name] = ("+ " if known else "") + ", ".join(added)
+        before = {} if is_student else options
+    return texts

@@ -3,7 +3,7 @@ import pytest
 import classification.benchmark as classifiers
 import llm.benchmark as language_models
 from eakd_det.benchmark.goals import GOALS, Goal, print_goals
-from eakd_det.benchmark.variants import gpu_variants
+from eakd_det.benchmark.variants import SUMMARY, gpu_variants
 
 MEASURED = {
     "detection": {
@@ -40,8 +40,8 @@ def test_the_goals_name_variants_that_are_measured():
     of_losses = {*language_models.VARIANTS, *language_models.GPU_VARIANTS}
     of_classifiers = {*classifiers.VARIANTS, *classifiers.GPU_VARIANTS}
     known = {
-        "detection": {*gpu_variants(with_compiled=False)[0], "teacher_weights"},
-        "detection_bfloat16": {*gpu_variants(with_compiled=True)[0]},
+        "detection": {*SUMMARY, "teacher_weights"},
+        "detection_bfloat16": {*gpu_variants(with_compiled=True)},
         **{f"language_model_losses_{x}": {*of_losses, "liger_1024_kl"} for x in dtypes},
         **{f"classification_{size}": of_classifiers for size in classifiers.SIZES},
     }

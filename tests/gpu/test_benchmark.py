@@ -9,7 +9,7 @@ from eakd_det.benchmark.host_calls import dearest_calls
 from eakd_det.benchmark.pooling import gpu_pooling
 from eakd_det.benchmark.steps import build_step, step_builders
 from eakd_det.benchmark.tables import COLUMNS
-from eakd_det.benchmark.variants import gpu_variants
+from eakd_det.benchmark.variants import gpu_variants, option_texts
 from llm.benchmark_training import measure_training
 from tests.conftest import NUM_CLASSES
 from tests.llm.test_benchmark import MODELS
@@ -45,9 +45,11 @@ def _check(figures):
 def test_the_table_of_a_detector(dtype, distill_cfg, bench, images, capsys):
     amp = {"SOLVER.AMP.ENABLED": True, "SOLVER.AMP.DTYPE": dtype} if dtype else {}
     cfg = with_options(distill_cfg, {**FIXED, **amp, "MODEL.DEVICE": "cuda"})
-    variants, notes = gpu_variants(with_compiled=False)
+    variants = gpu_variants(with_compiled=False)
     builders = step_builders(cfg, variants, images)
-    bench.steps("tiny", builders, title="a tiny detector", base="stock_step", notes=notes)
+    bench.steps(
+        "tiny", builders, title="a tiny detector", base="stock_step", notes=option_texts(variants)
+    )
     rows = bench.measured["tiny"]
     assert list(rows) == list(variants)
     for figures in rows.values():
