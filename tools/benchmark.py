@@ -67,7 +67,7 @@ def main(args):
         from llm.benchmark import run_language_models  # needs transformers, which others do not
 
         parts[LANGUAGE_MODELS] = run_language_models
-    results = run(args, parts)
+    results = run(args, parts, print)
     path = os.path.join(args.output, "results.json")
     with write_atomically(path) as f:
         json.dump(results, f, indent=1)

@@ -15,17 +15,18 @@ GPU_BLOCK, GPU_WARMUP = 3, 4  # steps; of the first ones some prepare, compile o
 
 
 class Bench:
-    """Measures variants, prints a table of each group, and keeps the figures.
+    """Measures variants, reports a table of each group, and keeps the figures.
 
     Attributes:
         args: of `tools/benchmark.py`.
         folder: for temporary files.
+        report: called with the text of each table.
         on_gpu: whether there is a GPU, which everything then runs on.
         measured: name of a table -> variant -> column -> figure.
     """
 
-    def __init__(self, args: argparse.Namespace, folder: str):
-        self.args, self.folder = args, folder
+    def __init__(self, args: argparse.Namespace, folder: str, report: Callable[[str], object]):
+        self.args, self.folder, self.report = args, folder, report
         self.on_gpu = torch.cuda.is_available()
         self.device = torch.device("cuda" if self.on_gpu else "cpu")
         self.rounds: int = args.rounds
@@ -51,14 +52,14 @@ class Bench:
         more: Callable[[dict[str, Figures]], None] | None = None,
         **options: int,
     ) -> dict[str, float]:
-        """Measure the variants of a table, print and keep it.
+        """Measure the variants of a table, report and keep it.
 
         Args:
             name: of the table.
             builders: as of `measure`.
             title, base, notes: as of `table`.
             rounds: as of `measure`; by default those of the command line.
-            more: adds figures before the table is printed.
+            more: adds figures before the table is reported.
             options: `warmup` and `block` of `measure`.
 
         Returns:
@@ -72,6 +73,6 @@ class Bench:
         return seconds
 
     def keep(self, name: str, rows: dict[str, Figures], **options: Any) -> None:
-        """Keep figures that are measured, and print their `table`."""
+        """Keep figures that are measured, and report their `table`."""
         self.measured[name] = rows
-        print(table(rows=rows, **options), "\n")
+        self.report(f"{table(rows=rows, **options)}\n")

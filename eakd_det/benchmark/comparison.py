@@ -1,4 +1,4 @@
-"""How equal the variants of a distilled step are, and what a step computes and holds."""
+"""Comparison of variants of a distilled step; operations of a step, memory of a teacher."""
 
 from typing import Any
 

@@ -10,7 +10,7 @@ from . import timing
 from .batches import Size, benchmark_config, make_batch, with_options
 from .bench import Bench
 from .comparison import differences, step_flops, teacher_weights_mib
-from .host_calls import dearest_calls, print_calls
+from .host_calls import dearest_calls, table_of_calls
 from .measure import Figures
 from .peak import measure_peak
 from .steps import build_lower_bound, build_step, step_builders, teacher_builders
@@ -44,7 +44,7 @@ def run_detection(bench: Bench) -> dict[str, Any]:
     )
     results["difference"] = differences(cfg, _compared(bench), batch)
     for name, value in results["difference"].items():
-        print(f"{name}: relative difference {value:.2g}")
+        bench.report(f"{name}: relative difference {value:.2g}")
     if bench.args.profile:
         results["host_calls"] = _profile(bench, cfg, batch)
     return results
@@ -71,7 +71,7 @@ def _measure_on_cpu(
     seconds = _measure_steps(bench, "detection", cfg, batch, more=add_peaks)
     peak_flops = timing.gemm_peak(bench.device)
     share = step_flops(cfg, batch) / seconds["distill_step"] / peak_flops
-    print(f"distill_step: {share:.2f} of the speed of a product of matrices\n")
+    bench.report(f"distill_step: {share:.2f} of the speed of a product of matrices\n")
     return {**seconds, **peaks, "gemm_share": share}
 
 
@@ -127,7 +127,7 @@ def _compared(bench: Bench) -> dict[str, Options]:
 
 
 def _profile(bench: Bench, cfg: CfgNode, batch: list) -> dict[str, Any]:
-    """Print the dearest calls of the host in a step, under bfloat16 AMP on a GPU."""
+    """Report the dearest calls of the host in a step, under bfloat16 AMP on a GPU."""
     if bench.on_gpu:
         cfg = with_options(cfg, {"SOLVER.AMP.ENABLED": True, "SOLVER.AMP.DTYPE": "bfloat16"})
     results = {}
@@ -135,5 +135,5 @@ def _profile(bench: Bench, cfg: CfgNode, batch: list) -> dict[str, Any]:
         options = {} if bench.on_gpu else CPU_VARIANTS[name]
         step = build_step(with_options(cfg, options), batch, is_stock=name.startswith("stock"))
         results[name] = dearest_calls(step)
-        print_calls(name, results[name])
+        bench.report(table_of_calls(name, results[name]))
     return results

@@ -75,9 +75,9 @@ GOALS = (
 )
 
 
-def print_goals(measured: Measured) -> None:
-    """Print the value and the limit of each goal whose figures were measured."""
+def table_of_goals(measured: Measured) -> str:
+    """Format the value and the limit of each goal whose figures were measured; empty without."""
     rows = [(goal.text, goal.value(measured), goal.limit) for goal in GOALS]
     rows = [(*row, "yes" if row[1] <= row[2] else "no") for row in rows if row[1] is not None]
-    if rows:
-        print(tabulate(rows, ["goal", "measured", "at most", "reached"], floatfmt=".2f"), "\n")
+    headings = ["goal", "measured", "at most", "reached"]
+    return tabulate(rows, headings, floatfmt=".2f") if rows else ""

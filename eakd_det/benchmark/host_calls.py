@@ -49,8 +49,10 @@ def _place(file: str, line: int, name: str) -> str:
     return f"{name} ({file.rpartition('site-packages/')[2]}:{line})"
 
 
-def print_calls(title: str, calls: dict[str, list[tuple[Any, ...]]]) -> None:
-    """Print what `dearest_calls` returns."""
-    for kind, rows in calls.items():
-        headings = [f"{title}, {kind}", "calls", "ms of the host"]
-        print(tabulate(rows, headings, floatfmt=("", ".1f", ".2f")), "\n")
+def table_of_calls(title: str, calls: dict[str, list[tuple[Any, ...]]]) -> str:
+    """Format what `dearest_calls` returns."""
+    tables = [
+        tabulate(rows, [f"{title}, {kind}", "calls", "ms of the host"], floatfmt=("", ".1f", ".2f"))
+        for kind, rows in calls.items()
+    ]
+    return "".join(f"{table}\n\n" for table in tables)

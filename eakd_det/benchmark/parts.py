@@ -7,7 +7,7 @@ from typing import Any
 
 from .bench import Bench
 from .detection import run_detection, run_digits
-from .goals import print_goals
+from .goals import table_of_goals
 from .growth import run_growth
 from .losses import run_losses
 from .pooling import run_pooling
@@ -15,7 +15,7 @@ from .timing import machine
 
 Part = Callable[[Bench], Any]
 
-# Name in --only -> function that measures, prints tables, and returns figures.
+# Name in --only -> function that measures, reports tables, and returns figures.
 DETECTION: dict[str, Part] = {
     "detection": run_detection,
     "digits": run_digits,
@@ -25,22 +25,25 @@ DETECTION: dict[str, Part] = {
 OPTIONAL: dict[str, Part] = {"growth": run_growth}
 
 
-def run(args: argparse.Namespace, parts: dict[str, Part]) -> dict[str, Any]:
-    """Run the parts that the command line names, and print on a GPU how the goals are met.
+def run(
+    args: argparse.Namespace, parts: dict[str, Part], report: Callable[[str], object]
+) -> dict[str, Any]:
+    """Run the parts that the command line names, and report on a GPU how the goals are met.
 
     Args:
         args: of `tools/benchmark.py`.
         parts: all that may be named.
+        report: called with the text of each table.
 
     Returns:
         Part -> figures; "machine", what they depend on; "measured", all columns of the tables.
     """
     results: dict[str, Any] = {"machine": machine()}
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(args, folder)
+        bench = Bench(args, folder, report)
         for name, part in parts.items():
             if name in args.only:
                 results[name] = part(bench)
     if bench.on_gpu:
-        print_goals(bench.measured)
+        report(table_of_goals(bench.measured))
     return {**results, "measured": bench.measured}

@@ -1,13 +1,13 @@
 import torch
 
-from eakd_det.benchmark.host_calls import NUMBER, dearest_calls, print_calls
+from eakd_det.benchmark.host_calls import NUMBER, dearest_calls, table_of_calls
 
 
 def _slow():
     return sum(i for i in range(200_000))
 
 
-def test_the_dearest_operators_and_functions(capsys):
+def test_the_dearest_operators_and_functions():
     x = torch.randn(400, 400)
 
     def step():
@@ -20,6 +20,5 @@ def test_the_dearest_operators_and_functions(capsys):
     functions = [name for name, _, _ in calls["functions"]]
     assert any("test_host_calls.py" in name for name in functions[:2])
     assert all(len(rows) <= NUMBER for rows in calls.values())
-    print_calls("a step", calls)
-    out = capsys.readouterr().out
+    out = table_of_calls("a step", calls)
     assert "a step, operators" in out and "aten::mm" in out and "a step, functions" in out

@@ -27,7 +27,7 @@ ON_GPU = (
 
 @pytest.fixture
 def bench(tmp_path):
-    return Bench(Namespace(rounds=1, size=None), str(tmp_path))
+    return Bench(Namespace(rounds=1, size=None), str(tmp_path), print)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def test_whole_logits_and_chunks_have_the_same_loss(dtype):
 
 
 def test_training_steps(tmp_path, capsys):
-    bench = Bench(Namespace(rounds=1, size=None), str(tmp_path))
+    bench = Bench(Namespace(rounds=1, size=None), str(tmp_path), print)
     seconds = measure_training(bench, 8, MODELS)
     assert list(seconds) == ["plain", "chunked_8"]
     rows = bench.measured["language_model_training"]

@@ -51,6 +51,9 @@ class DistillStep(SimpleTrainer):
     the optimizer stay as before it, and, if a loss is not finite, the running statistics too.
 
     On a GPU the losses are read when they are logged, so that other steps do not synchronise.
+
+    Attributes:
+        looks_ahead: the argument `look_ahead`, read when the first batch is due.
     """
 
     def __init__(

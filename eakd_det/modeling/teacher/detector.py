@@ -84,17 +84,17 @@ class DetectorTeacher(FrozenTeacher):
         self,
         outputs: Callable[[], Sequence[Tensor]] | None = None,
         *,
-        are_maps: bool = False,
         keep_levels: bool = True,
     ) -> None:
         """FrozenTeacher.prepare, which also compiles the backbone. Features from before are stale.
 
         Args:
+            outputs: see FrozenTeacher.
             keep_levels: whether levels are needed that no ROI is pooled from. If not, a fast
                 teacher leaves out the level that an FPN adds for the RPN.
         """
         self._keeps_levels = keep_levels
-        super().prepare(outputs, are_maps=are_maps)
+        super().prepare(outputs)
         self._stream.wait(self.device)  # for the weights, since a look-ahead waits for copies alone
 
     def with_own_heads(self) -> "DetectorTeacher":

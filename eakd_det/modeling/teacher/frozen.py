@@ -40,15 +40,12 @@ class FrozenTeacher:
         return next(self.model.parameters()).device
 
     @torch.no_grad()
-    def prepare(
-        self, outputs: Callable[[], Sequence[Tensor]] | None = None, *, are_maps: bool = False
-    ) -> None:
+    def prepare(self, outputs: Callable[[], Sequence[Tensor]] | None = None) -> None:
         """Fuse norms, cast the weights and set their memory format, in place and once.
 
         Args:
-            outputs: computes outputs of some batch with the network as it is at that moment. It is
+            outputs: computes logits of some batch with the network as it is at that moment. It is
                 called before and after, and the log says how far they differ. None logs nothing.
-            are_maps: whether `outputs` are feature maps, not logits.
         """
         if self.is_prepared:
             return
@@ -57,7 +54,7 @@ class FrozenTeacher:
         self._optimize()
         self.is_prepared = True
         if outputs:
-            log_output_difference(before, outputs(), are_maps=are_maps)
+            log_output_difference(before, outputs())
 
     def context(self) -> AbstractContextManager:
         """Return the context of a forward pass: its precision; unprepared, that around it."""
