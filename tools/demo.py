@@ -17,6 +17,9 @@ def parse_arguments():
     parser = command_line.make_parser(__doc__, opts="KEY VALUE pairs for every config")
     parser.add_argument("--output-dir", default="output/demo", help="default: %(default)s")
     parser.add_argument(
+        "--seeds", type=int, default=1, help="runs of each student, which differ in their seeds"
+    )
+    parser.add_argument(
         "--overwrite", action="store_true", help="remove the runs in the folder and start anew"
     )
     return command_line.parse_arguments(parser)
@@ -26,7 +29,8 @@ def main(args):
     from eakd_det.demo.demo import format_results, run_demo, set_up_logging
 
     set_up_logging(args.output_dir)
-    results = run_demo(args.output_dir, args.opts, overwrite=args.overwrite)
+    options = {"seeds": args.seeds, "overwrite": args.overwrite}
+    results = run_demo(args.output_dir, args.opts, **options)
     print(f"\n{format_results(results)}\n")
     print(f"Figures: {args.output_dir}/results.json   Pictures: {args.output_dir}/detections.png")
 

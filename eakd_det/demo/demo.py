@@ -7,6 +7,8 @@ import os
 import sys
 from datetime import timedelta
 from pathlib import Path
+from statistics import mean, stdev
+from typing import NamedTuple
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -31,12 +33,27 @@ from .trainer import DemoTrainer
 
 logger = logging.getLogger(__name__)
 
-# Run -> title, config, and share of the demo's time on a CPU.
-RUNS = {
-    "teacher": ("teacher R101", "Teacher-R101.yaml", 0.6),
-    "student": ("student R18 alone", "Student-R18.yaml", 0.18),
-    "ea_dkd": ("student R18, EA-DKD", "EA-DKD-R18-R101.yaml", 0.22),
+
+class Network(NamedTuple):
+    """Network of the demo.
+
+    Attributes:
+        title: name in the table.
+        config: file in configs/Digits-Detection.
+        share: share of a demo with one seed in its time on a CPU.
+    """
+
+    title: str
+    config: str
+    share: float
+
+
+NETWORKS = {
+    "teacher": Network("teacher R101", "Teacher-R101.yaml", 0.6),
+    "student": Network("student R18 alone", "Student-R18.yaml", 0.18),
+    "ea_dkd": Network("student R18, EA-DKD", "EA-DKD-R18-R101.yaml", 0.22),
 }
+STUDENTS = ("student", "ea_dkd")
 CHECKPOINT_PERIOD = 100  # iterations that a stopped demo can lose
 NUM_PICTURES = 6
 
@@ -55,22 +72,25 @@ def set_up_logging(output_dir: str) -> None:
 
 
 def run_demo(
-    output_dir: str, options: list[str], *, overwrite: bool = False
+    output_dir: str, options: list[str], *, seeds: int = 1, overwrite: bool = False
 ) -> dict[str, dict[str, float]]:
     """Train, evaluate and draw detections; a demo that was stopped continues.
 
     Args:
         output_dir: gets a folder for each run, results.json and detections.png.
         options: KEY VALUE pairs that override every config.
+        seeds: runs of each student, with the seeds SEED, SEED + 1, ... and the same teacher.
         overwrite: start anew, and remove the runs in these folders.
 
     Returns:
-        Run -> AP, AP50, AP75 (percent), parameters and seconds of training.
+        Run -> AP, AP50, AP75 (percent), parameters and seconds of training. The runs are
+        "teacher", "student", "ea_dkd", "student-2", "ea_dkd-2", "student-3", ...
 
     Raises:
         UserError: a run's folder holds something else.
     """
-    configs = {run: _config(run, output_dir, options) for run in RUNS}
+    runs = ["teacher", *(_run(name, number) for number in range(1, seeds + 1) for name in STUDENTS)]
+    configs = {run: _config(run, output_dir, options) for run in runs}
     if not overwrite:
         for cfg in configs.values():
             _check_folder(cfg)
@@ -80,34 +100,61 @@ def run_demo(
     for cfg in configs.values():
         _prepare_folder(cfg, overwrite)
     results = {}
-    for number, run in enumerate(RUNS, start=1):
-        title = f"[{number}/{len(RUNS)}] {RUNS[run][0]}"
-        results[run] = _train_and_evaluate(run, configs[run], title)
+    for number, (run, cfg) in enumerate(configs.items(), start=1):
+        seed = f", seed {cfg.SEED}" if seeds > 1 and run != "teacher" else ""
+        title = f"[{number}/{len(runs)}] {_network(run).title}{seed}"
+        results[run] = _train_and_evaluate(runs[number - 1 :], cfg, title)
     write_json(os.path.join(output_dir, "results.json"), results)
     _draw(os.path.join(output_dir, "detections.png"), dataset, configs)
     return results
 
 
 def format_results(results: dict[str, dict[str, float]]) -> str:
-    """Return the table of results."""
+    """Return the table of results, means and standard deviations over the seeds, and the gain."""
+    of_network = {
+        name: [result for run, result in results.items() if _network(run) is network]
+        for name, network in NETWORKS.items()
+    }
     rows = [
         [
-            RUNS[run][0],
-            *(f"{result[name]:.1f}" for name in METRICS),
-            f"{result['parameters'] / 1e6:.1f} M",
-            f"{result['seconds']:.0f}",
+            NETWORKS[name].title,
+            *(_mean_and_deviation([run[metric] for run in runs]) for metric in METRICS),
+            f"{runs[0]['parameters'] / 1e6:.1f} M",
+            f"{sum(run['seconds'] for run in runs) / len(runs):.0f}",
         ]
-        for run, result in results.items()
+        for name, runs in of_network.items()
     ]
     header = ["", *METRICS, "parameters", "seconds"]
-    return tabulate(rows, header, tablefmt="simple", disable_numparse=True, stralign="right")
+    table = tabulate(rows, header, tablefmt="simple", disable_numparse=True, stralign="right")
+    pairs = zip(of_network["student"], of_network["ea_dkd"], strict=True)
+    gains = [distilled["AP"] - alone["AP"] for alone, distilled in pairs]
+    if len(gains) == 1:
+        return f"{table}\n\nEA-DKD: {gains[0]:+.1f} AP with one seed; --seeds 5 adds four."
+    return (
+        f"{table}\n\nMeans over {len(gains)} seeds ± the standard deviation of one run.\n"
+        f"EA-DKD: {mean(gains):+.1f} AP, with the same seed {min(gains):+.1f} to {max(gains):+.1f}."
+    )
+
+
+def _run(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}-{number}"
+
+
+def _network(run: str) -> Network:
+    return NETWORKS[run.split("-")[0]]
+
+
+def _mean_and_deviation(values: list[float]) -> str:
+    deviation = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{mean(values):.1f}{deviation}"
 
 
 def _config(run: str, output_dir: str, options: list[str]) -> CfgNode:
     # The configs of plain students are stock ones, which cannot have our key.
     faster = ["MODEL.ROI_HEADS.POOLER_BACKEND", "sparse"]
-    path = get_config_file(f"Digits-Detection/{RUNS[run][1]}")
+    path = get_config_file(f"Digits-Detection/{_network(run).config}")
     cfg = load_config(path, [*faster, *options])
+    cfg.SEED += int(run.partition("-")[2] or 1) - 1
     cfg.OUTPUT_DIR = os.path.join(output_dir, run)
     cfg.SOLVER.CHECKPOINT_PERIOD = CHECKPOINT_PERIOD
     if cfg.DISTILL.METHODS:
@@ -117,8 +164,14 @@ def _config(run: str, output_dir: str, options: list[str]) -> CfgNode:
     return cfg
 
 
-def _train_and_evaluate(run: str, cfg: CfgNode, title: str) -> dict[str, float]:
-    """Return the saved results of a run, or train it to its end and evaluate it."""
+def _train_and_evaluate(runs: list[str], cfg: CfgNode, title: str) -> dict[str, float]:
+    """Return the saved results of the first run, or train it to its end and evaluate it.
+
+    Args:
+        runs: the run, and those that follow it.
+        cfg: its config.
+        title: its title in lines of progress.
+    """
     folder = cfg.OUTPUT_DIR
     path = os.path.join(folder, "result.json")
     if done := read_json(path):
@@ -131,7 +184,7 @@ def _train_and_evaluate(run: str, cfg: CfgNode, title: str) -> dict[str, float]:
     record_start(folder, cfg.MODEL.DEVICE, resume=is_begun)
     trainer = DemoTrainer(
         train_cfg,
-        lambda *state: _log_progress(run, title, *state),
+        lambda *state: _log_progress(runs, title, *state),
         lambda model: _evaluate_on_the_way(cfg, model),
     )
     trainer.resume_or_load(resume=True)
@@ -183,13 +236,12 @@ def _prepare_folder(cfg: CfgNode, overwrite: bool) -> None:
 
 
 def _log_progress(
-    run: str, title: str, iteration: int, iterations: int, loss: float, seconds_each: float
+    runs: list[str], title: str, iteration: int, iterations: int, loss: float, seconds_each: float
 ) -> None:
-    """Log the progress of a run, and the time left of it and of the whole demo."""
+    """Log the progress of the first run, and the time left of it and of the whole demo."""
     here = (iterations - iteration) * seconds_each
-    shares = [share for _, _, share in RUNS.values()]
-    number = list(RUNS).index(run)
-    all_of_it = here + iterations * seconds_each * sum(shares[number + 1 :]) / shares[number]
+    share, *later = (_network(run).share for run in runs)
+    all_of_it = here + iterations * seconds_each * sum(later) / share
     logger.info(
         "%s: iteration %d/%d  loss %.2f  left: %s of this run, about %s in all",
         *(title, iteration, iterations, loss),
@@ -200,9 +252,10 @@ def _log_progress(
 def _draw(path: str, dataset: str, configs: dict[str, CfgNode]) -> None:
     metadata = MetadataCatalog.get(dataset)
     detections = {
-        RUNS[run][0]: read_detections(
-            os.path.join(cfg.OUTPUT_DIR, "inference", "coco_instances_results.json"), metadata
+        network.title: read_detections(
+            os.path.join(configs[name].OUTPUT_DIR, "inference", "coco_instances_results.json"),
+            metadata,
         )
-        for run, cfg in configs.items()
+        for name, network in NETWORKS.items()
     }
     draw_side_by_side(path, DatasetCatalog.get(dataset)[:NUM_PICTURES], metadata, detections)

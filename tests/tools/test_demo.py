@@ -9,7 +9,7 @@ import pytest
 from eakd_det.analysis.metrics import read_metrics
 from eakd_det.config.merge import load_config
 from eakd_det.data.datasets.digits import generate_digits
-from eakd_det.demo.demo import RUNS, _check_folder, _prepare_folder, format_results, run_demo
+from eakd_det.demo.demo import NETWORKS, _check_folder, _prepare_folder, format_results, run_demo
 from eakd_det.utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -17,10 +17,23 @@ ROOT = Path(__file__).parents[2]
 
 def test_table():
     result = {"AP": 51.44, "AP50": 82.1, "AP75": 59.06, "parameters": 12.3e6, "seconds": 117.4}
-    table = format_results(dict.fromkeys(RUNS, result))
-    assert [line.split()[-6:] for line in table.splitlines()[2:]] == [
+    table = format_results(dict.fromkeys(NETWORKS, result))
+    assert [line.split()[-6:] for line in table.splitlines()[2:5]] == [
         ["51.4", "82.1", "59.1", "12.3", "M", "117"]
-    ] * len(RUNS)
+    ] * len(NETWORKS)
+    assert "EA-DKD: +0.0 AP with one seed" in table
+
+
+def test_table_of_several_seeds():
+    def result(ap):
+        return {"AP": ap, "AP50": 80.0, "AP75": 50.0, "parameters": 12.3e6, "seconds": ap}
+
+    aps = {"teacher": 60.0, "student": 40.0, "ea_dkd": 46.0, "student-2": 44.0, "ea_dkd-2": 47.0}
+    *rows, _, _, line = format_results({run: result(ap) for run, ap in aps.items()}).splitlines()
+    assert rows[2].split()[2] == "60.0"
+    assert "42.0 ± 2.8" in rows[3] and rows[3].endswith(" 42")
+    assert "46.5 ± 0.7" in rows[4]
+    assert line == "EA-DKD: +4.5 AP, with the same seed +3.0 to +6.0."
 
 
 @pytest.fixture
@@ -73,7 +86,7 @@ def test_stopped_and_started_again(tmp_path):
     results = json.loads((tmp_path / "output" / "demo" / "results.json").read_text())
     assert results.keys() == {"teacher", "student", "ea_dkd"}
     assert all(result.keys() >= {"AP", "AP50", "AP75"} for result in results.values())
-    for run in RUNS:  # AP over the training, for the report's curve
+    for run in NETWORKS:  # AP over the training, for the report's curve
         curve = read_metrics(str(tmp_path / "output" / "demo" / run))["bbox/AP"]
         assert [iteration for iteration, _ in curve] == [13, 21]  # logged every 20 iterations
         assert curve[-1][1] == pytest.approx(results[run]["AP"], nan_ok=True)
