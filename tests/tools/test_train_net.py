@@ -212,7 +212,7 @@ def test_own_data(cli_cfg, call, call_tool, tmp_path):
     assert "annotation 2 of image 2: box [5, 5, -1, 4] is inverted" in err
 
 
-def _teacher_folder(cfg, folder):
+def teacher_folder(cfg, folder):
     """A stock Detectron2 run folder of the config's teacher."""
     folder.mkdir()
     shutil.copy(cfg.TEACHER.CONFIG_FILE, folder / "config.yaml")
@@ -224,7 +224,7 @@ def test_the_short_command(cli_cfg, call, tmp_path):
     """Schedule and folder are chosen, shown, and the same when two processes resume the run."""
     cfg = cli_cfg
     folder, digits = (
-        _teacher_folder(cfg, tmp_path / "teacher_run"),
+        teacher_folder(cfg, tmp_path / "teacher_run"),
         tmp_path / "data" / "digits_det",
     )
     cfg.TEACHER.CONFIG_FILE = cfg.TEACHER.WEIGHTS = ""
@@ -256,7 +256,7 @@ def test_the_short_command(cli_cfg, call, tmp_path):
 
 def test_a_teacher_of_other_classes_is_refused_before_the_training(cli_cfg, call, tmp_path):
     path, images = make(tmp_path / "own")
-    folder = _teacher_folder(cli_cfg, tmp_path / "teacher_run")
+    folder = teacher_folder(cli_cfg, tmp_path / "teacher_run")
     data = ["--train-json", path, "--train-images", images]
     code, _, err = call(cli_cfg, "--teacher", folder, *data, "--num-gpus", "2", *DIST_URL)
     assert code == 1
