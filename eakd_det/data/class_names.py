@@ -25,19 +25,25 @@ def check_class_order(student: Sequence[str], teacher: Sequence[str]) -> None:
     Raises:
         UserError: a name that both have is at different indices.
     """
+    check_positions(student, teacher)
+    renamed = [f"{a!r} is {b!r}" for a, b in zip(student, teacher, strict=False) if a != b]
+    if renamed:
+        logging.getLogger(__name__).warning(
+            f"Classes of the student's data have other names in the teacher's: "
+            f"{join_names(renamed)}."
+        )
+
+
+def check_positions(student: Sequence[str], teacher: Sequence[str]) -> None:
+    """Raise UserError if a name that both have is at different indices."""
     here, there = _positions(student), _positions(teacher)
     moved = [name for name in here if there.get(name, here[name]) != here[name]]
     if moved:
         raise UserError(
             f"The teacher's classes are in another order: {moved[0]!r} is its class "
             f"{there[moved[0]]} and the student's class {here[moved[0]]}. The teacher has "
-            f"{_join(teacher)}; the student's data have {_join(student)}. Change the category ids "
-            "of the student's data so that the classes are in the teacher's order."
-        )
-    renamed = [f"{a!r} is {b!r}" for a, b in zip(student, teacher, strict=False) if a != b]
-    if renamed:
-        logging.getLogger(__name__).warning(
-            f"Classes of the student's data have other names in the teacher's: {_join(renamed)}."
+            f"{join_names(teacher)}; the student's data have {join_names(student)}. Change the "
+            "category ids of the student's data so that the classes are in the teacher's order."
         )
 
 
@@ -46,6 +52,7 @@ def _positions(names: Sequence[str]) -> dict[str, int]:
     return {name: i for i, name in enumerate(names) if counts[name] == 1}
 
 
-def _join(names: Sequence[str]) -> str:
+def join_names(names: Sequence[str]) -> str:
+    """Return the names with commas, at most MOST_NAMES of them."""
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return ", ".join(names[:MOST_NAMES]) + more

@@ -1,12 +1,13 @@
 """Checks of the registered datasets of a config."""
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
 
 from eakd_det.checkpoint.safe_pickle import load_pickle
 from eakd_det.utils.errors import UserError
@@ -41,6 +42,30 @@ def _check_annotations(key: str, name: str) -> None:
             f"{key}: {name} has no file {error.filename}. The datasets of Detectron2 are in "
             "$DETECTRON2_DATASETS, or ./datasets if that is not set (docs/datasets.md)."
         ) from error
+
+
+def count_training_images(cfg: CfgNode) -> int:
+    """Return the number of images that Detectron2's training loader takes from DATASETS.TRAIN.
+
+    The messages of loading are not logged, since the loader logs them again.
+
+    Raises:
+        UserError: see `check_datasets`, or no image can be trained on.
+    """
+    check_datasets(cfg, ("TRAIN",))
+    needed = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
+    logging.disable(logging.WARNING)
+    try:
+        with explain_no_images():
+            records = get_detection_dataset_dicts(
+                cfg.DATASETS.TRAIN,
+                filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+                min_keypoints=needed,
+                check_consistency=False,
+            )
+    finally:
+        logging.disable(logging.NOTSET)
+    return len(records)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from eakd_det.checkpoint.checkpointer import last_checkpoint
+from eakd_det.config.choices import choices_table
 from eakd_det.config.lazy import load_lazy_config
 from eakd_det.config.merge import load_config, merge_options
 from eakd_det.data.coco_check import summarize
@@ -21,20 +22,25 @@ from eakd_det.utils.errors import UserError
 from eakd_det.utils.output_dir import TRAINER_FILES
 
 from .evaluation import evaluate, evaluate_teacher
+from .hooks.time_estimate import TimeEstimate
 from .hooks.weak_teacher import weak_teacher
 from .launch import set_up
 from .lazy import run_lazy
+from .run_config import RunConfig, configure
 from .trainer import DistillTrainer, best_metric
 
 Results = dict[str, Any]
 
+logger = logging.getLogger(__name__)
+
 
 def main(args: argparse.Namespace) -> None:
-    """Train or evaluate the detector of a config, in each process of the run.
+    """Train or evaluate the detector of a config, or check its data, in each process of the run.
 
     Args:
         args: of Detectron2's argument parser with --overwrite and --wandb, the flags of
-            `add_data_flags` for "train" and "val", --check and --eval-teacher.
+            `add_data_flags` for "train" and "val", --teacher, --student, --epochs, --check and
+            --eval-teacher.
 
     Raises:
         UserError: the config, the data or OUTPUT_DIR does not fit.
@@ -42,40 +48,53 @@ def main(args: argparse.Namespace) -> None:
     if _is_python(args):
         _refuse_flags_of_yaml(args)
         run_lazy(args)
-        return
-    cfg = load_config(args.config_file, args.opts)
-    data = _check_data(args, cfg)
-    if args.check:
-        _print_check(data)
-        return
-    notes = [note for custom in data.values() for note in custom.notes]
-    if data:
-        use_custom_data(cfg, data)
-        data.clear()  # the annotations are read from the checked copies from here on
-        merge_options(cfg, args.opts)  # the command line has the last word
+    elif args.check:
+        _print_check(_check_data(args, configure(args).cfg))
+    else:
+        run_detector(args)
+
+
+def run_detector(args: argparse.Namespace) -> tuple[CfgNode, Results | None]:
+    """Train or evaluate the detector of a YAML config; return its config and results.
+
+    The results are None for a training without an evaluation.
+
+    Args:
+        args: of `main`.
+
+    Raises:
+        UserError: as `main`.
+    """
+    run = configure(args)
+    cfg = run.cfg
+    _use_data(run, args, _check_data(args, cfg))
+    if args.epochs and not args.eval_only:
+        run.set_schedule(args)
     check_proposals(cfg)
     use_available_device(cfg)
     cfg.freeze()
-    results, teacher = (_evaluate if args.eval_only else _train)(cfg, args, notes)
+    results, teacher = (_evaluate if args.eval_only else _train)(run, args)
     if args.eval_teacher:
         teacher = evaluate_teacher(cfg) if teacher is None else teacher
         compare_results({"teacher": teacher, "student": results})
+    return cfg, results
 
 
 def check_first(args: argparse.Namespace) -> None:
-    """Check OUTPUT_DIR and the data in one process, before processes wait for each other.
+    """Check OUTPUT_DIR, data and teacher in one process, before processes wait for each other.
 
     Raises:
         UserError: as `main`.
     """
     if _is_python(args):
         return
-    cfg = load_config(args.config_file, args.opts)
+    run = configure(args)
+    cfg = run.cfg
     if not (args.eval_only or args.check):
         weights = cfg.MODEL.WEIGHTS, cfg.TEACHER.WEIGHTS
         options = {"resume": args.resume, "overwrite": args.overwrite, "inputs": weights}
         TRAINER_FILES.check(cfg.OUTPUT_DIR, **options)
-    _check_data(args, cfg, again=args.check)
+    _use_data(run, args, _check_data(args, cfg, again=args.check))
 
 
 def device_of(args: argparse.Namespace) -> str:
@@ -85,15 +104,27 @@ def device_of(args: argparse.Namespace) -> str:
     return load_config(args.config_file, args.opts).MODEL.DEVICE
 
 
+def _use_data(run: RunConfig, args: argparse.Namespace, data: dict[str, CustomData]) -> None:
+    """Register the data that the flags name, and compare their classes with the teacher's."""
+    run.notes += [note for custom in data.values() for note in custom.notes]
+    if data:
+        use_custom_data(run.cfg, data)
+        data.clear()  # the annotations are read from the checked copies from here on
+        merge_options(run.cfg, args.opts)  # the command line has the last word
+    run.compare_classes()
+
+
 def _is_python(args: argparse.Namespace) -> bool:
     return args.config_file.endswith(".py")
 
 
 def _refuse_flags_of_yaml(args: argparse.Namespace) -> None:
-    if args.check or args.eval_teacher or args.clip_boxes or args.train_json or args.val_json:
+    of_data = args.check or args.clip_boxes or args.train_json or args.val_json
+    if of_data or args.eval_teacher or args.teacher or args.student or args.epochs:
         raise UserError(
-            "A Python config names its data itself: --train-json, --val-json, --check and "
-            "--eval-teacher are for YAML configs."
+            "A Python config names data, teacher, student and schedule itself: --train-json, "
+            "--val-json, --check, --teacher, --student, --epochs and --eval-teacher are for YAML "
+            "configs."
         )
 
 
@@ -126,30 +157,35 @@ def _print_check(data: dict[str, CustomData]) -> None:
             print(note)
 
 
-def _evaluate(cfg: CfgNode, args: argparse.Namespace, notes: list[str]) -> tuple[Results, None]:
-    _start(cfg, args, notes)
+def _evaluate(run: RunConfig, args: argparse.Namespace) -> tuple[Results, None]:
+    _start(run, args)
+    cfg = run.cfg
     weights = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else cfg.MODEL.WEIGHTS
     return evaluate(cfg, weights), None
 
 
-def _train(
-    cfg: CfgNode, args: argparse.Namespace, notes: list[str]
-) -> tuple[Results | None, Results | None]:
+def _train(run: RunConfig, args: argparse.Namespace) -> tuple[Results | None, Results | None]:
     """Train the student; return its results and, where it was evaluated first, the teacher's."""
+    cfg = run.cfg
     with TRAINER_FILES.starting(cfg.OUTPUT_DIR, overwrite=args.overwrite):
-        _start(cfg, args, notes)
+        _start(run, args)
         trainer = DistillTrainer(cfg)
         trainer.resume_or_load(resume=args.resume)
+    if run.choices:
+        logger.info(choices_table(cfg, run.choices, args.opts))
     teacher = None
     if args.eval_teacher and not trainer.start_iter:  # once, however often the run is resumed
         teacher = evaluate_teacher(cfg)
         trainer.register_hooks([weak_teacher(best_metric(cfg), teacher)])
-    return trainer.train(), teacher
+    trainer.register_hooks([TimeEstimate(cfg.TEST.EVAL_PERIOD if cfg.DATASETS.TEST else 0)])
+    results = trainer.train()
+    logger.info(f"The student and its student.yaml are in {cfg.OUTPUT_DIR}.")
+    return results, teacher
 
 
-def _start(cfg: CfgNode, args: argparse.Namespace, notes: list[str]) -> None:
-    set_up(cfg, args, cfg.OUTPUT_DIR)
-    for note in notes:
-        logging.getLogger("eakd_det").warning(note)
+def _start(run: RunConfig, args: argparse.Namespace) -> None:
+    set_up(run.cfg, args, run.cfg.OUTPUT_DIR)
+    for note in run.notes:
+        logger.warning(note)
     if args.eval_teacher:
-        comparable_teacher_config(cfg)  # its errors show before the training
+        comparable_teacher_config(run.cfg)  # its errors show before the training

@@ -169,10 +169,18 @@ def _without_gpus() -> Iterator[None]:
             os.environ[name] = before
 
 
-def _guarded(function: Callable[..., object], *args: Any) -> None:
+@contextlib.contextmanager
+def repeated_warnings() -> Iterator[None]:
+    """Repeat the warnings of a run of the with-block at its end."""
     try:
-        function(*args)
-    except UserError as error:
-        sys.exit(f"error: {error}")
+        yield
     finally:
         _WARNINGS.log_again()
+
+
+def _guarded(function: Callable[..., object], *args: Any) -> None:
+    try:
+        with repeated_warnings():
+            function(*args)
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -96,7 +96,7 @@ class Detectors(RunKind):
 
     def source_arguments(self, file: str, cfg: CfgNode, arguments: list[str]) -> list[str]:
         flags = arguments[2 : arguments.index("SEED")]  # on the same data, and resumed likewise
-        return ["--config-file", file, *flags]
+        return ["--config-file", file, *flags, "OUTPUT_DIR", load_config(file).OUTPUT_DIR]
 
     def figures(self, files: RunFiles) -> dict[str, float]:
         found = {}

@@ -1,4 +1,4 @@
-"""Loggers of Detectron2 without colours in files and without configs on the terminal."""
+"""Loggers of Detectron2 without colours in files, configs and layers of models on the terminal."""
 
 import logging
 import re
@@ -7,7 +7,7 @@ import sys
 from detectron2.utils.logger import setup_logger
 
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")  # colour codes of terminals
-DUMPS = ("Running with full config:", "Contents of args.config_file=")
+DUMPS = ("Running with full config:", "Contents of args.config_file=", "Model:\n")
 
 
 class PlainFormatter(logging.Formatter):
@@ -25,8 +25,9 @@ class PlainFormatter(logging.Formatter):
 def set_up_loggers(output_dir: str, rank: int) -> None:
     """Set up the loggers that `default_setup` would set up.
 
-    The configs, hundreds of lines, are not printed on the terminal; they are in log.txt and
-    config.yaml. Call it before `default_setup`, which keeps existing loggers.
+    The configs and the model's layers, hundreds of lines, are not printed on the terminal; they are
+    in log.txt, and the config is in config.yaml. Call it before `default_setup`, which keeps
+    existing loggers.
     """
     loggers = [
         setup_logger(output_dir, distributed_rank=rank, name="fvcore"),

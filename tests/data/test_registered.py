@@ -1,11 +1,11 @@
 import pytest
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, build_detection_train_loader
 from detectron2.data.datasets import register_coco_instances
 
 from eakd_det.config.defaults import detection_config
 from eakd_det.data.datasets.digits import NAMES, generate_digits
 from eakd_det.data.datasets.generated import register_generated
-from eakd_det.data.registered import check_datasets
+from eakd_det.data.registered import check_datasets, count_training_images
 from eakd_det.utils.errors import UserError
 
 
@@ -39,3 +39,31 @@ def test_a_generated_dataset_is_there_afterwards(cfg, tmp_path, monkeypatch):
     assert (tmp_path / "few_scenes/annotations/val.json").exists()
     for split in ("train", "val"):
         DatasetCatalog.remove(f"few_scenes_{split}")
+
+
+def test_training_images_are_counted_as_the_loader_takes_them(cfg, caplog):
+    def scene(*crowd):
+        return {"annotations": [{"iscrowd": flag, "category_id": 0} for flag in crowd]}
+
+    DatasetCatalog.register("scenes_to_count", lambda: [scene(0, 1), scene(), scene(1), scene(0)])
+    cfg.DATASETS.TRAIN = ("scenes_to_count",) * 2
+    cfg.DATALOADER.NUM_WORKERS, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = 0, True
+    try:
+        assert count_training_images(cfg) == 4
+        assert not caplog.records, "the loader logs them"
+        loader = build_detection_train_loader(cfg, mapper=lambda x: x)
+        assert len(loader.dataset.dataset.dataset) == 4
+        cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+        assert count_training_images(cfg) == 8
+    finally:
+        DatasetCatalog.remove("scenes_to_count")
+
+
+def test_no_training_image_is_explained(cfg):
+    DatasetCatalog.register("nothing_to_count", lambda: [{"annotations": []}])
+    cfg.DATASETS.TRAIN = ("nothing_to_count",)
+    try:
+        with pytest.raises(UserError, match="none of the 1 images of nothing_to_count can be"):
+            count_training_images(cfg)
+    finally:
+        DatasetCatalog.remove("nothing_to_count")

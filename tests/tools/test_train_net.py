@@ -3,6 +3,7 @@
 import json
 import random
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
@@ -209,6 +210,59 @@ def test_own_data(cli_cfg, call, call_tool, tmp_path):
     code, _, err = call(cfg, *train, "--check")
     assert code == 1
     assert "annotation 2 of image 2: box [5, 5, -1, 4] is inverted" in err
+
+
+def teacher_folder(cfg, folder):
+    """A stock Detectron2 run folder of the config's teacher."""
+    folder.mkdir()
+    shutil.copy(cfg.TEACHER.CONFIG_FILE, folder / "config.yaml")
+    shutil.copy(cfg.TEACHER.WEIGHTS, folder / "model_final.pth")
+    return str(folder)
+
+
+def test_the_short_command(cli_cfg, call, tmp_path):
+    """Schedule and folder are chosen, shown, and the same when two processes resume the run."""
+    cfg = cli_cfg
+    folder, digits = (
+        teacher_folder(cfg, tmp_path / "teacher_run"),
+        tmp_path / "data" / "digits_det",
+    )
+    cfg.TEACHER.CONFIG_FILE = cfg.TEACHER.WEIGHTS = ""
+    cfg.OUTPUT_DIR = "./output"
+    data = ["--train-json", digits / "annotations" / "train.json", "--train-images"]
+    data += [digits / "train", "--val-json", digits / "annotations" / "val.json", "--val-images"]
+    data += [digits / "val"]
+    command = ["--teacher", folder, "--epochs", "3", *data, "SOLVER.IMS_PER_BATCH", "2"]
+    out = _succeed(call(cfg, *command))
+    table = out[out.index("Chosen for this run") : out.index("Starting training")]
+    rows = {row.split()[0]: row for row in table.splitlines()[1:-1]}
+    assert rows["SOLVER.MAX_ITER"].split()[1:6] == ["6", "3", "epochs", "of", "4"]
+    assert rows["SOLVER.IMS_PER_BATCH"].endswith("set by hand")
+    assert rows["SOLVER.STEPS"].split("2/3")[0].split(maxsplit=1)[1].strip() == "(4, 5)"
+    assert rows["SOLVER.BASE_LR"].endswith(
+        "linear rule: the config's 0.001 for 4 images, times 2/4"
+    )
+    assert rows["OUTPUT_DIR"].split()[1] == "output/digits_det-train/run"
+    assert "holds no class names: only the number of its classes, 10" in out
+    assert out.count("Start inference on") == 3, "once an epoch"
+    run = tmp_path / "output" / "digits_det-train" / "run"
+    assert f"The student and its student.yaml are in {run.relative_to(tmp_path)}." in out
+    assert torch.load(run / "model_final.pth", weights_only=True)["iteration"] == 5
+    command[3] = "4"
+    out = _succeed(call(cfg, *command, "--resume", "--num-gpus", "2", *DIST_URL))
+    assert "Starting training from iteration 6" in out
+    assert torch.load(run / "model_final.pth", weights_only=True)["iteration"] == 7
+
+
+def test_a_teacher_of_other_classes_is_refused_before_the_training(cli_cfg, call, tmp_path):
+    path, images = make(tmp_path / "own")
+    folder = teacher_folder(cli_cfg, tmp_path / "teacher_run")
+    data = ["--train-json", path, "--train-images", images]
+    code, _, err = call(cli_cfg, "--teacher", folder, *data, "--num-gpus", "2", *DIST_URL)
+    assert code == 1
+    assert err.count("error:") == 1
+    assert "has 10 classes and the student's data have 2 classes (bolt, nut)" in err
+    assert not (Path(cli_cfg.OUTPUT_DIR) / "config.yaml").exists()
 
 
 @pytest.fixture
