@@ -72,7 +72,7 @@ def separation_of(networks: Networks, *, num_images: int, seed: int) -> Analysis
         seed: of t-SNE.
     """
     samples = collect_samples(networks.all, read_batches(networks.cfg, num_images))
-    source = source_of(networks.cfg.DATASET.NAME)
+    source = source_of(networks.cfg.DATASET)
     return separation_result(
         {network.label: of for network, of in zip(networks.all, samples, strict=True)},
         None if networks.teacher is None else samples[-1],
