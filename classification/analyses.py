@@ -1,12 +1,13 @@
 """The analyses of classifiers: commands of tools/analyze.py."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from tqdm import tqdm
 
 from eakd_det.analysis.commands import NETWORK_OPTIONS, Analysis, number_option
+from eakd_det.analysis.confusions import confusions_result
 from eakd_det.analysis.figures import panel_rows
 from eakd_det.analysis.landscape import SIZES, Landscape, explore
 from eakd_det.analysis.results import (
@@ -64,6 +65,19 @@ def _all_samples(networks: Networks) -> tuple[Samples, dict[str, Samples]]:
     return teacher, dict(zip(names, students, strict=True))
 
 
+def confusions_of(networks: Networks) -> AnalysisResult:
+    """Compute the top-1 of each class, and the confusions of the classes, on all test images."""
+    samples = collect_samples(networks.all, read_batches(networks.cfg))
+    found = {network.label: of for network, of in zip(networks.all, samples, strict=True)}
+    return confusions_result(found, _rows(networks), names=_class_names(networks))
+
+
+def _class_names(networks: Networks) -> Sequence[str]:
+    """Return the names of the classes, or else their numbers."""
+    source = source_of(networks.cfg.DATASET)
+    return source.names or [str(i) for i in range(source.num_classes)]
+
+
 def separation_of(networks: Networks, *, num_images: int, seed: int) -> AnalysisResult:
     """Compute t-SNE of test images, with a progress bar.
 
@@ -72,12 +86,11 @@ def separation_of(networks: Networks, *, num_images: int, seed: int) -> Analysis
         seed: of t-SNE.
     """
     samples = collect_samples(networks.all, read_batches(networks.cfg, num_images))
-    source = source_of(networks.cfg.DATASET.NAME)
     return separation_result(
         {network.label: of for network, of in zip(networks.all, samples, strict=True)},
         None if networks.teacher is None else samples[-1],
         _rows(networks),
-        names=source.names or [str(i) for i in range(source.num_classes)],
+        names=_class_names(networks),
         temperature=networks.cfg.DISTILL.EA.TEMPERATURE,
         seed=seed,
     )
@@ -170,6 +183,11 @@ ANALYSES = {
     ),
     "weights": _command(
         "w_EA of the test images, and how much each network contributes", weights_of, {}
+    ),
+    "confusions": _command(
+        "accuracy of each class, and which classes are taken for which others",
+        confusions_of,
+        {},
     ),
     "tsne": _command(
         "penultimate features in the plane, and how distinct classes are",

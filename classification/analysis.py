@@ -112,7 +112,7 @@ def _config_of(run: Run, config_file: str) -> CfgNode:
 
 def _load(run: Run, cfg: CfgNode) -> nn.Module:
     try:
-        model = build_model(cfg.MODEL.NAME, run.weights, source_of(cfg.DATASET.NAME), key="MODEL")
+        model = build_model(cfg.MODEL.NAME, run.weights, source_of(cfg.DATASET), key="MODEL")
     except UserError as error:
         raise UserError(f"{run.label}: {error}") from error
     return freeze(model).to(cfg.MODEL.DEVICE)
@@ -130,8 +130,7 @@ def read_batches(cfg: CfgNode, num_images: int = 0, *, is_train: bool = False) -
         UserError: the image set is missing.
     """
     images = read_images(
-        cfg.DATASET.NAME,
-        cfg.DATASET.ROOT,
+        cfg.DATASET,
         is_train=is_train,
         size=cfg.DATASET.TRAIN_SIZE if is_train else 0,
         augment=False,

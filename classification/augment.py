@@ -10,9 +10,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms import v2
+from torchvision.transforms import InterpolationMode, v2
 
 CROP_PADDING = 4  # pixels on each side
+CROPS = ("resized", "padded")
 MAGNITUDES = 31  # strengths of torchvision's RandAugment
 CUT_OUT_COLOUR = (125, 123, 114)  # RGB; as in the released code of MLD
 _STRENGTHS = [v2.RandAugment(num_ops=1, magnitude=m) for m in range(MAGNITUDES)]
@@ -62,6 +63,38 @@ def strong_view(images: Tensor, draws: Tensor) -> Tensor:
         with seeded(draw):
             views.append(_cut_out(_augment(_augment(image))))
     return torch.stack(views)
+
+
+def whole_view(size: int, *, crop: str, interpolation: str) -> v2.Compose:
+    """Return the transform of an image of any size to its central square, without augmentation.
+
+    Args:
+        size: height and width of the square.
+        crop: of CROPS; a margin is cut off for "resized", as usual for ImageNet.
+        interpolation: value of torchvision's InterpolationMode.
+    """
+    edge = round(size * 256 / 224) if crop == "resized" else size
+    scale = v2.Resize(edge, InterpolationMode(interpolation), antialias=True)
+    return v2.Compose([scale, v2.CenterCrop(size)])
+
+
+def random_view(
+    size: int, *, crop: str, flip: bool, interpolation: str, randaugment: int
+) -> v2.Compose | None:
+    """Return the random transform of a training image, by the CPU's random numbers.
+
+    Args:
+        crop: of CROPS; `crop_and_flip` precedes it for "padded".
+        randaugment: magnitude of RandAugment's two operations; 0: none.
+    """
+    steps = []
+    if crop == "resized":
+        mode = InterpolationMode(interpolation)
+        steps.append(v2.RandomResizedCrop(size, interpolation=mode, antialias=True))
+        steps += [v2.RandomHorizontalFlip()] if flip else []
+    if randaugment:
+        steps.append(v2.RandAugment(num_ops=2, magnitude=randaugment))
+    return v2.Compose(steps) if steps else None
 
 
 @contextmanager

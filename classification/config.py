@@ -1,5 +1,6 @@
 """Configuration keys of the classifiers: a small root of their own, in Detectron2's style."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -9,13 +10,25 @@ from eakd_det.config.merge import merge_config
 from eakd_det.utils.errors import UserError
 
 from .distillers import DISTILLERS
+from .names import default_output_dir
+
+# Keys of DATASET for image files of any size: imagenet, folder, csv and torchvision:NAME.
+IMAGE_KEYS: dict[str, Any] = {
+    "IMAGE_SIZE": 0,  # height and width of the models' input; 0: 224
+    "MEAN": (),  # of each channel, for values between 0 and 1; empty: ImageNet's
+    "STD": (),  # likewise
+    "INTERPOLATION": "bilinear",  # or "bicubic", "nearest"
+    "CROP": "resized",  # random crops of any scale; or "padded", the whole image moved a little
+    "FLIP": True,  # mirror half of the training images
+    "RANDAUGMENT": 0,  # magnitude of RandAugment's two operations, up to 30; 0: none
+}
 
 
 def classification_config() -> CfgNode:
     """Return the default config; the defaults of the methods come from the losses' signatures."""
     cfg = CfgNode()
     cfg.VERSION = 2  # as in Detectron2's configs
-    cfg.OUTPUT_DIR = "output"
+    cfg.OUTPUT_DIR = "output"  # for own images: output/<data>/<method>/<models>
     cfg.SEED = 0  # 0 or more; of the initial weights, the shuffling and the augmentation
     cfg.CUDNN_BENCHMARK = True
 
@@ -31,14 +44,20 @@ def classification_config() -> CfgNode:
     cfg.TEACHER.NAME = ""  # as MODEL.NAME; empty: the name in CONFIG_FILE
     cfg.TEACHER.WEIGHTS = ""  # as MODEL.WEIGHTS; empty: the last checkpoint of CONFIG_FILE's run
     cfg.TEACHER.LAYERS = ()
+    # Of a teacher that is trained first, with CONFIG_FILE and NAME:
+    cfg.TEACHER.PRETRAINED = False  # start from the published weights of timm or torchvision
+    cfg.TEACHER.EPOCHS = 0  # 0: those of CONFIG_FILE
     cfg.TEACHER.FAST = True  # fuse batch norms into convolutions, channels_last; not for FCFD
     cfg.TEACHER.PRECISION = ""  # float32, bfloat16, float16 or amp; empty: the student's
 
     cfg.DATASET = CfgNode()
-    cfg.DATASET.NAME = ""  # a key of classification.sources.DATASETS
-    cfg.DATASET.ROOT = ""  # empty: $DETECTRON2_DATASETS, or ./datasets
+    cfg.DATASET.NAME = ""  # a key of sources.DATASETS, folder, csv or torchvision:NAME
+    cfg.DATASET.ROOT = ""  # empty: $DETECTRON2_DATASETS, or ./datasets; not for folder and csv
+    cfg.DATASET.TRAIN_CSV = ""  # of csv: lines of path,label; empty: ROOT/train.csv
+    cfg.DATASET.VAL_CSV = ""
     cfg.DATASET.TRAIN_SIZE = 0  # training images, a fixed random subset; 0: all
     cfg.DATASET.NUM_WORKERS = 0  # processes that read and augment images
+    cfg.DATASET.update(IMAGE_KEYS)
 
     cfg.SOLVER = CfgNode()
     cfg.SOLVER.EPOCHS = 240
@@ -83,6 +102,7 @@ def load_config(path: str, options: list[str] = ()) -> CfgNode:
         ("DATASET.TRAIN_SIZE", cfg.DATASET.TRAIN_SIZE),
         ("DATASET.NUM_WORKERS", cfg.DATASET.NUM_WORKERS),
         ("SOLVER.KEEP_CHECKPOINTS", cfg.SOLVER.KEEP_CHECKPOINTS),
+        ("TEACHER.EPOCHS", cfg.TEACHER.EPOCHS),
     ]:
         if value < 0:
             raise UserError(f"{key} must be 0 or more, not {value}.")
@@ -97,7 +117,23 @@ def load_config(path: str, options: list[str] = ()) -> CfgNode:
             f"SOLVER.STEPS {tuple(steps)} must be increasing whole epochs, from 1 to less than "
             f"EPOCHS {epochs}."
         )
+    if cfg.OUTPUT_DIR == classification_config().OUTPUT_DIR:
+        cfg.OUTPUT_DIR = default_output_dir(cfg, path)
     return cfg
+
+
+def as_options(keys: Mapping[str, Any]) -> list[str]:
+    """Return keys and values as the KEY VALUE pairs of a command line."""
+    return [text for key, value in keys.items() for text in (key, repr(value))]
+
+
+def scaled_schedule(solver: CfgNode, epochs: int) -> dict[str, Any]:
+    """Return SOLVER.EPOCHS and STEPS of a schedule that is scaled to a number of epochs."""
+    steps = {round(step * epochs / solver.EPOCHS) for step in solver.STEPS}
+    return {
+        "SOLVER.EPOCHS": epochs,
+        "SOLVER.STEPS": tuple(sorted(step for step in steps if 0 < step < epochs)),
+    }
 
 
 def _must_be_positive(cfg: CfgNode) -> list[tuple[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.datasets.folder import pil_loader
@@ -18,8 +19,8 @@ from torchvision.transforms import v2
 from eakd_det.data.image_files import check_image_files
 from eakd_det.utils.errors import UserError, format_problems
 
-from .augment import crop_and_flip, seeded, strong_view
-from .sources import Source, source_of
+from .augment import crop_and_flip, random_view, seeded, strong_view, whole_view
+from .sources import Source, data_root, source_of
 
 
 @dataclass
@@ -128,14 +129,13 @@ class FolderImages(ImageBatches):
         # An array, whose memory forked workers share; reading a list would copy it into each.
         self.paths = np.array([os.fsencode(path) for path, _ in samples])
         self.labels = torch.tensor([label for _, label in samples])
-        size = source.image_size
-        self.resize = None
-        if source.is_resized and self.is_train:
-            scale = v2.RandomResizedCrop(size, antialias=True)
-            self.resize = v2.Compose([scale, v2.RandomHorizontalFlip()])
-        elif source.is_resized:
-            scale = v2.Resize(round(size * 256 / 224), antialias=True)
-            self.resize = v2.Compose([scale, v2.CenterCrop(size)])
+        self.whole = self.random = None
+        if source.is_resized:
+            size = source.image_size
+            keys = {"crop": source.crop, "interpolation": source.interpolation}
+            own = {"flip": source.flip, "randaugment": source.randaugment}
+            self.whole = whole_view(size, **keys)
+            self.random = random_view(size, **keys, **own)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -149,24 +149,28 @@ class FolderImages(ImageBatches):
 
     def _views(self, files: list[Tensor], draws: Tensor | None) -> list[Tensor]:
         """Return (N, 3, H, W) for each view, cropped and flipped if there are draws."""
-        if self.resize is None:
-            images = torch.stack(files)
-            return [images] if draws is None else [self._crop(images, d) for d in draws.unbind(1)]
+        is_padded = self.source.crop == "padded"
+        if self.whole is not None and (is_padded or draws is None):
+            files = [self.whole(image) for image in files]
         if draws is None:
-            return [torch.stack([self.resize(image) for image in files])]
+            return [torch.stack(files)]
         views = []
-        for column in draws[:, :, 0].unbind(1):
-            crops = []
-            for image, draw in zip(files, column, strict=True):
-                with seeded(draw):
-                    crops.append(self.resize(image))
-            views.append(torch.stack(crops))
+        for draw in draws.unbind(1):
+            view = self._crop(torch.stack(files), draw) if is_padded else files
+            views.append(view if self.random is None else self._vary(view, draw[:, 0]))
         return views
+
+    def _vary(self, images: Sequence[Tensor], draws: Tensor) -> Tensor:
+        """Return (N, 3, H, W) from the random transform of each image."""
+        varied = []
+        for image, draw in zip(images, draws, strict=True):
+            with seeded(draw):
+                varied.append(self.random(image))
+        return torch.stack(varied)
 
 
 def read_images(
-    name: str,
-    root: str = "",
+    data: CfgNode,
     *,
     is_train: bool,
     size: int = 0,
@@ -176,8 +180,7 @@ def read_images(
     """Read an image set.
 
     Args:
-        name: a key of DATASETS.
-        root: folder of its files; empty: $DETECTRON2_DATASETS, or ./datasets.
+        data: node DATASET of a config.
         is_train: read the training set, else the test set, which is never augmented.
         size: number of images, a fixed random subset; 0: all.
         num_views: number of views of each image.
@@ -187,8 +190,7 @@ def read_images(
         UserError: there is no such set, files are missing, it has more class folders than classes,
             fewer than `size` images, or images that cannot be used.
     """
-    source = source_of(name)
-    root = root or os.getenv("DETECTRON2_DATASETS", "datasets")
+    source, name, root = source_of(data), data.NAME, data_root(data)
     try:
         found = source.read(root, is_train)
     except (RuntimeError, FileNotFoundError) as error:

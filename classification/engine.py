@@ -53,7 +53,7 @@ def build_distilled(cfg: CfgNode, steps_per_epoch: int = 1) -> DistilledClassifi
         UserError: a model, weights or methods do not fit.
     """
     settings = method_settings(cfg.DISTILL, DISTILLERS)
-    source = source_of(cfg.DATASET.NAME)
+    source = source_of(cfg.DATASET)
     student = build_model(cfg.MODEL.NAME, cfg.MODEL.WEIGHTS, source, key="MODEL")
     warn_of_large_stem(student, cfg.MODEL.NAME, source.image_size, key="MODEL")
     distilled = DistilledClassifier(
@@ -83,9 +83,7 @@ class ClassifierTrainer(DistillStep):
         """
         seed_all_rng(cfg.SEED + comm.get_rank())
         solver, self.cfg = cfg.SOLVER, cfg
-        images = read_images(
-            cfg.DATASET.NAME, cfg.DATASET.ROOT, is_train=True, size=cfg.DATASET.TRAIN_SIZE
-        )
+        images = read_images(cfg.DATASET, is_train=True, size=cfg.DATASET.TRAIN_SIZE)
         self.steps_per_epoch = -(-len(images) // solver.BATCH_SIZE)
         max_iter = solver.EPOCHS * self.steps_per_epoch
         self.distilled = build_distilled(cfg, self.steps_per_epoch)
@@ -120,9 +118,10 @@ class ClassifierTrainer(DistillStep):
             check_graphs(cfg)
             if self._device.type == "cuda":
                 self.replay(CudaCapture(self._device))
-        adapters = self.distilled.adapters
+        adapters, self.class_names = self.distilled.adapters, images.source.names
         self.checkpointer = self.build_checkpointer(
             self,
+            class_names=self.class_names,
             **({"helpers": adapters} if len(adapters) else {}),  # the name in checkpoints
         )
         self.test_loader = read_test_set(cfg)
@@ -159,7 +158,11 @@ class ClassifierTrainer(DistillStep):
         Returns:
             In the main process the content of result.json: "top1", "top5" and "best_top1" of the
             student, "teacher_top1" (None without a teacher), all in percent; "seconds" of training
-            and "epochs". In others an empty dict.
+            and "epochs"; "per_class", the top-1 of each class by name, if the classes have names.
+            In others an empty dict.
+
+        Raises:
+            UserError: the run to continue has other classes.
         """
         teacher_top1 = self._teacher_top1(self.test_loader)
         stopwatch = Stopwatch()
@@ -174,7 +177,8 @@ class ClassifierTrainer(DistillStep):
         self.register_hooks(self._build_hooks(stopwatch, test, comparison))
         is_resumed = resume and self.checkpointer.has_checkpoint()
         weights = self.cfg.MODEL.WEIGHTS if is_resumed else ""  # which a new run has read
-        self.checkpointer.resume_or_load(weights, resume=resume)
+        rest = self.checkpointer.resume_or_load(weights, resume=resume)
+        self._check_names(tuple(rest.get("class_names", ())))
         start = self.iter + 1 if is_resumed else 0
         self.data_loader.batch_sampler.start = start
         self.train(start, self.max_iter)
@@ -188,8 +192,18 @@ class ClassifierTrainer(DistillStep):
             "seconds": stopwatch.seconds,
             "epochs": self.cfg.SOLVER.EPOCHS,
         }
+        if self.class_names:
+            result["per_class"] = dict(zip(self.class_names, test.per_class, strict=True))
         write_json(os.path.join(self.cfg.OUTPUT_DIR, "result.json"), result)
         return result
+
+    def _check_names(self, names: tuple[str, ...]) -> None:
+        """Raise UserError if a resumed checkpoint has other classes, or another order of them."""
+        if names and self.class_names and names != tuple(self.class_names):
+            raise UserError(
+                f"{self.cfg.OUTPUT_DIR} cannot be resumed: its classes are {', '.join(names)}, and "
+                f"those of the data {', '.join(self.class_names)}."
+            )
 
     def _teacher_top1(self, loader: DataLoader) -> float | None:
         if self.distilled.teacher is None:

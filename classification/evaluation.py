@@ -31,7 +31,7 @@ class TopKEvaluator(DatasetEvaluator):
     """Counts correct predictions of all processes, read from the device once at the end."""
 
     def reset(self) -> None:
-        self.hits, self.number = None, 0
+        self.counts = None
 
     def process(self, inputs: dict[str, Any], outputs: Tensor) -> None:
         """Count a batch.
@@ -43,22 +43,29 @@ class TopKEvaluator(DatasetEvaluator):
         labels = inputs["labels"].to(outputs.device, non_blocking=True)
         best = outputs.topk(min(5, outputs.shape[1]), dim=1).indices
         hits = best == labels[:, None]
-        found = torch.stack([hits[:, 0].sum(), hits.sum()])
-        self.hits = found if self.hits is None else self.hits + found
-        self.number += len(labels)
+        # Of each class: images, hits of the best class, and hits of the five best.
+        counted = torch.stack([torch.ones_like(labels), hits[:, 0], hits.any(dim=1)])
+        found = counted.new_zeros(3, outputs.shape[1])
+        found.scatter_add_(1, labels.expand(3, -1), counted)
+        self.counts = found if self.counts is None else self.counts + found
 
-    def evaluate(self) -> dict[str, float] | None:
-        """Return "top1" and "top5" in percent in the main process, else None."""
-        hits = [0, 0] if self.hits is None else self.hits.tolist()  # a process may have no images
-        gathered = comm.gather([*hits, self.number])
+    def evaluate(self) -> dict[str, Any] | None:
+        """Return the accuracy in percent in the main process, else None.
+
+        "top1" and "top5" are those of all images, and "per_class" is the list of the classes' own
+        top-1, None for a class without images.
+        """
+        gathered = comm.gather(None if self.counts is None else self.counts.cpu())
         if not comm.is_main_process():
             return None
-        top1, top5, number = (sum(counts) for counts in zip(*gathered, strict=True))
-        return {"top1": 100 * top1 / number, "top5": 100 * top5 / number}
+        images, *hits = sum(x for x in gathered if x is not None).tolist()  # some may have none
+        top1, top5 = (100 * sum(x) / sum(images) for x in hits)
+        per_class = [100 * a / b if b else None for a, b in zip(hits[0], images, strict=True)]
+        return {"top1": top1, "top5": top5, "per_class": per_class}
 
 
-def evaluate(model: nn.Module, loader: DataLoader) -> dict[str, float]:
-    """Return the accuracy of a model on a loader's batches in the main process, else an empty dict.
+def evaluate(model: nn.Module, loader: DataLoader) -> dict[str, Any]:
+    """Return what `TopKEvaluator` does of a loader's batches, an empty dict in other processes.
 
     The random state is restored, so that evaluations do not change a training.
     """
@@ -78,6 +85,7 @@ class EpochTest(EvalHook):
 
     Attributes:
         latest: "top1" and "top5", in the main process.
+        per_class: top-1 of each class, likewise.
     """
 
     def __init__(
@@ -98,10 +106,11 @@ class EpochTest(EvalHook):
         super().__init__(period * steps_per_epoch, self._test)
         self.model, self.loader, self.stopwatch = model, loader, stopwatch
         self.steps_per_epoch = steps_per_epoch
-        self.latest = {}
+        self.latest, self.per_class = {}, []
 
     def _test(self) -> dict[str, float]:
         self.latest = evaluate(self.model, self.loader)
+        self.per_class = self.latest.pop("per_class", [])  # too many curves
         if self.latest:
             done = min(self.trainer.iter + 1, self.trainer.max_iter)
             left = self.stopwatch.seconds / done * (self.trainer.max_iter - done)
@@ -116,7 +125,7 @@ class EpochTest(EvalHook):
 
 def read_test_set(cfg: CfgNode) -> DataLoader:
     """Build the loader of a run's test images, with this process's share of them."""
-    images = read_images(cfg.DATASET.NAME, cfg.DATASET.ROOT, is_train=False)
+    images = read_images(cfg.DATASET, is_train=False)
     return build_test_loader(
         images,
         cfg.TEST.BATCH_SIZE,
@@ -125,15 +134,15 @@ def read_test_set(cfg: CfgNode) -> DataLoader:
     )
 
 
-def evaluate_weights(cfg: CfgNode, weights: str) -> dict[str, float]:
-    """Return the accuracy of a student's checkpoint: "top1" and "top5", in the main process.
+def evaluate_weights(cfg: CfgNode, weights: str) -> dict[str, Any]:
+    """Return the accuracy of a student's checkpoint as `evaluate` does.
 
     Raises:
         UserError: the weights do not fit.
     """
     if not weights:
         raise UserError("MODEL.WEIGHTS is empty: name a checkpoint.")
-    source = source_of(cfg.DATASET.NAME)
+    source = source_of(cfg.DATASET)
     model = build_model(cfg.MODEL.NAME, weights, source, key="MODEL")
     distilled = DistilledClassifier(model, channels_last=cfg.MODEL.CHANNELS_LAST)
     return evaluate(distilled.to(cfg.MODEL.DEVICE), read_test_set(cfg))

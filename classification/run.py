@@ -14,6 +14,7 @@ from eakd_det.utils.output_dir import TRAINER_FILES
 from .config import load_config
 from .engine import ClassifierTrainer
 from .evaluation import evaluate_weights
+from .own_images import is_own
 from .teacher import needs_training
 
 
@@ -21,7 +22,8 @@ def main(args: argparse.Namespace) -> None:
     """Train or evaluate the classifier of a config, in each process of the run.
 
     Args:
-        args: of Detectron2's argument parser with --overwrite, --wandb and --teacher-only.
+        args: of Detectron2's argument parser with --overwrite, --wandb and --teacher-only; the
+            other flags of the tool have become KEY VALUE pairs (`apply_flags`).
 
     Raises:
         UserError: the config, a model or OUTPUT_DIR does not fit.
@@ -35,6 +37,7 @@ def main(args: argparse.Namespace) -> None:
     else:
         if not args.teacher_only:
             _check_folder(cfg, args)
+            _print_plan(cfg)
         fit_teacher(cfg, args)
         result = {} if args.teacher_only else _fit(cfg, args)
     if result:
@@ -57,8 +60,22 @@ def fit_teacher(cfg: CfgNode, args: argparse.Namespace) -> None:
         comm.synchronize()
         if is_missing:
             _check_folder(teacher, args)
+            _print_plan(teacher, "The teacher, trained first")
             comm.synchronize()  # before the first process writes
             _fit(teacher, args)
+
+
+def _print_plan(cfg: CfgNode, title: str = "The run") -> None:
+    """Print model, length and folder of a run on own images, whose folder may be a default."""
+    if not (is_own(cfg.DATASET.NAME) and comm.is_main_process()):
+        return
+    solver, weights = (
+        cfg.SOLVER,
+        f"from {cfg.MODEL.WEIGHTS}" if cfg.MODEL.WEIGHTS else "from scratch",
+    )
+    steps = f", learning rate times {solver.GAMMA:g} after {', '.join(map(str, solver.STEPS))}"
+    epochs = f"{solver.EPOCHS} epochs{steps if solver.STEPS else ''}"
+    print(f"{title}: {cfg.MODEL.NAME} {weights}; {epochs}; in {cfg.OUTPUT_DIR}", flush=True)
 
 
 def _check_folder(cfg: CfgNode, args: argparse.Namespace) -> None:

@@ -13,7 +13,8 @@ from eakd_det.sweep.run_files import RunFiles
 
 from .analyses import ANALYSES
 from .config import load_config
-from .teacher import final_checkpoint, needs_training, teacher_config
+from .names import data_name
+from .teacher import final_checkpoint, needs_training, teacher_config, teacher_options
 
 # Models that papers call otherwise than MODEL.NAME.
 _PAPER_NAMES = {
@@ -42,7 +43,7 @@ class Classifiers(RunKind):
         return load_config(file, options)
 
     def dataset(self, config: Config) -> str:
-        return config["DATASET"]["NAME"]
+        return data_name(config["DATASET"])
 
     def networks(self, config: Config) -> tuple[str, str]:
         teacher, student = "", config["MODEL"]["NAME"]
@@ -75,10 +76,7 @@ class Classifiers(RunKind):
 
     def source_arguments(self, file: str, cfg: CfgNode, arguments: list[str]) -> list[str]:
         """Return those of a plain run of the teacher, on the student's device and data."""
-        data = cfg.DATASET
-        pairs = ["MODEL.DEVICE", cfg.MODEL.DEVICE, "DATASET.NUM_WORKERS", str(data.NUM_WORKERS)]
-        pairs += ["DATASET.ROOT", data.ROOT] if data.ROOT else []
-        return ["--config-file", file, "--resume", *pairs]
+        return ["--config-file", file, "--resume", *teacher_options(cfg, load_config(file))]
 
     def figures(self, files: RunFiles) -> dict[str, float]:
         found = {

@@ -1,20 +1,25 @@
-"""Image sets by name: those of torchvision, scikit-learn and Debian, and folders of images."""
+"""Image sets by name: those of torchvision, scikit-learn and Debian, and own image files."""
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+from torchvision.transforms import InterpolationMode
 
 from eakd_det.data.datasets.fashion_mnist import FETCH_FASHION_MNIST, NAMES, read_fashion_mnist
 from eakd_det.utils.errors import UserError
 
-from .augment import CROP_PADDING
+from .augment import CROP_PADDING, CROPS, MAGNITUDES
+from .config import IMAGE_KEYS
+from .models import IMAGENET_MEAN, IMAGENET_STD
+from .own_images import is_own, own_images, read_folder
 
 NUM_TRAIN_DIGITS = 1297  # of 1797; the file is ordered by writer, so the test set has other writers
 
@@ -27,10 +32,11 @@ class Source:
         read: (root, is_train) -> (images, labels) for TensorImages, or samples for FolderImages.
         num_classes: number of classes.
         mean, std: of each channel, for values between 0 and 1.
-        crop_padding, flip: arguments of `crop_and_flip`.
         image_size: height and width of the models' input.
-        is_resized: for image files: they have any size, and crops of them are scaled to
-            `image_size` instead of `crop_and_flip`.
+        crop: "padded" for `crop_and_flip`, or "resized" for crops that are scaled to `image_size`.
+        crop_padding, flip: arguments of `crop_and_flip`.
+        is_resized: for image files: they have any size, and are scaled to `image_size`.
+        interpolation, randaugment: DATASET.INTERPOLATION and RANDAUGMENT of such files.
         fetch: command that downloads missing files, with {root}.
         names: class names; if empty, classes are shown by number.
     """
@@ -40,9 +46,12 @@ class Source:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     image_size: int
+    crop: str = "padded"
     crop_padding: int = CROP_PADDING
     flip: bool = True
-    is_resized: bool = True
+    is_resized: bool = False
+    interpolation: str = "bilinear"
+    randaugment: int = 0
     fetch: str = ""
     names: tuple[str, ...] = ()
 
@@ -67,17 +76,8 @@ def _digits(root: str, is_train: bool) -> tuple[Tensor, Tensor]:
     return images[:, None].repeat(1, 3, 1, 1), torch.from_numpy(digits.target[part])
 
 
-def _folders(name: str, root: str, is_train: bool) -> list[tuple[str, int]]:
-    """List the images of one folder per class; the training set defines the classes."""
-    train, val = (os.path.join(root, name, split) for split in ("train", "val"))
-    classes, numbers = find_classes(train)
-    others = set(find_classes(val)[0]) ^ set(classes)
-    if others:
-        raise UserError(
-            f"{train} and {val} have different classes: {len(others)} are in only one of them, "
-            f"{min(others)} for example."
-        )
-    return make_dataset(train if is_train else val, numbers, IMG_EXTENSIONS)
+def _imagenet(root: str, is_train: bool) -> list[tuple[str, int]]:
+    return read_folder(os.path.join(root, "imagenet"), is_train)
 
 
 def _tiny_imagenet(root: str, is_train: bool) -> list[tuple[str, int]]:
@@ -93,7 +93,8 @@ def _tiny_imagenet(root: str, is_train: bool) -> list[tuple[str, int]]:
 
 
 _TORCHVISION = "python -c \"from torchvision.datasets import {0}; {0}('{{root}}', download=True)\""
-_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+_ANY_SIZE = {"is_resized": True, "crop": "resized"}
 _CIFAR10 = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616), "image_size": 32}
 _CIFAR100 = {"mean": (0.5071, 0.4867, 0.4408), "std": (0.2675, 0.2565, 0.2761), "image_size": 32}
 _IMAGENET_FETCH = "download ILSVRC2012 from image-net.org into {root}/imagenet/train and /val"
@@ -126,14 +127,13 @@ DATASETS: dict[str, Source] = {
         flip=False,
     ),
     "imagenet": Source(
-        partial(_folders, "imagenet"), 1000, image_size=224, fetch=_IMAGENET_FETCH, **_IMAGENET
+        _imagenet, 1000, image_size=224, fetch=_IMAGENET_FETCH, **_ANY_SIZE, **_IMAGENET
     ),
     "tiny_imagenet": Source(
         _tiny_imagenet,
         200,
         image_size=64,
         crop_padding=8,
-        is_resized=False,
         fetch=f"wget {_TINY} && unzip tiny-imagenet-200.zip -d {{root}}",
         mean=(0.4802, 0.4481, 0.3975),
         std=(0.2302, 0.2265, 0.2262),
@@ -141,12 +141,55 @@ DATASETS: dict[str, Source] = {
 }
 
 
-def source_of(name: str) -> Source:
-    """Return the image set of a name, DATASET.NAME.
+def data_root(data: CfgNode) -> str:
+    """Return the folder of a node DATASET: ROOT, else $DETECTRON2_DATASETS, else ./datasets."""
+    return data.ROOT or os.getenv("DETECTRON2_DATASETS", "datasets")
+
+
+def source_of(data: CfgNode) -> Source:
+    """Return the image set of a node DATASET, with its keys for images of any size.
 
     Raises:
-        UserError: there is no such set.
+        UserError: there is no such set, a key is invalid or not for this set, or files of the
+            user's own images are missing (`own_images`).
     """
-    if name not in DATASETS:
-        raise UserError(f"DATASET.NAME: {name!r} is unknown; choose from {', '.join(DATASETS)}.")
-    return DATASETS[name]
+    if is_own(data.NAME):
+        images = own_images(data, data_root(data))
+        options = {"image_size": 224, "names": images.names, **_ANY_SIZE, **_IMAGENET}
+        source = Source(images.read, len(images.names), **options)
+    elif data.NAME in DATASETS:
+        source = DATASETS[data.NAME]
+    else:
+        known = ", ".join([*DATASETS, "folder", "csv", "torchvision:NAME"])
+        raise UserError(f"DATASET.NAME: {data.NAME!r} is unknown; choose from {known}.")
+    changed = [key for key, default in IMAGE_KEYS.items() if data[key] != default]
+    if changed and not source.is_resized:
+        raise UserError(f"DATASET.{changed[0]}: the images of {data.NAME} are used as they are.")
+    return _changed(source, data) if changed else source
+
+
+def _changed(source: Source, data: CfgNode) -> Source:
+    """Return a set of image files with the IMAGE_KEYS of a node DATASET."""
+    scalings = [mode.value for mode in InterpolationMode][:3]
+    for key, is_valid, wanted in [
+        ("IMAGE_SIZE", data.IMAGE_SIZE >= 0, "a number of pixels"),
+        ("MEAN", len(data.MEAN) in (0, 3), "three numbers"),
+        ("STD", len(data.STD) in (0, 3) and all(x > 0 for x in data.STD), "three above 0"),
+        ("INTERPOLATION", data.INTERPOLATION in scalings, f"one of {', '.join(scalings)}"),
+        ("CROP", data.CROP in CROPS, f"one of {', '.join(CROPS)}"),
+        ("RANDAUGMENT", 0 <= data.RANDAUGMENT < MAGNITUDES, f"from 0 to {MAGNITUDES - 1}"),
+    ]:
+        if not is_valid:
+            raise UserError(f"DATASET.{key} {data[key]!r} must be {wanted}.")
+    size = data.IMAGE_SIZE or source.image_size
+    return replace(
+        source,
+        mean=tuple(data.MEAN) or source.mean,
+        std=tuple(data.STD) or source.std,
+        image_size=size,
+        crop=data.CROP,
+        crop_padding=size // 8,  # as CIFAR's
+        flip=data.FLIP,
+        interpolation=data.INTERPOLATION,
+        randaugment=data.RANDAUGMENT,
+    )

@@ -6,21 +6,26 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
-from eakd_det.checkpoint.checkpointer import load_strictly
+from eakd_det.config.safe_yaml import read_yaml
 from eakd_det.modeling.teacher import FrozenTeacher, fuse_batch_norms
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import read_json
 from eakd_det.utils.precision import Precision
 
-from .config import load_config
+from .class_order import load_in_order
+from .config import as_options, load_config, scaled_schedule
 from .models import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
     Outputs,
     build_classifier,
     features_of,
     published_normalisation,
     warn_of_large_stem,
 )
-from .sources import Source, source_of
+from .names import default_output_dir, model_name
+from .own_images import is_own
+from .sources import DATASETS, Source, source_of
 
 PRETRAINED = "pretrained"
 SIDES = {"MODEL": "student", "TEACHER": "teacher"}  # prefixes in a file that holds both
@@ -67,19 +72,24 @@ def build_model(name: str, weights: str, source: Source, *, key: str) -> nn.Modu
 
     Args:
         name: argument of `build_classifier`.
-        weights: a checkpoint that must fit, "pretrained" of timm or torchvision, or empty.
+        weights: a checkpoint that must fit, whose classes are brought into the order of the data
+            set's; "pretrained" of timm or torchvision, which a "MODEL" of other classes takes up
+            to its head; or empty.
         source: the data set whose images it will classify.
-        key: "MODEL" or "TEACHER", for the messages.
+        key: "MODEL" or "TEACHER".
 
     Raises:
         UserError: there is no such model, it does not take images of this size, or its weights or
-            its number of classes do not fit.
+            its classes do not fit.
     """
     if not name:
         raise UserError(f"{key}.NAME is empty: name a model.")
-    model = build_classifier(name, source.num_classes, pretrained=weights == PRETRAINED)
-    if weights and weights != PRETRAINED:
-        load_strictly(model, weights, key=f"{key}.WEIGHTS", side=SIDES[key])
+    is_pretrained = weights == PRETRAINED
+    options = {"pretrained": is_pretrained, "new_head": key == "MODEL"}
+    model = build_classifier(name, source.num_classes, **options)
+    if weights and not is_pretrained:
+        options = {"image_size": source.image_size, "key": key, "side": SIDES[key]}
+        load_in_order(model, weights, source.names, **options)
     _try_one_image(model, name, source.image_size)
     return model
 
@@ -115,7 +125,10 @@ def _renormalise(model: nn.Module, source: Source) -> None:
 
 
 def teacher_config(cfg: CfgNode) -> CfgNode | None:
-    """Return the config of the teacher's own run, on this run's device and data; None without."""
+    """Return the config of the teacher's own run, on this run's device and data; None without.
+
+    A TEACHER.NAME without WEIGHTS takes the place of the config's own model.
+    """
     if not cfg.TEACHER.CONFIG_FILE:
         return None
     if not os.path.isfile(cfg.TEACHER.CONFIG_FILE):
@@ -125,16 +138,36 @@ def teacher_config(cfg: CfgNode) -> CfgNode | None:
         )
     try:
         teacher = load_config(cfg.TEACHER.CONFIG_FILE)
+        mine, own = cfg.DATASET.NAME, teacher.DATASET.NAME
+        if own != mine and not (is_own(own) and is_own(mine)):
+            raise UserError(f"it is trained on {own}, the student on {mine}.")
+        return load_config(cfg.TEACHER.CONFIG_FILE, teacher_options(cfg, teacher))
     except UserError as error:
         raise UserError(f"TEACHER.CONFIG_FILE {cfg.TEACHER.CONFIG_FILE}: {error}") from error
-    if teacher.DATASET.NAME != cfg.DATASET.NAME:
-        raise UserError(
-            f"The teacher {cfg.TEACHER.CONFIG_FILE} is trained on {teacher.DATASET.NAME}, the "
-            f"student on {cfg.DATASET.NAME}."
-        )
-    teacher.MODEL.DEVICE = cfg.MODEL.DEVICE
-    teacher.DATASET.ROOT, teacher.DATASET.NUM_WORKERS = cfg.DATASET.ROOT, cfg.DATASET.NUM_WORKERS
-    return teacher
+
+
+def teacher_options(cfg: CfgNode, own: CfgNode) -> list[str]:
+    """Return the KEY VALUE pairs that a run passes on to its teacher's.
+
+    Args:
+        own: TEACHER.CONFIG_FILE.
+    """
+    teacher, data = cfg.TEACHER, cfg.DATASET
+    keys = {"MODEL.DEVICE": cfg.MODEL.DEVICE}
+    shared = [*data] if is_own(data.NAME) else ["ROOT", "NUM_WORKERS"]
+    keys |= {f"DATASET.{key}": data[key] for key in shared if key != "TRAIN_SIZE"}
+    if teacher.WEIGHTS:
+        return as_options(keys)
+    if teacher.NAME not in ("", own.MODEL.NAME):
+        keys["MODEL.NAME"] = teacher.NAME
+        if own.OUTPUT_DIR != default_output_dir(own, teacher.CONFIG_FILE):
+            folder = os.path.dirname(own.OUTPUT_DIR)
+            keys["OUTPUT_DIR"] = os.path.join(folder, model_name(teacher.NAME))
+    if teacher.PRETRAINED:
+        keys["MODEL.WEIGHTS"] = PRETRAINED
+    if teacher.EPOCHS:
+        keys |= scaled_schedule(own.SOLVER, teacher.EPOCHS)
+    return as_options(keys)
 
 
 def final_checkpoint(cfg: CfgNode) -> str:
@@ -151,11 +184,33 @@ def needs_training(cfg: CfgNode) -> CfgNode | None:
 
 
 def known_top1(cfg: CfgNode) -> float | None:
-    """Return the teacher's top-1 (percent), if its weights are the last of its own run."""
+    """Return the teacher's top-1 (percent), if its weights are the last of its own run.
+
+    None for the user's own images: the run may have been tested on others.
+    """
     own = teacher_config(cfg)
-    if own is None or cfg.TEACHER.WEIGHTS not in ("", final_checkpoint(own)):
+    if (
+        own is None
+        or is_own(cfg.DATASET.NAME)
+        or cfg.TEACHER.WEIGHTS not in ("", final_checkpoint(own))
+    ):
         return None
     return read_json(os.path.join(own.OUTPUT_DIR, "result.json")).get("top1")
+
+
+def _check_normalisation(weights: str, source: Source) -> None:
+    """Raise UserError if the run that trained a teacher normalised its images otherwise."""
+    path = os.path.join(os.path.dirname(weights), "config.yaml")
+    data = read_yaml(path).get("DATASET", {}) if os.path.isfile(path) else {}
+    named = DATASETS.get(data.get("NAME"))
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if named is None else (named.mean, named.std)
+    theirs = tuple(data.get("MEAN", ())) or mean, tuple(data.get("STD", ())) or std
+    if data and theirs != (source.mean, source.std):
+        raise UserError(
+            f"The teacher {weights} was trained with DATASET.MEAN {theirs[0]} and STD {theirs[1]}, "
+            f"the student has {source.mean} and {source.std}: both read the same images, so set "
+            "the teacher's."
+        )
 
 
 def build_teacher(cfg: CfgNode) -> ClassifierTeacher:
@@ -179,7 +234,9 @@ def build_teacher(cfg: CfgNode) -> ClassifierTeacher:
         )
     if not weights:
         raise UserError(f"The teacher {name} has no weights: set TEACHER.WEIGHTS.")
-    source = source_of(cfg.DATASET.NAME)
+    source = source_of(cfg.DATASET)
+    if is_own(cfg.DATASET.NAME):
+        _check_normalisation(weights, source)
     with torch.random.fork_rng(devices=[]):
         model = build_model(name, weights, source, key="TEACHER")
     warn_of_large_stem(model, name, source.image_size, key="TEACHER")

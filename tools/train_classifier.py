@@ -3,6 +3,8 @@
 
 tools/train_classifier.py --config-file configs/Digits/EA-KD.yaml
 tools/train_classifier.py --config-file configs/CIFAR100/EA-KD/vgg13_vgg8.yaml --num-gpus 2
+tools/train_classifier.py --config-file configs/Folder/EA-KD.yaml --pretrained --epochs 20 \
+    --teacher timm:convnext_tiny --student timm:mobilenetv3_small_100 DATASET.ROOT my_images
 tools/train_classifier.py --config-file ... --resume
 tools/train_classifier.py --config-file ... --overwrite
 tools/train_classifier.py --config-file ... --eval-only MODEL.WEIGHTS output/.../model_final.pth
@@ -26,14 +28,31 @@ def parse_arguments():
     parser.add_argument(
         "--teacher-only", action="store_true", help="train the teacher, if need be, and stop"
     )
+    model = "resnet32x4, timm:NAME, torchvision:NAME or the folder of a run"
+    parser.add_argument(
+        "--teacher", metavar="MODEL", help=f"{model}; one without a run is trained first"
+    )
+    parser.add_argument("--student", metavar="MODEL", help=f"{model}, whose weights it starts from")
+    parser.add_argument(
+        "--epochs",
+        type=command_line.positive,
+        metavar="N",
+        help="length of the training, and of a teacher's that is trained first",
+    )
+    parser.add_argument(
+        "--pretrained",
+        action="store_true",
+        help="models of timm and torchvision start from their published weights (a download)",
+    )
     return command_line.parse_arguments(parser)
 
 
 def run(args):
+    from classification.flags import apply_flags
     from classification.run import device_of, main
     from eakd_det.engine.launch import launch
 
-    launch(main, args, device_of)
+    launch(main, args, device_of, before=apply_flags)
 
 
 if __name__ == "__main__":

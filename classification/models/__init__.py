@@ -13,12 +13,15 @@ from torch import nn
 from eakd_det.utils.errors import UserError
 
 from .external import (
-    PREFIXES,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
     build_external,
     features_of,
+    permute_classes,
     pooled_features,
     published_normalisation,
 )
+from .external import PREFIXES as EXTERNAL
 from .mobilenet import MobileNetV1, MobileNetV2
 from .resnet import cifar_imagenet_resnet, cifar_resnet, imagenet_resnet
 from .shufflenet import ShuffleNetV1, ShuffleNetV2
@@ -28,11 +31,15 @@ from .vgg import VGG
 from .wrn import WideResNet
 
 __all__ = [
+    "EXTERNAL",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
     "MODELS",
     "Outputs",
     "StagedClassifier",
     "build_classifier",
     "features_of",
+    "permute_classes",
     "pooled_features",
     "published_normalisation",
     "warn_of_large_stem",
@@ -67,19 +74,22 @@ MODELS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-def build_classifier(name: str, num_classes: int, *, pretrained: bool = False) -> nn.Module:
+def build_classifier(
+    name: str, num_classes: int, *, pretrained: bool = False, new_head: bool = False
+) -> nn.Module:
     """Build a classifier by name.
 
     Args:
         name: a key of MODELS, "timm:NAME" or "torchvision:NAME".
         num_classes: number of classes of the data.
         pretrained: load the published weights of timm or torchvision.
+        new_head: with published weights of another number of classes, start with a random head.
 
     Raises:
         UserError: there is no such model, or it has no published weights for `num_classes`.
     """
-    if name.startswith(PREFIXES):
-        return build_external(name, num_classes, pretrained=pretrained)
+    if name.startswith(EXTERNAL):
+        return build_external(name, num_classes, pretrained=pretrained, new_head=new_head)
     if name not in MODELS:
         near = difflib.get_close_matches(name, MODELS, 3)
         hint = f"did you mean {', '.join(near)}?" if near else f"choose from {', '.join(MODELS)}."

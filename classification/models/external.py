@@ -2,7 +2,8 @@
 
 import difflib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -19,23 +20,27 @@ PREFIXES = ("timm:", "torchvision:")
 WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")  # in torchvision
 
 
-def build_external(name: str, num_classes: int, *, pretrained: bool) -> nn.Module:
+def build_external(
+    name: str, num_classes: int, *, pretrained: bool, new_head: bool = False
+) -> nn.Module:
     """Build a model of timm or torchvision.
 
     Args:
         name: "timm:NAME" or "torchvision:NAME".
         num_classes: number of classes of the data, and of outputs.
         pretrained: load its published weights, which are downloaded once.
+        new_head: with published weights of another number of classes, start with a random head.
 
     Raises:
-        UserError: timm is not installed, there is no such model, or it has no published weights for
-            `num_classes`.
+        UserError: timm is not installed, there is no such model, or it has no published weights
+            (for `num_classes`, without `new_head`), or they cannot be downloaded.
     """
     library, _, own_name = name.partition(":")
-    return (_timm if library == "timm" else _torchvision)(own_name, num_classes, pretrained)
+    build = _timm if library == "timm" else _torchvision
+    return build(own_name, num_classes, pretrained, new_head)
 
 
-def _timm(name: str, num_classes: int, pretrained: bool) -> nn.Module:
+def _timm(name: str, num_classes: int, pretrained: bool, new_head: bool) -> nn.Module:
     if importlib.util.find_spec("timm") is None:
         raise UserError(f"timm:{name}: the package timm is not installed; pip install timm.")
     import timm
@@ -45,20 +50,49 @@ def _timm(name: str, num_classes: int, pretrained: bool) -> nn.Module:
         published = timm.get_pretrained_cfg(name, allow_unregistered=False)
         has_weights = published is not None and published.has_weights
         pretrained_classes = published.num_classes if has_weights else None
-        _check_classes(f"timm:{name}", pretrained_classes, num_classes)
-        return timm.create_model(name, pretrained=True)
+        _check_classes(f"timm:{name}", pretrained_classes, num_classes, new_head)
+        with _downloading(f"timm:{name}"):
+            return timm.create_model(name, pretrained=True, num_classes=num_classes)
     return timm.create_model(name, num_classes=num_classes)
 
 
-def _torchvision(name: str, num_classes: int, pretrained: bool) -> nn.Module:
+def _torchvision(name: str, num_classes: int, pretrained: bool, new_head: bool) -> nn.Module:
     _check_name("torchvision", name, torchvision_models.list_models(torchvision_models))
     if pretrained:
         published = torchvision_models.get_model_weights(name).DEFAULT
-        _check_classes(f"torchvision:{name}", len(published.meta["categories"]), num_classes)
-        return torchvision_models.get_model(name, weights=published)
+        pretrained_classes = len(published.meta["categories"])
+        _check_classes(f"torchvision:{name}", pretrained_classes, num_classes, new_head)
+        with _downloading(f"torchvision:{name}"):
+            model = torchvision_models.get_model(name, weights=published)
+        if pretrained_classes == num_classes:
+            return model
+        fresh = _torchvision(name, num_classes, False, False)
+        own = fresh.state_dict()
+        fitting = {
+            key: value
+            for key, value in model.state_dict().items()
+            if key in own and own[key].shape == value.shape
+        }
+        fresh.load_state_dict({**own, **fitting})
+        return fresh
     # In training these would also return the logits of auxiliary heads.
     plain = {"aux_logits": False, "init_weights": True} if name in WITH_AUXILIARY_HEADS else {}
     return torchvision_models.get_model(name, num_classes=num_classes, **plain)
+
+
+@contextmanager
+def _downloading(name: str) -> Iterator[None]:
+    """Name the published weights that cannot be loaded within the block."""
+    try:
+        yield
+    except Exception as error:  # a library for downloads may raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{name}: its published weights are not on this machine and cannot be downloaded "
+            f"({reason}). Without a network, copy the cache of a machine that has them "
+            "(torchvision: $TORCH_HOME or ~/.cache/torch; timm: $HF_HOME or ~/.cache/huggingface), "
+            "or start without --pretrained and without WEIGHTS pretrained."
+        ) from error
 
 
 def _check_name(library: str, name: str, known: list[str]) -> None:
@@ -67,10 +101,12 @@ def _check_name(library: str, name: str, known: list[str]) -> None:
         raise UserError(f"{library}:{name}: there is no such model. Similar names: {near}.")
 
 
-def _check_classes(name: str, pretrained_classes: int | None, num_classes: int) -> None:
+def _check_classes(
+    name: str, pretrained_classes: int | None, num_classes: int, new_head: bool
+) -> None:
     if pretrained_classes is None:
         raise UserError(f"{name} has no published weights.")
-    if pretrained_classes != num_classes:
+    if pretrained_classes != num_classes and not new_head:
         raise UserError(
             f"The published weights of {name} have {pretrained_classes} classes, but the data have "
             f"{num_classes}."
@@ -83,6 +119,21 @@ def _last_linear(model: nn.Module) -> nn.Linear:
         name = type(model).__name__
         raise UserError(f"{name} has no linear layer to take pooled features from.")
     return layers[-1]
+
+
+def _head(model: nn.Module) -> nn.Module:
+    return model.linear_layer() if isinstance(model, StagedClassifier) else _last_linear(model)
+
+
+@torch.no_grad()
+def permute_classes(model: nn.Module, order: Sequence[int]) -> None:
+    """Reorder the outputs of a model's last linear layer: class i is then that of order[i].
+
+    Raises:
+        UserError: the model has no linear layer.
+    """
+    for parameter in _head(model).parameters():
+        parameter.copy_(parameter[list(order)])
 
 
 def published_normalisation(model: nn.Module) -> tuple[Sequence[float], Sequence[float]]:
@@ -137,8 +188,6 @@ def pooled_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         UserError: the model has no linear layer.
     """
-    is_staged = isinstance(model, StagedClassifier)
-    linear = model.linear_layer() if is_staged else _last_linear(model)
-    with record(linear=linear) as calls:
+    with record(linear=_head(model)) as calls:
         logits = model(images)
     return logits, calls["linear"][0].args[0].flatten(1)

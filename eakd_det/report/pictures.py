@@ -20,6 +20,7 @@ TITLES = {  # titles of analyses by file name; other files are titled by their n
     "ap_segments": "AP over fifths of the objects, by entropy",
     "entropy_segments": "accuracy of teacher and students, by entropy",
     "weights": "both entropies, and lines of equal weight",
+    "confusions": "true and predicted classes",
     "tsne": "t-SNE of the penultimate features",
     "landscape_contours": "loss landscape",
     "landscape_surfaces": "loss landscape as a surface",

@@ -61,7 +61,7 @@ def test_separation_needs_one_answer_to_each_chosen_image(networks, seen):
 
 
 def test_classes_go_by_their_names_where_these_are_known(networks, monkeypatch):
-    monkeypatch.setattr(source_of(networks.cfg.DATASET.NAME), "names", tuple("abcdefghij"))
+    monkeypatch.setattr(source_of(networks.cfg.DATASET), "names", tuple("abcdefghij"))
     report = separation_of(networks, num_images=60, seed=0)
     figure, _ = report.figures["tsne"]
     assert sorted(text.get_text() for text in figure.axes[0].texts) == list("abcdefghij")

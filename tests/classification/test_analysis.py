@@ -21,6 +21,8 @@ from eakd_det.analysis.directions import WeightPlane
 from eakd_det.analysis.runs import Run
 from eakd_det.utils.errors import UserError
 
+from .batches import data_of
+
 
 def make_run(cfg, name="run", model="resnet8", **options):
     """A run's folder with random weights, whose norms and running statistics are no defaults."""
@@ -129,7 +131,7 @@ def test_images_are_read_once_for_all_networks(cfg, monkeypatch):
 
 
 def test_images_are_a_fixed_choice_without_augmentation(cfg):
-    everything = read_images("digits", is_train=False)
+    everything = read_images(data_of("digits"), is_train=False)
     all_labels = torch.cat([batch["labels"] for batch in read_batches(cfg)])
     assert all_labels.equal(everything.labels)
     few, same = (torch.cat([batch["indices"] for batch in read_batches(cfg, 50)]) for _ in range(2))
@@ -139,7 +141,7 @@ def test_images_are_a_fixed_choice_without_augmentation(cfg):
 
 def test_training_images_are_those_of_the_run(cfg):
     cfg.DATASET.TRAIN_SIZE = 33
-    own = read_images("digits", is_train=True, size=33)
+    own = read_images(data_of("digits"), is_train=True, size=33)
     ((images, labels),) = training_batches(cfg, 1000)
     assert labels.equal(own.labels)
     source = own.source

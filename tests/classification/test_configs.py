@@ -86,7 +86,7 @@ def test_schedules(path):
 def check_step(path):
     """Train a step with random weights."""
     cfg = load_config(str(path))
-    source = source_of(cfg.DATASET.NAME)
+    source = source_of(cfg.DATASET)
     own = teacher_config(cfg)
     torch.manual_seed(0)
     student, teacher = (

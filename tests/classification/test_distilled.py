@@ -17,7 +17,7 @@ from eakd_det.losses import dkd_loss, entropy_weight, kd_loss
 from eakd_det.modeling.recorder import record
 from eakd_det.utils.errors import UserError
 
-from .batches import batch_of
+from .batches import batch_of, data_of
 
 METHODS = sorted(DISTILLERS)
 WITH_EA = [name for name in METHODS if DISTILLERS[name].has_ea_form]
@@ -33,7 +33,7 @@ def build(cfg, *methods, **ea):
 
 
 def batch(distilled, number=6):
-    images = read_images("digits", is_train=True, num_views=distilled.num_views)
+    images = read_images(data_of("digits"), is_train=True, num_views=distilled.num_views)
     return batch_of(images, list(range(number)), 3)
 
 
@@ -382,7 +382,7 @@ def test_a_published_teacher_sees_images_as_it_was_trained_on_them(cfg, monkeypa
     monkeypatch.setattr("classification.teacher.build_classifier", published)
     cfg.TEACHER.NAME, cfg.TEACHER.WEIGHTS = "timm:any", "pretrained"
     teacher = build(cfg, "KD").teacher.model
-    source = read_images("digits", is_train=False).source
+    source = read_images(data_of("digits"), is_train=False).source
     pixels = torch.rand(2, 3, 8, 8)
     mean, std = (torch.tensor(x).view(-1, 1, 1) for x in (source.mean, source.std))
     ours = teacher((pixels - mean) / std)

@@ -7,7 +7,7 @@ from classification.data import TensorImages, read_images
 from classification.loader import TrainBatches, build_test_loader, build_train_loader
 from eakd_det.utils.errors import UserError
 
-from .batches import batch_of
+from .batches import batch_of, data_of
 
 
 def steps(count, *, num_images=10, batch_size=4, **kwargs):
@@ -55,7 +55,7 @@ def test_processes_and_micro_batches_split_every_step(num_images, world_size, mi
 
 
 def test_workers_change_neither_batches_nor_the_random_state():
-    images = read_images("digits", is_train=True, num_views=2)
+    images = read_images(data_of("digits"), is_train=True, num_views=2)
     batches = []
     for workers in (0, 2):
         torch.manual_seed(3)
@@ -69,7 +69,7 @@ def test_workers_change_neither_batches_nor_the_random_state():
 
 
 def test_the_test_loader_yields_each_image_once_unaugmented():
-    images = read_images("digits", is_train=False)
+    images = read_images(data_of("digits"), is_train=False)
     batches = list(build_test_loader(images, 200))
     assert torch.cat([b["indices"] for b in batches]).tolist() == list(range(500))
     again = next(iter(build_test_loader(images, 200)))
@@ -77,7 +77,7 @@ def test_the_test_loader_yields_each_image_once_unaugmented():
 
 
 def test_images_are_normalised():
-    images = read_images("digits", is_train=True)
+    images = read_images(data_of("digits"), is_train=True)
     images.is_train = False
     (view,) = batch_of(images, list(range(len(images))), 0)["views"]
     assert view.shape == (1297, 3, 8, 8)
@@ -85,26 +85,26 @@ def test_images_are_normalised():
 
 
 def test_train_size_takes_a_fixed_random_subset():
-    whole = read_images("digits", is_train=True)
-    part = read_images("digits", is_train=True, size=100)
+    whole = read_images(data_of("digits"), is_train=True)
+    part = read_images(data_of("digits"), is_train=True, size=100)
     assert len(part) == 100
-    assert torch.equal(part.pixels, read_images("digits", is_train=True, size=100).pixels)
+    assert torch.equal(part.pixels, read_images(data_of("digits"), is_train=True, size=100).pixels)
     assert not torch.equal(part.pixels, whole.pixels[:100])
     with pytest.raises(UserError, match="DATASET.TRAIN_SIZE 2000: digits has 1297 images"):
-        read_images("digits", is_train=True, size=2000)
+        read_images(data_of("digits"), is_train=True, size=2000)
 
 
 def test_augmentation_does_not_change_the_set():
     labels = torch.arange(3)
     pixels = torch.randint(256, (3, 3, 8, 8), dtype=torch.uint8)
-    source = read_images("digits", is_train=True).source
+    source = read_images(data_of("digits"), is_train=True).source
     images = TensorImages(pixels.clone(), labels, source, is_train=True, num_views=2)
     batch_of(images, [0, 1, 2], 4)
     assert torch.equal(images.pixels, pixels)
 
 
 def test_the_view_of_an_image_does_not_depend_on_its_batch():
-    images = read_images("digits", is_train=True, num_views=2)
+    images = read_images(data_of("digits"), is_train=True, num_views=2)
     together = batch_of(images, [3, 8, 5], 7)
     alone = batch_of(images, [5], 7)
     later = batch_of(images, [5], 8)

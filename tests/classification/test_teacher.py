@@ -10,6 +10,8 @@ from classification.teacher import ClassifierTeacher, build_model
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.precision import Precision
 
+from .batches import data_of
+
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
@@ -88,7 +90,7 @@ def test_checkpoints_of_other_training_codes(tmp_path, key, container, prefix):
     state = _random_state("resnet8")
     content = {container: {prefix + name: value for name, value in state.items()}, "epoch": 3}
     torch.save(content, tmp_path / "a.pth")
-    got = build_model("resnet8", str(tmp_path / "a.pth"), source_of("digits"), key=key)
+    got = build_model("resnet8", str(tmp_path / "a.pth"), source_of(data_of("digits")), key=key)
     assert all(torch.equal(value, state[name]) for name, value in got.state_dict().items())
 
 
@@ -98,14 +100,14 @@ def test_a_file_of_both_networks(tmp_path):
     merged |= {f"module.teacher.{name}": value for name, value in states["TEACHER"].items()}
     torch.save({"model": {**merged, "module.abfs.0.weight": torch.zeros(2)}}, tmp_path / "a.pth")
     for key, name in (("MODEL", "resnet8"), ("TEACHER", "resnet14")):
-        got = build_model(name, str(tmp_path / "a.pth"), source_of("digits"), key=key)
+        got = build_model(name, str(tmp_path / "a.pth"), source_of(data_of("digits")), key=key)
         assert all(torch.equal(v, states[key][name]) for name, v in got.state_dict().items())
 
 
 def test_weights_of_another_model_are_named(tmp_path):
     torch.save({"state_dict": _random_state("resnet8")}, tmp_path / "a.pth")
     with pytest.raises(UserError) as error:
-        build_model("vgg8", str(tmp_path / "a.pth"), source_of("cifar10"), key="TEACHER")
+        build_model("vgg8", str(tmp_path / "a.pth"), source_of(data_of("cifar10")), key="TEACHER")
     heading, missing, unexpected = str(error.value).splitlines()
     assert heading == f"TEACHER.WEIGHTS does not fit its model: {tmp_path / 'a.pth'}"
     assert "missing: 32 (block0.0.weight" in missing

@@ -8,6 +8,8 @@ from classification.loader import build_test_loader, build_train_loader
 from classification.sources import DATASETS
 from classification.views import Views
 
+from .batches import data_of
+
 
 def random_images(name="cifar100", number=9, **options):
     source = DATASETS[name]
@@ -89,5 +91,5 @@ def test_loaders_compute_views_on_their_device():
 
 
 def test_views_on_the_cpu_do_not_copy_the_set():
-    images = read_images("digits", is_train=True)
+    images = read_images(data_of("digits"), is_train=True)
     assert Views(images, "cpu").pixels.data_ptr() == images.pixels.data_ptr()
