@@ -7,7 +7,8 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 from eakd_det.data.coco_check import check_coco
-from eakd_det.data.conversion.tiles import tile_dataset, tile_starts
+from eakd_det.data.conversion.tile_files import tile_starts
+from eakd_det.data.conversion.tiles import tile_dataset
 from eakd_det.utils.errors import UserError
 
 WIDTH, HEIGHT = 150, 100
