@@ -1,0 +1,1 @@
+"""Conversion of datasets to COCO format, splits, and tiles of large pictures."""
