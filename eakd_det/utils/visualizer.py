@@ -1,5 +1,6 @@
 """Pictures of scenes with the detections of several detectors, and of ROIs by their EA weight."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,10 +41,10 @@ def draw_side_by_side(
             found = by_image.get(scene["image_id"])
             if found is not None:
                 found = found[found.scores >= threshold]
-            panels.append(_draw_detections(image, found, metadata))
+            panels.append(_draw_found(image, found, metadata))
         rows.append(panels)
     with write_atomically(path, "wb") as f:
-        _join(rows, ["ground truth", *detections]).save(f, format="PNG")
+        join_panels(rows, ["ground truth", *detections]).save(f, format="PNG")
 
 
 def draw_weights(
@@ -85,7 +86,40 @@ def draw_weights(
         panels.append(
             _write_below(draw_boxes(image, boxes[chosen.numpy()], classes, numbers), lines)
         )
-    return np.asarray(_join([panels], ["highest w_EA", "lowest w_EA"]))
+    return np.asarray(join_panels([panels], ["highest w_EA", "lowest w_EA"]))
+
+
+def draw_detections(image: np.ndarray, found: Instances, names: Sequence[str]) -> np.ndarray:
+    """Draw the boxes of detections with class names and scores, as `draw_boxes` does.
+
+    Args:
+        image: (H, W, 3) RGB.
+        found: detections, with pred_boxes in pixels of the image, scores and pred_classes.
+        names: class names.
+    """
+    classes = found.pred_classes.tolist()
+    labels = [
+        f"{names[c]}: {100 * score:.0f} %"
+        for c, score in zip(classes, found.scores.tolist(), strict=True)
+    ]
+    return draw_boxes(image, found.pred_boxes.tensor.numpy(), classes, labels)
+
+
+def join_panels(rows: list[list[np.ndarray]], titles: list[str]) -> Image.Image:
+    """Paste (H, W, 3) panels into a grid with a title over each column."""
+    width = max(panel.shape[1] for row in rows for panel in row)
+    heights = [max(panel.shape[0] for panel in row) for row in rows]
+    size = ((width + GAP) * len(titles), TITLE_HEIGHT + sum(heights) + GAP * len(rows))
+    sheet = Image.new("RGB", size, PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.truetype(FONT, 20)
+    for column, title in enumerate(titles):
+        draw.text((column * (width + GAP) + GAP, GAP // 2), title, fill=INK, font=font)
+    top = TITLE_HEIGHT
+    for row, height in zip(rows, heights, strict=True):
+        for column, panel in enumerate(row):
+            sheet.paste(Image.fromarray(panel), (column * (width + GAP), top))
+        top += height + GAP
+    return sheet
 
 
 def _write_below(panel: np.ndarray, lines: list[str]) -> np.ndarray:
@@ -111,29 +145,7 @@ def _draw_truth(image: np.ndarray, scene: dict[str, Any], metadata: Metadata) ->
     return draw_boxes(image, np.array(boxes).reshape(-1, 4), classes, labels)
 
 
-def _draw_detections(image: np.ndarray, found: Instances | None, metadata: Metadata) -> np.ndarray:
+def _draw_found(image: np.ndarray, found: Instances | None, metadata: Metadata) -> np.ndarray:
     if found is None:
         return draw_boxes(image, np.zeros((0, 4)), [], [])
-    classes = found.pred_classes.tolist()
-    labels = [
-        f"{metadata.thing_classes[c]}: {100 * score:.0f} %"
-        for c, score in zip(classes, found.scores, strict=True)
-    ]
-    return draw_boxes(image, found.pred_boxes.tensor.numpy(), classes, labels)
-
-
-def _join(rows: list[list[np.ndarray]], titles: list[str]) -> Image.Image:
-    """Paste the panels into a grid with a title over each column."""
-    width = max(panel.shape[1] for row in rows for panel in row)
-    heights = [max(panel.shape[0] for panel in row) for row in rows]
-    size = ((width + GAP) * len(titles), TITLE_HEIGHT + sum(heights) + GAP * len(rows))
-    sheet = Image.new("RGB", size, PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.truetype(FONT, 20)
-    for column, title in enumerate(titles):
-        draw.text((column * (width + GAP) + GAP, GAP // 2), title, fill=INK, font=font)
-    top = TITLE_HEIGHT
-    for row, height in zip(rows, heights, strict=True):
-        for column, panel in enumerate(row):
-            sheet.paste(Image.fromarray(panel), (column * (width + GAP), top))
-        top += height + GAP
-    return sheet
+    return draw_detections(image, found, metadata.thing_classes)
