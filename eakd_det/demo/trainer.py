@@ -11,7 +11,7 @@ from torch import nn
 from eakd_det.engine.hooks.stopwatch import Stopwatch
 from eakd_det.engine.trainer import DistillTrainer
 
-EVALUATIONS = 3  # of a run, the last one at its end
+EVALUATIONS = 2  # of a run, the last one at its end
 
 
 class DemoTrainer(DistillTrainer):
