@@ -1,5 +1,7 @@
 """Marked code blocks of docs/, run as they stand: `<!-- test: NAME -->` before a fenced block."""
 
+import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -170,3 +172,35 @@ def test_a_dataset(names, run, config, teacher_cfg, tmp_path):
     out = run(code + TRAIN, config(text), without=own)
     assert "copypaste: AP,AP50,AP75" in out
     assert (tmp_path / "output" / "parts" / "model_final.pth").exists()
+
+
+NOTEBOOK = ROOT / "docs" / "quickstart.ipynb"
+
+
+def test_the_notebook_is_stored_without_outputs():
+    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [] and cell["execution_count"] is None
+            compile("".join(cell["source"]), cell["id"], "exec")
+
+
+@pytest.mark.slow
+def test_the_notebook(tmp_path):
+    """Runs from the data to the predictions, in an empty folder."""
+    pytest.importorskip("nbclient", reason="nbclient of requirements/test.txt is not installed")
+    pytest.importorskip("ipykernel", reason="ipykernel of requirements/test.txt is not installed")
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    place = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=1200, resources=place).execute()
+    outputs = {cell["id"]: cell.get("outputs", []) for cell in notebook.cells}
+    table = outputs["metrics"][0]["text"]
+    scores = dict(re.findall(r"(teacher|student) +([0-9.]+)", table))
+    assert scores.keys() == {"teacher", "student"} and min(map(float, scores.values())) > 5
+    assert "image/png" in outputs["predictions"][-1]["data"]
+    for run in ("teacher", "student"):
+        folder = tmp_path / "output" / "quickstart" / run
+        assert {"student.yaml", "model_best.pth"} <= set(os.listdir(folder))

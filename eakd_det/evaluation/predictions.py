@@ -166,7 +166,6 @@ def describe(found: Instances, names: Sequence[str]) -> list[dict[str, Any]]:
 
 def _summary(entries: list[dict[str, Any]], output: str, score: float) -> str:
     counts = Counter(found["class"] for entry in entries for found in entry["detections"])
-    by_class = ", ".join(f"{number} {name}" for name, number in counts.most_common())
-    text = f"{len(entries)} images, {counts.total()} detections of score {score:g} or more"
-    text += f": {by_class}" if counts else "; a lower --score draws more"
-    return f"{text}\n{os.path.join(output, RESULT)}"
+    by_class = ", ".join(f"{name}: {number}" for name, number in counts.most_common())
+    text = f"Images: {len(entries)}. Detections of score {score:g} or more: {counts.total()}"
+    return f"{text} ({by_class or 'a lower --score draws more'}).\n{os.path.join(output, RESULT)}"

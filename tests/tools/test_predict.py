@@ -84,7 +84,8 @@ def test_tool(run_dir, photos, call_tool, tmp_path):
         ("photos/b.JPG", "b.jpg"),
         ("photos/more/A.png", "A_2.jpg"),
     ]
-    assert out.startswith(f"3 images, {sum(len(e['detections']) for e in entries)} detections of ")
+    number = sum(len(entry["detections"]) for entry in entries)
+    assert out.startswith(f"Images: 3. Detections of score 0.1 or more: {number} (")
     pictures = {"a.jpg", "b.jpg", "A_2.jpg", "predictions.json"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == pictures
     for entry in entries:
