@@ -54,6 +54,7 @@ def count_training_images(cfg: CfgNode) -> int:
     """
     check_datasets(cfg, ("TRAIN",))
     needed = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
+    disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with explain_no_images():
@@ -64,7 +65,7 @@ def count_training_images(cfg: CfgNode) -> int:
                 check_consistency=False,
             )
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(disabled)
     return len(records)
 
 

@@ -5,17 +5,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eakd_det import model_zoo
 from eakd_det.checkpoint.run_folder import find_run
+from eakd_det.evaluation.predictor import Predictor
 from eakd_det.utils.errors import UserError
 
 from .detection_run import check_first, run_detector
 from .launch import repeated_warnings
-
-if TYPE_CHECKING:
-    from eakd_det.evaluation.predictor import Predictor
 
 # A registered dataset, or a JSON file in COCO format and the folder of its images.
 Data = str | tuple[str, str]
@@ -38,10 +36,8 @@ class Result:
     weights: str
 
     @cached_property
-    def predictor(self) -> "Predictor":
+    def predictor(self) -> Predictor:
         """The student with `weights`: call it with an image (RGB array or path) for its boxes."""
-        from eakd_det.evaluation.predictor import Predictor
-
         return Predictor(self.output_dir)
 
 

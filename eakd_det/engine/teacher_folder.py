@@ -6,6 +6,7 @@ from eakd_det.checkpoint.run_folder import RunFolder, find_run
 from eakd_det.config.choices import Choice
 from eakd_det.config.defaults import STOCK_ARCHITECTURES
 from eakd_det.data.class_names import check_positions, dataset_names, join_names
+from eakd_det.data.custom import CUSTOM
 from eakd_det.distillers import DISTILLERS, DistillationObjective, method_settings
 from eakd_det.modeling.build import num_classes
 from eakd_det.modeling.teacher.build import teacher_config
@@ -59,12 +60,15 @@ def compare_classes(cfg: CfgNode, teacher: RunFolder) -> list[str]:
     if not DistillationObjective(DISTILLERS, **settings, samples="objects").compares_logits:
         return []
     own = teacher_config(cfg)
-    (_, there), (_, here) = num_classes(own), num_classes(cfg)
+    (_, there), (key, here) = num_classes(own), num_classes(cfg)
     names, data = _names(own, teacher, there), dataset_names(next(iter(cfg.DATASETS.TRAIN), ""))
     if there != here:
+        ours = f"the student's data have {_count(here, data)}"
+        if len(data) != here:  # of a registered dataset, which the config does not fit
+            ours = f"the student {_count(here, ())} ({key})"
         raise UserError(
-            f"The teacher {teacher.weights} has {_count(there, names)} and the student's data have "
-            f"{_count(here, data)}: a teacher must have the classes of the data, in their order."
+            f"The teacher {teacher.weights} has {_count(there, names)} and {ours}: a teacher must "
+            "have the classes of the student's data, in their order."
         )
     check_positions(data, names)
     if names:
@@ -77,7 +81,9 @@ def compare_classes(cfg: CfgNode, teacher: RunFolder) -> list[str]:
 
 def _names(own: CfgNode, teacher: RunFolder, number: int) -> tuple[str, ...]:
     """Return the teacher's class names: its checkpoint's, or those of its registered dataset."""
-    known = teacher.class_names or dataset_names(next(iter(own.DATASETS.TRAIN), ""))
+    dataset = next(iter(own.DATASETS.TRAIN), "")
+    is_own = dataset.startswith(CUSTOM)  # --train-json of its run: not the student's of that name
+    known = teacher.class_names or (() if is_own else dataset_names(dataset))
     return known if len(known) == number else ()
 
 

@@ -52,6 +52,8 @@ def test_it_returns_the_student(config, teacher, scenes):
     cfg = load_config(f"{result.output_dir}/config.yaml")
     assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH, cfg.DISTILL.METHODS) == (4, 3, ("KD",))
     assert cfg.TEACHER.WEIGHTS == f"{teacher}/model_final.pth"
+    boxes = result.predictor(str(Path(val[1], "00001.png")))
+    assert boxes.has("pred_classes") and result.predictor is result.predictor
     with pytest.raises(UserError, match="holds a run"):
         eakd_det.distill(config, teacher=teacher, train=train, epochs=2)
 
