@@ -14,6 +14,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 CROP_PADDING = 4  # pixels on each side
 CROPS = ("resized", "padded")
+SCALINGS = ("bilinear", "bicubic", "nearest")
 MAGNITUDES = 31  # strengths of torchvision's RandAugment
 CUT_OUT_COLOUR = (125, 123, 114)  # RGB; as in the released code of MLD
 _STRENGTHS = [v2.RandAugment(num_ops=1, magnitude=m) for m in range(MAGNITUDES)]

@@ -51,10 +51,16 @@ def _network(key: str, text: str) -> dict[str, Any]:
         )
     run = find_run(text)
     file = run.config_file()
-    model = load_config(file).MODEL
-    keys = {"NAME": model.NAME, "WEIGHTS": run.weights, "LAYERS": tuple(model.LAYERS)}
-    keys |= {"CONFIG_FILE": file} if key == "TEACHER" else {}
-    return {f"{key}.{name}": value for name, value in keys.items()}
+    own = load_config(file)
+    keys = {
+        f"{key}.NAME": own.MODEL.NAME,
+        f"{key}.WEIGHTS": run.weights,
+        f"{key}.LAYERS": tuple(own.MODEL.LAYERS),
+    }
+    if key == "TEACHER":  # which sees the student's images
+        keys |= {"TEACHER.CONFIG_FILE": file}
+        keys |= {f"DATASET.{name}": own.DATASET[name] for name in ("IMAGE_SIZE", "MEAN", "STD")}
+    return keys
 
 
 def _check_teacher(cfg: CfgNode, args: argparse.Namespace) -> None:

@@ -119,12 +119,14 @@ def read_folder(root: str, is_train: bool) -> Samples:
     empty = sorted(set(numbers.values()) - {label for _, label in samples})
     if empty:
         lines = [os.path.join(folder, names[label]) for label in empty]
-        text = f"{len(empty)} class folders hold no images ({kinds}):\n{format_problems(lines)}"
-        raise UserError(f"{text}\nRemove these folders in train and val, or add images.")
+        raise UserError(
+            f"Class folders without images ({kinds}): {len(empty)}\n{format_problems(lines)}\n"
+            "Remove these folders from train and val, or add images."
+        )
     if others:
         logger.warning(
-            "%d files in %s are no images (%s) and are left out:\n%s",
-            *(len(others), folder, kinds, format_problems(others)),
+            "Left out of %s are files that are no images (%s): %d\n%s",
+            *(folder, kinds, len(others), format_problems(others)),
         )
     return samples
 

@@ -14,6 +14,7 @@ from eakd_det.sweep.run_files import RunFiles
 from .analyses import ANALYSES
 from .config import load_config
 from .names import data_name
+from .own_images import is_own
 from .teacher import final_checkpoint, needs_training, teacher_config, teacher_options
 
 # Models that papers call otherwise than MODEL.NAME.
@@ -44,6 +45,10 @@ class Classifiers(RunKind):
 
     def dataset(self, config: Config) -> str:
         return data_name(config["DATASET"])
+
+    def identity(self, cfg: CfgNode) -> list[str]:
+        """Return the name of the folder of own images, which may lie elsewhere."""
+        return [self.dataset(cfg)] if is_own(cfg.DATASET.NAME) else []
 
     def networks(self, config: Config) -> tuple[str, str]:
         teacher, student = "", config["MODEL"]["NAME"]
@@ -85,6 +90,9 @@ class Classifiers(RunKind):
             "best top-1": max((value for _, value in self.curve(files)), default=None),
         }
         return {column: value for column, value in found.items() if value is not None}
+
+    def per_class(self, files: RunFiles) -> dict[str, float | None]:
+        return files.result.get("per_class", {})
 
     def curve(self, files: RunFiles) -> Series:
         return files.metrics.get("top1", [])

@@ -11,12 +11,11 @@ from detectron2.config import CfgNode
 from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
-from torchvision.transforms import InterpolationMode
 
 from eakd_det.data.datasets.fashion_mnist import FETCH_FASHION_MNIST, NAMES, read_fashion_mnist
 from eakd_det.utils.errors import UserError
 
-from .augment import CROP_PADDING, CROPS, MAGNITUDES
+from .augment import CROP_PADDING, CROPS, MAGNITUDES, SCALINGS
 from .config import IMAGE_KEYS
 from .models import IMAGENET_MEAN, IMAGENET_STD
 from .own_images import is_own, own_images, read_folder
@@ -170,12 +169,11 @@ def source_of(data: CfgNode) -> Source:
 
 def _changed(source: Source, data: CfgNode) -> Source:
     """Return a set of image files with the IMAGE_KEYS of a node DATASET."""
-    scalings = [mode.value for mode in InterpolationMode][:3]
     for key, is_valid, wanted in [
         ("IMAGE_SIZE", data.IMAGE_SIZE >= 0, "a number of pixels"),
         ("MEAN", len(data.MEAN) in (0, 3), "three numbers"),
         ("STD", len(data.STD) in (0, 3) and all(x > 0 for x in data.STD), "three above 0"),
-        ("INTERPOLATION", data.INTERPOLATION in scalings, f"one of {', '.join(scalings)}"),
+        ("INTERPOLATION", data.INTERPOLATION in SCALINGS, f"one of {', '.join(SCALINGS)}"),
         ("CROP", data.CROP in CROPS, f"one of {', '.join(CROPS)}"),
         ("RANDAUGMENT", 0 <= data.RANDAUGMENT < MAGNITUDES, f"from 0 to {MAGNITUDES - 1}"),
     ]:

@@ -23,7 +23,7 @@ from .dynamics import dynamics_charts
 from .pictures import Picture, analyses, detections, together
 from .runs import by_group, read_runs
 from .sweeps import Sweep, read_sweeps
-from .table import duration, make_table, millions
+from .table import class_table, duration, make_table, millions
 
 TEMPLATE = "page.html.j2"
 MOST_TILES = 4
@@ -126,6 +126,7 @@ def render(
         table=table,
         swept=make_table(swept, kind),
         differences=difference_tables(runs, kind),
+        classes=class_table(runs, kind),
         tiles=table.rows if len(table.rows) <= MOST_TILES else [],
         curves=[*progress_charts(everything, kind), *loss_charts(everything)],
         dynamics=dynamics_charts(everything),

@@ -96,6 +96,14 @@ def make_table(runs: list[RunFiles], kind: RunKind) -> Table:
     return Table(columns, rows)
 
 
+def class_table(runs: list[RunFiles], kind: RunKind) -> tuple[list[str], list[list[str]]] | None:
+    """Return head and rows of the main metric of each class; None if no run has noted it."""
+    found = {files.run.label: of for files in runs if (of := kind.per_class(files))}
+    names = dict.fromkeys(name for of in found.values() for name in of)
+    rows = [[name, *(percent(of.get(name)) for of in found.values())] for name in names]
+    return (["class", *found], rows) if found else None
+
+
 def _highest(figures: Iterable[dict[str, float]], column: str) -> float | None:
     return max((of_run[column] for of_run in figures if column in of_run), default=None)
 

@@ -157,7 +157,7 @@ def plan(
             )
         cfg = kind.load(file, [*options, kind.seed_key, str(min(seeds))])
         method, models = kind.names(path, cfg)
-        fingerprint = _fingerprint(kind, file, options, flags)
+        fingerprint = _fingerprint(kind, file, options, [*flags, *kind.identity(cfg)])
         record = {"method": method, "models": models, "fingerprint": fingerprint}
         record["teacher"] = configs_of([of for of, _ in kind.sources(cfg) if of])
         configs[name] = file, cfg, record
@@ -178,13 +178,13 @@ def plan(
     return runs
 
 
-def _fingerprint(kind: RunKind, config_file: str, options: list[str], flags: list[str]) -> str:
-    """Hash of a config with its _BASE_ files and the options; comments do not count."""
+def _fingerprint(kind: RunKind, config_file: str, options: list[str], others: list[str]) -> str:
+    """Hash of a config with its _BASE_ files, the options and others; comments do not count."""
     config, pairs = (
         {key: value for key, value in given.items() if not _is_among(key, kind.no_matter)}
         for given in (read_yaml(config_file), dict(zip(options[::2], options[1::2], strict=True)))
     )
-    return content_of([config, pairs, *([flags] if flags else [])])
+    return content_of([config, pairs, *([others] if others else [])])
 
 
 def _is_among(key: str, nodes: tuple[str, ...]) -> bool:

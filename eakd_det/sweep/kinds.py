@@ -123,6 +123,10 @@ class RunKind(ABC):
         """Return whether a finished run was evaluated as its config says now."""
         return True
 
+    def identity(self, cfg: CfgNode) -> list[str]:
+        """Return texts that identify a run beside its config and options, as its data's name."""
+        return []
+
     @abstractmethod
     def split(self, path: Path) -> tuple[str, str]:
         """Return method and models as the path of a config has them: the folders of its runs."""
@@ -169,6 +173,10 @@ class RunKind(ABC):
     @abstractmethod
     def figures(self, files: RunFiles) -> dict[str, float]:
         """Return column -> the final value of a run, in percent."""
+
+    def per_class(self, files: RunFiles) -> dict[str, float | None]:
+        """Return class -> the main metric in percent; empty if the run has not noted it."""
+        return {}
 
     @abstractmethod
     def curve(self, files: RunFiles) -> Series:

@@ -373,7 +373,7 @@ def test_models_that_give_no_logits_are_refused(cfg):
 def test_a_published_teacher_sees_images_as_it_was_trained_on_them(cfg, monkeypatch):
     """As of timm: this model's weights expect a mean and deviation of 0.5."""
 
-    def published(name, num_classes, *, pretrained):
+    def published(name, num_classes, *, pretrained, new_head):
         model = build_classifier("torchvision:resnet18", num_classes)
         if pretrained:
             model.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}

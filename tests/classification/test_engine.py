@@ -200,10 +200,11 @@ def test_top_k_counts(cfg):
     labels = torch.tensor([0, 1, 2, 0, 0, 0])
     evaluator.process({"labels": labels[:4]}, logits[:4])
     evaluator.process({"labels": labels[4:]}, logits[4:])
-    assert evaluator.evaluate() == {"top1": 50.0, "top5": 50.0}
+    per_class = [25.0, 100.0, 100.0, None, None, None]
+    assert evaluator.evaluate() == {"top1": 50.0, "top5": 50.0, "per_class": per_class}
     evaluator.reset()
     evaluator.process({"labels": torch.tensor([1, 0])}, torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
-    assert evaluator.evaluate() == {"top1": 50.0, "top5": 100.0}
+    assert evaluator.evaluate() == {"top1": 50.0, "top5": 100.0, "per_class": [0.0, 100.0]}
 
 
 def test_an_evaluation_draws_nothing_from_the_run(cfg):
