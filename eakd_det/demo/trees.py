@@ -145,15 +145,17 @@ def run_step(step: Step, log_file: Path) -> float:
         UserError: it fails; the message has the last lines of its output.
     """
     log_file.parent.mkdir(parents=True, exist_ok=True)
-    start = time.monotonic()
+    start, shown = time.monotonic(), _last_row(step.run)
     with open(log_file, "a") as log:
         process = processes.start(step.command, log, dict(os.environ))
         try:
             while process.poll() is None:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(PROGRESS_SECONDS)
-                if step.run and process.poll() is None:
-                    _log_progress(Path(step.run, METRICS_FILE))
+                row = _last_row(step.run)
+                if row not in ({}, shown):
+                    _log_progress(row)
+                shown = row
         finally:
             processes.stop([process])
     seconds = time.monotonic() - start
@@ -195,11 +197,17 @@ def _check_same(known: dict, steps: dict[str, Step], output_dir: str) -> None:
             )
 
 
-def _log_progress(path: Path) -> None:
-    if path.exists():
-        lines = path.read_text().split("\n")[:-1]  # a last line without its end is being written
-        rows = [row for row in map(json.loads, lines) if "total_loss" in row]
-        if rows:
-            left = timedelta(seconds=round(rows[-1]["eta_seconds"]))
-            iteration, loss = rows[-1]["iteration"] + 1, rows[-1]["total_loss"]
-            logger.info("    iteration %d  loss %.2f  left %s", iteration, loss, left)
+def _last_row(run: str) -> dict[str, float]:
+    """Return the losses that a run has logged last; empty if there are none, or no run."""
+    path = Path(run, METRICS_FILE)
+    if not run or not path.exists():
+        return {}
+    lines = path.read_text().split("\n")[:-1]  # a last line without its end is being written
+    rows = [row for row in map(json.loads, lines) if "total_loss" in row]
+    return rows[-1] if rows else {}
+
+
+def _log_progress(row: dict[str, float]) -> None:
+    left = timedelta(seconds=round(row["eta_seconds"]))
+    iteration, loss = row["iteration"] + 1, row["total_loss"]
+    logger.info("    iteration %d  loss %.2f  left %s", iteration, loss, left)
