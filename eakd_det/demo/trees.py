@@ -18,11 +18,12 @@ from tabulate import tabulate
 
 from eakd_det.analysis.metrics import METRICS as METRICS_FILE
 from eakd_det.data.datasets.trees import FOLDER, WHEEL, fetch_arguments
-from eakd_det.engine.run_record import NAME as RECORD
 from eakd_det.evaluation.results import METRICS
-from eakd_det.evaluation.results import NAME as RESULT
 from eakd_det.model_zoo import get_config_file
+from eakd_det.report.runs import read_runs
+from eakd_det.report.table import duration, millions
 from eakd_det.sweep import processes
+from eakd_det.sweep.detectors import Detectors
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import read_json, write_json
 
@@ -87,7 +88,7 @@ def run_example(
         write_json(record, known)
         entry["seconds"] = run_step(step, Path(output_dir, "logs", f"{name}.txt"))
         write_json(record, known)
-    return format_results(output_dir, known)
+    return format_results(output_dir)
 
 
 def plan(
@@ -166,20 +167,15 @@ def run_step(step: Step, log_file: Path) -> float:
     return seconds
 
 
-def format_results(output_dir: str, known: dict) -> str:
-    """Return the table of results.
-
-    Args:
-        known: contents of the file STEPS.
-    """
+def format_results(output_dir: str) -> str:
+    """Return the table of the runs' results."""
+    names = [f"{title}={os.path.join(output_dir, run)}" for run, (title, _) in RUNS.items()]
     rows = []
-    for run, (title, _) in RUNS.items():
-        result = read_json(Path(output_dir, run, RESULT))
-        parameters = read_json(Path(output_dir, run, RECORD))["parameters"]
-        figures = [f"{result[name]:.1f}" for name in METRICS]
-        minutes = f"{known[run]['seconds'] / 60:.1f}"
-        rows.append([title, *figures, f"{parameters / 1e6:.1f} M", minutes])
-    header = ["", *METRICS, "parameters", "minutes"]
+    for files in read_runs(names, (Detectors(),)):
+        figures = [f"{files.result[name]:.1f}" for name in METRICS]
+        size, time_taken = millions(files.parameters), duration(files.seconds[0])
+        rows.append([files.run.label, *figures, size, time_taken])
+    header = ["", *METRICS, "parameters", "training"]
     return tabulate(rows, header, tablefmt="simple", disable_numparse=True, stralign="right")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -64,10 +65,12 @@ def test_table(tmp_path):
     for run in RUNS:
         write_json(tmp_path / run / "result.json", {"AP": 31.44, "AP50": 62.1, "AP75": 29.06})
         write_json(tmp_path / run / "run.json", {"parameters": 12_345_678})
-    table = format_results(str(tmp_path), {run: {"seconds": 117.4} for run in RUNS})
-    assert [line.split()[-6:] for line in table.splitlines()[2:]] == [
-        ["31.4", "62.1", "29.1", "12.3", "M", "2.0"]
-    ] * len(RUNS)
+        (tmp_path / run / "config.yaml").write_text("MODEL: {}\n")
+        write_json(tmp_path / run / "metrics.json", {"iteration": 234, "time": 0.5}, indent=None)
+    lines = format_results(str(tmp_path)).splitlines()[2:]
+    assert [re.split(r"\s{2,}", line.strip()) for line in lines] == [
+        [title, "31.4", "62.1", "29.1", "12.3 M", "1 min 58 s"] for title, _ in RUNS.values()
+    ]
 
 
 @pytest.fixture
