@@ -31,7 +31,9 @@ def main(args, tools=Path(__file__).parent):
     import sys
 
     from eakd_det.demo.trees import run_example
+    from eakd_det.sweep.processes import interrupt_on_signals
 
+    interrupt_on_signals()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     logging.getLogger("eakd_det").setLevel(logging.INFO)
     table = run_example(tools, args.output_dir, args.opts, overwrite=args.overwrite)

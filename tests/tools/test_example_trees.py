@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -98,7 +97,7 @@ def test_stopped_and_started_again(tiles, tmp_path):
     with subprocess.Popen(command, stdout=subprocess.PIPE, **keywords) as process:
         for line in process.stdout:
             if line.startswith("[2/7]"):
-                process.send_signal(signal.SIGINT)
+                process.terminate()
     assert process.returncode == 1
     again = subprocess.run(command, capture_output=True, **keywords)
     assert again.returncode == 0, again.stdout + again.stderr
