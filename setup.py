@@ -7,7 +7,8 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-CONFIGS = ("COCO-Detection", "Digits-Detection", "Fashion-Detection")  # of detectors
+# Of detectors.
+CONFIGS = ("COCO-Detection", "Digits-Detection", "Fashion-Detection", "Trees-Detection")
 
 
 def requirements(name):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from eakd_det.utils.errors import UserError
 
+from . import processes
 from .detectors import Detectors
 from .grid import plan
 from .kinds import RunKind, kind_of_configs, kind_of_folder
@@ -27,9 +28,7 @@ def run(args: argparse.Namespace, kinds: Sequence[RunKind], tools: Path) -> None
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     logging.getLogger("eakd_det.sweep").setLevel(logging.INFO)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the processes end, too
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup sets
-        signal.signal(signal.SIGHUP, signal.default_int_handler)
+    processes.interrupt_on_signals()
     errors = []
     try:
         if args.table_only:

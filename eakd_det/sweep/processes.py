@@ -16,6 +16,13 @@ STOP_SECONDS = 10  # that a process has to end before it is killed
 TAIL_LINES = 8
 
 
+def interrupt_on_signals() -> None:
+    """Raise KeyboardInterrupt at SIGTERM and at the terminal's end, so that processes end, too."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup sets
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
+
+
 def start(
     command: list[str], log: TextIO, environment: dict[str, str], keep: Sequence[TextIO] = ()
 ) -> subprocess.Popen:

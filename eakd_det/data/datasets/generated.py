@@ -2,7 +2,10 @@
 
 import logging
 import os
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
@@ -33,3 +36,25 @@ def register_generated(name: str, classes: list[str], generate: Callable[[str], 
             thing_classes=classes,
             thing_dataset_id_to_contiguous_id={i + 1: i for i in range(len(classes))},
         )
+
+
+@contextmanager
+def folder_when_complete(root: str) -> Iterator[str]:
+    """Yield a temporary folder, which is renamed to `root` after the with-block.
+
+    If another process has made `root` meanwhile, with the same files, the folder is removed, as it
+    is if the block raises.
+    """
+    parent = os.path.dirname(os.path.abspath(root))
+    os.makedirs(parent, exist_ok=True)
+    aside = tempfile.mkdtemp(prefix=".generating-", dir=parent)
+    try:
+        yield aside
+        os.chmod(aside, 0o755)  # mkdtemp made it private
+        try:
+            os.rename(aside, root)
+        except OSError:
+            if not os.path.isdir(root):
+                raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

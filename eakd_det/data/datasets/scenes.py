@@ -2,14 +2,14 @@
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from tqdm import tqdm
+
+from .generated import folder_when_complete
 
 SIZE = 96  # height and width of a scene, pixels
 INK = 0.5  # opacity from which a pixel counts as ink
@@ -157,26 +157,15 @@ def write_dataset(
         names: name of each class; category ids count from 1.
         seed: the same seed gives the same bytes.
     """
-    parent = os.path.dirname(os.path.abspath(root))
-    os.makedirs(parent, exist_ok=True)
-    aside = tempfile.mkdtemp(prefix=".generating-", dir=parent)
-    try:
-        os.makedirs(os.path.join(aside, "annotations"))
+    with folder_when_complete(root) as folder:
+        os.makedirs(os.path.join(folder, "annotations"))
         for number, (split, (glyphs, count)) in enumerate(splits.items()):
             rng = np.random.default_rng([seed, number])
             scenes = (
                 render_scene(rng, glyphs)
                 for _ in tqdm(range(count), f"{os.path.basename(root)} {split}", mininterval=2)
             )
-            _write_split(aside, split, scenes, names)
-        os.chmod(aside, 0o755)  # mkdtemp made it private
-        try:
-            os.rename(aside, root)
-        except OSError:
-            if not os.path.isdir(root):  # otherwise another process has written the same files
-                raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+            _write_split(folder, split, scenes, names)
 
 
 def _write_split(root: str, split: str, scenes, names: Sequence[str]) -> None:
