@@ -15,7 +15,8 @@ from classification.models import build_classifier
 from classification.run import main
 from classification.runs import Classifiers
 from classification.sources import source_of
-from classification.teacher import build_model, teacher_config
+from classification.teacher import build_model
+from classification.teacher_run import teacher_config
 from eakd_det.analysis.runs import find_runs
 from eakd_det.report.page import write_report
 from eakd_det.sweep.grid import plan
