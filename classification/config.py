@@ -10,7 +10,7 @@ from eakd_det.config.merge import merge_config
 from eakd_det.utils.errors import UserError
 
 from .distillers import DISTILLERS
-from .names import default_output_dir
+from .names import OUTPUT_DIR, default_output_dir
 
 # Keys of DATASET for image files of any size: imagenet, folder, csv and torchvision:NAME.
 IMAGE_KEYS: dict[str, Any] = {
@@ -28,7 +28,7 @@ def classification_config() -> CfgNode:
     """Return the default config; the defaults of the methods come from the losses' signatures."""
     cfg = CfgNode()
     cfg.VERSION = 2  # as in Detectron2's configs
-    cfg.OUTPUT_DIR = "output"  # for own images: output/<data>/<method>/<models>
+    cfg.OUTPUT_DIR = OUTPUT_DIR  # for own images: output/<data>/<method>/<models>
     cfg.SEED = 0  # 0 or more; of the initial weights, the shuffling and the augmentation
     cfg.CUDNN_BENCHMARK = True
 
@@ -117,7 +117,7 @@ def load_config(path: str, options: list[str] = ()) -> CfgNode:
             f"SOLVER.STEPS {tuple(steps)} must be increasing whole epochs, from 1 to less than "
             f"EPOCHS {epochs}."
         )
-    if cfg.OUTPUT_DIR == classification_config().OUTPUT_DIR:
+    if cfg.OUTPUT_DIR == OUTPUT_DIR:
         cfg.OUTPUT_DIR = default_output_dir(cfg, path)
     return cfg
 

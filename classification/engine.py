@@ -36,7 +36,8 @@ from .graphed_pass import GraphedPass, check_graphs
 from .loader import build_train_loader
 from .models import warn_of_large_stem
 from .sources import source_of
-from .teacher import build_model, build_teacher, known_top1
+from .teacher import build_model, build_teacher
+from .teacher_run import known_top1
 
 # Usual ratio of a method's losses to the labels'. Published settings weigh the teacher most (0.1
 # for the labels, 0.9 times the square of a temperature of 4): on digits KD's loss is 45 times the

@@ -11,7 +11,7 @@ from eakd_det.utils.errors import UserError
 
 from .config import as_options, load_config, scaled_schedule
 from .models import EXTERNAL, MODELS
-from .teacher import PRETRAINED
+from .teacher_run import PRETRAINED
 
 
 def apply_flags(args: argparse.Namespace) -> None:

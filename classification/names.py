@@ -9,6 +9,8 @@ from eakd_det.sweep.names import method_of
 
 from .own_images import PREFIX, is_own
 
+OUTPUT_DIR = "output"  # of a config that does not set it, but for own images
+
 
 def data_name(data: Mapping[str, Any]) -> str:
     """Return the name of an image set: DATASET.NAME, or for own images that of their folder.
@@ -36,8 +38,8 @@ def default_output_dir(cfg: Mapping[str, Any], path: str) -> str:
         path: of the config file, whose name distinguishes teachers from students.
     """
     if not is_own(cfg["DATASET"]["NAME"]):
-        return "output"
+        return OUTPUT_DIR
     teacher = cfg["TEACHER"]["NAME"] if cfg["DISTILL"]["METHODS"] else ""
     models = "_".join(model_name(name) for name in (teacher, cfg["MODEL"]["NAME"]) if name)
     method = method_of(cfg["DISTILL"], Path(path))
-    return os.path.join("output", data_name(cfg["DATASET"]), method, models)
+    return os.path.join(OUTPUT_DIR, data_name(cfg["DATASET"]), method, models)

@@ -4,19 +4,18 @@ The training set defines the classes; they are numbered in the order of their na
 """
 
 import csv
-import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from detectron2.config import CfgNode
 from torchvision import datasets
-from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
-from eakd_det.utils.errors import MOST_SHOWN, UserError, format_problems
+from eakd_det.utils.errors import UserError, format_problems
 
-SPLITS = ("train", "val")
+from .image_folders import SPLITS, Samples, check_same_classes, class_folders, listed, read_folder
+
 PREFIX = "torchvision:"
 # Sets of torchvision: training split, test split, and the attribute that lists the files.
 TORCHVISION = {
@@ -28,10 +27,6 @@ TORCHVISION = {
 }
 FETCH = "python -c \"from torchvision.datasets import {0}; {0}('{1}', download=True)\""
 LABEL_TITLES = ("label", "labels", "class", "category")  # of a CSV file's first line
-
-Samples = list[tuple[str, int]]  # path and label of each image
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,61 +71,6 @@ def own_images(data: CfgNode, root: str) -> OwnImages:
     return images
 
 
-def check_same_classes(train: str, train_names: Sequence[str], val: str, val_names: Sequence[str]):
-    """Raise UserError if training and validation images have different classes.
-
-    Args:
-        train, val: path of each split, for the message.
-    """
-    parts = [(train, {*train_names} - {*val_names}), (val, {*val_names} - {*train_names})]
-    lines = [f"only in {path}: {_listed(sorted(names))}" for path, names in parts if names]
-    if lines:
-        raise UserError(f"{train} and {val} have different classes:\n{format_problems(lines)}")
-
-
-def class_folders(root: str) -> tuple[str, ...]:
-    """Return the names of the class folders in ROOT/train, which are those in ROOT/val.
-
-    Raises:
-        FileNotFoundError: a folder is missing or has no folders.
-        UserError: the classes differ.
-    """
-    train, val = (os.path.join(root, split) for split in SPLITS)
-    names = find_classes(train)[0]
-    check_same_classes(train, names, val, find_classes(val)[0])
-    return tuple(names)
-
-
-def read_folder(root: str, is_train: bool) -> Samples:
-    """List the images of ROOT/train or ROOT/val, in which each folder is a class.
-
-    Files that are no images by their names are left out with a warning.
-
-    Raises:
-        FileNotFoundError: see `class_folders`.
-        UserError: the classes differ, or a class has no images.
-    """
-    names = class_folders(root)
-    folder = os.path.join(root, SPLITS[not is_train])
-    numbers = {name: number for number, name in enumerate(names)}
-    samples = make_dataset(folder, numbers, IMG_EXTENSIONS, allow_empty=True)
-    others = sorted(_files(folder) - {path for path, _ in samples})
-    kinds = ", ".join(IMG_EXTENSIONS)
-    empty = sorted(set(numbers.values()) - {label for _, label in samples})
-    if empty:
-        lines = [os.path.join(folder, names[label]) for label in empty]
-        raise UserError(
-            f"Class folders without images ({kinds}): {len(empty)}\n{format_problems(lines)}\n"
-            "Remove these folders from train and val, or add images."
-        )
-    if others:
-        logger.warning(
-            "Left out of %s are files that are no images (%s): %d\n%s",
-            *(folder, kinds, len(others), format_problems(others)),
-        )
-    return samples
-
-
 def _folder(root: str) -> OwnImages:
     if not root:
         raise UserError("DATASET.ROOT is empty: name the folder that holds train/ and val/.")
@@ -138,7 +78,7 @@ def _folder(root: str) -> OwnImages:
         names = class_folders(root)
     except FileNotFoundError as error:
         inside = sorted(os.listdir(root)) if os.path.isdir(root) else []
-        found = f"it holds {_listed(inside)}" if inside else "there is no such folder, or no file"
+        found = f"it holds {listed(inside)}" if inside else "there is no such folder, or no file"
         raise UserError(
             f"DATASET.ROOT {root} must hold train/<class>/ and val/<class>/ with images; {found}."
         ) from error
@@ -147,16 +87,6 @@ def _folder(root: str) -> OwnImages:
 
 def _read_root(root: str, _: str, is_train: bool) -> Samples:
     return read_folder(root, is_train)
-
-
-def _files(folder: str) -> set[str]:
-    """Return the paths of all files in a folder and those below, without hidden ones."""
-    return {
-        os.path.join(place, name)
-        for place, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if not name.startswith(".")
-    }
 
 
 def _csv(data: CfgNode) -> OwnImages:
@@ -232,8 +162,3 @@ def _open(name: str, root: str, *, is_train: bool) -> datasets.VisionDataset:
         raise UserError(
             f"{PREFIX}{name} is not in {root} (DATASET.ROOT). To get it: {FETCH.format(name, root)}"
         ) from error
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - MOST_SHOWN
-    return ", ".join(names[:MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")

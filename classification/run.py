@@ -15,7 +15,7 @@ from .config import load_config
 from .engine import ClassifierTrainer
 from .evaluation import evaluate_weights
 from .own_images import is_own
-from .teacher import needs_training
+from .teacher_run import needs_training
 
 
 def main(args: argparse.Namespace) -> None:
@@ -69,10 +69,9 @@ def _print_plan(cfg: CfgNode, title: str = "The run") -> None:
     """Print model, length and folder of a run on own images, whose folder may be a default."""
     if not (is_own(cfg.DATASET.NAME) and comm.is_main_process()):
         return
-    solver, weights = (
-        cfg.SOLVER,
-        f"from {cfg.MODEL.WEIGHTS}" if cfg.MODEL.WEIGHTS else "from scratch",
-    )
+    solver, weights = cfg.SOLVER, "from scratch"
+    if cfg.MODEL.WEIGHTS:
+        weights = f"from {cfg.MODEL.WEIGHTS}"
     steps = f", learning rate times {solver.GAMMA:g} after {', '.join(map(str, solver.STEPS))}"
     epochs = f"{solver.EPOCHS} epochs{steps if solver.STEPS else ''}"
     print(f"{title}: {cfg.MODEL.NAME} {weights}; {epochs}; in {cfg.OUTPUT_DIR}", flush=True)

@@ -15,7 +15,7 @@ from .analyses import ANALYSES
 from .config import load_config
 from .names import data_name
 from .own_images import is_own
-from .teacher import final_checkpoint, needs_training, teacher_config, teacher_options
+from .teacher_run import final_checkpoint, needs_training, teacher_config, teacher_options
 
 # Models that papers call otherwise than MODEL.NAME.
 _PAPER_NAMES = {

@@ -17,8 +17,9 @@ from eakd_det.utils.errors import UserError
 
 from .augment import CROP_PADDING, CROPS, MAGNITUDES, SCALINGS
 from .config import IMAGE_KEYS
+from .image_folders import read_folder
 from .models import IMAGENET_MEAN, IMAGENET_STD
-from .own_images import is_own, own_images, read_folder
+from .own_images import is_own, own_images
 
 NUM_TRAIN_DIGITS = 1297  # of 1797; the file is ordered by writer, so the test set has other writers
 

@@ -12,7 +12,8 @@ from classification.distilled import DistilledClassifier
 from classification.distillers import DISTILLERS
 from classification.models import build_classifier
 from classification.sources import source_of
-from classification.teacher import ClassifierTeacher, teacher_config
+from classification.teacher import ClassifierTeacher
+from classification.teacher_run import teacher_config
 from eakd_det.distillers import method_settings
 
 ROOT = Path(__file__).parent.parent.parent

@@ -15,9 +15,11 @@ from classification.models import build_classifier
 from classification.run import main
 from classification.runs import Classifiers
 from classification.sources import source_of
-from classification.teacher import build_model, teacher_config
+from classification.teacher import build_model
+from classification.teacher_run import teacher_config
 from eakd_det.analysis.runs import find_runs
 from eakd_det.report.page import write_report
+from eakd_det.sweep.grid import plan
 from eakd_det.utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -180,3 +182,27 @@ def test_published_weights_start_a_model_of_other_classes(shapes, monkeypatch):
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
     with pytest.raises(UserError, match=r"resnet34: its published weights are not .*Name or serv"):
         build_model("torchvision:resnet34", "pretrained", source, key="MODEL")
+
+
+@pytest.mark.slow
+def test_a_sweep_over_own_images(shapes, call_tool):
+    options = ["MODEL.NAME", "resnet8", "SOLVER.EPOCHS", "1", "SOLVER.STEPS", "()"]
+    options += ["TEACHER.NAME", "resnet14", "TEACHER.EPOCHS", "1"]
+    configs = ("configs/Folder/KD.yaml", CONFIG)
+    code, out, err = call_tool(
+        "sweep.py", "--configs", *configs, "--seeds", "1", *OPTIONS, *options
+    )
+    assert code == 0, out + err
+    assert "## shapes" in out and "resnet14_resnet8" in out
+    results = Path("output/sweep/Folder").glob("*/seed1/result.json")
+    assert [tuple(json.loads(path.read_text())["per_class"]) for path in results] == [NAMES] * 2
+    page = write_report(["output/sweep"], (Classifiers(),))
+    assert "Classifiers on shapes" in Path(page).read_text()
+
+
+def test_a_sweep_knows_the_data_by_their_name(shapes):
+    def fingerprint(root):
+        options = [*OPTIONS, "DATASET.ROOT", root]
+        return plan(Classifiers(), [CONFIG], [1], "out", options)[0].record["fingerprint"]
+
+    assert fingerprint("a/shapes") == fingerprint("b/shapes") != fingerprint("b/parts")
