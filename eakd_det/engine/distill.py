@@ -16,7 +16,8 @@ from .detection_run import check_first, run_detector
 from .launch import repeated_warnings
 
 # A registered dataset, or a JSON file in COCO format and the folder of its images.
-Data = str | tuple[str, str]
+Path = str | os.PathLike[str]
+Data = str | tuple[Path, Path]
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,14 @@ class Result:
 
 
 def distill(
-    config: str,
+    config: Path,
     *,
-    teacher: str | None = None,
+    teacher: Path | None = None,
     train: Data | None = None,
     val: Data | None = None,
     epochs: int | None = None,
     student: str | None = None,
-    output_dir: str | None = None,
+    output_dir: Path | None = None,
     options: Mapping[str, Any] | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -70,14 +71,17 @@ def distill(
     Raises:
         UserError: a config, data, the teacher or the folder does not fit.
     """
+    config = os.fspath(config)
     if config.endswith(".py"):
         raise UserError(f"{config}: distill() takes YAML configs.")
+    if epochs is not None and epochs < 1:
+        raise UserError(f"epochs: {epochs} is less than 1.")
     pairs = {**_datasets(train, val), **(options or {})}
     if output_dir is not None:
         pairs["OUTPUT_DIR"] = os.fspath(output_dir)
     args = argparse.Namespace(
         config_file=config if os.path.isfile(config) else model_zoo.get_config_file(config),
-        teacher=teacher,
+        teacher=None if teacher is None else os.fspath(teacher),
         student=student,
         epochs=epochs,
         **_files("train", train),

@@ -77,7 +77,9 @@ def test_the_command_line_and_the_call_train_the_same(config, teacher, scenes, c
     command += ["--train-json", train[0], "--train-images", train[1], "OUTPUT_DIR", "of_tool"]
     code, out, err = call_tool("train_net.py", *command)
     assert code == 0, out + err
-    eakd_det.distill(config, teacher=teacher, train=train, epochs=1, output_dir="of_call")
+    eakd_det.distill(
+        Path(config), teacher=Path(teacher), train=train, epochs=1, output_dir="of_call"
+    )
     ours, theirs = (
         torch.load(f"{folder}/model_final.pth", weights_only=True)["model"]
         for folder in ("of_call", "of_tool")
@@ -90,6 +92,8 @@ def test_refusals(config):
         eakd_det.distill("COCO-Detection/EA-DKD-R18")
     with pytest.raises(UserError, match="lazy.py: distill\\(\\) takes YAML configs"):
         eakd_det.distill("lazy.py")
+    with pytest.raises(UserError, match="epochs: 0 is less than 1."):
+        eakd_det.distill(config, epochs=0)
     with pytest.raises(UserError, match="did you mean SOLVER.BASE_LR?"):
         eakd_det.distill(config, options={"SOLVER.BASELR": 0.1})
 
