@@ -32,13 +32,13 @@ def read_coco_source(path: str, image_root: str | None = None, *, clip: bool = F
     if os.path.isfile(path):
         if not image_root:
             raise UserError(f"--images FOLDER is required: the folder of the images of {path}.")
-        data = check_coco(path, image_root, clip=clip)
+        data = _check(path, image_root, clip)
         return Source(image_root, {"train": data}, data.pop("notes"))
     check_folder(path)
     splits, notes = {}, []
     for split, json_file in _find_splits(path).items():
         folder = _find_images(json_file, split, path, image_root)
-        data = check_coco(json_file, folder, clip=clip)
+        data = _check(json_file, folder, clip)
         notes += data.pop("notes")
         for image in data["images"]:
             name = os.path.join(os.path.relpath(folder, path), image["file_name"])
@@ -50,6 +50,14 @@ def read_coco_source(path: str, image_root: str | None = None, *, clip: bool = F
     if any(sorted(of_split) != sorted(classes["train"]) for of_split in classes.values()):
         raise UserError(f"{path}: the splits have different categories: {classes}.")
     return Source(path, splits, notes)
+
+
+def _check(json_file: str, image_root: str, clip: bool) -> dict[str, Any]:
+    """Check a file; the result can be checked again without being changed twice."""
+    data = check_coco(json_file, image_root, clip=clip)
+    for annotation in data["annotations"]:
+        annotation.pop("attributes", None)  # CVAT's rotation of the box, which has been applied
+    return data
 
 
 def _find_splits(folder: str) -> dict[str, str]:
@@ -99,17 +107,18 @@ def _is_json(name: str) -> bool:
 
 
 def pool(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Join COCO dicts of the same categories; images that are in several of them are taken once."""
-    images: dict[str, dict[str, Any]] = {}
+    """Join COCO dicts of the same categories; images of an earlier one are not taken again."""
+    images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for data in parts:
         numbers = {}
+        known = {image["file_name"] for image in images}
         for image in data["images"]:
-            if image["file_name"] not in images:
+            if image["file_name"] not in known:
                 numbers[image["id"]] = len(images) + 1
-                images[image["file_name"]] = {**image, "id": len(images) + 1}
+                images.append({**image, "id": len(images) + 1})
         for annotation in data["annotations"]:
             if annotation["image_id"] in numbers:
                 new = {"id": len(annotations) + 1, "image_id": numbers[annotation["image_id"]]}
                 annotations.append({**annotation, **new})
-    return {**parts[0], "images": [*images.values()], "annotations": annotations}
+    return {**parts[0], "images": images, "annotations": annotations}

@@ -67,8 +67,8 @@ def write_tiles(
             _write_picture(path, (image["width"], image["height"]), parts, output_dir)
         except FileExistsError as error:
             raise UserError(
-                f"{error.filename} already exists; {path} would overwrite it. Two pictures may "
-                "differ in their extension alone: rename one."
+                f"{error.filename} already exists; {path} would overwrite it: two pictures differ "
+                "in their extension alone, or one is listed twice."
             ) from error
 
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
