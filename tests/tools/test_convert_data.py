@@ -199,6 +199,8 @@ def test_one_file_of_cvat(tmp_path, run):
     write(tmp_path / "in", {**files, "images/default/b.jpg": {}})
     _, splits = run("coco")
     assert [*boxes(splits["train"])] == ["images/default/a.jpg", "images/default/b.jpg"]
+    with pytest.raises(UserError, match=r"2 problems:\n.*no file .*a\.jpg\n.*b\.jpg"):
+        run("coco", "--images", str(tmp_path / "in" / "annotations"), "--overwrite")
 
 
 @pytest.mark.parametrize(

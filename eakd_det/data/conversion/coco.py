@@ -67,7 +67,7 @@ def _find_splits(folder: str) -> dict[str, str]:
     files = [*_json_files(below), *_json_files(folder), *filter(os.path.isfile, roboflow)]
     files = [f for f in files if os.path.basename(f).startswith(INSTANCES)] or files
     if not files:
-        raise UserError(f"{folder} has no COCO file, in itself, in annotations or in train.")
+        raise UserError(f"{folder} has no COCO file in itself, in annotations or in train.")
     splits: dict[str, str] = {}
     for path in files:
         words = re.split(r"[^a-z]+", os.path.relpath(path, folder).lower())
@@ -85,6 +85,7 @@ def _find_splits(folder: str) -> dict[str, str]:
 
 
 def _find_images(json_file: str, split: str, folder: str, image_root: str | None) -> str:
+    """Return the folder that has the first image of a file."""
     first = read_coco(json_file)["images"][0]["file_name"].replace("\\", "/")
     name = os.path.splitext(os.path.basename(json_file))[0].removeprefix(INSTANCES)
     parents = [image_root] if image_root else [os.path.join(folder, "images"), folder]
@@ -93,7 +94,12 @@ def _find_images(json_file: str, split: str, folder: str, image_root: str | None
     for place in folders:
         if os.path.isfile(os.path.join(place, first)):
             return os.path.normpath(place)
-    raise UserError(f"{json_file}: its image {first} is in none of {', '.join(folders)}.")
+    if image_root:  # the check finds files under other names, or lists those that are missing
+        return image_root
+    raise UserError(
+        f"{json_file}: its image {first} is in none of {', '.join(folders)}: name the folder with "
+        "--images."
+    )
 
 
 def _json_files(folder: str) -> list[str]:
