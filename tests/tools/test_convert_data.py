@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from eakd_det.data.coco_check import check_coco
 from eakd_det.data.conversion.convert import convert
 from eakd_det.utils.errors import UserError
 from tests.data.conversion.fixtures import BOXES, OBJECTS, YOLO, boxes, voc_xml, write
@@ -198,6 +199,8 @@ def test_one_file_of_cvat(tmp_path, run):
     write(tmp_path / "in", {**files, "images/default/b.jpg": {}})
     _, splits = run("coco")
     assert [*boxes(splits["train"])] == ["images/default/a.jpg", "images/default/b.jpg"]
+    with pytest.raises(UserError, match=r"2 problems:\n.*no file .*a\.jpg\n.*b\.jpg"):
+        run("coco", "--images", str(tmp_path / "in" / "annotations"), "--overwrite")
 
 
 @pytest.mark.parametrize(
@@ -309,3 +312,26 @@ def test_size_of_the_images(tmp_path, run):
     _, splits = run("voc")
     sizes = {(i["width"], i["height"]) for i in splits["train"]["images"]}
     assert sizes == {(WIDTH, HEIGHT)}
+
+
+def test_corrections_are_made_once(tmp_path, run):
+    """CVAT's rotation is applied by the check of the source; the result is checked again later."""
+    data = json.loads(coco("a"))
+    data["annotations"][0].update(bbox=[10, 15, 20, 4], attributes={"rotation": 90.0})
+    write(tmp_path / "in", {"a.json": json.dumps(data), "a.jpg": {}})
+    box = check_coco(str(tmp_path / "in" / "a.json"), str(tmp_path / "in"))["annotations"][0][
+        "bbox"
+    ]
+    for options in ([], ["--overwrite", "--tile", "60"]):
+        _, splits = run("coco", "--overlap", "0", *options)
+        assert splits["train"]["annotations"][0]["bbox"] == pytest.approx(box)
+
+
+def test_an_image_that_is_listed_twice_stays_so(tmp_path, run):
+    """Label Studio lists an image for each annotator; both entries come into one part."""
+    write(tmp_path / "in", {"train.json": coco("aabcd"), "val.json": coco("ade")})
+    write(tmp_path / "in", {f"{name}.jpg": {} for name in "abcde"})
+    _, splits = run("coco", "--val-fraction", "0.4")
+    names = [[image["file_name"][0] for image in data["images"]] for data in splits.values()]
+    assert sorted(names[0] + names[1]) == [*"aabcde"]
+    assert not {*names[0]} & {*names[1]}

@@ -32,13 +32,13 @@ def read_coco_source(path: str, image_root: str | None = None, *, clip: bool = F
     if os.path.isfile(path):
         if not image_root:
             raise UserError(f"--images FOLDER is required: the folder of the images of {path}.")
-        data = check_coco(path, image_root, clip=clip)
+        data = _check(path, image_root, clip)
         return Source(image_root, {"train": data}, data.pop("notes"))
     check_folder(path)
     splits, notes = {}, []
     for split, json_file in _find_splits(path).items():
         folder = _find_images(json_file, split, path, image_root)
-        data = check_coco(json_file, folder, clip=clip)
+        data = _check(json_file, folder, clip)
         notes += data.pop("notes")
         for image in data["images"]:
             name = os.path.join(os.path.relpath(folder, path), image["file_name"])
@@ -52,6 +52,14 @@ def read_coco_source(path: str, image_root: str | None = None, *, clip: bool = F
     return Source(path, splits, notes)
 
 
+def _check(json_file: str, image_root: str, clip: bool) -> dict[str, Any]:
+    """Check a file; the result can be checked again without being changed twice."""
+    data = check_coco(json_file, image_root, clip=clip)
+    for annotation in data["annotations"]:
+        annotation.pop("attributes", None)  # CVAT's rotation of the box, which has been applied
+    return data
+
+
 def _find_splits(folder: str) -> dict[str, str]:
     """Return split -> JSON file."""
     below = os.path.join(folder, "annotations")
@@ -59,7 +67,7 @@ def _find_splits(folder: str) -> dict[str, str]:
     files = [*_json_files(below), *_json_files(folder), *filter(os.path.isfile, roboflow)]
     files = [f for f in files if os.path.basename(f).startswith(INSTANCES)] or files
     if not files:
-        raise UserError(f"{folder} has no COCO file, in itself, in annotations or in train.")
+        raise UserError(f"{folder} has no COCO file in itself, in annotations or in train.")
     splits: dict[str, str] = {}
     for path in files:
         words = re.split(r"[^a-z]+", os.path.relpath(path, folder).lower())
@@ -77,6 +85,7 @@ def _find_splits(folder: str) -> dict[str, str]:
 
 
 def _find_images(json_file: str, split: str, folder: str, image_root: str | None) -> str:
+    """Return the folder that has the first image of a file."""
     first = read_coco(json_file)["images"][0]["file_name"].replace("\\", "/")
     name = os.path.splitext(os.path.basename(json_file))[0].removeprefix(INSTANCES)
     parents = [image_root] if image_root else [os.path.join(folder, "images"), folder]
@@ -85,7 +94,12 @@ def _find_images(json_file: str, split: str, folder: str, image_root: str | None
     for place in folders:
         if os.path.isfile(os.path.join(place, first)):
             return os.path.normpath(place)
-    raise UserError(f"{json_file}: its image {first} is in none of {', '.join(folders)}.")
+    if image_root:  # the check finds files under other names, or lists those that are missing
+        return image_root
+    raise UserError(
+        f"{json_file}: its image {first} is in none of {', '.join(folders)}: name the folder with "
+        "--images."
+    )
 
 
 def _json_files(folder: str) -> list[str]:
@@ -99,17 +113,18 @@ def _is_json(name: str) -> bool:
 
 
 def pool(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Join COCO dicts of the same categories; images that are in several of them are taken once."""
-    images: dict[str, dict[str, Any]] = {}
+    """Join COCO dicts of the same categories; images of an earlier one are not taken again."""
+    images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for data in parts:
         numbers = {}
+        known = {image["file_name"] for image in images}
         for image in data["images"]:
-            if image["file_name"] not in images:
+            if image["file_name"] not in known:
                 numbers[image["id"]] = len(images) + 1
-                images[image["file_name"]] = {**image, "id": len(images) + 1}
+                images.append({**image, "id": len(images) + 1})
         for annotation in data["annotations"]:
             if annotation["image_id"] in numbers:
                 new = {"id": len(annotations) + 1, "image_id": numbers[annotation["image_id"]]}
                 annotations.append({**annotation, **new})
-    return {**parts[0], "images": [*images.values()], "annotations": annotations}
+    return {**parts[0], "images": images, "annotations": annotations}

@@ -14,6 +14,7 @@ from eakd_det.utils.errors import UserError
 
 from .clip import Window
 
+THREADS = 4  # each holds a picture in memory
 JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}
 PNG = {"format": "PNG"}
 MODES = {"JPEG": ("L", "RGB"), "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")}
@@ -38,12 +39,13 @@ def tile_starts(length: int, size: int, overlap: int) -> list[int]:
 
 
 def tiles_of(file_name: str, width: int, height: int, size: int, overlap: int) -> Iterator[Tile]:
+    """Yield the tiles of a picture, row by row; one with the name of the picture if it is small."""
     path = Path(file_name)
     name = Path(*(part for part in path.parts if part not in (path.anchor, "..")))
     if max(width, height) <= size:
         yield Tile(Window(0, 0, width, height), name.as_posix())
         return
-    suffix = name.suffix if name.suffix.lower() in (".jpg", ".jpeg") else ".png"
+    suffix = name.suffix if name.suffix.lower() in (".jpg", ".jpeg", ".jfif") else ".png"
     for y in tile_starts(height, size, overlap):
         for x in tile_starts(width, size, overlap):
             tile = name.with_name(f"{name.stem}_{x}_{y}{suffix}").as_posix()
@@ -53,22 +55,30 @@ def tiles_of(file_name: str, width: int, height: int, size: int, overlap: int) -
 def write_tiles(
     images: list[dict[str, Any]], tiles: list[list[Tile]], image_root: str, output_dir: str
 ) -> None:
+    """Write the tiles of images to a folder, in threads, with a progress bar.
+
+    Raises:
+        UserError: a picture cannot be read or has another size, or a tile's file already exists.
+    """
+
     def write(image: dict[str, Any], parts: list[Tile]) -> None:
         path = os.path.join(image_root, image["file_name"])
         try:
             _write_picture(path, (image["width"], image["height"]), parts, output_dir)
         except FileExistsError as error:
             raise UserError(
-                f"{error.filename} already exists; {path} would overwrite it. Two pictures may "
-                "differ in their extension alone: rename one."
+                f"{error.filename} already exists; {path} would overwrite it: two pictures differ "
+                "in their extension alone, or one is listed twice."
             ) from error
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
         written = pool.map(write, images, tiles)
         list(tqdm(written, "cutting tiles", len(images), delay=2, leave=False))
 
 
 def _write_picture(path: str, size: tuple[int, int], tiles: list[Tile], output_dir: str) -> None:
+    if not os.path.isfile(path):
+        raise UserError(f"There is no image {path}.")
     for _, name in tiles:
         os.makedirs(os.path.dirname(os.path.join(output_dir, name)) or ".", exist_ok=True)
     if (tiles[0].window.width, tiles[0].window.height) == size:

@@ -12,6 +12,10 @@ from .clip import Window, clip_mask
 from .split import source_of
 from .tile_files import Tile, tiles_of, write_tiles
 
+# Keys of annotations. The attributes can hold CVAT's rotation of the box, which `check_coco` has
+# applied, and would apply again to a part of the box.
+DROPPED = ("keypoints", "num_keypoints", "attributes")
+
 
 def tile_dataset(
     data: dict[str, Any],
@@ -29,7 +33,7 @@ def tile_dataset(
     written as <picture>_<x>_<y>.jpg with quality 95, or .png if they are not JPEG files.
 
     Boxes, polygons and RLE masks are clipped to the tiles, and areas are scaled with the boxes.
-    Crowds are kept in every tile that they reach; keypoints are removed.
+    Crowds are kept in every tile that they reach; keypoints and attributes are removed.
 
     Args:
         data: COCO dict with the sizes of the displayed images, as `check_coco` returns it. It is
@@ -117,7 +121,7 @@ def _share(box: list[float], window: Window) -> float:
 
 def _piece(annotation: dict[str, Any], window: Window, share: float) -> dict[str, Any] | None:
     """Return the part of an object in a window, None if its mask is outside."""
-    piece = {k: v for k, v in annotation.items() if k not in ("keypoints", "num_keypoints")}
+    piece = {k: v for k, v in annotation.items() if k not in DROPPED}
     x, y, width, height = annotation["bbox"]
     x1, x2 = (min(max(v - window.x, 0), window.width) for v in (x, x + width))
     y1, y2 = (min(max(v - window.y, 0), window.height) for v in (y, y + height))

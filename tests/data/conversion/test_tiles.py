@@ -208,12 +208,14 @@ def test_tiles_of_tiles_keep_their_picture(tmp_path):
         (lambda d: None, {"overlap": 64}, "overlap of 64 pixels"),
         (lambda d: d["annotations"][0].update(bbox=[1, 1, 0, 1]), {}, "annotation 5 .* no size"),
         (lambda d: d["images"][0].update(width=149), {}, "a.png has .*150.*149"),
-        (lambda d: d["images"][0].update(file_name="b.png"), {}, "b.png cannot be read"),
+        (lambda d: d["images"][0].update(file_name="b.png"), {}, "no image .*b.png"),
+        (lambda d: d["images"][0].update(file_name="c.png"), {}, "c.png cannot be read"),
         (lambda d: d["images"].append(d["images"][0]), {}, "already exists"),
     ],
 )
 def test_mistakes(tmp_path, change, options, text):
     data = make(tmp_path, {"bbox": [1, 1, 5, 5]})
+    (tmp_path / "in" / "c.png").write_text("no image")
     change(data)
     with pytest.raises(UserError, match=text):
         tile(tmp_path, data, **options)
