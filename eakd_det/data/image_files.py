@@ -3,9 +3,9 @@
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import portalocker
@@ -21,6 +21,8 @@ CHUNK = 1000  # files per task of a thread
 SOUND = np.dtype(
     [("stamp", np.uint64), ("width", np.uint32), ("height", np.uint32), ("orientation", np.uint8)]
 )
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +111,7 @@ def _check_changed(paths: Sequence[str], cache: str, again: bool) -> list[ImageF
     known = np.empty(0, SOUND)
     if os.path.isfile(cache) and not again:
         known = np.load(cache, allow_pickle=False)
-    stamps = _in_threads(_stamp, paths)
+    stamps = in_threads(_stamp, paths)
     places = {stamp: place for place, stamp in enumerate(known["stamp"].tolist())}
     files = [
         ImageFile(*known[places[stamp]].tolist()[1:]) if stamp in places else None
@@ -131,8 +133,10 @@ def _check_all(paths: Sequence[str]) -> list[ImageFile]:
         return list(tqdm(files, "checking images", len(paths), delay=2, leave=False))
 
 
-def _in_threads(function, paths: Sequence[str]) -> list:
-    def run_chunk(start: int) -> list:
+def in_threads(function: Callable[[str], T], paths: Sequence[str]) -> list[T]:
+    """Call a function, which waits for a disk, with each path."""
+
+    def run_chunk(start: int) -> list[T]:
         return [function(path) for path in paths[start : start + CHUNK]]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
