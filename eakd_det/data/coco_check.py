@@ -75,17 +75,21 @@ def check_coco(
 
 def summarize(data: dict[str, Any]) -> str:
     """Format the counts of a checked COCO dict, with the annotations of each category, as text."""
+    counts = Counter(a["category_id"] for a in data["annotations"])
+    by_id = sorted(data["categories"], key=lambda c: c["id"])
+    lines = [f"  {counts[c['id']]:>8} {c['name']}" for c in by_id]
+    return "\n".join([total_counts(data), *lines])
+
+
+def total_counts(data: dict[str, Any]) -> str:
+    """Format the numbers of images, boxes and categories of a checked COCO dict as a line."""
     annotations = data["annotations"]
     crowds = sum(a["iscrowd"] for a in annotations)
     empty = len(data["images"]) - len({a["image_id"] for a in annotations})
-    lines = [
+    return (
         f"{len(data['images'])} images ({empty} without annotations), "
         f"{len(annotations)} boxes ({crowds} of crowds), {len(data['categories'])} categories"
-    ]
-    counts = Counter(a["category_id"] for a in annotations)
-    by_id = sorted(data["categories"], key=lambda c: c["id"])
-    lines += [f"  {counts[c['id']]:>8} {c['name']}" for c in by_id]
-    return "\n".join(lines)
+    )
 
 
 def _problems(
