@@ -2,25 +2,19 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from eakd_det.utils.errors import UserError, format_problems
 
 from .boxes import Size, box_problem, clip_boxes, format_warnings, is_number
-from .coco_file import read_coco, remove_root_category
+from .coco_file import read_coco
+from .exporters import correct_displayed_sizes, enclose_rotated_boxes, remove_root_category
+from .file_names import correct_file_names
 from .ids import number_ids
 from .image_files import ImageFile, check_image_files
 from .masks import has_rle, mask_problem, remove_invalid_masks
-
-# EXIF orientations that swap width and height -> upright position of the point (x, y) of an image
-# with the stored size (w, h).
-SIDEWAYS: dict[int, Callable[[float, float, float, float], tuple[float, float]]] = {
-    5: lambda x, y, w, h: (y, x),
-    6: lambda x, y, w, h: (h - y, x),
-    7: lambda x, y, w, h: (h - y, w - x),
-    8: lambda x, y, w, h: (y, w - x),
-}
+from .orientation import rotate_upright, upright_size
 
 
 def check_coco(
@@ -52,11 +46,13 @@ def check_coco(
             ids.
     """
     data = read_coco(json_file)
-    notes = [*remove_root_category(data)]
-    paths = [_find(image, image_root) for image in data["images"]]
+    notes = [*remove_root_category(data), *enclose_rotated_boxes(data["annotations"])]
+    notes += correct_file_names(data["images"], image_root)
+    paths = [os.path.join(image_root, image["file_name"]) for image in data["images"]]
     files = check_image_files(paths, again=again)
+    notes += correct_displayed_sizes(data, files)
     sizes = {
-        image["id"]: (image.get("width", file.width), image.get("height", file.height))
+        image["id"]: _claimed_size(image, file)
         for image, file in zip(data["images"], files, strict=True)
         if not file.problem and not _size_problem(image, file)
     }
@@ -79,26 +75,21 @@ def check_coco(
 
 def summarize(data: dict[str, Any]) -> str:
     """Format the counts of a checked COCO dict, with the annotations of each category, as text."""
+    counts = Counter(a["category_id"] for a in data["annotations"])
+    by_id = sorted(data["categories"], key=lambda c: c["id"])
+    lines = [f"  {counts[c['id']]:>8} {c['name']}" for c in by_id]
+    return "\n".join([total_counts(data), *lines])
+
+
+def total_counts(data: dict[str, Any]) -> str:
+    """Format the numbers of images, boxes and categories of a checked COCO dict as a line."""
     annotations = data["annotations"]
     crowds = sum(a["iscrowd"] for a in annotations)
     empty = len(data["images"]) - len({a["image_id"] for a in annotations})
-    lines = [
+    return (
         f"{len(data['images'])} images ({empty} without annotations), "
         f"{len(annotations)} boxes ({crowds} of crowds), {len(data['categories'])} categories"
-    ]
-    counts = Counter(a["category_id"] for a in annotations)
-    by_id = sorted(data["categories"], key=lambda c: c["id"])
-    lines += [f"  {counts[c['id']]:>8} {c['name']}" for c in by_id]
-    return "\n".join(lines)
-
-
-def _find(image: dict[str, Any], image_root: str) -> str:
-    """Return the path of an image; backslashes of Windows in its name are replaced by slashes."""
-    path = os.path.join(image_root, image["file_name"])
-    if "\\" in image["file_name"] and not os.path.isfile(path):
-        image["file_name"] = image["file_name"].replace("\\", "/")
-        path = os.path.join(image_root, image["file_name"])
-    return path
+    )
 
 
 def _problems(
@@ -122,7 +113,7 @@ def _problems(
         if annotation["image_id"] not in images:
             yield f"{where}: the file has no such image"
         if annotation["category_id"] not in categories:
-            yield f"{where}: the file has no category {annotation['category_id']}"
+            yield f"{where}: the file has no category {annotation['category_id']!r}"
         size = sizes.get(annotation["image_id"])
         problems = [*_annotation_problems(annotation, size)]
         if masks:
@@ -132,7 +123,10 @@ def _problems(
 
 def _annotation_problems(annotation: dict[str, Any], size: Size | None) -> Iterator[str]:
     if annotation.get("ignore"):
-        yield "Detectron2 does not know the key 'ignore'; set iscrowd to 1 instead"
+        yield (
+            "Detectron2 does not know the key 'ignore' (X-AnyLabeling writes it for difficult "
+            "objects); set iscrowd to 1 instead"
+        )
     crowd, area = annotation.get("iscrowd", 0), annotation.get("area", 0)
     if crowd not in (0, 1):
         yield f"iscrowd is {crowd!r}; it must be 0 or 1"
@@ -143,11 +137,15 @@ def _annotation_problems(annotation: dict[str, Any], size: Size | None) -> Itera
         yield f"box {annotation['bbox']} {problem}"
 
 
+def _claimed_size(image: dict[str, Any], file: ImageFile) -> Size:
+    """Return the size of an image in the JSON; where it is missing, that of the upright image."""
+    width, height = upright_size(file)
+    return image.get("width", width), image.get("height", height)
+
+
 def _size_problem(image: dict[str, Any], file: ImageFile) -> str:
-    stored = (file.width, file.height)
-    claimed = (image.get("width", file.width), image.get("height", file.height))
-    possible = {stored, stored[::-1]} if file.orientation in SIDEWAYS else {stored}
-    if claimed in possible:
+    stored, claimed = (file.width, file.height), _claimed_size(image, file)
+    if claimed in (stored, upright_size(file)):
         return ""
     return f"{claimed[0]!r} x {claimed[1]!r} in the JSON, {stored[0]} x {stored[1]} in the file"
 
@@ -155,39 +153,16 @@ def _size_problem(image: dict[str, Any], file: ImageFile) -> str:
 def _complete(data: dict[str, Any], files: list[ImageFile]) -> None:
     turns = {}
     for image, file in zip(data["images"], files, strict=True):
-        sideways = file.orientation in SIDEWAYS
-        upright = (file.height, file.width) if sideways else (file.width, file.height)
+        upright = upright_size(file)
         claimed = (image.get("width"), image.get("height"))
-        if sideways and claimed == (file.width, file.height) != upright:
-            turns[image["id"]] = (SIDEWAYS[file.orientation], file)
+        if claimed == (file.width, file.height) != upright:
+            turns[image["id"]] = file
         image["width"], image["height"] = upright
     for annotation in data["annotations"]:
         annotation["iscrowd"] = int(annotation.get("iscrowd", 0))
         annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
         if annotation["image_id"] in turns:
-            _rotate(annotation, *turns[annotation["image_id"]])
-
-
-def _rotate(annotation: dict[str, Any], move: Callable, file: ImageFile) -> None:
-    x, y, width, height = annotation["bbox"]
-    corners = [move(*p, file.width, file.height) for p in [(x, y), (x + width, y + height)]]
-    (x1, x2), (y1, y2) = map(sorted, zip(*corners, strict=True))
-    annotation["bbox"] = [x1, y1, x2 - x1, y2 - y1]
-    if isinstance(annotation.get("segmentation"), list):
-        annotation["segmentation"] = [
-            [
-                v
-                for p in zip(polygon[::2], polygon[1::2], strict=True)
-                for v in move(*p, file.width, file.height)
-            ]
-            for polygon in annotation["segmentation"]
-        ]
-    elif annotation.get("segmentation") or annotation.get("keypoints"):
-        raise UserError(
-            f"annotation {annotation['id']} of image {annotation['image_id']}: the file is stored "
-            "sideways (EXIF), and a mask in RLE or keypoints cannot be rotated: save the image "
-            "upright."
-        )
+            rotate_upright(annotation, turns[annotation["image_id"]])
 
 
 def _notes(data: dict[str, Any], lost: int, masks: bool) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 from typing import Any
 
 from eakd_det.utils.errors import UserError
@@ -40,25 +39,6 @@ def read_coco(json_file: str) -> dict[str, Any]:
     for category in data["categories"]:
         category["name"] = str(category["name"])
     return data
-
-
-def remove_root_category(data: dict[str, Any]) -> Iterator[str]:
-    """Remove the category without boxes that Roboflow adds as the parent of all others.
-
-    Yields:
-        A sentence about it, if there is one.
-    """
-    categories = data["categories"]
-    used = {annotation["category_id"] for annotation in data["annotations"]}
-    for root in categories:
-        others = [category for category in categories if category is not root]
-        is_root = root.get("supercategory", "none") == "none" and root["id"] not in used
-        if is_root and others and all(c.get("supercategory") == root["name"] for c in others):
-            data["categories"] = others
-            yield (
-                f"category {root['name']!r} has no boxes and is the parent of all others, as "
-                "Roboflow writes it: it is not used as a class."
-            )
 
 
 def _load(json_file: str) -> Any:

@@ -20,7 +20,7 @@ from .image_files import DAY
 from .masks import has_rle
 
 CUSTOM = "custom_"  # prefix of the datasets' names, before train or val
-FORMAT = 3  # version of the checked copies; copies of another version are made again
+FORMAT = 4  # version of the checked copies; copies of another version are made again
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import portalocker
@@ -14,23 +14,39 @@ from tqdm import tqdm
 
 from eakd_det.utils.files import write_atomically
 
-RULES = 1  # version of the checks; a new one makes all files be checked again
+RULES = 2  # version of the checks; a new one makes all files be checked again
 DAY = 24 * 3600  # seconds for which a process waits for another one that checks the same files
 WIDE = ("I", "F")  # first letters of Pillow's modes with 16 and 32 bits
 CHUNK = 1000  # files per task of a thread
 SOUND = np.dtype(
-    [("stamp", np.uint64), ("width", np.uint32), ("height", np.uint32), ("orientation", np.uint8)]
+    [
+        ("stamp", np.uint64),
+        ("width", np.uint32),
+        ("height", np.uint32),
+        ("orientation", np.uint8),
+        ("fingerprint", np.uint64),
+    ]
 )
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
 
 class ImageFile(NamedTuple):
-    """Stored size of an image file in pixels and its EXIF orientation, or a problem with it."""
+    """What the check of an image file has found.
+
+    Attributes:
+        width, height: stored size in pixels.
+        orientation: of EXIF.
+        fingerprint: 64 bits that are much the same for images that look the same; see `_dhash`.
+        problem: reason why the file cannot be used, empty if it can.
+    """
 
     width: int = 0
     height: int = 0
     orientation: int = 1
+    fingerprint: int = 0
     problem: str = ""
 
 
@@ -75,9 +91,11 @@ def check_image_file(path: str) -> ImageFile:
             image.draft("L", (1, 1))  # decode a JPEG at 1/8 size, enough to find it truncated
             image.load()
             problem = _range_problem(image)
+            fingerprint = _dhash(image)
     except Exception as error:  # a broken image can raise almost any
         return ImageFile(problem=f"{path} cannot be read: {error}")
-    return ImageFile(width, height, orientation, f"{path} {problem}" if problem else "")
+    text = f"{path} {problem}" if problem else ""
+    return ImageFile(width, height, orientation, fingerprint, text)
 
 
 def cache_folder() -> str:
@@ -89,6 +107,12 @@ def has_wide_values(path: str) -> bool:
     """Return True if an image file's header gives 16 or 32 bits a channel."""
     with Image.open(path) as image:
         return image.mode.startswith(WIDE)
+
+
+def _dhash(image: Image.Image) -> int:
+    """Difference hash: in a reduction to 9 x 8 gray pixels, is each one brighter than the next?"""
+    pixels = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX))
+    return int.from_bytes(np.packbits(pixels[:, :-1] > pixels[:, 1:]).tobytes(), "big")
 
 
 def _range_problem(image: Image.Image) -> str:
@@ -109,7 +133,7 @@ def _check_changed(paths: Sequence[str], cache: str, again: bool) -> list[ImageF
     known = np.empty(0, SOUND)
     if os.path.isfile(cache) and not again:
         known = np.load(cache, allow_pickle=False)
-    stamps = _in_threads(_stamp, paths)
+    stamps = in_threads(_stamp, paths)
     places = {stamp: place for place, stamp in enumerate(known["stamp"].tolist())}
     files = [
         ImageFile(*known[places[stamp]].tolist()[1:]) if stamp in places else None
@@ -118,7 +142,7 @@ def _check_changed(paths: Sequence[str], cache: str, again: bool) -> list[ImageF
     changed = [i for i, file in enumerate(files) if file is None]
     for i, file in zip(changed, _check_all([paths[i] for i in changed]), strict=True):
         files[i] = file
-    sound = [(stamps[i], *files[i][:3]) for i in changed if not files[i].problem]
+    sound = [(stamps[i], *files[i][:4]) for i in changed if not files[i].problem]
     if sound:
         with write_atomically(cache, "wb") as f:
             np.save(f, np.concatenate([known, np.array(sound, SOUND)]))
@@ -131,8 +155,10 @@ def _check_all(paths: Sequence[str]) -> list[ImageFile]:
         return list(tqdm(files, "checking images", len(paths), delay=2, leave=False))
 
 
-def _in_threads(function, paths: Sequence[str]) -> list:
-    def run_chunk(start: int) -> list:
+def in_threads(function: Callable[[str], T], paths: Sequence[str]) -> list[T]:
+    """Call a function, which waits for a disk, with each path."""
+
+    def run_chunk(start: int) -> list[T]:
         return [function(path) for path in paths[start : start + CHUNK]]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -6,12 +6,12 @@ import os
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.utils import comm
 
 from eakd_det.checkpoint.checkpointer import last_checkpoint
 from eakd_det.config.choices import choices_table
 from eakd_det.config.lazy import load_lazy_config
 from eakd_det.config.merge import load_config, merge_options
-from eakd_det.data.coco_check import summarize
 from eakd_det.data.custom import CustomData, prepare_custom_data, use_custom_data
 from eakd_det.data.registered import check_proposals
 from eakd_det.evaluation.comparison import compare_results
@@ -21,6 +21,7 @@ from eakd_det.utils.device import use_available_device
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.output_dir import TRAINER_FILES
 
+from .data_report import report_data
 from .evaluation import evaluate, evaluate_teacher
 from .hooks.time_estimate import TimeEstimate
 from .hooks.weak_teacher import weak_teacher
@@ -49,7 +50,8 @@ def main(args: argparse.Namespace) -> None:
         _refuse_flags_of_yaml(args)
         run_lazy(args)
     elif args.check:
-        _print_check(_check_data(args, configure(args).cfg))
+        cfg = configure(args).cfg
+        _print_check(cfg, _check_data(args, cfg))
     else:
         run_detector(args)
 
@@ -148,13 +150,12 @@ def _check_data(
     return prepare_custom_data(folder, **sources, **options)
 
 
-def _print_check(data: dict[str, CustomData]) -> None:
+def _print_check(cfg: CfgNode, data: dict[str, CustomData]) -> None:
     if not data:
         raise UserError("--check: name the data with --train-json and --train-images.")
-    for custom in data.values():
-        print(f"{custom.name}: {summarize(custom.data)}")
-        for note in custom.notes:
-            print(note)
+    if comm.is_main_process():
+        for i, paragraph in enumerate(report_data(cfg, data)):
+            print("\n" * (i > 0) + paragraph, flush=True)
 
 
 def _evaluate(run: RunConfig, args: argparse.Namespace) -> tuple[Results, None]:

@@ -23,7 +23,7 @@ def draw_boxes(
     Args:
         image: (H, W, 3) RGB.
         boxes: (N, 4) x1, y1, x2, y2 in its pixels.
-        classes, labels: class index and label of each of the N boxes.
+        classes, labels: class index and label of each of the N boxes; an empty label is not drawn.
     """
     scale = max(1.0, MIN_WIDTH / image.shape[1])
     size = tuple(int(scale * side) for side in image.shape[1::-1])
@@ -36,6 +36,8 @@ def draw_boxes(
         draw.rectangle(box, outline=colour, width=max(2, letters // 7))
     taken = list(scaled)
     for box, label, colour in zip(scaled, labels, colours, strict=True):
+        if not label:
+            continue
         length = draw.textlength(label, font=font) + letters // 2
         tag = place_tag(box, (length, 1.25 * letters), sheet.size, taken)
         taken.append(tag)
