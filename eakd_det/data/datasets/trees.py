@@ -1,4 +1,4 @@
-"""trees: aerial photographs with hand-drawn boxes around tree crowns, cut into tiles on first use.
+"""trees: aerial photographs with annotated tree crowns, cut into tiles on first use.
 
 The photographs and their Pascal VOC files come with DeepForest 2.1.0 (B. Weinstein and others, MIT
 licence), as files inside its wheel. They are read from there; the package is not installed, and
