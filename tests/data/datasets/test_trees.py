@@ -21,14 +21,13 @@ OBJECT = (
 )
 PICTURES = {  # name -> size, and crowns as corners
     "first": ((400, 256), [("Tree", 10, 20, 40, 60), ("Dead", 250, 0, 270, 30)]),
-    "second": ((100, 120), [("Tree", 0, 0, 100, 120)]),
-    "third": ((256, 300), [("Tree", 30, 250, 70, 300)]),
+    "second": ((100, 120), [("Tree", 0, 0, 100, 90), ("Tree", 20, 70, 40, 95)]),
 }
 
 
 @pytest.fixture
 def wheel(tmp_path, monkeypatch):
-    """A wheel with three pictures, in the folder where that of DeepForest is looked for."""
+    """A wheel with two pictures, in the folder where that of DeepForest is looked for."""
     path = tmp_path / FOLDER / WHEEL
     path.parent.mkdir()
     rng = np.random.default_rng(0)
@@ -41,8 +40,7 @@ def wheel(tmp_path, monkeypatch):
             objects = "".join(OBJECT.format(*crown) for crown in crowns)
             file.writestr(f"{IN_WHEEL}/{name}.xml", f"<annotation>{objects}</annotation>")
         file.writestr("deepforest/__init__.py", "raise SystemExit('code of the wheel was run')")
-    photographs = {"train": ("first", "second"), "val": ("third",)}
-    monkeypatch.setattr(trees, "PHOTOGRAPHS", photographs)
+    monkeypatch.setattr(trees, "PHOTOGRAPHS", {"first": None, "second": 80})
     monkeypatch.setattr(trees, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
     return path
 
@@ -57,20 +55,24 @@ def test_tiles_of_the_pictures_in_the_wheel(wheel, tmp_path):
     generate_trees(str(root))
     train, val = _read(root, "train"), _read(root, "val")
     tiles = [(image["file_name"], image["width"], image["height"]) for image in train["images"]]
-    left, right = ("first_0_0.png", 256, 256), ("first_144_0.png", 256, 256)
-    assert tiles == [left, right, ("second.png", 100, 120)]
+    assert tiles == [
+        ("train_first_0_0.png", 256, 256),
+        ("train_first_144_0.png", 256, 256),
+        ("train_second.png", 100, 80),
+    ]
     found = [(a["image_id"], a["category_id"], a["bbox"]) for a in train["annotations"]]
     assert found == [
         (1, 1, [10, 20, 30, 40]),  # the second crown has less than 40 % in this tile
         (2, 1, [250 - 144, 0, 20, 30]),
-        (3, 1, [0, 0, 100, 120]),
+        (3, 1, [0, 0, 100, 80]),
+        (3, 1, [20, 70, 20, 10]),
     ]
     assert [c["name"] for c in train["categories"]] == ["Tree"]
-    assert {image["source"] for image in val["images"]} == {"third.png"}
-    assert [a["bbox"] for a in val["annotations"]] == [[30, 206, 40, 50]]
+    assert [image["file_name"] for image in val["images"]] == ["val_second.png"]
+    assert [a["bbox"] for a in val["annotations"]] == [[20, 0, 20, 15]]  # and 11 % of the first
     with zipfile.ZipFile(wheel) as file, Image.open(file.open(f"{IN_WHEEL}/first.png")) as picture:
         pixels = np.asarray(picture)
-    with Image.open(root / "train" / "first_144_0.png") as tile:
+    with Image.open(root / "train" / "train_first_144_0.png") as tile:
         assert (np.asarray(tile) == pixels[:, 144:]).all()
     assert sorted(os.listdir(tmp_path)) == [FOLDER, "trees"]
 
