@@ -16,7 +16,6 @@ from eakd_det.data.registered import check_proposals
 from eakd_det.evaluation.comparison import compare_results
 from eakd_det.modeling.build import comparable_teacher_config
 from eakd_det.utils.command_line import data_sources
-from eakd_det.utils.device import use_available_device
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.output_dir import TRAINER_FILES
 
@@ -54,7 +53,6 @@ def main(args: argparse.Namespace) -> None:
         data.clear()  # the annotations are read from the checked copies from here on
         merge_options(cfg, args.opts)  # the command line has the last word
     check_proposals(cfg)
-    use_available_device(cfg)
     cfg.freeze()
     results, teacher = (_evaluate if args.eval_only else _train)(cfg, args, notes)
     if args.eval_teacher:
