@@ -15,6 +15,10 @@ options of a command.
 
 import logging
 import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, installed or not
 
 import eakd_det.utils.before_torch  # noqa: F401
 

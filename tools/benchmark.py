@@ -7,6 +7,10 @@ there is one, otherwise the CPU. Other programs on the same cores change the fig
 
 import json
 import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, installed or not
 
 import eakd_det.utils.before_torch  # noqa: F401
 
