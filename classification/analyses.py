@@ -6,12 +6,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from eakd_det.analysis.commands import NETWORK_OPTIONS, Analysis, number_option
+from eakd_det.analysis.commands import GRID_SIZES
 from eakd_det.analysis.confusions import confusions_result
 from eakd_det.analysis.figures import panel_rows
-from eakd_det.analysis.landscape import SIZES, Landscape, explore
+from eakd_det.analysis.landscape import Landscape, explore
 from eakd_det.analysis.results import (
     AnalysisResult,
+    analyze_dynamics,
     landscapes_result,
     segments_result,
     separation_result,
@@ -19,7 +20,6 @@ from eakd_det.analysis.results import (
 from eakd_det.analysis.runs import Run, find_run
 from eakd_det.analysis.samples import Samples
 from eakd_det.analysis.weights import weights_result
-from eakd_det.utils.command_line import positive
 
 from .analysis import (
     Networks,
@@ -108,7 +108,7 @@ def landscape_of(
         seed: of the directions, which networks of one architecture share.
 
     Yields:
-        A result for each grid of SIZES up to that size.
+        A result for each grid of GRID_SIZES up to that size.
 
     Raises:
         UserError: a loss is not finite.
@@ -128,7 +128,7 @@ def landscape_of(
     )
     losses = {network.label: plane_loss(network, batches, seed) for network in networks.all}
     found: dict[str, list[Landscape]] = {name: [] for name in losses}
-    for n in SIZES[: SIZES.index(size) + 1]:
+    for n in GRID_SIZES[: GRID_SIZES.index(size) + 1]:
         coarser = {name: of[-1] if of else None for name, of in found.items()}
         total = sum(n**2 - (0 if x is None else x.losses.size) for x in coarser.values())
         with tqdm(total=total, unit="point", desc=f"landscape {n} x {n}") as bar:
@@ -158,12 +158,10 @@ def _trajectories(networks: Networks) -> dict[str, dict[int, str]]:
     }
 
 
-def _command(
-    summary: str,
+def _of_networks(
     function: Callable[..., AnalysisResult | Iterable[AnalysisResult]],
-    options: dict[str, dict[str, Any]],
-) -> Analysis:
-    """Return the command that calls `function` with the networks of its runs."""
+) -> Callable[..., Iterable[AnalysisResult]]:
+    """Return the function of a command, which calls `function` with the networks of its runs."""
 
     def run(
         runs: list[Run], *, config_file: str, teacher: str, **values: Any
@@ -172,48 +170,14 @@ def _command(
         found = function(networks, **values)
         return [found] if isinstance(found, AnalysisResult) else found
 
-    return Analysis(summary, run, {**options, **NETWORK_OPTIONS})
+    return run
 
 
 ANALYSES = {
-    "entropy-segments": _command(
-        "accuracy of teacher and students in tenths of the test images, by entropy",
-        segments_of,
-        {},
-    ),
-    "weights": _command(
-        "w_EA of the test images, and how much each network contributes", weights_of, {}
-    ),
-    "confusions": _command(
-        "accuracy of each class, and which classes are taken for which others",
-        confusions_of,
-        {},
-    ),
-    "tsne": _command(
-        "penultimate features in the plane, and how distinct classes are",
-        separation_of,
-        {
-            "--num-images": number_option(
-                2000, "number of test images", type=positive, metavar="N"
-            ),
-            "--seed": number_option(0, "seed of t-SNE"),
-        },
-    ),
-    "landscape": _command(
-        "loss around the weights, its variance and Area@x",
-        landscape_of,
-        {
-            "--grid": number_option(
-                21, "points of an axis, after the coarser grids", dest="size", choices=SIZES
-            ),
-            "--num-images": number_option(
-                1000, "number of training images", type=positive, metavar="N"
-            ),
-            "--level": number_option(1.6, "loss of Area@x", metavar="X"),
-            "--half-width": number_option(
-                1.0, "half-width of the plane, in norms of filters", metavar="W"
-            ),
-            "--seed": number_option(0, "seed of the directions"),
-        },
-    ),
+    "entropy-segments": _of_networks(segments_of),
+    "weights": _of_networks(weights_of),
+    "confusions": _of_networks(confusions_of),
+    "tsne": _of_networks(separation_of),
+    "landscape": _of_networks(landscape_of),
+    "dynamics": analyze_dynamics,
 }

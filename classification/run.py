@@ -7,7 +7,6 @@ from detectron2.utils import comm
 
 from eakd_det.checkpoint.checkpointer import last_checkpoint
 from eakd_det.engine.launch import set_up
-from eakd_det.utils.device import use_available_device
 from eakd_det.utils.lock import run_lock
 from eakd_det.utils.output_dir import TRAINER_FILES
 
@@ -29,7 +28,6 @@ def main(args: argparse.Namespace) -> None:
         UserError: the config, a model or OUTPUT_DIR does not fit.
     """
     cfg = load_config(args.config_file, args.opts)
-    use_available_device(cfg)
     if args.eval_only:
         set_up(cfg, args, cfg.OUTPUT_DIR)
         weights = last_checkpoint(cfg.OUTPUT_DIR) if args.resume else cfg.MODEL.WEIGHTS

@@ -6,7 +6,6 @@ from typing import ClassVar
 
 from detectron2.config import CfgNode
 
-from eakd_det.analysis.commands import DYNAMICS
 from eakd_det.analysis.metrics import Series
 from eakd_det.sweep.kinds import Config, RunKind
 from eakd_det.sweep.run_files import RunFiles
@@ -35,7 +34,7 @@ class Classifiers(RunKind):
     no_matter = ("DATASET.ROOT", "DATASET.NUM_WORKERS")
     columns = ("top-1", "top-5", "best top-1")
     papers = Path(__file__).with_name("published.yaml")
-    analyses: ClassVar = {**ANALYSES, "dynamics": DYNAMICS}
+    analyses: ClassVar = ANALYSES
 
     def is_kind_of(self, config: Config) -> bool:
         return isinstance(config.get("DATASET"), Mapping)

@@ -10,6 +10,7 @@ import torch
 from detectron2.config import CfgNode
 
 from eakd_det.distillers import scalar_defaults
+from eakd_det.utils.device import available_device
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import write_json
 
@@ -62,7 +63,7 @@ def evaluate(cfg: CfgNode, weights: str = "") -> dict[str, Any]:
     name = weights or cfg.OUTPUT_DIR
     sets = {key: read_instructions(path) for key, path in named_sets(cfg).items()}
     model = load_model(name, cfg.MODEL.DTYPE, "--model")
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(available_device())
     tokenizer = load_tokenizer(name, "--model")
     options = {key: cfg.TEST[key.upper()] for key in scalar_defaults(generate)}
     limit = _max_prompt(cfg, num_positions(model))

@@ -15,6 +15,7 @@ from transformers import (
 from eakd_det.engine.hooks.preemption import leave
 from eakd_det.engine.run_record import record_parameters, record_start
 from eakd_det.engine.signals import listening
+from eakd_det.utils.device import log_cpu
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import write_atomically, write_json
 from eakd_det.utils.lock import run_lock
@@ -104,6 +105,8 @@ def fit(cfg: CfgNode, resume: bool = False, overwrite: bool = False) -> dict[str
         record_start(cfg.OUTPUT_DIR, args.device.type, resume=resume)
         record_parameters(cfg.OUTPUT_DIR, trainer.model)
     if args.process_index == 0:
+        if args.device.type == "cpu" and not args.use_cpu:
+            log_cpu()
         logger.info("Training %s on %s", cfg.OUTPUT_DIR, args.device)
     start = time.perf_counter()
     with listening() as notice:

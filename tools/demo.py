@@ -6,6 +6,11 @@ table and writes output/demo/results.json and output/demo/detections.png. If the
 another config, --overwrite is required, which removes them.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, installed or not
+
 import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
@@ -22,6 +27,7 @@ def parse_arguments():
     parser.add_argument(
         "--overwrite", action="store_true", help="remove the runs in the folder and start anew"
     )
+    parser.restarts = True
     return command_line.parse_arguments(parser)
 
 

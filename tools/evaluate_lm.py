@@ -10,6 +10,11 @@ figures of the same sets. TEST.SETS names the sets, TEST.SEEDS the seeds of samp
 generates greedily.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, installed or not
+
 import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split

@@ -7,6 +7,11 @@ writes exported/student.pth (weights alone, no optimizer state) and exported/stu
 MODEL.WEIGHTS is its path. Stock Detectron2 loads both without this toolkit.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, installed or not
+
 import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split

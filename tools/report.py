@@ -10,6 +10,10 @@ that contains such folders, or the output folder of tools/sweep.py. The page is 
 """
 
 import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, installed or not
 
 import eakd_det.utils.before_torch  # noqa: F401
 

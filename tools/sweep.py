@@ -16,7 +16,10 @@ The output folder gets table.md, table.csv and table.tex (means, published figur
 paired by seed, of EA-X and X and of EA-X and its controls) and results.json (figures of each run).
 """
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, installed or not
 
 import eakd_det.utils.before_torch  # noqa: F401
 

@@ -5,7 +5,10 @@ tools/sweep_lm.py --configs configs/LLM/tiny/{Student,KD,EA-KD}.yaml --seeds 1 2
 tools/sweep_lm.py --configs ... --seeds 1 2 3 TRAINING.MAX_STEPS 200
 """
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, installed or not
 
 import eakd_det.utils.before_torch  # noqa: F401
 

@@ -14,6 +14,11 @@ If the teacher of TEACHER.CONFIG_FILE has no weights yet, it is trained first, o
 (continue it) or --overwrite (remove it and start anew) is required.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, installed or not
+
 import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split

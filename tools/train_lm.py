@@ -15,6 +15,11 @@ already holds a run, either --resume (continue it) or --overwrite (remove it and
 required. KEY VALUE pairs apply to this run, not to those that are trained first.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, installed or not
+
 import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split

@@ -15,6 +15,11 @@ newest checkpoint of the run. OUTPUT_DIR is the config's, for --train-json outpu
 configs and checkpoints run no code; a Python config is code.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, installed or not
+
 import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split

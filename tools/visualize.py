@@ -10,6 +10,11 @@ the title is the name of its folder in place of "student". If the run was evalua
 the same data are used by default.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, installed or not
+
 import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split

@@ -1,10 +1,15 @@
-"""The commands of tools/analyze.py, which each family of runs offers."""
+"""The command lines of the analyses, declared without importing torch or Detectron2.
 
-from collections.abc import Callable, Iterable, Mapping
+Each family of runs has the functions that carry its commands out: `RunKind.analyses`.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .results import AnalysisResult, dynamics_result
+from eakd_det.utils.command_line import positive
+
+GRID_SIZES = (11, 21, 41, 81)  # points of an axis; each grid halves the steps of the previous one
 
 # Flags of the commands that load networks.
 NETWORK_OPTIONS: dict[str, dict[str, Any]] = {
@@ -24,18 +29,15 @@ def number_option(default: float, text: str, **keywords: Any) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Analysis:
-    """An analysis of runs.
+class Command:
+    """A command of tools/analyze.py.
 
     Attributes:
         summary: for the help.
-        run: called with the list of runs, and with the options as keywords. Where it gives several
-            results, a later one replaces figures of the same name.
         options: flag -> argparse's keywords.
     """
 
     summary: str
-    run: Callable[..., Iterable[AnalysisResult]]
     options: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -44,7 +46,62 @@ class Analysis:
         return NETWORK_OPTIONS.keys() <= self.options.keys()
 
 
-DYNAMICS = Analysis(
-    "entropies and weights over the training, of classifiers and detectors",
-    lambda runs: [dynamics_result(runs)],
-)
+DYNAMICS = Command("entropies and weights over the training, of classifiers and detectors")
+CLASSIFIERS: dict[str, Command] = {
+    "entropy-segments": Command(
+        "accuracy of teacher and students in tenths of the test images, by entropy",
+        NETWORK_OPTIONS,
+    ),
+    "weights": Command(
+        "w_EA of the test images, and how much each network contributes", NETWORK_OPTIONS
+    ),
+    "confusions": Command(
+        "accuracy of each class, and which classes are taken for which others", NETWORK_OPTIONS
+    ),
+    "tsne": Command(
+        "penultimate features in the plane, and how distinct classes are",
+        {
+            "--num-images": number_option(
+                2000, "number of test images", type=positive, metavar="N"
+            ),
+            "--seed": number_option(0, "seed of t-SNE"),
+            **NETWORK_OPTIONS,
+        },
+    ),
+    "landscape": Command(
+        "loss around the weights, its variance and Area@x",
+        {
+            "--grid": number_option(
+                21, "points of an axis, after the coarser grids", dest="size", choices=GRID_SIZES
+            ),
+            "--num-images": number_option(
+                1000, "number of training images", type=positive, metavar="N"
+            ),
+            "--level": number_option(1.6, "loss of Area@x", metavar="X"),
+            "--half-width": number_option(
+                1.0, "half-width of the plane, in norms of filters", metavar="W"
+            ),
+            "--seed": number_option(0, "seed of the directions"),
+            **NETWORK_OPTIONS,
+        },
+    ),
+    "dynamics": DYNAMICS,
+}
+DETECTORS: dict[str, Command] = {
+    "dynamics": DYNAMICS,
+    "detection": Command(
+        "AP of detectors by entropy; segments, weights and t-SNE of the objects' ROIs; pictures of "
+        "those with the highest weights",
+        {
+            "--val-json": {"default": "", "metavar": "FILE", "help": "data in COCO format"},
+            "--val-images": {"default": "", "metavar": "FOLDER"},
+            "--clip-boxes": {"dest": "clip", "action": "store_true", "help": "as in the training"},
+            "--num-objects": number_option(
+                2000, "number of objects for t-SNE", type=positive, dest="num_points", metavar="N"
+            ),
+            "--seed": number_option(0, "seed of t-SNE"),
+            **NETWORK_OPTIONS,
+        },
+    ),
+}
+COMMANDS = CLASSIFIERS | DETECTORS

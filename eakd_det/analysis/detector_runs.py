@@ -11,11 +11,10 @@ from eakd_det.config.merge import load_config
 from eakd_det.data.custom import use_val_data
 from eakd_det.data.registered import check_datasets
 from eakd_det.modeling.build import load_student, load_teacher, num_classes
-from eakd_det.utils.command_line import data_sources, positive
+from eakd_det.utils.command_line import data_sources
 from eakd_det.utils.device import use_available_device
 from eakd_det.utils.errors import UserError
 
-from .commands import NETWORK_OPTIONS, Analysis, number_option
 from .detection_results import detector_results
 from .figures import panel_rows
 from .objects import find_objects, run_detector
@@ -72,23 +71,6 @@ def analyze_detectors(
         num_points=num_points,
         seed=seed,
     )
-
-
-DETECTION = Analysis(
-    "AP of detectors by entropy; segments, weights and t-SNE of the objects' ROIs; pictures of "
-    "those with the highest weights",
-    analyze_detectors,
-    {
-        "--val-json": {"default": "", "metavar": "FILE", "help": "data in COCO format"},
-        "--val-images": {"default": "", "metavar": "FOLDER"},
-        "--clip-boxes": {"dest": "clip", "action": "store_true", "help": "as in the training"},
-        "--num-objects": number_option(
-            2000, "number of objects for t-SNE", type=positive, dest="num_points", metavar="N"
-        ),
-        "--seed": number_option(0, "seed of t-SNE"),
-        **NETWORK_OPTIONS,
-    },
-)
 
 
 def detector_configs(runs: list[Run], config_file: str = "") -> list[CfgNode]:

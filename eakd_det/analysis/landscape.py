@@ -11,8 +11,6 @@ from scipy.interpolate import RectBivariateSpline
 
 from eakd_det.utils.errors import UserError
 
-SIZES = (11, 21, 41, 81)  # points of an axis; each grid halves the steps of the previous one
-
 FINER = 8  # factor by which the interpolated grid is finer
 
 Loss = Callable[[float, float], float]

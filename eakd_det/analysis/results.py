@@ -198,7 +198,7 @@ def _change(landscapes: list[Landscape], level: float) -> list[float]:
     return [y for x in landscapes[-2:-1] for y in (x.variance, x.area_below(level))]
 
 
-def dynamics_result(runs: list[Run]) -> AnalysisResult:
+def analyze_dynamics(runs: list[Run]) -> list[AnalysisResult]:
     """Draw the entropies and weights over the training of each run.
 
     Raises:
@@ -221,4 +221,4 @@ def dynamics_result(runs: list[Run]) -> AnalysisResult:
         for part, logged in dynamics.items()
     ]
     headers = ["run", "samples", "H_T: first -> last log", "H_S", "w_EA"]
-    return AnalysisResult({"dynamics": (draw_dynamics(found), numbers)}, headers, rows)
+    return [AnalysisResult({"dynamics": (draw_dynamics(found), numbers)}, headers, rows)]

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from eakd_det.utils.device import available_device
+
 from .batches import Size
 from .measure import Builders, Figures, measure
 from .tables import table
@@ -27,8 +29,8 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace, folder: str, report: Callable[[str], object]):
         self.args, self.folder, self.report = args, folder, report
-        self.on_gpu = torch.cuda.is_available()
-        self.device = torch.device("cuda" if self.on_gpu else "cpu")
+        self.device = torch.device(available_device())
+        self.on_gpu = self.device.type == "cuda"
         self.rounds: int = args.rounds
         default = GPU_SIZE if self.on_gpu else CPU_SIZE
         self.size = default if args.size is None else Size(*args.size)

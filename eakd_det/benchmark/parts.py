@@ -15,14 +15,15 @@ from .timing import machine
 
 Part = Callable[[Bench], Any]
 
-# Name in --only -> function that measures, reports tables, and returns figures.
-DETECTION: dict[str, Part] = {
+# Name in --only -> function that measures, reports tables, and returns figures; more parts are in
+# the rooms of classifiers and language models.
+PARTS: dict[str, Part] = {
     "detection": run_detection,
     "digits": run_digits,
     "losses": run_losses,
     "pooling": run_pooling,
+    "growth": run_growth,
 }
-OPTIONAL: dict[str, Part] = {"growth": run_growth}
 
 
 def run(
@@ -32,7 +33,7 @@ def run(
 
     Args:
         args: of `tools/benchmark.py`.
-        parts: all that may be named.
+        parts: all that the command line names, and others; they run in this order.
         report: called with the text of each table.
 
     Returns:

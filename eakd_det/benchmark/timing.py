@@ -2,7 +2,6 @@
 
 import os
 import platform
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -69,6 +68,8 @@ def peak_memory_mib() -> float:
         with open(path) as f:
             (kib,) = (line.split()[1] for line in f if line.startswith("VmHWM:"))
         return int(kib) / 2**10
+    import resource  # which Windows lacks
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts bytes
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
 from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig
@@ -62,8 +61,5 @@ def _settings(**settings: Any) -> dict[str, Any]:
 
 
 def load_lazy_config(path: str, overrides: Sequence[str]) -> DictConfig:
-    """Load a Python config with "key=value" overrides; "cuda" becomes "cpu" without a GPU."""
-    cfg = LazyConfig.apply_overrides(LazyConfig.load(path), list(overrides))
-    if cfg.train.device.startswith("cuda") and not torch.cuda.is_available():
-        cfg.train.device = "cpu"
-    return cfg
+    """Load a Python config with "key=value" overrides."""
+    return LazyConfig.apply_overrides(LazyConfig.load(path), list(overrides))

@@ -17,7 +17,6 @@ from eakd_det.data.registered import check_proposals
 from eakd_det.evaluation.comparison import compare_results
 from eakd_det.modeling.build import comparable_teacher_config
 from eakd_det.utils.command_line import data_sources
-from eakd_det.utils.device import use_available_device
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.output_dir import TRAINER_FILES
 
@@ -73,7 +72,6 @@ def run_detector(args: argparse.Namespace) -> tuple[CfgNode, Results | None]:
     if args.epochs and not args.eval_only:
         run.set_schedule(args)
     check_proposals(cfg)
-    use_available_device(cfg)
     cfg.freeze()
     results, teacher = (_evaluate if args.eval_only else _train)(run, args)
     if args.eval_teacher:

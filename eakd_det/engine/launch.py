@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from torch import distributed
 from torch.multiprocessing import ProcessExitedException
 
+from eakd_det.utils.device import available_device, log_cpu, use_available_device
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.logger import set_up_loggers
 
@@ -65,9 +66,10 @@ def launch(
 def set_up(cfg: CfgNode | DictConfig, args: argparse.Namespace, output_dir: str) -> None:
     """Call Detectron2's default_setup, and log our packages' messages as Detectron2's are logged.
 
-    A run that trains records its command in run.json, and `launch` repeats its warnings at its
-    end. A second run in the same process starts its own log. With args.wandb, TensorBoard's data
-    are also sent to that project of Weights & Biases.
+    The device "cuda" becomes "cpu" if torch can use no GPU; the log says why. A run that trains
+    records its command in run.json, and `launch` repeats its warnings at its end. A second run in
+    the same process starts its own log. With args.wandb, TensorBoard's data are also sent to that
+    project of Weights & Biases.
 
     Raises:
         UserError: args.wandb is set and wandb is not installed.
@@ -78,20 +80,30 @@ def set_up(cfg: CfgNode | DictConfig, args: argparse.Namespace, output_dir: str)
     setup_logger.cache_clear()
     logging.getLogger(TrainerBase.__module__).addFilter(_WITHOUT_TRACEBACK)
     set_up_loggers(output_dir, comm.get_rank())
-    default_setup(cfg, args)
     for name in OURS:
-        setup_logger(output_dir, distributed_rank=comm.get_rank(), name=name)
+        ours = setup_logger(output_dir, distributed_rank=comm.get_rank(), name=name)
+        if comm.is_main_process() and not args.eval_only:
+            ours.addHandler(_WARNINGS)
+    device = _set_device(cfg)
+    default_setup(cfg, args)
     if not args.eval_only:
-        device = cfg.MODEL.DEVICE if isinstance(cfg, CfgNode) else cfg.train.device
         record_start(output_dir, device, resume=args.resume)
-        for name in OURS if comm.is_main_process() else ():
-            logging.getLogger(name).addHandler(_WARNINGS)
     if args.wandb and comm.is_main_process():
         if importlib.util.find_spec("wandb") is None:
             raise UserError("--wandb: the package wandb is not installed; pip install wandb.")
         import wandb
 
         wandb.init(project=args.wandb, dir=output_dir, sync_tensorboard=True)
+
+
+def _set_device(cfg: CfgNode | DictConfig) -> str:
+    """Set the config's device to an available one, and return it."""
+    log_cpu.cache_clear()  # an earlier run has its own log
+    if isinstance(cfg, CfgNode):
+        use_available_device(cfg)
+        return cfg.MODEL.DEVICE
+    cfg.train.device = available_device(cfg.train.device)
+    return cfg.train.device
 
 
 class _WithoutTraceback(logging.Filter):
@@ -125,7 +137,8 @@ def _start_processes(
 ) -> None:
     """Start the processes with Detectron2's launch, which gives each a GPU that it sees."""
     several = args.num_gpus * args.num_machines > 1
-    hides_gpus = several and not _is_on_gpu(device_of(args), args.num_gpus)
+    is_on_gpu = several and _is_on_gpu(device_of(args), args.num_gpus)
+    hides_gpus = several and not is_on_gpu and torch.cuda.is_available()
     forwarding = signals_for_children() if several else contextlib.nullcontext()
     with forwarding, _without_gpus() if hides_gpus else contextlib.nullcontext():
         launch_processes(

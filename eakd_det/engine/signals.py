@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +14,8 @@ from detectron2.utils import comm
 from torch import distributed
 from torch.multiprocessing import ProcessExitedException
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+NAMES = ("SIGTERM", "SIGUSR1")
+SIGNALS = tuple(signal.Signals[x] for x in NAMES if x in signal.Signals.__members__)  # on Windows 1
 
 _listening: set[int] = set()  # ids of the processes in which a StopNotice listens
 
@@ -123,7 +125,7 @@ def signals_for_children() -> Iterator[None]:
 def _spare_children() -> None:
     """Let processes forked while a StopNotice listens exit on their parent's SIGTERM only."""
     global _is_registered
-    if not _is_registered:
+    if not _is_registered and sys.platform != "win32":  # which starts processes anew
         os.register_at_fork(after_in_child=_obey_parent_alone)
         _is_registered = True
 

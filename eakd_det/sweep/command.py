@@ -26,6 +26,8 @@ def run(args: argparse.Namespace, kinds: Sequence[RunKind], tools: Path) -> None
         kinds: possible kinds of the runs.
         tools: folder of the kinds' scripts.
     """
+    if sys.platform == "win32":  # without process groups and inherited locks
+        sys.exit("error: sweeps run on Linux and macOS alone; train the configs one by one.")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     logging.getLogger("eakd_det.sweep").setLevel(logging.INFO)
     processes.interrupt_on_signals()

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 from detectron2.config import CfgNode
 
-from eakd_det.analysis.commands import DYNAMICS
-from eakd_det.analysis.detector_runs import DETECTION
+from eakd_det.analysis.detector_runs import analyze_detectors
 from eakd_det.analysis.metrics import Series
+from eakd_det.analysis.results import analyze_dynamics
 from eakd_det.config.merge import load_config
 from eakd_det.evaluation.results import METRICS, known_ap
 from eakd_det.modeling.teacher.build import teacher_config
@@ -34,7 +34,7 @@ class Detectors(RunKind):
     note = "COCO AP of boxes in percent at the end"
     columns = tuple(prefix + name for prefix in _TASKS.values() for name in METRICS)
     papers = Path(__file__).with_name("published.yaml")
-    analyses: ClassVar = {"dynamics": DYNAMICS, "detection": DETECTION}
+    analyses: ClassVar = {"dynamics": analyze_dynamics, "detection": analyze_detectors}
 
     def is_kind_of(self, config: Config) -> bool:
         return bool({"MODEL", "DATASETS"} & config.keys()) or _is_lazy(config)

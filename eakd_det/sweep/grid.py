@@ -1,6 +1,5 @@
 """A grid of configs and seeds: the runs, their folders, and the origin that they note."""
 
-import fcntl
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from detectron2.config import CfgNode
 from eakd_det.config.safe_yaml import read_yaml
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import read_json, write_json
+from eakd_det.utils.lock import lock_file
 from eakd_det.utils.output_dir import DESCRIPTIONS
 
 from .kinds import RunKind
@@ -75,11 +75,9 @@ class Run:
         if others and not record.exists():
             raise UserError(f"{self.folder} was not made by a sweep: choose another --output-dir.")
         file = open(log, "a")  # noqa: SIM115  (stays open)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock_file(file):
             file.close()
-            raise UserError(f"another process trains it: see {log}") from None
+            raise UserError(f"another process trains it: see {log}")
         noted = self._noted()
         if noted and self._change(noted):
             if not overwrite and (why := self.outdated()):

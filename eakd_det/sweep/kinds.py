@@ -1,15 +1,15 @@
 """The interface that sweep, report and analysis have to a family of runs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
 
-from eakd_det.analysis.commands import Analysis
 from eakd_det.analysis.metrics import METRICS, Series, read_metrics
+from eakd_det.analysis.results import AnalysisResult
 from eakd_det.config.safe_yaml import read_yaml
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import read_json
@@ -43,7 +43,9 @@ class RunKind(ABC):
         columns: of a report's table, in percent; the first is the main metric.
         log: file by which a folder is known to be a run's.
         papers: published.yaml of the family (`eakd_det.sweep.published`).
-        analyses: commands of tools/analyze.py.
+        analyses: command of tools/analyze.py -> function of the list of runs, with the command's
+            options as keywords. Where it gives several results, a later one replaces figures of
+            the same name.
     """
 
     title: str
@@ -59,7 +61,7 @@ class RunKind(ABC):
     columns: tuple[str, ...]
     log: str = METRICS
     papers: Path
-    analyses: Mapping[str, Analysis] = {}
+    analyses: Mapping[str, Callable[..., Iterable[AnalysisResult]]] = {}
 
     # Configs.
 

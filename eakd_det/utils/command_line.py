@@ -4,6 +4,8 @@ It imports neither torch nor Detectron2, which takes seconds: a tool answers --h
 its flags at once, and imports what it runs afterwards.
 """
 
+from __future__ import annotations  # so that an old Python gets as far as `require_packages`
+
 import argparse
 import os
 import re
@@ -12,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .environment import require_packages
 from .errors import UserError
 
 # KEY or NODE.KEY, and the keys in lower case of an open node.
@@ -48,6 +51,21 @@ _TRAINING_FLAGS: dict[str, dict[str, Any]] = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """ArgumentParser that reads a whole command line before it needs torch and Detectron2.
+
+    Attributes:
+        restarts: whether a Python without these continues in .venv.
+    """
+
+    restarts = False
+
+    def parse_args(self, args=None, namespace=None):
+        parsed = super().parse_args(args, namespace)
+        require_packages(restart=self.restarts)
+        return parsed
+
+
 def make_parser(
     description: str | None, *flags: str, opts: str = "", has_processes: bool = False
 ) -> argparse.ArgumentParser:
@@ -59,9 +77,7 @@ def make_parser(
         opts: help of the KEY VALUE pairs; empty for a tool without a config.
         has_processes: for `engine.launch`: Detectron2's flags, --overwrite and --wandb.
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     options = {flag: _FLAGS[flag] for flag in flags} | (_TRAINING_FLAGS if has_processes else {})
     for flag, keywords in options.items():
         parser.add_argument(flag, **keywords)

@@ -1,8 +1,8 @@
 """Lock of a run's folder, in which one run at a time may train."""
 
-import fcntl
 import logging
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +11,11 @@ from typing import TextIO
 from detectron2.utils import comm
 
 from .errors import UserError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 logger = logging.getLogger(__name__)
 
@@ -49,14 +54,30 @@ def run_lock(folder: str) -> Iterator[TextIO | None]:
             file.close()  # without unlocking: a child that is still running keeps the lock
 
 
+def lock_file(file: TextIO) -> bool:
+    """Lock an open file until it is closed; return False if another process holds its lock.
+
+    Raises:
+        OSError: the file system does not support locks.
+    """
+    if sys.platform == "win32":
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except PermissionError:
+            return False
+    else:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
 def _acquire(file: TextIO) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return lock_file(file)
     except OSError as error:
         raise UserError(
             f"{file.name} cannot be locked ({error.strerror}): train the run beside it first, with "
             "its own config and in a single process."
         ) from error
-    return True

@@ -14,6 +14,7 @@ from torch import distributed
 
 import classification.run as classification_run
 from eakd_det.engine import detection_run, launch
+from eakd_det.utils import nvidia
 from eakd_det.utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -184,3 +185,24 @@ def test_what_comes_before_the_processes(arguments):
     with pytest.raises(SystemExit, match="error: a.json is no JSON."):
         start(refuse)
     assert calls == ["first", "main"]
+
+
+@pytest.mark.parametrize("smi", ["", "Driver Version: 470.1  CUDA Version: 11.4"])
+def test_the_log_says_that_a_run_is_on_the_cpu(stock_cfg, arguments, tmp_path, monkeypatch, smi):
+    """With a real nvidia-smi of a driver that is too old, or with none."""
+    if smi:
+        script = tmp_path / "nvidia-smi"
+        script.write_text(f"#!/bin/sh\necho '{smi}'\necho 'GPU 0: NVIDIA T4 (UUID: 1)'\n")
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(nvidia, "PROC", tmp_path)
+    nvidia.find_gpu.cache_clear()
+    stock_cfg.OUTPUT_DIR, arguments.wandb = str(tmp_path / "run"), None
+    stock_cfg.MODEL.DEVICE = "cuda"
+    stock_cfg.freeze()
+    launch.set_up(stock_cfg, arguments, str(tmp_path / "run"))
+    nvidia.find_gpu.cache_clear()
+    text = (tmp_path / "run" / "log.txt").read_text()
+    assert ("WARNING: Running on the CPU: torch" if smi else "INFO: Running on the CPU: no") in text
+    assert "DEVICE: cpu" in (tmp_path / "run" / "config.yaml").read_text()

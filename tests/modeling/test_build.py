@@ -7,7 +7,6 @@ from detectron2.modeling import build_model
 from eakd_det.config.defaults import stock_config
 from eakd_det.data.registered import check_datasets, explain_no_images
 from eakd_det.modeling.build import load_student, load_teacher, num_classes
-from eakd_det.utils.device import use_available_device
 from eakd_det.utils.errors import UserError
 
 
@@ -85,13 +84,3 @@ def test_the_student_as_a_detector(distill_cfg, tmp_path):
     cfg, model = load_student(distill_cfg, str(tmp_path / "student.pth"))
     assert type(model).__name__ == cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN"
     assert all(torch.equal(model.state_dict()[name], state[name]) for name in state)
-
-
-def test_device(stock_cfg, monkeypatch):
-    stock_cfg.MODEL.DEVICE = "cuda"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    use_available_device(stock_cfg)
-    assert stock_cfg.MODEL.DEVICE == "cuda"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    use_available_device(stock_cfg)
-    assert stock_cfg.MODEL.DEVICE == "cpu"

@@ -1,6 +1,12 @@
 import json
+import runpy
+from pathlib import Path
 
 import pytest
+
+from eakd_det.benchmark.parts import PARTS
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_part_alone(call_tool, tmp_path):
@@ -44,3 +50,8 @@ def test_the_tool(cli_cfg, call_tool, tmp_path):
     assert "one training step" in out and "peak" in out and "ms of the host" in out
     assert "goal" not in out  # they are a GPU's
     assert f"Written to {tmp_path}" in out
+
+
+def test_the_command_line_names_all_parts():
+    tool = runpy.run_path(str(ROOT / "tools" / "benchmark.py"))
+    assert [*tool["DETECTION"], *tool["OPTIONAL"]] == [*PARTS]

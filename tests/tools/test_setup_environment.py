@@ -1,8 +1,10 @@
 """The set-up's decisions: what is missing, what is kept, where files go. No network, no pip."""
 
 import importlib.util
+import os
 import shutil
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -28,6 +30,9 @@ def checkout(tmp_path):
     (root / "tools").mkdir()
     shutil.copy(ROOT / "tools" / "setup_environment.py", root / "tools")
     shutil.copy(ROOT / "setup.py", root)
+    for name in ("__init__.py", "utils/__init__.py", "utils/nvidia.py"):
+        (root / "eakd_det" / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / "eakd_det" / name, root / "eakd_det" / name)
     return root
 
 
@@ -118,7 +123,7 @@ def test_kept_versions_pins_what_is_here(setup):
 
 def test_nothing_missing_calls_nothing(setup, monkeypatch, calls):
     provide_all_but(monkeypatch, setup)
-    setup.install(keep=True)
+    assert not setup.install(keep=True)
     assert calls == []
 
 
@@ -221,51 +226,83 @@ def made(monkeypatch, setup):
     def make_venv():
         setup.VENV_PYTHON.parent.mkdir(parents=True, exist_ok=True)
         setup.VENV_PYTHON.touch()
+        (setup.VENV / setup.PACKAGES.replace("*", "3")).mkdir(parents=True, exist_ok=True)
         shared = "true" if setup.has("detectron2") else "false"
         (setup.VENV / "pyvenv.cfg").write_text(f"include-system-site-packages = {shared}\n")
 
     def call(command):
-        seen.append(command[-1])
+        seen.append(command[2])
         return int("broken" in seen)
 
     monkeypatch.setattr(setup, "make_venv", make_venv)
     monkeypatch.setattr(setup.subprocess, "call", call)
+    monkeypatch.setattr(setup, "report_gpu", lambda python: None)
     monkeypatch.setattr(setup.sys, "prefix", sys.base_prefix)
     return seen
 
 
 def test_stamp_follows_the_files(setup, checkout, monkeypatch, made):
     provide_all_but(monkeypatch, setup, "detectron2")
-    setup.fill_venv()
-    setup.fill_venv()
+    setup.fill_venv(0)
+    setup.fill_venv(0)
     assert made == ["fresh"]
     with (checkout / "requirements" / "base.txt").open("a") as file:
         file.write("another\n")
-    setup.fill_venv()
+    setup.fill_venv(0)
     assert made == ["fresh", "fresh"]
     setup.VENV_PYTHON.unlink()
-    setup.fill_venv()
+    setup.fill_venv(0)
     assert made == ["fresh"] * 3
+    setup.STAMP.unlink()
+    setup.fill_venv(0)
+    assert made == ["fresh"] * 4
+
+
+def lay_package(packages, name="pack"):
+    """Lay a package of two modules, as pip installs it."""
+    info = packages / f"{name}-1.dist-info"
+    files = [f"{name}/__init__.py", f"{name}/deep/module.py", f"{name}-1.dist-info/METADATA"]
+    for file in files:
+        (packages / file).parent.mkdir(parents=True, exist_ok=True)
+        (packages / file).touch()
+    compiled = f"{name}/__pycache__/__init__.cpython-310.pyc"  # anybody may remove it
+    (info / "RECORD").write_text("".join(f"{file},,\n" for file in [*files, compiled]))
+    return info
+
+
+@pytest.mark.parametrize("damage", ["pack/__init__.py", "pack", "pack-1.dist-info/RECORD", ""])
+def test_a_damaged_environment_is_filled_again(setup, monkeypatch, made, damage):
+    provide_all_but(monkeypatch, setup, "detectron2")
+    setup.fill_venv(0)
+    packages = next(setup.VENV.glob(setup.PACKAGES))
+    lay_package(packages)
+    setup.fill_venv(0)
+    assert made == ["fresh"]
+    path = packages / damage
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    setup.fill_venv(0)
+    assert made == ["fresh", "fresh"]
 
 
 def test_a_failed_installation_leaves_no_stamp(setup, monkeypatch, made):
     provide_all_but(monkeypatch, setup, "detectron2")
     made.append("broken")
     with pytest.raises(SystemExit):
-        setup.fill_venv()
+        setup.fill_venv(0)
     assert not setup.STAMP.exists()
 
 
 def test_detectron2_of_the_base_interpreter_is_kept(setup, monkeypatch, made):
     provide_all_but(monkeypatch, setup)
-    setup.fill_venv()
+    setup.fill_venv(0)
     assert made == ["here"]
 
 
 def test_an_active_environment_with_detectron2_is_used_itself(setup, monkeypatch, calls, capsys):
     monkeypatch.setattr(setup.sys, "prefix", "/some/environment")
     provide_all_but(monkeypatch, setup)
-    setup.fill_venv()
+    setup.fill_venv(0)
+    assert capsys.readouterr().out == "set-up: complete in /some/environment\n"
     setup.main("which")
     assert calls == [] and not setup.VENV.exists()
     assert capsys.readouterr().out.splitlines()[-1] == sys.executable
@@ -274,16 +311,41 @@ def test_an_active_environment_with_detectron2_is_used_itself(setup, monkeypatch
     assert capsys.readouterr().out == ".venv/bin/python\n"
 
 
-def test_make_venv_mends_what_was_interrupted(setup, monkeypatch):
+def test_make_venv_mends_what_is_broken(setup, monkeypatch):
     provide_all_but(monkeypatch, setup, "detectron2", "ensurepip")
     setup.make_venv()
-    packages = next(setup.VENV.glob("lib/python*/site-packages"))
-    for name in ("whole-1.dist-info/RECORD", "half-1.dist-info/METADATA"):
-        (packages / name).parent.mkdir()
-        (packages / name).touch()
+    packages = next(setup.VENV.glob(setup.PACKAGES))
+    lay_package(packages, "whole")
+    (lay_package(packages, "interrupted") / "RECORD").unlink()
+    lay_package(packages, "damaged")
+    (packages / "damaged" / "deep" / "module.py").unlink()
+    (packages / "~emoved").mkdir()
     setup.make_venv()
-    assert [path.name for path in packages.iterdir()] == ["whole-1.dist-info"]
+    left = ["damaged", "interrupted", "whole", "whole-1.dist-info"]
+    assert sorted(path.name for path in packages.iterdir()) == left
+    assert not (packages / "damaged" / "__init__.py").exists()  # so that it counts as missing
     setup.VENV_PYTHON.unlink()
     setup.VENV_PYTHON.symlink_to("/no/such/python")
     setup.make_venv()
     assert setup.VENV_PYTHON.exists() and list(packages.iterdir()) == []
+
+
+def test_time_and_size_are_printed(setup, monkeypatch, calls, capsys):
+    provide_all_but(monkeypatch, setup, "yacs")
+    monkeypatch.setattr(setup.sys, "prefix", str(setup.VENV))
+    setup.VENV.mkdir()
+    (setup.VENV / "weights").write_bytes(bytes(10**6))
+    os.truncate(setup.VENV / "weights", 5_900_000_000)  # it takes no room
+    (setup.VENV / "lib64").symlink_to(setup.VENV)
+    setup.fill_here(True, time.time() - 161)
+    assert "set-up: complete in .venv: 5.9 GB, 2 min 41 s" in capsys.readouterr().out
+    assert setup.duration(41.4) == "41 s"
+
+
+def test_a_gpu_that_torch_cannot_use_is_reported(setup, monkeypatch, tmp_path, capsys):
+    script = tmp_path / "nvidia-smi"
+    script.write_text("#!/bin/sh\necho 'No devices were found'\nexit 6\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    setup.report_gpu(sys.executable)
+    assert 'set-up: nvidia-smi fails ("No devices were found")' in capsys.readouterr().out

@@ -92,10 +92,7 @@ def test_a_misspelt_flag_behind_pairs_is_told(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     "tool",
-    [
-        *("demo", "evaluate_lm", "export_student", "report", "sweep", "sweep_lm"),
-        *("train_classifier", "train_lm", "train_net", "visualize"),
-    ],
+    sorted(path.stem for path in (ROOT / "tools").glob("*.py") if path.stem != "setup_environment"),
 )
 @pytest.mark.parametrize("flag, code", [("--help", 0), ("--rezume", 2)])
 def test_help_and_mistakes_import_nothing_heavy(tool, flag, code):
