@@ -37,7 +37,7 @@ PHOTOGRAPHS = {
     "SOAP_061": None,
 }
 LEAST_AREA = 0.4  # fraction of a crown's box that must be in a part, as of a tile
-TILE, OVERLAP = 256, 64  # pixels of 0.1 m; the largest crown has 112 pixels
+TILE, OVERLAP = 256, 64  # pixels of 0.1 m; the largest crown has 108
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
