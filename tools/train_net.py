@@ -39,7 +39,11 @@ def parse_arguments():
     add("--epochs", type=command_line.positive, metavar="N", help=EPOCHS)
     own = parser.add_argument_group("data in COCO format, checked before the first step")
     command_line.add_data_flags(own, "train", "val", clip=CLIP)
-    own.add_argument("--check", action="store_true", help="only check the data")
+    own.add_argument(
+        "--check",
+        action="store_true",
+        help="only check the data, report on them and draw some images",
+    )
     parser.add_argument(
         "--eval-teacher",
         action="store_true",

@@ -6,7 +6,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from eakd_det.analysis.landscape import SIZES, Landscape, explore
+from eakd_det.analysis.commands import GRID_SIZES
+from eakd_det.analysis.landscape import Landscape, explore
 from eakd_det.utils.errors import UserError
 
 
@@ -15,7 +16,7 @@ def bowl(alpha, beta):
     return 1 + 3 * alpha**2 + 2 * beta**2
 
 
-def grids(loss, sizes=SIZES, **options):
+def grids(loss, sizes=GRID_SIZES, **options):
     """Landscapes of growing size, each made from the one before."""
     found = [None]
     for size in sizes:
@@ -107,7 +108,7 @@ def test_no_point_is_computed_twice_and_grids_agree():
     alpha, beta = np.meshgrid(found[2].coordinates, found[2].coordinates)
     np.testing.assert_allclose(found[2].losses, bowl(alpha, beta), rtol=1e-12)
     assert found[2].centre == 1.0 and found[2].coordinates[0] == -0.7
-    assert all(b == 2 * a - 1 for a, b in pairwise(SIZES))
+    assert all(b == 2 * a - 1 for a, b in pairwise(GRID_SIZES))
 
 
 def test_a_loss_that_is_not_finite_is_refused():
