@@ -29,7 +29,7 @@ STAMP = VENV / "setup-complete"
 OLDEST, NEWEST = (3, 10), (3, 14)  # the torch of requirements/torch.txt has wheels for these
 # Modules by which a package is found, where they do not have its name.
 MODULES = {"pillow": "PIL", "scikit-learn": "sklearn", "setuptools": "pkg_resources"}
-MODULES |= {"hydra-core": "hydra", "opencv-python-headless": "cv2"}
+MODULES |= {"hydra-core": "hydra", "opencv-python-headless": "cv2", "pytest-xdist": "xdist"}
 # With PYTHONDONTWRITEBYTECODE each process would compile the modules anew.
 IMPORT_ALL = """
 import importlib, pkgutil, sys

@@ -106,6 +106,8 @@ def test_is_met_looks_at_this_interpreter(setup):
     assert setup.is_met("pytest>=999")  # whatever version is here is kept
     assert setup.is_met("pillow") and setup.is_met("scikit-learn")
     assert not setup.is_met("no-such-package-anywhere")
+    lines = setup.requirements("base", "analysis", "test")
+    assert [line for line in lines if not setup.is_met(line)] == []
 
 
 def test_an_empty_folder_is_no_package(setup, tmp_path, monkeypatch):
