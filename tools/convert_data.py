@@ -12,6 +12,10 @@ result is checked as tools/train_net.py --check does it. See docs/datasets.md.
 """
 
 import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, installed or not
 
 import eakd_det.utils.before_torch  # noqa: F401
 

@@ -8,7 +8,10 @@ command of this folder, which is printed. Ctrl-C stops the example, and the same
 it. docs/detection.md walks through it.
 """
 
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, installed or not
 
 import eakd_det.utils.before_torch  # noqa: F401
 

@@ -11,6 +11,11 @@ folder of them or a quoted pattern. Images that cannot be read are listed at the
 1; the others are predicted.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, installed or not
+
 import eakd_det.utils.before_torch  # noqa: F401
 
 # isort: split
