@@ -28,7 +28,7 @@ def load(name, path, names):
 
 @pytest.mark.parametrize(
     "name",
-    ["resnet8", "wrn_16_1", "vgg8", "MobileNetV2", "ShuffleNetV1", "torchvision:mnasnet0_5"],
+    ["resnet8", "wrn_16_1", "vgg8", "MobileNetV2", "ShuffleNetV1", "torchvision:resnet18"],
 )
 @torch.no_grad()
 def test_classes_in_another_order_are_mapped(tmp_path, caplog, name):
