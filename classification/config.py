@@ -1,5 +1,6 @@
 """Configuration keys of the classifiers: a small root of their own, in Detectron2's style."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -124,7 +125,13 @@ def load_config(path: str, options: list[str] = ()) -> CfgNode:
 
 def as_options(keys: Mapping[str, Any]) -> list[str]:
     """Return keys and values as the KEY VALUE pairs of a command line."""
-    return [text for key, value in keys.items() for text in (key, repr(value))]
+    return [text for key, value in keys.items() for text in (key, _as_text(value))]
+
+
+def _as_text(value: Any) -> str:
+    """Return a value as text that yacs reads as it; quoted where it would be a number or empty."""
+    is_plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z./][\w./: -]*", value)
+    return value if is_plain and value not in ("True", "False", "None") else repr(value)
 
 
 def scaled_schedule(solver: CfgNode, epochs: int) -> dict[str, Any]:

@@ -134,8 +134,8 @@ def read_test_set(cfg: CfgNode) -> DataLoader:
     )
 
 
-def evaluate_weights(cfg: CfgNode, weights: str) -> dict[str, Any]:
-    """Return the accuracy of a student's checkpoint as `evaluate` does.
+def evaluate_weights(cfg: CfgNode, weights: str) -> dict[str, float]:
+    """Return the accuracy of a student's checkpoint: "top1" and "top5", in the main process.
 
     Raises:
         UserError: the weights do not fit.
@@ -145,4 +145,5 @@ def evaluate_weights(cfg: CfgNode, weights: str) -> dict[str, Any]:
     source = source_of(cfg.DATASET)
     model = build_model(cfg.MODEL.NAME, weights, source, key="MODEL")
     distilled = DistilledClassifier(model, channels_last=cfg.MODEL.CHANNELS_LAST)
-    return evaluate(distilled.to(cfg.MODEL.DEVICE), read_test_set(cfg))
+    found = evaluate(distilled.to(cfg.MODEL.DEVICE), read_test_set(cfg))
+    return {key: found[key] for key in ("top1", "top5") if found}
