@@ -27,6 +27,7 @@ IMPORTED = [
     "sklearn.manifold",
     "timm",
     "torchvision",
+    "llm",  # hides a folder ./datasets from Transformers
     "transformers.trainer",
     "transformers.models.auto.modeling_auto",
 ]

@@ -215,4 +215,4 @@ model.roi_heads.box_predictor.test_score_thresh = 0.0  # an untrained student is
     assert "copypaste: AP,AP50,AP75" in out
     code, _, err = call("--check")
     assert code == 1
-    assert "error: A Python config names its data itself" in err
+    assert "error: A Python config names data, teacher, student and schedule itself" in err
