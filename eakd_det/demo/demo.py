@@ -49,9 +49,9 @@ class Network(NamedTuple):
 
 
 NETWORKS = {
-    "teacher": Network("teacher R101", "Teacher-R101.yaml", 0.54),
-    "student": Network("student R18 alone", "Student-R18.yaml", 0.21),
-    "ea_dkd": Network("student R18, EA-DKD", "EA-DKD-R18-R101.yaml", 0.25),
+    "teacher": Network("teacher R101", "Teacher-R101.yaml", 0.56),
+    "student": Network("student R18 alone", "Student-R18.yaml", 0.2),
+    "ea_dkd": Network("student R18, EA-DKD", "EA-DKD-R18-R101.yaml", 0.24),
 }
 STUDENTS = ("student", "ea_dkd")
 CHECKPOINT_PERIOD = 100  # iterations that a stopped demo can lose
