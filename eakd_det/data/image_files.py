@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class ImageFile(NamedTuple):
-    """What the check of an image file has found.
+    """Result of the check of an image file.
 
     Attributes:
         width, height: stored size in pixels.

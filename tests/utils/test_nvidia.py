@@ -153,7 +153,7 @@ def test_the_build_is_read_and_not_imported(tmp_path, monkeypatch):
 
 
 def test_the_command(nvidia_smi):
-    """What the set-up runs: it imports neither torch nor Detectron2."""
+    """The set-up imports neither torch nor Detectron2 for its report on GPUs."""
     nvidia_smi(OLD.replace("12.2", "10.1"))
     check = "import sys; from eakd_det.utils import nvidia; nvidia.main()\n"
     check += "assert not {'torch', 'detectron2', 'numpy'} & sys.modules.keys()"
