@@ -22,7 +22,10 @@ def parse_arguments():
     parser = command_line.make_parser(__doc__, opts="KEY VALUE pairs for every config")
     parser.add_argument("--output-dir", default="output/demo", help="default: %(default)s")
     parser.add_argument(
-        "--seeds", type=int, default=1, help="runs of each student, which differ in their seeds"
+        "--seeds",
+        type=command_line.positive,
+        default=1,
+        help="runs of each student, which differ in their seeds",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="remove the runs in the folder and start anew"

@@ -283,13 +283,18 @@ def main(action="venv", since=None):
     why = refusal(sys.version_info[:2], has("torch"))
     if why:
         sys.exit("set-up: " + why)
-    since = float(since or time.time())
     actions = {
         "venv": lambda: fill_venv(since),
         "which": lambda: print(sys.executable if is_own() else VENV_PYTHON.relative_to(ROOT)),
         "here": lambda: fill_here(True, since),
         "fresh": lambda: fill_here(False, since),
     }
+    if action in ("-h", "--help"):
+        print(__doc__)
+        return
+    if action not in actions:
+        sys.exit("set-up: choose from " + ", ".join(actions))
+    since = float(since or time.time())
     actions[action]()
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train or evaluate a classifier; the command line is Detectron2's.
+r"""Train or evaluate a classifier; the command line is Detectron2's.
 
 tools/train_classifier.py --config-file configs/Digits/EA-KD.yaml
 tools/train_classifier.py --config-file configs/CIFAR100/EA-KD/vgg13_vgg8.yaml --num-gpus 2

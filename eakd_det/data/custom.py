@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
 from eakd_det.utils.errors import UserError
-from eakd_det.utils.files import read_json, write_json
+from eakd_det.utils.files import make_folder, read_json, write_json
 
 from .coco_check import check_coco
 from .ids import ORIGINAL, original_ids
@@ -164,7 +164,7 @@ def _prepare(
     identity += [str(x) for x in (status.st_mtime_ns, status.st_size, FORMAT, options)]
     digest = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:12]
     path = os.path.join(folder, f"{split}-{digest}.json")
-    os.makedirs(folder, exist_ok=True)
+    make_folder(folder)
     with portalocker.Lock(os.path.join(folder, ".lock"), timeout=DAY):  # others find the copy
         data = {} if again else read_json(path)
         if not data:

@@ -114,10 +114,9 @@ def data_sources(args: argparse.Namespace, *splits: str) -> dict[str, tuple[str,
 
 def positive(text: str) -> int:
     """Convert to an integer above 0, as argparse's "type"."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def run(

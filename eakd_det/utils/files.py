@@ -38,9 +38,21 @@ def write_atomically(path: str, mode: str = "w") -> Iterator[Any]:
             os.remove(temporary)
 
 
+def make_folder(path: str) -> None:
+    """Create a folder unless it exists.
+
+    Raises:
+        UserError: the system refuses it.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"The folder {path} cannot be made: {error.strerror}.") from error
+
+
 def write_json(path: str | Path, value: Any, indent: int | None = 2) -> None:
     """Write a JSON file atomically, in ASCII; its folder is created if missing."""
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    make_folder(os.path.dirname(path) or ".")
     with write_atomically(str(path)) as f:
         json.dump(value, f, indent=indent)
 
