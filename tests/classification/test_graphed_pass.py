@@ -204,6 +204,9 @@ def to_fake_gpu(module):
                     tensors[name] = nn.Parameter(fake) if tensors is part._parameters else fake
 
 
+@pytest.mark.skipif(
+    torch.__version__ < "2.7", reason="torch 2.6 aborts on fake tensors of a GPU that is not there"
+)
 def test_forward_pass_stays_on_a_gpu(trainer):
     """On tensors without values, as in a capture; a value that is read is an error."""
     batch, distilled = next(iter(trainer.data_loader)), trainer.distilled
