@@ -1,4 +1,4 @@
-"""Distillation methods of classifiers: those of detectors, and those that only classifiers have.
+"""Distillation methods of classifiers: those that detectors share, and their own.
 
 N counts images.
 """
@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from eakd_det.distillers import DISTILLERS as DETECTOR_DISTILLERS
 from eakd_det.distillers import (
+    SHARED_DISTILLERS,
     DistillationBatch,
     Distiller,
     LogitDistiller,
@@ -204,7 +204,7 @@ class PathDistiller(Distiller):
 
 
 DISTILLERS: dict[str, Distiller] = {
-    **DETECTOR_DISTILLERS,
+    **SHARED_DISTILLERS,
     "TTM": LogitDistiller(ttm_loss),
     "WTTM": LogitDistiller(wttm_loss, has_ea_form=False),
     "MLD": MultiLevelDistiller(),

@@ -1,6 +1,6 @@
 """Distillation methods: from a batch of student, teacher and labels to named, weighted losses.
 
-A method on logits is a line in DISTILLERS; it then exists for detectors and classifiers, and its
+A method is a line in SHARED_DISTILLERS, which detectors and classifiers have, or in DISTILLERS; its
 options are keys of their configs.
 """
 
@@ -9,15 +9,15 @@ from eakd_det.losses.dkd import dkd_loss
 from eakd_det.losses.kd import kd_loss
 
 from .base import Distiller
-from .batch import DistillationBatch, LogitPair
+from .batch import BoxHeads, DistillationBatch, LogitPair
 from .ea import EA_MODES
 from .features import ReviewDistiller
 from .logits import LogitDistiller
 from .objective import DistillationObjective
 from .settings import method_settings, scalar_defaults
 
-# DISTILL.METHODS of detectors; classifiers have more (classification.distillers).
-DISTILLERS: dict[str, Distiller] = {
+# Methods of detectors and classifiers.
+SHARED_DISTILLERS: dict[str, Distiller] = {
     "KD": LogitDistiller(kd_loss, sigmoid_loss=bernoulli_kd_loss),
     "DKD": LogitDistiller(
         dkd_loss,
@@ -27,9 +27,14 @@ DISTILLERS: dict[str, Distiller] = {
     "REVIEWKD": ReviewDistiller(),
 }
 
+# DISTILL.METHODS of detectors; those of classifiers are in classification.distillers.
+DISTILLERS: dict[str, Distiller] = {**SHARED_DISTILLERS}
+
 __all__ = [
     "DISTILLERS",
     "EA_MODES",
+    "SHARED_DISTILLERS",
+    "BoxHeads",
     "DistillationBatch",
     "DistillationObjective",
     "Distiller",

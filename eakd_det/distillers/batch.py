@@ -31,6 +31,11 @@ class LogitPair:
         images: returns the (R,) int64 index in the batch of each sample's image; None if samples
             are images (a classifier) or have none (tokens).
         sample_weight: (R,) EA weight of each sample, or None.
+        student_deltas, teacher_deltas: (R, 4) or, class by class, (R, 4 K) box regression of ROIs,
+            each in the units of its own box head; None if samples have none.
+        target_deltas: returns the (R, 4) regression targets of foreground samples, in the student's
+            units; other rows have no meaning.
+        delta_scale: (4,) factors from the teacher's units to the student's.
     """
 
     student_logits: Tensor
@@ -43,6 +48,10 @@ class LogitPair:
     first_boxes: Callable[[], Tensor] | None = None
     images: Callable[[], Tensor] | None = None
     sample_weight: Tensor | None = None
+    student_deltas: Tensor | None = None
+    teacher_deltas: Tensor | None = None
+    target_deltas: Callable[[], Tensor] | None = None
+    delta_scale: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
 
     def entropies(self, temperature: float) -> tuple[Tensor, Tensor]:
         """Return the (R,) entropies of student and teacher in nats.
@@ -81,6 +90,19 @@ class LogitPair:
 
 
 @dataclass
+class BoxHeads:
+    """Box heads of two R-CNNs on the student's sampled ROIs of a batch.
+
+    Each is a function of FPN maps, finest first, in the levels that the head reads, and returns
+    class logits (R, K + 1) and box deltas (R, 4) or (R, 4 K). Gradients pass through both to the
+    maps; the teacher's parameters get none.
+    """
+
+    student: Callable[[list[Tensor]], tuple[Tensor, Tensor]]
+    teacher: Callable[[list[Tensor]], tuple[Tensor, Tensor]]
+
+
+@dataclass
 class DistillationBatch:
     """Logits and feature maps of student and teacher on one batch.
 
@@ -89,12 +111,24 @@ class DistillationBatch:
         student_features, teacher_features: maps (B, channels, H, W), finest level first; empty if
             no method compares features.
         epoch: counted from 1, for what changes with it: the warm-up of a method, a curriculum.
+        boxes: returns the ground truth of each image, (boxes, 4) xyxy in pixels; None if images
+            have no boxes.
+        image_sizes: (height, width) of each image before padding, in pixels.
+        padded_size: (height, width) of the padded batch, which the student's maps cover.
+        objectness: the RPN's logits of anchors, (R, 1), a sigmoid's; None if no method compares
+            them.
+        heads: the box heads; None if no method runs them.
     """
 
     logit_pairs: list[LogitPair]
     student_features: list[Tensor] = field(default_factory=list)
     teacher_features: list[Tensor] = field(default_factory=list)
     epoch: int = 1
+    boxes: Callable[[], list[Tensor]] | None = None
+    image_sizes: list[tuple[int, int]] = field(default_factory=list)
+    padded_size: tuple[int, int] = (0, 0)
+    objectness: LogitPair | None = None
+    heads: BoxHeads | None = None
 
     @property
     def weighted_pairs(self) -> list[LogitPair]:

@@ -189,7 +189,7 @@ class Distilled(WithTeacher):
         batched_inputs: list[dict[str, Any]],
         teacher_features: dict[str, Tensor],
     ) -> dict[str, Tensor]:
-        features = calls["backbone"][0].output
+        images, features = calls["backbone"][0].args[0], calls["backbone"][0].output
         pairs = []
         if self.compares_logits:
             pairs = self._logit_pairs(calls, self.teacher, teacher_features)
@@ -199,6 +199,11 @@ class Distilled(WithTeacher):
             logit_pairs=pairs,
             student_features=[features[name] for name, _ in self.levels],
             teacher_features=[teacher_features[name] for _, name in self.levels],
+            boxes=lambda: [
+                x["instances"].gt_boxes.tensor.to(images.device) for x in batched_inputs
+            ],
+            image_sizes=[tuple(x["image"].shape[-2:]) for x in batched_inputs],
+            padded_size=tuple(images.shape[-2:]),
         )
         return self.objective(batch, self.adapters)
 
