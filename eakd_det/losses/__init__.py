@@ -21,7 +21,7 @@ from .dkd import dkd_loss
 from .entropy import combine_entropies, entropy, entropy_weight
 from .fcfd import fcfd_loss, feature_rampup
 from .fcfd_bridges import FeatureBridges
-from .fcfd_heads import HeadBridges, appearance_losses, prediction_losses
+from .fcfd_heads import HeadBridges, fcfd_heads_loss
 from .fcfd_paths import PathOutputs, draw_paths, run_paths
 from .kd import kd_loss
 from .multi_level import multi_level_loss
@@ -40,7 +40,6 @@ __all__ = [
     "PathOutputs",
     "PrimeAwareHead",
     "ReviewFusion",
-    "appearance_losses",
     "bernoulli_dist_loss",
     "bernoulli_entropy",
     "bernoulli_kd_loss",
@@ -53,6 +52,7 @@ __all__ = [
     "draw_paths",
     "entropy",
     "entropy_weight",
+    "fcfd_heads_loss",
     "fcfd_loss",
     "feature_rampup",
     "forward_kl",
@@ -62,7 +62,6 @@ __all__ = [
     "multi_level_loss",
     "nkd_loss",
     "pad_loss",
-    "prediction_losses",
     "reverse_kl",
     "run_paths",
     "shared_softmax",

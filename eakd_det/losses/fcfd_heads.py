@@ -67,6 +67,42 @@ def _bridge(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(convolution, BatchNorm(out_channels))
 
 
+def fcfd_heads_loss(
+    bridged_features: Sequence[Tensor],
+    teacher_features: Sequence[Tensor],
+    paths: Sequence[Predictions],
+    teacher: Predictions,
+    *,
+    temperature: float = 1.0,
+    app_weight: float = 1.0,
+    kd_weight: float = 1.0,
+    l2_weight: float = 1.0,
+    image_weight: Tensor | None = None,
+    weight: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Compare bridged maps and the predictions of the paths with the teacher's.
+
+    Args:
+        bridged_features: the student's maps of all levels, bridged to the teacher.
+        teacher_features, teacher: the targets, which get no gradient.
+        paths: predictions of s, st and ts.
+        temperature: softmax temperature of the KL.
+        app_weight, kd_weight, l2_weight: factors of the three losses.
+        image_weight: (N,) factor of each image in "app", or None.
+        weight: (R,) factor of each ROI in "kd" and "l2", or None.
+
+    Returns:
+        "app", the sum of `appearance_losses` over the levels, and "kd" and "l2", the sums of
+        `prediction_losses` over the paths: scalars, at least float32.
+
+    Raises:
+        ValueError: maps differ in shape, or a weight is not (N,) or (R,).
+    """
+    app = appearance_losses(bridged_features, teacher_features, weight=image_weight)
+    kd, l2 = prediction_losses(paths, teacher, temperature=temperature, weight=weight)
+    return {"app": app_weight * app.sum(), "kd": kd_weight * kd.sum(), "l2": l2_weight * l2.sum()}
+
+
 def appearance_losses(
     bridged_features: Sequence[Tensor],
     teacher_features: Sequence[Tensor],

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from eakd_det.data.class_names import check_class_order, dataset_names
 from eakd_det.distillers import (
     DISTILLERS,
+    BoxHeads,
     DistillationBatch,
     DistillationObjective,
     LogitPair,
@@ -75,16 +76,21 @@ class Distilled(WithTeacher):
         self.compares_logits = self.objective.compares_logits
         if methods:
             check_input_formats(self.input_format, self.teacher.input_format)
-        if self.compares_logits:
+        self.compares_objectness = bool(self.objective.methods_on("objectness"))
+        self.runs_heads = bool(self.objective.methods_on("heads"))
+        if self.compares_logits or self.compares_objectness:
             self._check_heads(methods)
-        on_features = self.objective.methods_on("features")
-        self.levels = match_levels(self, self.teacher.model) if on_features else []
+        on_maps = self.runs_heads or self.objective.methods_on("features")
+        self.levels = match_levels(self, self.teacher.model) if on_maps else []
         self.teacher_levels = {name for _, name in self.levels}
         if self.compares_logits:
             self.teacher_levels.update(self._logit_levels())
+        if self.compares_objectness:
+            self.teacher_levels.update(self.teacher.model.proposal_generator.in_features)
         self._is_order_checked = False
         channels = self._channels() if self.levels else ()
-        self.adapters = self.objective.build_adapters(*channels)
+        heads = (self._head_levels(),) if self.runs_heads else ()
+        self.adapters = self.objective.build_adapters(*channels, heads=heads)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -109,7 +115,7 @@ class Distilled(WithTeacher):
             return self._without_pictures(batched_inputs)
         if not self._distils():
             return super().forward(batched_inputs)
-        sources = self._recorded() if self.compares_logits else {}
+        sources = self._recorded() if self.compares_logits or self.compares_objectness else {}
         log_difference = None if self.teacher.is_prepared else self._prepare_teacher(batched_inputs)
         begun = self._begin_features(batched_inputs)
         with record(backbone=self.backbone, **sources) as calls:
@@ -162,26 +168,30 @@ class Distilled(WithTeacher):
             A function that logs how far that changes the outputs for this batch. It takes the
             recorded calls of the student and the features of the prepared teacher.
         """
-        before = self.teacher.with_own_heads() if self.compares_logits else self.teacher
+        on_heads = self.compares_logits or self.compares_objectness
+        before = self.teacher.with_own_heads() if on_heads else self.teacher
         old_features = self._begin_features(batched_inputs)()
-        self.teacher.prepare(keep_levels=bool(self.levels))
+        self.teacher.prepare(keep_levels=bool(self.levels) or self.compares_objectness)
 
         def log_difference(calls: dict[str, list[Call]], features: dict[str, Tensor]) -> None:
             outputs = [
                 self._teacher_outputs(calls, *of_teacher)
                 for of_teacher in ((before, old_features), (self.teacher, features))
             ]
-            log_output_difference(*outputs, are_maps=not self.compares_logits)
+            are_maps = bool(self.levels) and not self.compares_logits
+            log_output_difference(*outputs, are_maps=are_maps)
 
         return log_difference
 
     def _teacher_outputs(
         self, calls: dict[str, list[Call]], teacher: DetectorTeacher, features: dict[str, Tensor]
     ) -> list[Tensor]:
-        """Return a teacher's logits if methods compare them, else its feature maps."""
+        """Return a teacher's logits if methods compare them, else its maps, or its objectness."""
         if self.compares_logits:
             return [pair.teacher_logits for pair in self._logit_pairs(calls, teacher, features)]
-        return [features[name] for _, name in self.levels]
+        if self.levels:
+            return [features[name] for _, name in self.levels]
+        return [self._objectness(calls, teacher, features).teacher_logits]
 
     def _distill(
         self,
@@ -195,6 +205,9 @@ class Distilled(WithTeacher):
             pairs = self._logit_pairs(calls, self.teacher, teacher_features)
             self._check_class_order(pairs[0])
             self._draw(pairs[0], batched_inputs[0])
+        objectness = None
+        if self.compares_objectness:
+            objectness = self._objectness(calls, self.teacher, teacher_features)
         batch = DistillationBatch(
             logit_pairs=pairs,
             student_features=[features[name] for name, _ in self.levels],
@@ -204,6 +217,8 @@ class Distilled(WithTeacher):
             ],
             image_sizes=[tuple(x["image"].shape[-2:]) for x in batched_inputs],
             padded_size=tuple(images.shape[-2:]),
+            objectness=objectness,
+            heads=self._box_heads(calls) if self.runs_heads else None,
         )
         return self.objective(batch, self.adapters)
 
@@ -252,6 +267,22 @@ class Distilled(WithTeacher):
         self, calls: dict[str, list[Call]], teacher: DetectorTeacher, features: dict[str, Tensor]
     ) -> list[LogitPair]:
         """Pair the recorded logits of the student with a teacher's, from its features."""
+        raise NotImplementedError
+
+    # Of R-CNNs; the checks refuse methods that need them of others.
+
+    def _objectness(
+        self, calls: dict[str, list[Call]], teacher: DetectorTeacher, features: dict[str, Tensor]
+    ) -> LogitPair:
+        """Pair the recorded objectness of the student with a teacher's, from its features."""
+        raise NotImplementedError
+
+    def _box_heads(self, calls: dict[str, list[Call]]) -> BoxHeads:
+        """Return the box heads of student and teacher, on the recorded boxes."""
+        raise NotImplementedError
+
+    def _head_levels(self) -> list[int]:
+        """Return the indices in `levels` of those that the box heads read."""
         raise NotImplementedError
 
 
