@@ -2,7 +2,7 @@
 
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.proposal_generator import RPN
-from torch import nn
+from torch import Tensor, nn
 
 from eakd_det.utils.errors import UserError
 
@@ -37,7 +37,7 @@ def _describe_anchors(generator: nn.Module) -> str:
     return f"({text})"
 
 
-def _sizes(cell: list) -> str:
+def _sizes(cell: Tensor) -> str:
     return ", ".join(f"{x2 - x1:.0f} x {y2 - y1:.0f}" for x1, y1, x2, y2 in cell.tolist())
 
 

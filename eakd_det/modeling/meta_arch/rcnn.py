@@ -78,16 +78,16 @@ class DistillRCNN(Distilled, GeneralizedRCNN):
                 f"RPN compares anchors, but the student's maps have {shapes[0]} (images, anchors) "
                 f"and the teacher's {shapes[1]}: both backbones must pad images alike."
             )
-        num_images, labels = (
-            len(labels),
-            torch.stack(labels).flatten(),
-        )  # 1 object, 0 background, -1 not sampled
-        chosen = (labels >= 0).nonzero().squeeze(1)  # once, since the device waits for it
-        logits = [cat(x, dim=1).flatten()[chosen, None] for x in (student_logits, teacher_logits)]
+        labels = torch.stack(labels)  # (B, anchors); 1 object, 0 background, -1 not sampled
+        chosen = (labels >= 0).flatten().nonzero().squeeze(1)  # once: the device waits for it
+        ours, theirs = (
+            cat(x, dim=1).flatten()[chosen, None] for x in (student_logits, teacher_logits)
+        )
         return LogitPair(
-            *logits,
-            labels=1 - labels[chosen].long(),
-            normalizer=self.proposal_generator.batch_size_per_image * num_images,
+            ours,
+            theirs,
+            labels=1 - labels.flatten()[chosen].long(),
+            normalizer=self.proposal_generator.batch_size_per_image * len(labels),
             sigmoid=True,
             has_background=True,
         )
