@@ -5,10 +5,48 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from detectron2.data.detection_utils import convert_image_to_rgb
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
+from torch import Tensor
 
+from eakd_det.data.class_names import dataset_names
 from eakd_det.distillers import LogitPair
 from eakd_det.losses import combine_entropies
 from eakd_det.utils.visualizer import draw_weights
+
+
+def put_picture(
+    pair: LogitPair,
+    image: Tensor,
+    *,
+    period: int,
+    input_format: str,
+    dataset: str,
+    temperature: float,
+    bound: float | None,
+) -> None:
+    """Put `picture_of_weights` into Detectron2's event storage if it is due, in the main process.
+
+    Args:
+        pair: of all samples of the batch.
+        image: the first, (3, H, W).
+        period: iterations from one picture to the next; 0 draws none.
+        input_format: channel order of the image.
+        dataset: the one whose class names are shown.
+        temperature, bound: those of the entropies.
+    """
+    storage = get_event_storage()
+    # Only the main process writes pictures, and clears them from the storage.
+    if not (period > 0 and storage.iter % period == 0 and comm.is_main_process()):
+        return
+    names = [str(i) for i in range(pair.num_classes)]
+    known = dataset_names(dataset)  # it may have fewer classes than the model
+    names[: len(known)] = known
+    pixels = convert_image_to_rgb(image.permute(1, 2, 0), input_format)
+    picture = picture_of_weights(pair, pixels, names, temperature=temperature, bound=bound)
+    if picture is not None:
+        storage.put_image("distill/w_ea", picture.transpose(2, 0, 1))
 
 
 @torch.no_grad()

@@ -1,13 +1,9 @@
 """The base of the distilled meta-architectures."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data.detection_utils import convert_image_to_rgb
-from detectron2.utils import comm
-from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from eakd_det.data.class_names import check_class_order, dataset_names
@@ -18,15 +14,13 @@ from eakd_det.distillers import (
     LogitPair,
     method_settings,
 )
-from eakd_det.modeling.compatibility import check_input_formats, match_levels
+from eakd_det.modeling.compared_maps import LevelMaps, compare_levels
+from eakd_det.modeling.compatibility import check_input_formats
 from eakd_det.modeling.recorder import Call, record
-from eakd_det.modeling.teacher import (
-    DetectorTeacher,
-    WithTeacher,
-    build_teacher,
-    log_output_difference,
-)
-from eakd_det.modeling.weight_picture import picture_of_weights
+from eakd_det.modeling.teacher import DetectorTeacher, build_teacher
+from eakd_det.modeling.weight_picture import put_picture
+
+from .with_detector_teacher import WithDetectorTeacher
 
 CAUSES = (
     "Are its classes in another order than the labels, was it trained on other data, or are "
@@ -34,18 +28,15 @@ CAUSES = (
 )
 
 
-class Distilled(WithTeacher):
+class Distilled(WithDetectorTeacher):
     """Adds distillation losses to the training of the stock meta-architecture that it precedes.
 
     A subclass defines what to record of the student's heads, and how to read the records.
 
     Attributes:
         stock: the stock meta-architecture, whose checkpoints it loads and saves.
-        objective: computes the distillation losses.
         adapters: modules that train beside the student and are no part of it: neither "model" of a
             checkpoint nor an exported student has them.
-        levels: names of the student's and the teacher's feature maps that are compared.
-        teacher_levels: names of the teacher's maps that its heads read or that are compared.
     """
 
     stock: type[nn.Module]
@@ -78,26 +69,16 @@ class Distilled(WithTeacher):
         if self.compares_logits:
             self._check_heads(methods)
         on_features = self.objective.methods_on("features")
-        self.levels = match_levels(self, self.teacher.model) if on_features else []
-        self.teacher_levels = {name for _, name in self.levels}
+        self.maps = compare_levels(self, self.teacher.model) if on_features else LevelMaps()
+        self.teacher_levels = set(self.maps.of_teacher)
         if self.compares_logits:
             self.teacher_levels.update(self._logit_levels())
         self._is_order_checked = False
-        channels = self._channels() if self.levels else ()
-        self.adapters = self.objective.build_adapters(*channels)
+        self.adapters = self.objective.build_adapters(*self.maps.channels)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         return {**super().from_config(cfg), "distillation": distillation_from_config(cfg)}
-
-    def _channels(self) -> list[list[int]]:
-        """Return the channels of the student's and the teacher's compared maps."""
-        names = zip(*self.levels, strict=True)
-        shapes = [b.output_shape() for b in (self.backbone, self.teacher.model.backbone)]
-        return [
-            [shape[name].channels for name in of_network]
-            for shape, of_network in zip(shapes, names, strict=True)
-        ]
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """Run the stock model; in training, add the losses of the methods to its own.
@@ -120,31 +101,6 @@ class Distilled(WithTeacher):
         losses.update(self._distill(calls, batched_inputs, teacher_features))
         return losses
 
-    def _begin_features(
-        self, batched_inputs: list[dict[str, Any]]
-    ) -> Callable[[], dict[str, Tensor]]:
-        return self.teacher.begin_features(batched_inputs, self.input_format, self.teacher_levels)
-
-    def look_ahead(self, batched_inputs: list[dict[str, Any]]) -> None:
-        """Start the teacher's features of a batch that `forward` will get after the present one.
-
-        To be called in a stream that has the images, under the autocast of the forward pass, which
-        takes the features if it gets the same image tensors. Nothing is started in evaluation,
-        without gradients or methods, or before the first batch has prepared the teacher.
-
-        On a GPU this holds one more set of the teacher's maps, `teacher_levels` alone. For 8 images
-        of 800 x 1333, padded to 800 x 1344, and the levels p2 to p5 of an FPN with 256 channels
-        these are 8 x 256 x (800 x 1344 / 16) x (1 + 1/4 + 1/16 + 1/64) values: 730 MB in float32,
-        half of it in half precision. What its backbone allocates beside them is free again before
-        the student's activations are there.
-        """
-        is_on = self._distils() and torch.is_grad_enabled() and self.teacher.ahead
-        if is_on and self.teacher.is_prepared:
-            self.teacher.look_ahead(batched_inputs, self.input_format, self.teacher_levels)
-
-    def _distils(self) -> bool:
-        return self.training and bool(self.objective.methods)
-
     def _without_pictures(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Return the stock losses alone."""
         period, self.vis_period = self.vis_period, 0
@@ -153,35 +109,13 @@ class Distilled(WithTeacher):
         finally:
             self.vis_period = period
 
-    def _prepare_teacher(
-        self, batched_inputs: list[dict[str, Any]]
-    ) -> Callable[[dict[str, list[Call]], dict[str, Tensor]], None]:
-        """Prepare the teacher, before the student's activations take memory.
-
-        Returns:
-            A function that logs how far that changes the outputs for this batch. It takes the
-            recorded calls of the student and the features of the prepared teacher.
-        """
-        before = self.teacher.with_own_heads() if self.compares_logits else self.teacher
-        old_features = self._begin_features(batched_inputs)()
-        self.teacher.prepare(keep_levels=bool(self.levels))
-
-        def log_difference(calls: dict[str, list[Call]], features: dict[str, Tensor]) -> None:
-            outputs = [
-                self._teacher_outputs(calls, *of_teacher)
-                for of_teacher in ((before, old_features), (self.teacher, features))
-            ]
-            log_output_difference(*outputs, are_maps=not self.compares_logits)
-
-        return log_difference
-
     def _teacher_outputs(
         self, calls: dict[str, list[Call]], teacher: DetectorTeacher, features: dict[str, Tensor]
     ) -> list[Tensor]:
         """Return a teacher's logits if methods compare them, else its feature maps."""
         if self.compares_logits:
             return [pair.teacher_logits for pair in self._logit_pairs(calls, teacher, features)]
-        return [features[name] for _, name in self.levels]
+        return self.maps.teacher_maps(features)
 
     def _distill(
         self,
@@ -189,16 +123,15 @@ class Distilled(WithTeacher):
         batched_inputs: list[dict[str, Any]],
         teacher_features: dict[str, Tensor],
     ) -> dict[str, Tensor]:
-        images, features = calls["backbone"][0].args[0], calls["backbone"][0].output
-        pairs = []
+        images, pairs = calls["backbone"][0].args[0], []
         if self.compares_logits:
             pairs = self._logit_pairs(calls, self.teacher, teacher_features)
             self._check_class_order(pairs[0])
             self._draw(pairs[0], batched_inputs[0])
         batch = DistillationBatch(
             logit_pairs=pairs,
-            student_features=[features[name] for name, _ in self.levels],
-            teacher_features=[teacher_features[name] for _, name in self.levels],
+            student_features=self.maps.student_maps(calls),
+            teacher_features=self.maps.teacher_maps(teacher_features),
             boxes=lambda: [
                 x["instances"].gt_boxes.tensor.to(images.device) for x in batched_inputs
             ],
@@ -222,19 +155,15 @@ class Distilled(WithTeacher):
 
     def _draw(self, pair: LogitPair, sample: dict[str, Any]) -> None:
         """Every VIS_PERIOD, draw the first image's samples with the highest and lowest w_EA."""
-        storage = get_event_storage()
-        # Only the main process writes pictures, and clears them from the storage.
-        is_due = self.vis_period > 0 and storage.iter % self.vis_period == 0
-        if not (is_due and comm.is_main_process()):
-            return
-        names = [str(i) for i in range(pair.num_classes)]
-        known = dataset_names(self.dataset)  # it may have fewer classes than the model
-        names[: len(known)] = known
-        image = convert_image_to_rgb(sample["image"].permute(1, 2, 0), self.input_format)
-        temperature, bound = self.objective.temperature, self.objective.bound
-        picture = picture_of_weights(pair, image, names, temperature=temperature, bound=bound)
-        if picture is not None:
-            storage.put_image("distill/w_ea", picture.transpose(2, 0, 1))
+        put_picture(
+            pair,
+            sample["image"],
+            period=self.vis_period,
+            input_format=self.input_format,
+            dataset=self.dataset,
+            temperature=self.objective.temperature,
+            bound=self.objective.bound,
+        )
 
     def _check_heads(self, methods: dict[str, dict[str, Any]]) -> None:
         """Raise UserError if the methods cannot compare the heads of student and teacher."""
