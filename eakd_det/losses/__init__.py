@@ -4,9 +4,11 @@ The EA form of each is `weight=entropy_weight(student_logits, teacher_logits)`.
 """
 
 from .bernoulli import bernoulli_entropy, bernoulli_kd_loss
+from .box_regression import bounded_box_loss
 from .chunk import LanguageHead
 from .chunked import chunked_loss
 from .ctkd import CurriculumTemperature, curriculum_strength
+from .dist import bernoulli_dist_loss, dist_loss
 from .divergence import (
     forward_kl,
     jensen_shannon,
@@ -19,9 +21,11 @@ from .dkd import dkd_loss
 from .entropy import combine_entropies, entropy, entropy_weight
 from .fcfd import fcfd_loss, feature_rampup
 from .fcfd_bridges import FeatureBridges
+from .fcfd_heads import HeadBridges, fcfd_heads_loss
 from .fcfd_paths import PathOutputs, draw_paths, run_paths
 from .kd import kd_loss
 from .multi_level import multi_level_loss
+from .nkd import nkd_loss
 from .pad import PrimeAwareHead, pad_loss
 from .reviewkd import ReviewFusion, hcl_loss
 from .softmax import shared_softmax
@@ -31,19 +35,24 @@ from .ttm import ttm_loss, wttm_loss
 __all__ = [
     "CurriculumTemperature",
     "FeatureBridges",
+    "HeadBridges",
     "LanguageHead",
     "PathOutputs",
     "PrimeAwareHead",
     "ReviewFusion",
+    "bernoulli_dist_loss",
     "bernoulli_entropy",
     "bernoulli_kd_loss",
+    "bounded_box_loss",
     "chunked_loss",
     "combine_entropies",
     "curriculum_strength",
+    "dist_loss",
     "dkd_loss",
     "draw_paths",
     "entropy",
     "entropy_weight",
+    "fcfd_heads_loss",
     "fcfd_loss",
     "feature_rampup",
     "forward_kl",
@@ -51,6 +60,7 @@ __all__ = [
     "jensen_shannon",
     "kd_loss",
     "multi_level_loss",
+    "nkd_loss",
     "pad_loss",
     "reverse_kl",
     "run_paths",
