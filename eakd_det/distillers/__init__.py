@@ -5,13 +5,15 @@ options are keys of their configs.
 """
 
 from eakd_det.losses.bernoulli import bernoulli_kd_loss
+from eakd_det.losses.cwd import cwd_loss
 from eakd_det.losses.dkd import dkd_loss
 from eakd_det.losses.kd import kd_loss
+from eakd_det.losses.pkd import pkd_loss
 
 from .base import Distiller
 from .batch import BoxHeads, DistillationBatch, LogitPair
 from .ea import EA_MODES
-from .features import ReviewDistiller
+from .features import FocalGlobalDistiller, MapDistiller, MaskedDistiller, ReviewDistiller
 from .logits import LogitDistiller
 from .objective import DistillationObjective
 from .settings import method_settings, scalar_defaults
@@ -25,10 +27,16 @@ SHARED_DISTILLERS: dict[str, Distiller] = {
         'without effect; DISTILL.METHODS ("KD",) is the same as ALPHA 1',
     ),
     "REVIEWKD": ReviewDistiller(),
+    "CWD": MapDistiller(cwd_loss),
+    "PKD": MapDistiller(pkd_loss),
+    "MGD": MaskedDistiller(),
 }
 
 # DISTILL.METHODS of detectors; those of classifiers are in classification.distillers.
-DISTILLERS: dict[str, Distiller] = {**SHARED_DISTILLERS}
+DISTILLERS: dict[str, Distiller] = {
+    **SHARED_DISTILLERS,
+    "FGD": FocalGlobalDistiller(),
+}
 
 __all__ = [
     "DISTILLERS",

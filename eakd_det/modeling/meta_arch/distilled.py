@@ -19,6 +19,7 @@ from eakd_det.distillers import (
     method_settings,
 )
 from eakd_det.modeling.compatibility import check_input_formats, match_levels
+from eakd_det.modeling.levels import choose_levels
 from eakd_det.modeling.recorder import Call, record
 from eakd_det.modeling.teacher import (
     DetectorTeacher,
@@ -59,6 +60,7 @@ class Distilled(WithTeacher):
                 teacher, None if there are no methods;
                 methods, name in DISTILLERS -> its options, with "weight", the factor of its loss;
                 ea, enabled, mode, temperature and bound of the EA weight;
+                levels, names of the student's feature maps that are compared, all if empty;
                 dataset, whose class names the teacher's are compared with, and the pictures of
                 VIS_PERIOD show.
             stock: the arguments of the stock meta-architecture.
@@ -78,7 +80,10 @@ class Distilled(WithTeacher):
         if self.compares_logits:
             self._check_heads(methods)
         on_features = self.objective.methods_on("features")
-        self.levels = match_levels(self, self.teacher.model) if on_features else []
+        self.levels = []
+        if on_features:
+            matched = match_levels(self, self.teacher.model)
+            self.levels = choose_levels(matched, distillation["levels"])
         self.teacher_levels = {name for _, name in self.levels}
         if self.compares_logits:
             self.teacher_levels.update(self._logit_levels())
@@ -257,14 +262,16 @@ class Distilled(WithTeacher):
 
 def adapter_modules(model: nn.Module) -> dict[str, nn.Module]:
     """Return what a checkpoint holds beside a student, as a checkpointer's keyword arguments."""
-    has_adapters = isinstance(model, Distilled) and len(model.adapters) > 0
-    return {"helpers": model.adapters} if has_adapters else {}  # the name in checkpoints
+    if not isinstance(model, Distilled) or not any(True for _ in model.adapters.parameters()):
+        return {}
+    return {"helpers": model.adapters}  # the name in checkpoints
 
 
 def distillation_from_config(cfg: CfgNode) -> dict[str, Any]:
     """Build the argument `distillation` of a distilled meta-architecture."""
     return {
         **method_settings(cfg.DISTILL, DISTILLERS),
+        "levels": cfg.DISTILL.LEVELS,
         "teacher": build_teacher(cfg) if cfg.DISTILL.METHODS else None,
         "dataset": next(iter(cfg.DATASETS.TRAIN), ""),
     }
