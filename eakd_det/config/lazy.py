@@ -18,6 +18,7 @@ def distillation(
     weights: str,
     methods: dict[str, dict[str, Any]],
     ea: dict[str, Any] | None = None,
+    levels: Sequence[str] = (),
     dataset: str = "",
 ) -> DictConfig:
     """Build the argument `distillation` of a distilled meta-architecture as a lazy config.
@@ -26,6 +27,7 @@ def distillation(
         config_file, weights: config and weights of the teacher; see `make_teacher`.
         methods: name in DISTILLERS -> options that differ from their defaults.
         ea: options of the EA weight (mode, temperature, bound); None turns it off.
+        levels: names of the student's feature maps that are compared; all if empty.
         dataset: dataset whose class names are shown in the pictures of vis_period.
 
     Raises:
@@ -46,6 +48,7 @@ def distillation(
             for name, options in methods.items()
         },
         ea={**defaults, **(ea or {})},
+        levels=list(levels),
         dataset=dataset,
     )
 

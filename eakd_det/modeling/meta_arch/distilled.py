@@ -51,6 +51,7 @@ class Distilled(WithDetectorTeacher):
                 teacher, None if there are no methods;
                 methods, name in DISTILLERS -> its options, with "weight", the factor of its loss;
                 ea, enabled, mode, temperature and bound of the EA weight;
+                levels, names of the student's feature maps that are compared, all if empty;
                 dataset, whose class names the teacher's are compared with, and the pictures of
                 VIS_PERIOD show.
             stock: the arguments of the stock meta-architecture.
@@ -71,8 +72,9 @@ class Distilled(WithDetectorTeacher):
         self.runs_heads = bool(self.objective.methods_on("heads"))
         if self.compares_logits or self.compares_objectness:
             self._check_heads(methods)
-        on_maps = self.runs_heads or self.objective.methods_on("features")
-        self.maps = compare_levels(self, self.teacher.model) if on_maps else LevelMaps()
+        self.maps = LevelMaps()
+        if self.runs_heads or self.objective.methods_on("features"):
+            self.maps = compare_levels(self, self.teacher.model, distillation["levels"])
         self.teacher_levels = set(self.maps.of_teacher)
         if self.compares_logits:
             self.teacher_levels.update(self._logit_levels())
@@ -215,14 +217,16 @@ class Distilled(WithDetectorTeacher):
 
 def adapter_modules(model: nn.Module) -> dict[str, nn.Module]:
     """Return what a checkpoint holds beside a student, as a checkpointer's keyword arguments."""
-    has_adapters = isinstance(model, Distilled) and len(model.adapters) > 0
-    return {"helpers": model.adapters} if has_adapters else {}  # the name in checkpoints
+    if not isinstance(model, Distilled) or not any(True for _ in model.adapters.parameters()):
+        return {}
+    return {"helpers": model.adapters}  # the name in checkpoints
 
 
 def distillation_from_config(cfg: CfgNode) -> dict[str, Any]:
     """Build the argument `distillation` of a distilled meta-architecture."""
     return {
         **method_settings(cfg.DISTILL, DISTILLERS),
+        "levels": cfg.DISTILL.LEVELS,
         "teacher": build_teacher(cfg) if cfg.DISTILL.METHODS else None,
         "dataset": next(iter(cfg.DATASETS.TRAIN), ""),
     }
