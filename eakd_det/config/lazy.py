@@ -18,6 +18,7 @@ def distillation(
     weights: str,
     methods: dict[str, dict[str, Any]],
     ea: dict[str, Any] | None = None,
+    features: Sequence[str | Sequence[str]] = (),
     dataset: str = "",
 ) -> DictConfig:
     """Build the argument `distillation` of a distilled meta-architecture as a lazy config.
@@ -26,6 +27,8 @@ def distillation(
         config_file, weights: config and weights of the teacher; see `make_teacher`.
         methods: name in DISTILLERS -> options that differ from their defaults.
         ea: options of the EA weight (mode, temperature, bound); None turns it off.
+        features: names of modules whose outputs are compared in place of the FPN's levels: pairs of
+            the student's and the teacher's, or one name for both.
         dataset: dataset whose class names are shown in the pictures of vis_period.
 
     Raises:
@@ -46,6 +49,7 @@ def distillation(
             for name, options in methods.items()
         },
         ea={**defaults, **(ea or {})},
+        features=list(features),
         dataset=dataset,
     )
 

@@ -65,7 +65,7 @@ class WithDetectorTeacher(WithTeacher):
         """
         before = self.teacher.with_own_heads() if self.compares_logits else self.teacher
         old_features = self._begin_features(batched_inputs)()
-        self.teacher.prepare(keep_levels=bool(self.maps.levels))
+        self.teacher.prepare(keep_levels=self.maps.uses_levels)
 
         def log_difference(calls: dict[str, list[Call]], features: dict[str, Tensor]) -> None:
             outputs = [
