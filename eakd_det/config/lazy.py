@@ -19,6 +19,7 @@ def distillation(
     methods: dict[str, dict[str, Any]],
     ea: dict[str, Any] | None = None,
     levels: Sequence[str] = (),
+    features: Sequence[str | Sequence[str]] = (),
     dataset: str = "",
 ) -> DictConfig:
     """Build the argument `distillation` of a distilled meta-architecture as a lazy config.
@@ -28,6 +29,8 @@ def distillation(
         methods: name in DISTILLERS -> options that differ from their defaults.
         ea: options of the EA weight (mode, temperature, bound); None turns it off.
         levels: names of the student's feature maps that are compared; all if empty.
+        features: names of modules whose outputs are compared in place of the FPN's levels: pairs of
+            the student's and the teacher's, or one name for both.
         dataset: dataset whose class names are shown in the pictures of vis_period.
 
     Raises:
@@ -49,6 +52,7 @@ def distillation(
         },
         ea={**defaults, **(ea or {})},
         levels=list(levels),
+        features=list(features),
         dataset=dataset,
     )
 

@@ -23,6 +23,15 @@ class LevelMaps:
         self.levels, self.channels = list(levels), channels
         self.of_teacher = [name for _, name in levels]
 
+    @property
+    def uses_levels(self) -> bool:
+        """True if the maps are levels of the backbones' outputs."""
+        return bool(self.levels)
+
+    def sources(self, student: nn.Module) -> dict[str, nn.Module]:
+        """Return the modules of the student to `record`, beside its backbone."""
+        return {}
+
     def student_maps(self, calls: Mapping[str, list[Call]]) -> list[Tensor]:
         """Return the maps (B, channels, H, W) from the recorded call of the student's backbone."""
         features = calls["backbone"][0].output

@@ -11,7 +11,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from eakd_det.data.class_names import dataset_names
-from eakd_det.distillers import LogitPair
+from eakd_det.distillers import DistillationObjective, LogitPair
 from eakd_det.losses import combine_entropies
 from eakd_det.utils.visualizer import draw_weights
 
@@ -19,22 +19,21 @@ from eakd_det.utils.visualizer import draw_weights
 def put_picture(
     pair: LogitPair,
     image: Tensor,
+    objective: DistillationObjective,
     *,
     period: int,
     input_format: str,
     dataset: str,
-    temperature: float,
-    bound: float | None,
 ) -> None:
     """Put `picture_of_weights` into Detectron2's event storage if it is due, in the main process.
 
     Args:
         pair: of all samples of the batch.
         image: the first, (3, H, W).
+        objective: the one whose temperature and bound the entropies have.
         period: iterations from one picture to the next; 0 draws none.
         input_format: channel order of the image.
         dataset: the one whose class names are shown.
-        temperature, bound: those of the entropies.
     """
     storage = get_event_storage()
     # Only the main process writes pictures, and clears them from the storage.
@@ -44,6 +43,7 @@ def put_picture(
     known = dataset_names(dataset)  # it may have fewer classes than the model
     names[: len(known)] = known
     pixels = convert_image_to_rgb(image.permute(1, 2, 0), input_format)
+    temperature, bound = objective.temperature, objective.bound
     picture = picture_of_weights(pair, pixels, names, temperature=temperature, bound=bound)
     if picture is not None:
         storage.put_image("distill/w_ea", picture.transpose(2, 0, 1))

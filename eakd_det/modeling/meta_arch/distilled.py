@@ -15,8 +15,8 @@ from eakd_det.distillers import (
     LogitPair,
     method_settings,
 )
-from eakd_det.modeling.compared_maps import LevelMaps, compare_levels
 from eakd_det.modeling.compatibility import check_input_formats
+from eakd_det.modeling.named_features import compare_maps
 from eakd_det.modeling.recorder import Call, record
 from eakd_det.modeling.teacher import DetectorTeacher, build_teacher
 from eakd_det.modeling.weight_picture import put_picture
@@ -51,7 +51,7 @@ class Distilled(WithDetectorTeacher):
                 teacher, None if there are no methods;
                 methods, name in DISTILLERS -> its options, with "weight", the factor of its loss;
                 ea, enabled, mode, temperature and bound of the EA weight;
-                levels, names of the student's feature maps that are compared, all if empty;
+                levels and features, arguments of `compare_maps`;
                 dataset, whose class names the teacher's are compared with, and the pictures of
                 VIS_PERIOD show.
             stock: the arguments of the stock meta-architecture.
@@ -72,9 +72,7 @@ class Distilled(WithDetectorTeacher):
         self.runs_heads = bool(self.objective.methods_on("heads"))
         if self.compares_logits or self.compares_objectness:
             self._check_heads(methods)
-        self.maps = LevelMaps()
-        if self.runs_heads or self.objective.methods_on("features"):
-            self.maps = compare_levels(self, self.teacher.model, distillation["levels"])
+        self.maps = compare_maps(self, distillation["levels"], distillation["features"])
         self.teacher_levels = set(self.maps.of_teacher)
         if self.compares_logits:
             self.teacher_levels.update(self._logit_levels())
@@ -101,7 +99,7 @@ class Distilled(WithDetectorTeacher):
         sources = self._recorded() if self.compares_logits or self.compares_objectness else {}
         log_difference = None if self.teacher.is_prepared else self._prepare_teacher(batched_inputs)
         begun = self._begin_features(batched_inputs)
-        with record(backbone=self.backbone, **sources) as calls:
+        with record(backbone=self.backbone, **self.maps.sources(self), **sources) as calls:
             losses = super().forward(batched_inputs)
         teacher_features = begun()
         if log_difference is not None:
@@ -173,11 +171,10 @@ class Distilled(WithDetectorTeacher):
         put_picture(
             pair,
             sample["image"],
+            self.objective,
             period=self.vis_period,
             input_format=self.input_format,
             dataset=self.dataset,
-            temperature=self.objective.temperature,
-            bound=self.objective.bound,
         )
 
     def _check_heads(self, methods: dict[str, dict[str, Any]]) -> None:
@@ -227,6 +224,7 @@ def distillation_from_config(cfg: CfgNode) -> dict[str, Any]:
     return {
         **method_settings(cfg.DISTILL, DISTILLERS),
         "levels": cfg.DISTILL.LEVELS,
+        "features": cfg.DISTILL.FEATURES,
         "teacher": build_teacher(cfg) if cfg.DISTILL.METHODS else None,
         "dataset": next(iter(cfg.DATASETS.TRAIN), ""),
     }

@@ -68,7 +68,7 @@ class WithDetectorTeacher(WithTeacher):
         on_heads = self.compares_logits or self.compares_objectness
         before = self.teacher.with_own_heads() if on_heads else self.teacher
         old_features = self._begin_features(batched_inputs)()
-        self.teacher.prepare(keep_levels=bool(self.maps.levels) or self.compares_objectness)
+        self.teacher.prepare(keep_levels=self.maps.uses_levels or self.compares_objectness)
 
         def log_difference(calls: dict[str, list[Call]], features: dict[str, Tensor]) -> None:
             outputs = [
