@@ -19,6 +19,7 @@ def distillation(
     methods: dict[str, dict[str, Any]],
     ea: dict[str, Any] | None = None,
     dataset: str = "",
+    classes: Sequence[str | Sequence[str]] = (),
 ) -> DictConfig:
     """Build the argument `distillation` of a distilled meta-architecture as a lazy config.
 
@@ -26,7 +27,10 @@ def distillation(
         config_file, weights: config and weights of the teacher; see `make_teacher`.
         methods: name in DISTILLERS -> options that differ from their defaults.
         ea: options of the EA weight (mode, temperature, bound); None turns it off.
-        dataset: dataset whose class names are shown in the pictures of vis_period.
+        dataset: dataset whose class names are shown in the pictures of vis_period, and which
+            `classes` names.
+        classes: names of the classes that student and teacher have in common, or pairs of the
+            student's and the teacher's name; without any, all in the same order.
 
     Raises:
         UserError: a method or an option does not exist.
@@ -47,6 +51,7 @@ def distillation(
         },
         ea={**defaults, **(ea or {})},
         dataset=dataset,
+        classes=[x if isinstance(x, str) else list(x) for x in classes],
     )
 
 

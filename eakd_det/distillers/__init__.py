@@ -10,6 +10,7 @@ from eakd_det.losses.kd import kd_loss
 
 from .base import Distiller
 from .batch import BoxHeads, DistillationBatch, LogitPair
+from .class_map import ClassMap, match_classes
 from .ea import EA_MODES
 from .features import ReviewDistiller
 from .logits import LogitDistiller
@@ -35,12 +36,14 @@ __all__ = [
     "EA_MODES",
     "SHARED_DISTILLERS",
     "BoxHeads",
+    "ClassMap",
     "DistillationBatch",
     "DistillationObjective",
     "Distiller",
     "LogitDistiller",
     "LogitPair",
     "ReviewDistiller",
+    "match_classes",
     "method_settings",
     "scalar_defaults",
 ]

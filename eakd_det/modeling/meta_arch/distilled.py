@@ -1,6 +1,6 @@
 """The base of the distilled meta-architectures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,15 +10,21 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from eakd_det.data.class_names import check_class_order, dataset_names
+from eakd_det.data.class_names import check_class_order, dataset_names, loaded_names
 from eakd_det.distillers import (
     DISTILLERS,
+    ClassMap,
     DistillationBatch,
     DistillationObjective,
     LogitPair,
     method_settings,
 )
-from eakd_det.modeling.compatibility import check_input_formats, match_levels
+from eakd_det.modeling.compatibility import (
+    check_input_formats,
+    map_classes,
+    match_levels,
+    warn_of_one_class,
+)
 from eakd_det.modeling.recorder import Call, record
 from eakd_det.modeling.teacher import (
     DetectorTeacher,
@@ -60,7 +66,8 @@ class Distilled(WithTeacher):
                 methods, name in DISTILLERS -> its options, with "weight", the factor of its loss;
                 ea, enabled, mode, temperature and bound of the EA weight;
                 dataset, whose class names the teacher's are compared with, and the pictures of
-                VIS_PERIOD show.
+                VIS_PERIOD show;
+                classes, which both have in common (`match_classes`); without it, all.
             stock: the arguments of the stock meta-architecture.
 
         Raises:
@@ -75,8 +82,10 @@ class Distilled(WithTeacher):
         self.compares_logits = self.objective.compares_logits
         if methods:
             check_input_formats(self.input_format, self.teacher.input_format)
+        self.class_map = None
         if self.compares_logits:
             self._check_heads(methods)
+            self.class_map = self._map_classes(distillation.get("classes", ()), methods)
         on_features = self.objective.methods_on("features")
         self.levels = match_levels(self, self.teacher.model) if on_features else []
         self.teacher_levels = {name for _, name in self.levels}
@@ -180,7 +189,7 @@ class Distilled(WithTeacher):
     ) -> list[Tensor]:
         """Return a teacher's logits if methods compare them, else its feature maps."""
         if self.compares_logits:
-            return [pair.teacher_logits for pair in self._logit_pairs(calls, teacher, features)]
+            return [pair.teacher_logits for pair in self._mapped_pairs(calls, teacher, features)]
         return [features[name] for _, name in self.levels]
 
     def _distill(
@@ -192,7 +201,7 @@ class Distilled(WithTeacher):
         images, features = calls["backbone"][0].args[0], calls["backbone"][0].output
         pairs = []
         if self.compares_logits:
-            pairs = self._logit_pairs(calls, self.teacher, teacher_features)
+            pairs = self._mapped_pairs(calls, self.teacher, teacher_features)
             self._check_class_order(pairs[0])
             self._draw(pairs[0], batched_inputs[0])
         batch = DistillationBatch(
@@ -207,6 +216,27 @@ class Distilled(WithTeacher):
         )
         return self.objective(batch, self.adapters)
 
+    def _map_classes(self, classes: Sequence, methods: Iterable[str]) -> ClassMap | None:
+        """Check the classes of student and teacher; return the map of those in common, if not all.
+
+        Raises:
+            UserError: see `map_classes`.
+        """
+        here, there, key = self._num_classes()
+        names = loaded_names(self.dataset) if classes else ()
+        class_map = map_classes(
+            (names, here), (self.teacher.names_of(there), there), classes, key
+        )
+        warn_of_one_class(len(class_map.names) if class_map else here, methods)
+        return class_map
+
+    def _mapped_pairs(
+        self, calls: dict[str, list[Call]], teacher: DetectorTeacher, features: dict[str, Tensor]
+    ) -> list[LogitPair]:
+        """Return `_logit_pairs` over the classes that are compared."""
+        pairs = self._logit_pairs(calls, teacher, features)
+        return pairs if self.class_map is None else [self.class_map(pair) for pair in pairs]
+
     def _check_class_order(self, pair: LogitPair) -> None:
         """Compare the teacher's class names with the dataset's, in the first batch.
 
@@ -215,10 +245,9 @@ class Distilled(WithTeacher):
         if self._is_order_checked:
             return
         self._is_order_checked = True
-        names = self.teacher.class_names
-        if not names and len(dataset_names(self.teacher.dataset)) == pair.num_classes:
-            names = dataset_names(self.teacher.dataset)
-        check_class_order(dataset_names(self.dataset), names)
+        if self.class_map is None:
+            names = self.teacher.names_of(pair.num_classes) or self.teacher.class_names
+            check_class_order(dataset_names(self.dataset), names)
 
     def _draw(self, pair: LogitPair, sample: dict[str, Any]) -> None:
         """Every VIS_PERIOD, draw the first image's samples with the highest and lowest w_EA."""
@@ -228,7 +257,8 @@ class Distilled(WithTeacher):
         if not (is_due and comm.is_main_process()):
             return
         names = [str(i) for i in range(pair.num_classes)]
-        known = dataset_names(self.dataset)  # it may have fewer classes than the model
+        # The dataset may have fewer classes than the model.
+        known = self.class_map.names if self.class_map else dataset_names(self.dataset)
         names[: len(known)] = known
         image = convert_image_to_rgb(sample["image"].permute(1, 2, 0), self.input_format)
         temperature, bound = self.objective.temperature, self.objective.bound
@@ -238,6 +268,10 @@ class Distilled(WithTeacher):
 
     def _check_heads(self, methods: dict[str, dict[str, Any]]) -> None:
         """Raise UserError if the methods cannot compare the heads of student and teacher."""
+        raise NotImplementedError
+
+    def _num_classes(self) -> tuple[int, int, str]:
+        """Return the number of the student's and the teacher's classes, and its config key."""
         raise NotImplementedError
 
     def _logit_levels(self) -> list[str]:
@@ -267,4 +301,5 @@ def distillation_from_config(cfg: CfgNode) -> dict[str, Any]:
         **method_settings(cfg.DISTILL, DISTILLERS),
         "teacher": build_teacher(cfg) if cfg.DISTILL.METHODS else None,
         "dataset": next(iter(cfg.DATASETS.TRAIN), ""),
+        "classes": cfg.DISTILL.CLASSES,
     }

@@ -23,7 +23,11 @@ class DistillRCNN(Distilled, GeneralizedRCNN):
     stock = GeneralizedRCNN
 
     def _check_heads(self, methods):
-        check_roi_heads(self, self.teacher.model, methods)
+        check_roi_heads(self, self.teacher.model)
+
+    def _num_classes(self):
+        heads = self.roi_heads.num_classes, self.teacher.model.roi_heads.num_classes
+        return (*heads, "MODEL.ROI_HEADS.NUM_CLASSES")
 
     def _logit_levels(self):
         return self.teacher.model.roi_heads.box_in_features
