@@ -5,15 +5,18 @@ options are keys of their configs.
 """
 
 from eakd_det.losses.bernoulli import bernoulli_kd_loss
+from eakd_det.losses.cwd import cwd_loss
 from eakd_det.losses.dist import bernoulli_dist_loss, dist_loss
 from eakd_det.losses.dkd import dkd_loss
 from eakd_det.losses.kd import kd_loss
 from eakd_det.losses.nkd import nkd_loss
+from eakd_det.losses.pkd import pkd_loss
 
 from .base import Distiller
 from .batch import BoxHeads, DistillationBatch, LogitPair
+from .class_map import ClassMap, match_classes
 from .ea import EA_MODES
-from .features import ReviewDistiller
+from .features import FocalGlobalDistiller, MapDistiller, MaskedDistiller, ReviewDistiller
 from .heads import BoxDistiller, BoxHeadDistiller, ObjectnessDistiller
 from .logits import LogitDistiller
 from .objective import DistillationObjective
@@ -37,6 +40,9 @@ SHARED_DISTILLERS: dict[str, Distiller] = {
         "classes is 0 and GAMMA without effect",
     ),
     "REVIEWKD": ReviewDistiller(),
+    "CWD": MapDistiller(cwd_loss),
+    "PKD": MapDistiller(pkd_loss),
+    "MGD": MaskedDistiller(),
 }
 
 # DISTILL.METHODS of detectors; those of classifiers are in classification.distillers.
@@ -45,6 +51,7 @@ DISTILLERS: dict[str, Distiller] = {
     "BOX": BoxDistiller(),
     "RPN": ObjectnessDistiller(),
     "FCFD": BoxHeadDistiller(),
+    "FGD": FocalGlobalDistiller(),
 }
 
 __all__ = [
@@ -54,6 +61,7 @@ __all__ = [
     "BoxDistiller",
     "BoxHeadDistiller",
     "BoxHeads",
+    "ClassMap",
     "DistillationBatch",
     "DistillationObjective",
     "Distiller",
@@ -61,6 +69,7 @@ __all__ = [
     "LogitPair",
     "ObjectnessDistiller",
     "ReviewDistiller",
+    "match_classes",
     "method_settings",
     "scalar_defaults",
 ]

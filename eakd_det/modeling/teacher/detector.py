@@ -12,8 +12,11 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
+from eakd_det.data.class_names import dataset_names
+from eakd_det.data.custom import CUSTOM
 from eakd_det.losses.reduction import at_least_float32
 from eakd_det.modeling.poolers import pool
+from eakd_det.modeling.recorder import record
 from eakd_det.utils.cuda_graphs import CudaCapture
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.precision import Precision
@@ -72,6 +75,7 @@ class DetectorTeacher(FrozenTeacher):
         self.class_names, self.dataset = class_names, dataset
         self.is_prepared = self.is_prepared and not compile_to
         self._keeps_levels = True
+        self._recorded: list[str] = []
         self._backbone = model.backbone  # replaced by `prepare` if it is compiled
         self.ahead, self._stream = ahead, SideStream()
         # Images and features of `look_ahead`: of the batch that is trained on, and of the next.
@@ -79,6 +83,36 @@ class DetectorTeacher(FrozenTeacher):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_started": deque(maxlen=2)}  # a copy computes its features anew
+
+    def record_outputs(self, names: list[str]) -> None:
+        """Let `features` have the outputs of modules, too, by their names.
+
+        Norms that are named are not fused.
+
+        Args:
+            names: of modules in the backbone, each called once.
+
+        Raises:
+            UserError: the backbone will be compiled, in which modules are not called one by one.
+        """
+        if self.compile_to:
+            raise UserError(
+                "DISTILL.FEATURES records modules of the teacher, which are not called one by one "
+                "in a compiled backbone: set TEACHER.COMPILE to 0."
+            )
+        self._recorded = names
+
+    def names_of(self, number: int) -> tuple[str, ...]:
+        """Return the names of its classes if that many are known, else nothing.
+
+        Those in its checkpoint precede those of its dataset. The dataset of a --train-json is not
+        the one of that name in this process.
+        """
+        is_own = self.dataset.startswith(CUSTOM)
+        for names in (self.class_names, () if is_own else dataset_names(self.dataset)):
+            if len(names) == number:
+                return tuple(names)
+        return ()
 
     def prepare(
         self,
@@ -161,13 +195,16 @@ class DetectorTeacher(FrozenTeacher):
             input_format: their channel order, "RGB" or "BGR"; flipped if the teacher's is another.
 
         Returns:
-            FPN level -> (B, channels, H, W), in the teacher's precision.
+            FPN level -> (B, channels, H, W), in the teacher's precision; and the outputs of the
+            modules of `record_outputs` by their names.
         """
         is_other = input_format != self.input_format
         images = [x["image"].flip(0) if is_other else x["image"] for x in batched_inputs]
         pixels = self.model.preprocess_image([{"image": image} for image in images]).tensor
-        with self.context():
-            return self._backbone(self._input(pixels))
+        modules = {name: self.model.get_submodule(name) for name in self._recorded}
+        with self.context(), record(**modules) as calls:
+            levels = self._backbone(self._input(pixels))
+        return {**levels, **{name: calls[name][0].output for name in modules}}
 
     @torch.no_grad()
     def roi_outputs(
@@ -240,7 +277,7 @@ class DetectorTeacher(FrozenTeacher):
             self._backbone = CompiledBackbone(self.model.backbone, self.compile_to, capture)
 
     def _fuse_norms(self) -> None:
-        fuse_detector_norms(self.model)
+        fuse_detector_norms(self.model, keep=self._recorded)
 
     def _cast(self, dtype: torch.dtype) -> None:
         for part in self.model.children():  # mean and std of the pixels stay exact
