@@ -109,6 +109,11 @@ class DistillRCNN(Distilled, GeneralizedRCNN):
         )
 
     def _head_levels(self):
+        if self.class_map is not None:
+            raise UserError(
+                "FCFD runs both box heads, over all classes of both: set DISTILL.CLASSES to (), or "
+                "leave FCFD out of DISTILL.METHODS."
+            )
         return find_head_levels(self, self.teacher.model, self.maps.levels)
 
 
