@@ -7,9 +7,10 @@ from torch.testing import assert_close
 from tests.golden import golden
 
 SIZES = [(8, 10), (4, 5), (2, 3), (1, 2), (1, 1)]
-# Largest disagreement with a golden array, relative to its largest entry. In float32 it is that of
-# gradients that nearly cancel.
-PRECISIONS = {torch.float64: 1e-9, torch.float32: 1e-3}
+# Largest disagreement with a golden array, relative to its largest entry.
+PRECISIONS = {torch.float64: 1e-9, torch.float32: 1e-4}
+# Weights before a softmax get gradients that nearly cancel: a factor of that in float32.
+OF_WEIGHTS = 200
 
 
 def make_maps(images, channels, seed, sizes=SIZES, dtype=torch.float64):
@@ -47,11 +48,11 @@ class MapCase:
     def maps(self, stem):
         return [self.get(f"{stem}{i}") for i in range(self.levels)]
 
-    def compare(self, name, actual):
+    def compare(self, name, actual, factor=1):
         assert actual.dtype == self.dtype
         self.used.add(name)
         expected = self.arrays[name].double()
-        atol = PRECISIONS[self.dtype] * expected.abs().max().item()
+        atol = factor * PRECISIONS[self.dtype] * expected.abs().max().item()
         actual = actual.detach().double()
         assert_close(actual, expected, rtol=0, atol=atol, msg=lambda text: f"{name}: {text}")
 
@@ -84,7 +85,9 @@ class MapCase:
         for name in self.arrays:
             level, found, key = name.removeprefix("level").partition(".grad.")
             if found:
-                self.compare(name, module.get_parameter(rename(level, key)).grad)
+                gradient = module.get_parameter(rename(level, key)).grad
+                is_single = self.dtype == torch.float32
+                self.compare(name, gradient, OF_WEIGHTS if is_single else 1)
 
     def assert_all_used(self):
         assert self.used == set(self.arrays) | {"sizes"}

@@ -16,8 +16,8 @@ BOXES = [[[0, 0, 32, 20], [8, 4, 20, 18]], [], [[3, 3, 5, 5], [30, 1, 40, 32]]]
 SIZE = (32, 40)
 
 
-def make_boxes(images):
-    return [torch.tensor(x, dtype=torch.float64).reshape(-1, 4) for x in BOXES[:images]]
+def make_boxes(images, dtype=torch.float64):
+    return [torch.tensor(x, dtype=dtype).reshape(-1, 4) for x in BOXES[:images]]
 
 
 def make_contexts(maps, seed=3):
@@ -48,7 +48,7 @@ class TestFGD(MapLossContract):
         contexts = make_contexts(student)
         if all(torch.equal(a, b) for a, b in zip(student, teacher, strict=False)):
             contexts = [(a, a) for a, _ in contexts]
-        boxes = make_boxes(images)
+        boxes = make_boxes(images, contexts[0][0].dtype)
         return fgd_loss(student, teacher, contexts, boxes, [SIZE] * images, **SETTINGS, **options)
 
     def slow_losses(self, student, teacher):
