@@ -43,15 +43,13 @@ class TimmBackbone(Backbone):
             )
         found = FeatureMaps(name)
         maps = found.select(out_features)
-        self.features = create_features(name, out_indices=[x.out_index for x in maps])
-        self._out_features = list(out_features)
-        self._out_feature_strides = {x: LEVELS[x] for x in out_features}
-        channels = [x.channels for x in maps]
-        self._out_feature_channels = dict(zip(out_features, channels, strict=True))
-        strides = self._out_feature_strides.values()
-        self._is_channels_last = [x.is_channels_last(s) for x, s in zip(maps, strides, strict=True)]
+        self.features = create_features(name, out_indices=[x.out_index for x in maps.values()])
+        self._out_features = list(maps)
+        self._out_feature_strides = {level: LEVELS[level] for level in maps}
+        self._out_feature_channels = {level: x.channels for level, x in maps.items()}
+        self._is_channels_last = [x.is_channels_last(LEVELS[level]) for level, x in maps.items()]
         # What no level depends on would get no gradient, which DistributedDataParallel awaits.
-        trained = found.parameters_of(strides)
+        trained = found.parameters_of(self._out_feature_strides.values())
         frozen = found.first_parameters(freeze_at)
         for key, parameter in self.features.named_parameters():
             parameter.requires_grad_(key in trained - frozen)
@@ -83,8 +81,9 @@ def _freeze_norms(model: nn.Module, *, whole: bool) -> None:
 
     for parent in list(model.modules()):
         for name, norm in parent.named_children():
-            is_trained = all(p.requires_grad for p in norm.parameters())
-            if not isinstance(norm, nn.BatchNorm2d) or (is_trained and not whole):
+            if not isinstance(norm, nn.BatchNorm2d):
+                continue
+            if not whole and all(p.requires_grad for p in norm.parameters()):
                 continue
             if isinstance(norm, BatchNormAct2d):
                 frozen = _FrozenNormAct.convert_frozen_batchnorm(norm)

@@ -1,6 +1,6 @@
 """Feature maps of timm models: their strides, channels and layout, and what they depend on."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -41,7 +41,7 @@ class FeatureMap(NamedTuple):
     output: Tensor
 
     def is_channels_last(self, stride: int) -> bool | None:
-        """Return True for the layout (N, H, W, C), None if it is not of this stride and C."""
+        """Return True for the layout (N, H, W, C); None if the size is not that of the stride."""
         size = [side // stride for side in _SIZE]
         layouts = {(1, self.channels, *size): False, (1, *size, self.channels): True}
         return layouts.get(tuple(self.output.shape))
@@ -75,8 +75,8 @@ class FeatureMaps:
             stride: FeatureMap(*row) for stride, row in zip(info.reduction(), rows, strict=True)
         }
 
-    def select(self, levels: Iterable[str]) -> list[FeatureMap]:
-        """Return the maps of some of LEVELS.
+    def select(self, levels: Collection[str]) -> dict[str, FeatureMap]:
+        """Return the maps of some of LEVELS, finest first, as the model returns them.
 
         Raises:
             UserError: there is no such level, or the model has no map of its stride and size.
@@ -99,7 +99,7 @@ class FeatureMaps:
                     f"its map of stride {LEVELS[name]} has the shape {tuple(found.output.shape)} "
                     f"for an image of {_SIZE[0]} x {_SIZE[1]} pixels"
                 )
-        return [self.of_stride[LEVELS[name]] for name in levels]
+        return {name: self.of_stride[s] for name, s in LEVELS.items() if name in levels}
 
     def parameters_of(self, strides: Iterable[int]) -> set[str]:
         """Return the names of the parameters on which the maps of some strides depend."""
