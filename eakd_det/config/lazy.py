@@ -18,6 +18,7 @@ def distillation(
     weights: str,
     methods: dict[str, dict[str, Any]],
     ea: dict[str, Any] | None = None,
+    levels: Sequence[str] = (),
     features: Sequence[str | Sequence[str]] = (),
     dataset: str = "",
 ) -> DictConfig:
@@ -27,6 +28,7 @@ def distillation(
         config_file, weights: config and weights of the teacher; see `make_teacher`.
         methods: name in DISTILLERS -> options that differ from their defaults.
         ea: options of the EA weight (mode, temperature, bound); None turns it off.
+        levels: names of the student's feature maps that are compared; all if empty.
         features: names of modules whose outputs are compared in place of the FPN's levels: pairs of
             the student's and the teacher's, or one name for both.
         dataset: dataset whose class names are shown in the pictures of vis_period.
@@ -49,6 +51,7 @@ def distillation(
             for name, options in methods.items()
         },
         ea={**defaults, **(ea or {})},
+        levels=list(levels),
         features=list(features),
         dataset=dataset,
     )

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from .compatibility import match_levels
+from .levels import choose_levels
 from .recorder import Call
 
 
@@ -41,13 +42,16 @@ class LevelMaps:
         return [features[name] for name in self.of_teacher]
 
 
-def compare_levels(student: nn.Module, teacher: nn.Module) -> LevelMaps:
+def compare_levels(student: nn.Module, teacher: nn.Module, names: Sequence[str] = ()) -> LevelMaps:
     """Return the levels of two detectors as maps to compare.
 
+    Args:
+        names: of the student's maps, DISTILL.LEVELS; all of them if empty.
+
     Raises:
-        UserError: a level has no counterpart.
+        UserError: a level has no counterpart, or a name is unknown.
     """
-    levels = match_levels(student, teacher)
+    levels = choose_levels(match_levels(student, teacher), names)
     shapes = [model.backbone.output_shape() for model in (student, teacher)]
     channels = [
         [shape[name].channels for name in names]

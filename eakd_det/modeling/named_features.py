@@ -75,20 +75,33 @@ class NamedMaps(LevelMaps):
         ]
 
 
-def compare_maps(student: nn.Module, features: Iterable[str | Sequence[str]]) -> LevelMaps:
+def compare_maps(
+    student: nn.Module, levels: Sequence[str], features: Sequence[str | Sequence[str]]
+) -> LevelMaps:
     """Return the maps of a student and its teacher that methods compare; none without such methods.
 
     Args:
         student: in training, with its `objective` and its `teacher`.
-        features: those of `NamedMaps`; without any the levels of the backbones are compared.
+        levels: names of the student's levels, DISTILL.LEVELS; all of them if empty.
+        features: those of `NamedMaps`, DISTILL.FEATURES; levels are compared if empty.
 
     Raises:
-        UserError: see `NamedMaps` and `compare_levels`.
+        UserError: both are given, or see `NamedMaps` and `compare_levels`.
     """
-    if not student.objective.methods_on("features"):
+    on_heads = student.objective.methods_on("heads")
+    if not (on_heads or student.objective.methods_on("features")):
         return LevelMaps()
     if not features:
-        return compare_levels(student, student.teacher.model)
+        return compare_levels(student, student.teacher.model, levels)
+    if levels:
+        raise UserError(
+            "DISTILL.LEVELS and DISTILL.FEATURES both choose the feature maps that are compared: "
+            "set one of them to ()."
+        )
+    if on_heads:
+        raise UserError(
+            f"{on_heads[0]} runs box heads on the levels of the FPN: set DISTILL.FEATURES to ()."
+        )
     return NamedMaps(features, student, student.teacher)
 
 

@@ -55,7 +55,7 @@ def test_refused_teacher(distill_cfg, teacher_cfg, tmp_path, options, message):
         ),
         (
             ["DISTILL.METHODS", ("DKD",)],
-            "DKD needs a softmax, but a RetinaNet has a sigmoid .* choose from KD, REVIEWKD",
+            "DKD needs a softmax, but a RetinaNet has a sigmoid .* choose from KD, DIST, REVIEWKD",
         ),
         (
             ["MODEL.RETINANET.NUM_CLASSES", 3],

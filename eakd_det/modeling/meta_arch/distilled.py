@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from eakd_det.data.class_names import check_class_order, dataset_names
 from eakd_det.distillers import (
     DISTILLERS,
+    BoxHeads,
     DistillationBatch,
     DistillationObjective,
     LogitPair,
@@ -50,6 +51,7 @@ class Distilled(WithDetectorTeacher):
                 teacher, None if there are no methods;
                 methods, name in DISTILLERS -> its options, with "weight", the factor of its loss;
                 ea, enabled, mode, temperature and bound of the EA weight;
+                levels, names of the student's feature maps that are compared, all if empty;
                 features, an argument of `compare_maps`;
                 dataset, whose class names the teacher's are compared with, and the pictures of
                 VIS_PERIOD show.
@@ -67,14 +69,19 @@ class Distilled(WithDetectorTeacher):
         self.compares_logits = self.objective.compares_logits
         if methods:
             check_input_formats(self.input_format, self.teacher.input_format)
-        if self.compares_logits:
+        self.compares_objectness = bool(self.objective.methods_on("objectness"))
+        self.runs_heads = bool(self.objective.methods_on("heads"))
+        if self.compares_logits or self.compares_objectness:
             self._check_heads(methods)
-        self.maps = compare_maps(self, distillation["features"])
+        self.maps = compare_maps(self, distillation["levels"], distillation["features"])
         self.teacher_levels = set(self.maps.of_teacher)
         if self.compares_logits:
             self.teacher_levels.update(self._logit_levels())
+        if self.compares_objectness:
+            self.teacher_levels.update(self.teacher.model.proposal_generator.in_features)
         self._is_order_checked = False
-        self.adapters = self.objective.build_adapters(*self.maps.channels)
+        heads = (self._head_levels(),) if self.runs_heads else ()
+        self.adapters = self.objective.build_adapters(*self.maps.channels, heads=heads)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -90,7 +97,7 @@ class Distilled(WithDetectorTeacher):
             return self._without_pictures(batched_inputs)
         if not self._distils():
             return super().forward(batched_inputs)
-        sources = self._recorded() if self.compares_logits else {}
+        sources = self._recorded() if self.compares_logits or self.compares_objectness else {}
         log_difference = None if self.teacher.is_prepared else self._prepare_teacher(batched_inputs)
         begun = self._begin_features(batched_inputs)
         with record(backbone=self.backbone, **self.maps.sources(self), **sources) as calls:
@@ -112,10 +119,12 @@ class Distilled(WithDetectorTeacher):
     def _teacher_outputs(
         self, calls: dict[str, list[Call]], teacher: DetectorTeacher, features: dict[str, Tensor]
     ) -> list[Tensor]:
-        """Return a teacher's logits if methods compare them, else its feature maps."""
+        """Return a teacher's logits if methods compare them, else its maps, or its objectness."""
         if self.compares_logits:
             return [pair.teacher_logits for pair in self._logit_pairs(calls, teacher, features)]
-        return self.maps.teacher_maps(features)
+        if self.maps.levels:
+            return self.maps.teacher_maps(features)
+        return [self._objectness(calls, teacher, features).teacher_logits]
 
     def _distill(
         self,
@@ -128,6 +137,9 @@ class Distilled(WithDetectorTeacher):
             pairs = self._logit_pairs(calls, self.teacher, teacher_features)
             self._check_class_order(pairs[0])
             self._draw(pairs[0], batched_inputs[0])
+        objectness = None
+        if self.compares_objectness:
+            objectness = self._objectness(calls, self.teacher, teacher_features)
         batch = DistillationBatch(
             logit_pairs=pairs,
             student_features=self.maps.student_maps(calls),
@@ -137,6 +149,8 @@ class Distilled(WithDetectorTeacher):
             ],
             image_sizes=[tuple(x["image"].shape[-2:]) for x in batched_inputs],
             padded_size=tuple(images.shape[-2:]),
+            objectness=objectness,
+            heads=self._box_heads(calls) if self.runs_heads else None,
         )
         return self.objective(batch, self.adapters)
 
@@ -182,17 +196,35 @@ class Distilled(WithDetectorTeacher):
         """Pair the recorded logits of the student with a teacher's, from its features."""
         raise NotImplementedError
 
+    # Of R-CNNs; the checks refuse methods that need them of others.
+
+    def _objectness(
+        self, calls: dict[str, list[Call]], teacher: DetectorTeacher, features: dict[str, Tensor]
+    ) -> LogitPair:
+        """Pair the recorded objectness of the student with a teacher's, from its features."""
+        raise NotImplementedError
+
+    def _box_heads(self, calls: dict[str, list[Call]]) -> BoxHeads:
+        """Return the box heads of student and teacher, on the recorded boxes."""
+        raise NotImplementedError
+
+    def _head_levels(self) -> list[int]:
+        """Return the indices in `maps.levels` of those that the box heads read."""
+        raise NotImplementedError
+
 
 def adapter_modules(model: nn.Module) -> dict[str, nn.Module]:
     """Return what a checkpoint holds beside a student, as a checkpointer's keyword arguments."""
-    has_adapters = isinstance(model, Distilled) and len(model.adapters) > 0
-    return {"helpers": model.adapters} if has_adapters else {}  # the name in checkpoints
+    if not isinstance(model, Distilled) or not any(True for _ in model.adapters.parameters()):
+        return {}
+    return {"helpers": model.adapters}  # the name in checkpoints
 
 
 def distillation_from_config(cfg: CfgNode) -> dict[str, Any]:
     """Build the argument `distillation` of a distilled meta-architecture."""
     return {
         **method_settings(cfg.DISTILL, DISTILLERS),
+        "levels": cfg.DISTILL.LEVELS,
         "features": cfg.DISTILL.FEATURES,
         "teacher": build_teacher(cfg) if cfg.DISTILL.METHODS else None,
         "dataset": next(iter(cfg.DATASETS.TRAIN), ""),

@@ -20,6 +20,7 @@ class WithDetectorTeacher(WithTeacher):
         maps: the feature maps that are compared.
         teacher_levels: names of the teacher's maps that its heads read or that are compared.
         compares_logits: whether a method, or the EA weight, needs logits.
+        compares_objectness: whether a method compares the RPNs' logits.
     """
 
     teacher: DetectorTeacher
@@ -27,6 +28,7 @@ class WithDetectorTeacher(WithTeacher):
     maps: LevelMaps
     teacher_levels: set[str]
     compares_logits: bool
+    compares_objectness: bool
     input_format: str
 
     def look_ahead(self, batched_inputs: list[dict[str, Any]]) -> None:
@@ -63,21 +65,23 @@ class WithDetectorTeacher(WithTeacher):
             A function that logs how far that changes the outputs for this batch. It takes the
             recorded calls of the student and the features of the prepared teacher.
         """
-        before = self.teacher.with_own_heads() if self.compares_logits else self.teacher
+        on_heads = self.compares_logits or self.compares_objectness
+        before = self.teacher.with_own_heads() if on_heads else self.teacher
         old_features = self._begin_features(batched_inputs)()
-        self.teacher.prepare(keep_levels=self.maps.uses_levels)
+        self.teacher.prepare(keep_levels=self.maps.uses_levels or self.compares_objectness)
 
         def log_difference(calls: dict[str, list[Call]], features: dict[str, Tensor]) -> None:
             outputs = [
                 self._teacher_outputs(calls, *of_teacher)
                 for of_teacher in ((before, old_features), (self.teacher, features))
             ]
-            log_output_difference(*outputs, are_maps=not self.compares_logits)
+            are_maps = bool(self.maps.levels) and not self.compares_logits
+            log_output_difference(*outputs, are_maps=are_maps)
 
         return log_difference
 
     def _teacher_outputs(
         self, calls: dict[str, list[Call]], teacher: DetectorTeacher, features: dict[str, Tensor]
     ) -> list[Tensor]:
-        """Return a teacher's logits if methods compare them, else its feature maps."""
+        """Return a teacher's logits if methods compare them, else its maps, or its objectness."""
         raise NotImplementedError

@@ -13,7 +13,7 @@ from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from eakd_det.losses.reduction import at_least_float32
-from eakd_det.modeling.poolers import pool_assigned
+from eakd_det.modeling.poolers import pool
 from eakd_det.modeling.recorder import record
 from eakd_det.utils.cuda_graphs import CudaCapture
 from eakd_det.utils.errors import UserError
@@ -193,27 +193,39 @@ class DetectorTeacher(FrozenTeacher):
         return {**levels, **{name: calls[name][0].output for name in modules}}
 
     @torch.no_grad()
-    def roi_logits(
+    def roi_outputs(
         self,
         features: dict[str, Tensor],
         boxes: list[Boxes],
         stage: int = 0,
         level_boxes: list[Tensor] | None = None,
-    ) -> Tensor:
-        """Return class logits, (R, K + 1), of the boxes of each image (absolute pixels).
+    ) -> tuple[Tensor, Tensor]:
+        """Return class logits, (R, K + 1), and box deltas, (R, 4) or (R, 4 K), of boxes.
 
-        A teacher with no cascade stage `stage` uses its last. ROIs are pooled in float32, since a
-        pooler rounds the boxes to the precision of the maps.
+        Args: those of `box_head`, but `features` by their level.
+        """
+        maps = [features[level] for level in self.model.roi_heads.box_in_features]
+        return self.box_head(maps, boxes, stage, level_boxes)
+
+    def box_head(
+        self,
+        maps: list[Tensor],
+        boxes: list[Boxes],
+        stage: int = 0,
+        level_boxes: list[Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return what `roi_outputs` does; gradients pass through to the maps.
+
+        ROIs are pooled in float32, since a pooler rounds the boxes to the precision of the maps.
 
         Args:
+            maps: of the levels that the box head reads, finest first.
+            boxes: of each image, in absolute pixels.
+            stage: of a cascade. A teacher without it uses its last.
             level_boxes: those of `pool_assigned`, if the student has assigned the boxes.
         """
         heads = self.model.roi_heads
-        maps = [at_least_float32(features[level]) for level in heads.box_in_features]
-        if level_boxes is None:
-            pooled = heads.box_pooler(maps, boxes)
-        else:
-            pooled = pool_assigned(heads.box_pooler, maps, boxes, level_boxes)
+        pooled = pool(heads.box_pooler, [at_least_float32(x) for x in maps], boxes, level_boxes)
         box_heads, predictors = heads.box_head, heads.box_predictor
         if isinstance(predictors, nn.ModuleList):
             stage = min(stage, len(predictors) - 1)
@@ -221,8 +233,15 @@ class DetectorTeacher(FrozenTeacher):
         with self.context():
             if self.is_prepared and self.precision.dtype is not None:
                 pooled = pooled.to(self.precision.dtype)
-            logits, _ = predictors(box_heads(pooled))
-        return logits
+            return predictors(box_heads(pooled))
+
+    @torch.no_grad()
+    def objectness(self, features: dict[str, Tensor]) -> list[Tensor]:
+        """Return the RPN's logits of the anchors of each level, (B, H W A), finest first."""
+        rpn = self.model.proposal_generator
+        with self.context():
+            logits, _ = rpn.rpn_head([features[level] for level in rpn.in_features])
+        return [x.permute(0, 2, 3, 1).flatten(1) for x in logits]
 
     @torch.no_grad()
     def anchor_logits(self, features: dict[str, Tensor]) -> Tensor:
