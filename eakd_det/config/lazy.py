@@ -21,6 +21,7 @@ def distillation(
     levels: Sequence[str] = (),
     features: Sequence[str | Sequence[str]] = (),
     dataset: str = "",
+    classes: Sequence[str | Sequence[str]] = (),
 ) -> DictConfig:
     """Build the argument `distillation` of a distilled meta-architecture as a lazy config.
 
@@ -31,7 +32,10 @@ def distillation(
         levels: names of the student's feature maps that are compared; all if empty.
         features: names of modules whose outputs are compared in place of the FPN's levels: pairs of
             the student's and the teacher's, or one name for both.
-        dataset: dataset whose class names are shown in the pictures of vis_period.
+        dataset: dataset whose class names are shown in the pictures of vis_period, and which
+            `classes` names.
+        classes: names of the classes that student and teacher have in common, or pairs of the
+            student's and the teacher's name; without any, all in the same order.
 
     Raises:
         UserError: a method or an option does not exist.
@@ -54,6 +58,7 @@ def distillation(
         levels=list(levels),
         features=list(features),
         dataset=dataset,
+        classes=[x if isinstance(x, str) else list(x) for x in classes],
     )
 
 

@@ -14,6 +14,7 @@ from eakd_det.losses.pkd import pkd_loss
 
 from .base import Distiller
 from .batch import BoxHeads, DistillationBatch, LogitPair
+from .class_map import ClassMap, match_classes
 from .ea import EA_MODES
 from .features import FocalGlobalDistiller, MapDistiller, MaskedDistiller, ReviewDistiller
 from .heads import BoxDistiller, BoxHeadDistiller, ObjectnessDistiller
@@ -60,6 +61,7 @@ __all__ = [
     "BoxDistiller",
     "BoxHeadDistiller",
     "BoxHeads",
+    "ClassMap",
     "DistillationBatch",
     "DistillationObjective",
     "Distiller",
@@ -67,6 +69,7 @@ __all__ = [
     "LogitPair",
     "ObjectnessDistiller",
     "ReviewDistiller",
+    "match_classes",
     "method_settings",
     "scalar_defaults",
 ]

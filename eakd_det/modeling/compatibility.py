@@ -1,15 +1,21 @@
 """Checks, before the first step, that a student can be distilled from a teacher."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from detectron2.modeling import GeneralizedRCNN, RetinaNet
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
 from torch import nn
 
-from eakd_det.distillers import DISTILLERS, LogitDistiller
+from eakd_det.distillers import DISTILLERS, ClassMap, LogitDistiller, match_classes
 from eakd_det.utils.errors import UserError
+
+# The way out where heads cannot be compared.
+_WITHOUT_LOGITS = (
+    ", or compare feature maps alone, which any two detectors have: DISTILL.METHODS of those, such "
+    'as ("REVIEWKD",), with DISTILL.EA.ENABLED False'
+)
 
 
 def box_predictors(model: nn.Module) -> list[nn.Module]:
@@ -18,11 +24,10 @@ def box_predictors(model: nn.Module) -> list[nn.Module]:
     return list(predictor) if isinstance(predictor, nn.ModuleList) else [predictor]
 
 
-def check_roi_heads(student: nn.Module, teacher: nn.Module, methods: Iterable[str]) -> None:
-    """Check that both R-CNNs classify ROIs of an FPN with softmaxes over the same classes.
+def check_roi_heads(student: nn.Module, teacher: nn.Module) -> None:
+    """Check that both R-CNNs classify ROIs of an FPN with softmaxes.
 
-    Warnings are logged for stages of a cascaded teacher that are not used, and for methods that are
-    limited by a single foreground class.
+    A warning is logged for stages of a cascaded teacher that are not used.
 
     Raises:
         UserError: they do not.
@@ -33,11 +38,8 @@ def check_roi_heads(student: nn.Module, teacher: nn.Module, methods: Iterable[st
             raise UserError(
                 "DISTILL.METHODS compares softmaxes over ROIs pooled from an FPN, but the "
                 f"student is a {describe(student)} and the teacher a {describe(teacher)}: "
-                f"set {remedy} in {place}."
+                f"set {remedy} in {place}{_WITHOUT_LOGITS}."
             )
-    _check_classes(
-        student.roi_heads.num_classes, teacher.roi_heads.num_classes, "MODEL.ROI_HEADS.NUM_CLASSES"
-    )
     stages = [len(box_predictors(model)) for model in (student, teacher)]
     if stages[0] < stages[1]:
         logging.getLogger(__name__).warning(
@@ -45,19 +47,12 @@ def check_roi_heads(student: nn.Module, teacher: nn.Module, methods: Iterable[st
             "teacher's later stages, to which it owes its AP, are not distilled. Set "
             "MODEL.ROI_HEADS.NAME CascadeROIHeads to make the student a cascade, too."
         )
-    if student.roi_heads.num_classes == 1:
-        for name in methods:
-            distiller = DISTILLERS[name]
-            if isinstance(distiller, LogitDistiller) and distiller.note_on_one_class:
-                logging.getLogger(__name__).warning(
-                    f"{name} with one foreground class: {distiller.note_on_one_class}."
-                )
 
 
 def check_dense_heads(
     student: nn.Module, teacher: nn.Module, methods: dict[str, dict[str, Any]]
 ) -> None:
-    """Check that both RetinaNets classify the same anchors over the same classes.
+    """Check that both RetinaNets classify the same anchors.
 
     Args:
         methods: name in DISTILLERS -> its options.
@@ -68,7 +63,7 @@ def check_dense_heads(
     if not isinstance(teacher, RetinaNet):
         raise UserError(
             f"DISTILL.METHODS compares the anchors of two RetinaNets, but the teacher is a "
-            f"{describe(teacher)}: set TEACHER.CONFIG_FILE to a RetinaNet."
+            f"{describe(teacher)}: set TEACHER.CONFIG_FILE to a RetinaNet{_WITHOUT_LOGITS}."
         )
     for name, options in methods.items():
         if options.get("standardize"):
@@ -84,7 +79,6 @@ def check_dense_heads(
             raise UserError(
                 f"DISTILL.METHODS: {name} needs {lacks}; choose from {', '.join(known)}."
             )
-    _check_classes(student.num_classes, teacher.num_classes, "MODEL.RETINANET.NUM_CLASSES")
     if not same_anchors(student.anchor_generator, teacher.anchor_generator):
         raise UserError(
             "The student's anchors are not the teacher's: give both the same "
@@ -140,13 +134,57 @@ def _levels(model: nn.Module) -> dict[int, str]:
     return {spec.stride: name for name, spec in model.backbone.output_shape().items()}
 
 
-def _check_classes(here: int, there: int, key: str) -> None:
-    if here != there:
+def map_classes(
+    student: tuple[Sequence[str], int],
+    teacher: tuple[Sequence[str], int],
+    classes: Sequence,
+    key: str,
+) -> ClassMap | None:
+    """Return the map of DISTILL.CLASSES; None without it, for classes that are the same.
+
+    Args:
+        student, teacher: names of the classes of each, empty if they are not known, and their
+            number.
+        classes: DISTILL.CLASSES; see `match_classes`.
+        key: config key of the student's number of classes.
+
+    Raises:
+        UserError: without `classes` the numbers differ; with them, names are not known or wrong.
+    """
+    (names, here), (of_teacher, there) = student, teacher
+    if not classes:
+        if here != there:
+            raise UserError(
+                f"The student has {here} classes and the teacher {there}: set {key} to the "
+                "teacher's number, or TEACHER.CONFIG_FILE and TEACHER.WEIGHTS to a teacher of the "
+                "student's classes, or pair the names of the classes that both have in "
+                "DISTILL.CLASSES."
+            )
+        return None
+    if len(names) != here:
         raise UserError(
-            f"The student has {here} classes and the teacher {there}: set {key} to the teacher's "
-            "number, or set TEACHER.CONFIG_FILE and TEACHER.WEIGHTS to a teacher of the student's "
-            "classes."
+            f"DISTILL.CLASSES: the student has {here} classes ({key}), and its training data name "
+            f"{len(names)}. The names are those of --train-json's categories, or thing_classes in "
+            "the metadata of the first dataset in DATASETS.TRAIN."
         )
+    if len(of_teacher) != there:
+        raise UserError(
+            f"DISTILL.CLASSES: the names of the teacher's {there} classes are not known. They are "
+            'read from its checkpoint (a list "class_names" beside "model", which runs of this '
+            "package write), or are those of the registered dataset in DATASETS.TRAIN of its "
+            "config."
+        )
+    return match_classes(classes, names, of_teacher)
+
+
+def warn_of_one_class(number: int, methods: Iterable[str]) -> None:
+    """Log a warning of each method that is limited by a single foreground class."""
+    for name in methods if number == 1 else ():
+        distiller = DISTILLERS[name]
+        if isinstance(distiller, LogitDistiller) and distiller.note_on_one_class:
+            logging.getLogger(__name__).warning(
+                f"{name} with one foreground class: {distiller.note_on_one_class}."
+            )
 
 
 def describe(model: nn.Module) -> str:

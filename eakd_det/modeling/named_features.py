@@ -83,24 +83,26 @@ def compare_maps(
     Args:
         student: in training, with its `objective` and its `teacher`.
         levels: names of the student's levels, DISTILL.LEVELS; all of them if empty.
-        features: those of `NamedMaps`, DISTILL.FEATURES; levels are compared if empty.
+        features: those of `NamedMaps`; without any the levels of the backbones are compared.
 
     Raises:
-        UserError: both are given, or see `NamedMaps` and `compare_levels`.
+        UserError: see `NamedMaps` and `compare_levels`; or both `levels` and `features` are given,
+            or a method runs the box heads on `features`.
     """
-    on_heads = student.objective.methods_on("heads")
-    if not (on_heads or student.objective.methods_on("features")):
+    heads = student.objective.methods_on("heads")
+    if not heads and not student.objective.methods_on("features"):
         return LevelMaps()
     if not features:
         return compare_levels(student, student.teacher.model, levels)
     if levels:
         raise UserError(
-            "DISTILL.LEVELS and DISTILL.FEATURES both choose the feature maps that are compared: "
-            "set one of them to ()."
+            "DISTILL.LEVELS and DISTILL.FEATURES both choose the maps to compare: set one of them "
+            "to ()."
         )
-    if on_heads:
+    if heads:
         raise UserError(
-            f"{on_heads[0]} runs box heads on the levels of the FPN: set DISTILL.FEATURES to ()."
+            f"DISTILL.FEATURES: {heads[0]} runs the box heads, which read the FPN's levels: set "
+            f"DISTILL.FEATURES to (), or leave {heads[0]} out of DISTILL.METHODS."
         )
     return NamedMaps(features, student, student.teacher)
 

@@ -184,9 +184,9 @@ def test_what_cannot_be_compared_is_refused(cfg, entry, text):
 
 def test_other_choices_of_maps_are_refused(cfg):
     cfg.DISTILL.LEVELS = ("p3",)
-    assert "DISTILL.LEVELS and DISTILL.FEATURES both choose" in _error(cfg, RES4)
+    assert "DISTILL.LEVELS and DISTILL.FEATURES both choose the maps" in _error(cfg, RES4)
     cfg.DISTILL.LEVELS, cfg.DISTILL.METHODS = (), ("CWD", "FCFD")
-    assert "FCFD runs box heads on the levels of the FPN" in _error(cfg, RES4)
+    assert "FCFD runs the box heads, which read the FPN's levels" in _error(cfg, RES4)
 
 
 def test_a_compiled_teacher_is_refused(cfg):

@@ -1,21 +1,23 @@
 """The base of the distilled meta-architectures."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
-from eakd_det.data.class_names import check_class_order, dataset_names
+from eakd_det.data.class_names import check_class_order, dataset_names, loaded_names
 from eakd_det.distillers import (
     DISTILLERS,
     BoxHeads,
+    ClassMap,
     DistillationBatch,
     DistillationObjective,
     LogitPair,
     method_settings,
 )
-from eakd_det.modeling.compatibility import check_input_formats
+from eakd_det.modeling.compatibility import check_input_formats, map_classes, warn_of_one_class
 from eakd_det.modeling.named_features import compare_maps
 from eakd_det.modeling.recorder import Call, record
 from eakd_det.modeling.teacher import DetectorTeacher, build_teacher
@@ -51,10 +53,10 @@ class Distilled(WithDetectorTeacher):
                 teacher, None if there are no methods;
                 methods, name in DISTILLERS -> its options, with "weight", the factor of its loss;
                 ea, enabled, mode, temperature and bound of the EA weight;
-                levels, names of the student's feature maps that are compared, all if empty;
-                features, an argument of `compare_maps`;
+                levels and features, arguments of `compare_maps`;
                 dataset, whose class names the teacher's are compared with, and the pictures of
-                VIS_PERIOD show.
+                VIS_PERIOD show;
+                classes, which both have in common (`match_classes`); without it, all.
             stock: the arguments of the stock meta-architecture.
 
         Raises:
@@ -73,6 +75,9 @@ class Distilled(WithDetectorTeacher):
         self.runs_heads = bool(self.objective.methods_on("heads"))
         if self.compares_logits or self.compares_objectness:
             self._check_heads(methods)
+        self.class_map = None
+        if self.compares_logits:
+            self.class_map = self._map_classes(distillation["classes"], methods)
         self.maps = compare_maps(self, distillation["levels"], distillation["features"])
         self.teacher_levels = set(self.maps.of_teacher)
         if self.compares_logits:
@@ -121,7 +126,7 @@ class Distilled(WithDetectorTeacher):
     ) -> list[Tensor]:
         """Return a teacher's logits if methods compare them, else its maps, or its objectness."""
         if self.compares_logits:
-            return [pair.teacher_logits for pair in self._logit_pairs(calls, teacher, features)]
+            return [pair.teacher_logits for pair in self._mapped_pairs(calls, teacher, features)]
         if self.maps.levels:
             return self.maps.teacher_maps(features)
         return [self._objectness(calls, teacher, features).teacher_logits]
@@ -134,7 +139,7 @@ class Distilled(WithDetectorTeacher):
     ) -> dict[str, Tensor]:
         images, pairs = calls["backbone"][0].args[0], []
         if self.compares_logits:
-            pairs = self._logit_pairs(calls, self.teacher, teacher_features)
+            pairs = self._mapped_pairs(calls, self.teacher, teacher_features)
             self._check_class_order(pairs[0])
             self._draw(pairs[0], batched_inputs[0])
         objectness = None
@@ -154,6 +159,25 @@ class Distilled(WithDetectorTeacher):
         )
         return self.objective(batch, self.adapters)
 
+    def _map_classes(self, classes: Sequence, methods: Iterable[str]) -> ClassMap | None:
+        """Check the classes of student and teacher; return the map of those in common, if not all.
+
+        Raises:
+            UserError: see `map_classes`.
+        """
+        here, there, key = self._num_classes()
+        names = loaded_names(self.dataset) if classes else ()
+        class_map = map_classes((names, here), (self.teacher.names_of(there), there), classes, key)
+        warn_of_one_class(len(class_map.names) if class_map else here, methods)
+        return class_map
+
+    def _mapped_pairs(
+        self, calls: dict[str, list[Call]], teacher: DetectorTeacher, features: dict[str, Tensor]
+    ) -> list[LogitPair]:
+        """Return `_logit_pairs` over the classes that are compared."""
+        pairs = self._logit_pairs(calls, teacher, features)
+        return pairs if self.class_map is None else [self.class_map(pair) for pair in pairs]
+
     def _check_class_order(self, pair: LogitPair) -> None:
         """Compare the teacher's class names with the dataset's, in the first batch.
 
@@ -162,10 +186,9 @@ class Distilled(WithDetectorTeacher):
         if self._is_order_checked:
             return
         self._is_order_checked = True
-        names = self.teacher.class_names
-        if not names and len(dataset_names(self.teacher.dataset)) == pair.num_classes:
-            names = dataset_names(self.teacher.dataset)
-        check_class_order(dataset_names(self.dataset), names)
+        if self.class_map is None:
+            names = self.teacher.names_of(pair.num_classes) or self.teacher.class_names
+            check_class_order(dataset_names(self.dataset), names)
 
     def _draw(self, pair: LogitPair, sample: dict[str, Any]) -> None:
         """Every VIS_PERIOD, draw the first image's samples with the highest and lowest w_EA."""
@@ -175,11 +198,15 @@ class Distilled(WithDetectorTeacher):
             self.objective,
             period=self.vis_period,
             input_format=self.input_format,
-            dataset=self.dataset,
+            names=self.class_map.names if self.class_map else dataset_names(self.dataset),
         )
 
     def _check_heads(self, methods: dict[str, dict[str, Any]]) -> None:
         """Raise UserError if the methods cannot compare the heads of student and teacher."""
+        raise NotImplementedError
+
+    def _num_classes(self) -> tuple[int, int, str]:
+        """Return the number of the student's and the teacher's classes, and its config key."""
         raise NotImplementedError
 
     def _logit_levels(self) -> list[str]:
@@ -228,4 +255,5 @@ def distillation_from_config(cfg: CfgNode) -> dict[str, Any]:
         "features": cfg.DISTILL.FEATURES,
         "teacher": build_teacher(cfg) if cfg.DISTILL.METHODS else None,
         "dataset": next(iter(cfg.DATASETS.TRAIN), ""),
+        "classes": cfg.DISTILL.CLASSES,
     }

@@ -28,11 +28,15 @@ class DistillRCNN(Distilled, GeneralizedRCNN):
 
     def _check_heads(self, methods):
         if self.compares_logits:
-            check_roi_heads(self, self.teacher.model, methods)
+            check_roi_heads(self, self.teacher.model)
         if self.compares_objectness:
             check_rpns(self, self.teacher.model)
         if self.runs_heads:
             check_box_heads(self, self.teacher.model)
+
+    def _num_classes(self):
+        heads = self.roi_heads.num_classes, self.teacher.model.roi_heads.num_classes
+        return (*heads, "MODEL.ROI_HEADS.NUM_CLASSES")
 
     def _logit_levels(self):
         return self.teacher.model.roi_heads.box_in_features

@@ -24,6 +24,9 @@ class DistillRetinaNet(Distilled, RetinaNet):
     def _check_heads(self, methods):
         check_dense_heads(self, self.teacher.model, methods)
 
+    def _num_classes(self):
+        return self.num_classes, self.teacher.model.num_classes, "MODEL.RETINANET.NUM_CLASSES"
+
     def _logit_levels(self):
         return self.teacher.model.head_in_features
 
