@@ -21,10 +21,12 @@ from eakd_det.distillers import (
 )
 from eakd_det.modeling.compatibility import (
     check_input_formats,
+    have_equal_strides,
     map_classes,
     match_levels,
     warn_of_one_class,
 )
+from eakd_det.modeling.padding import crop_to_common
 from eakd_det.modeling.recorder import Call, record
 from eakd_det.modeling.teacher import (
     DetectorTeacher,
@@ -88,6 +90,9 @@ class Distilled(WithTeacher):
             self.class_map = self._map_classes(distillation.get("classes", ()), methods)
         on_features = self.objective.methods_on("features")
         self.levels = match_levels(self, self.teacher.model) if on_features else []
+        self._crops = bool(self.levels) and have_equal_strides(
+            self, self.teacher.model, self.levels
+        )
         self.teacher_levels = {name for _, name in self.levels}
         if self.compares_logits:
             self.teacher_levels.update(self._logit_levels())
@@ -204,15 +209,22 @@ class Distilled(WithTeacher):
             pairs = self._mapped_pairs(calls, self.teacher, teacher_features)
             self._check_class_order(pairs[0])
             self._draw(pairs[0], batched_inputs[0])
+        maps = (
+            [features[name] for name, _ in self.levels],
+            [teacher_features[name] for _, name in self.levels],
+        )
+        size = tuple(images.shape[-2:])
+        if self._crops:
+            *maps, size = crop_to_common(*maps, size)
         batch = DistillationBatch(
             logit_pairs=pairs,
-            student_features=[features[name] for name, _ in self.levels],
-            teacher_features=[teacher_features[name] for _, name in self.levels],
+            student_features=maps[0],
+            teacher_features=maps[1],
             boxes=lambda: [
                 x["instances"].gt_boxes.tensor.to(images.device) for x in batched_inputs
             ],
             image_sizes=[tuple(x["image"].shape[-2:]) for x in batched_inputs],
-            padded_size=tuple(images.shape[-2:]),
+            padded_size=size,
         )
         return self.objective(batch, self.adapters)
 
@@ -224,9 +236,7 @@ class Distilled(WithTeacher):
         """
         here, there, key = self._num_classes()
         names = loaded_names(self.dataset) if classes else ()
-        class_map = map_classes(
-            (names, here), (self.teacher.names_of(there), there), classes, key
-        )
+        class_map = map_classes((names, here), (self.teacher.names_of(there), there), classes, key)
         warn_of_one_class(len(class_map.names) if class_map else here, methods)
         return class_map
 
