@@ -53,7 +53,7 @@ def box_masks(
     split = (part.split(counts) for part in (rows, columns, 1 / (heights * widths)))
     # Image by image, so that not all (boxes, H, W) are in memory at once.
     foreground = torch.stack([_of_image(*of_image, shape) for of_image in zip(*split, strict=True)])
-    outside = foreground == 0
+    outside = (foreground == 0).to(foreground.dtype)
     return foreground, outside / outside.sum(dim=(1, 2), keepdim=True).clamp(min=1)
 
 

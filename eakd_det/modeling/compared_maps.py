@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from .compatibility import match_levels
+from .compatibility import have_equal_strides, match_levels
 from .levels import choose_levels
+from .padding import Size, crop_to_common
 from .recorder import Call
 
 
@@ -17,10 +18,17 @@ class LevelMaps:
         channels: those of the student's maps, and those of the teacher's: the arguments of the
             methods' `build_adapter`; empty if no maps are compared.
         of_teacher: names of the teacher's maps.
+        crops: whether maps of other sizes are cropped to what both cover; else methods resize.
     """
 
-    def __init__(self, levels: Sequence[tuple[str, str]] = (), channels: Sequence[list[int]] = ()):
-        self.levels, self.channels = list(levels), channels
+    def __init__(
+        self,
+        levels: Sequence[tuple[str, str]] = (),
+        channels: Sequence[list[int]] = (),
+        *,
+        crops: bool = False,
+    ):
+        self.levels, self.channels, self.crops = list(levels), channels, crops
         self.of_teacher = [name for _, name in levels]
 
     @property
@@ -41,6 +49,17 @@ class LevelMaps:
         """Return the maps (B, channels, H, W) among the teacher's features."""
         return [features[name] for name in self.of_teacher]
 
+    def of_batch(
+        self, calls: Mapping[str, list[Call]], features: Mapping[str, Tensor], padded_size: Size
+    ) -> tuple[list[Tensor], list[Tensor], Size]:
+        """Return `student_maps`, `teacher_maps`, and the size in pixels that they cover.
+
+        Args:
+            padded_size: (height, width) of the student's images.
+        """
+        maps = self.student_maps(calls), self.teacher_maps(features)
+        return crop_to_common(*maps, padded_size) if self.crops else (*maps, padded_size)
+
 
 def compare_levels(student: nn.Module, teacher: nn.Module, names: Sequence[str] = ()) -> LevelMaps:
     """Return the levels of two detectors as maps to compare.
@@ -49,7 +68,7 @@ def compare_levels(student: nn.Module, teacher: nn.Module, names: Sequence[str] 
         names: of the student's maps, DISTILL.LEVELS; all of them if empty.
 
     Raises:
-        UserError: a level has no counterpart, or a name is unknown.
+        UserError: see `match_levels` and `choose_levels`.
     """
     levels = choose_levels(match_levels(student, teacher), names)
     shapes = [model.backbone.output_shape() for model in (student, teacher)]
@@ -57,4 +76,4 @@ def compare_levels(student: nn.Module, teacher: nn.Module, names: Sequence[str] 
         [shape[name].channels for name in names]
         for shape, names in zip(shapes, zip(*levels, strict=True), strict=True)
     ]
-    return LevelMaps(levels, channels)
+    return LevelMaps(levels, channels, crops=have_equal_strides(student, teacher, levels))

@@ -145,15 +145,16 @@ class Distilled(WithDetectorTeacher):
         objectness = None
         if self.compares_objectness:
             objectness = self._objectness(calls, self.teacher, teacher_features)
+        *maps, size = self.maps.of_batch(calls, teacher_features, tuple(images.shape[-2:]))
         batch = DistillationBatch(
             logit_pairs=pairs,
-            student_features=self.maps.student_maps(calls),
-            teacher_features=self.maps.teacher_maps(teacher_features),
+            student_features=maps[0],
+            teacher_features=maps[1],
             boxes=lambda: [
                 x["instances"].gt_boxes.tensor.to(images.device) for x in batched_inputs
             ],
             image_sizes=[tuple(x["image"].shape[-2:]) for x in batched_inputs],
-            padded_size=tuple(images.shape[-2:]),
+            padded_size=size,
             objectness=objectness,
             heads=self._box_heads(calls) if self.runs_heads else None,
         )

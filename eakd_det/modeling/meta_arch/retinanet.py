@@ -38,7 +38,9 @@ class DistillRetinaNet(Distilled, RetinaNet):
         labels = torch.stack(labels)  # (B, anchors); -1 is ignored
         counted = labels >= 0
         chosen = counted.flatten().nonzero().squeeze(1)  # once, since the device waits for it
-        teacher_logits = teacher.anchor_logits(features)
+        maps = calls["backbone"][0].output
+        sizes = [tuple(maps[level].shape[-2:]) for level in self.head_in_features]
+        teacher_logits = teacher.anchor_logits(features, sizes)
         return [
             LogitPair(
                 student_logits=cat(student_logits, dim=1).flatten(0, 1)[chosen],

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from eakd_det.data.class_names import dataset_names
 from eakd_det.data.custom import CUSTOM
 from eakd_det.losses.reduction import at_least_float32
+from eakd_det.modeling.padding import extend
 from eakd_det.modeling.poolers import pool
 from eakd_det.modeling.recorder import record
 from eakd_det.utils.cuda_graphs import CudaCapture
@@ -198,6 +199,7 @@ class DetectorTeacher(FrozenTeacher):
             FPN level -> (B, channels, H, W), in the teacher's precision; and the outputs of the
             modules of `record_outputs` by their names.
         """
+        self._check_sizes(batched_inputs)
         is_other = input_format != self.input_format
         images = [x["image"].flip(0) if is_other else x["image"] for x in batched_inputs]
         pixels = self.model.preprocess_image([{"image": image} for image in images]).tensor
@@ -205,6 +207,17 @@ class DetectorTeacher(FrozenTeacher):
         with self.context(), record(**modules) as calls:
             levels = self._backbone(self._input(pixels))
         return {**levels, **{name: calls[name][0].output for name in modules}}
+
+    def _check_sizes(self, batched_inputs: list[dict[str, Any]]) -> None:
+        """Raise UserError if an image is larger than the square that the backbone pads to."""
+        side = self.model.backbone.padding_constraints.get("square_size", 0)
+        for height, width in (x["image"].shape[-2:] for x in batched_inputs if side):
+            if max(height, width) > side:
+                raise UserError(
+                    f"An image of {width} x {height} pixels is larger than the teacher's, which "
+                    f"pads to {side} x {side} (square_pad of its backbone): set "
+                    f"INPUT.MAX_SIZE_TRAIN to {side}, or square_pad to 0 in its config."
+                )
 
     @torch.no_grad()
     def roi_outputs(
@@ -258,12 +271,23 @@ class DetectorTeacher(FrozenTeacher):
         return [x.permute(0, 2, 3, 1).flatten(1) for x in logits]
 
     @torch.no_grad()
-    def anchor_logits(self, features: dict[str, Tensor]) -> Tensor:
-        """Return a RetinaNet's class logits of all anchors, (B, anchors, K), finest level first."""
+    def anchor_logits(
+        self, features: dict[str, Tensor], sizes: Sequence[tuple[int, int]]
+    ) -> Tensor:
+        """Return a RetinaNet's class logits of the student's anchors, (B, anchors, K).
+
+        Args:
+            sizes: (height, width) of the student's maps, finest level first; another padding may
+                give the teacher's other sizes.
+        """
         model, head = self.model, self.model.head
+        maps = zip(model.head_in_features, sizes, strict=True)
         with self.context():
             logits = [
-                head.cls_score(head.cls_subnet(features[level])) for level in model.head_in_features
+                head.cls_score(head.cls_subnet(extend(features[level], (height, width))))[
+                    ..., :height, :width
+                ]
+                for level, (height, width) in maps
             ]
         (logits,) = model._transpose_dense_predictions([logits], [model.num_classes])
         return torch.cat(logits, dim=1)
