@@ -19,7 +19,9 @@ def distillation(
     methods: dict[str, dict[str, Any]],
     ea: dict[str, Any] | None = None,
     levels: Sequence[str] = (),
+    features: Sequence[str | Sequence[str]] = (),
     dataset: str = "",
+    classes: Sequence[str | Sequence[str]] = (),
 ) -> DictConfig:
     """Build the argument `distillation` of a distilled meta-architecture as a lazy config.
 
@@ -28,7 +30,12 @@ def distillation(
         methods: name in DISTILLERS -> options that differ from their defaults.
         ea: options of the EA weight (mode, temperature, bound); None turns it off.
         levels: names of the student's feature maps that are compared; all if empty.
-        dataset: dataset whose class names are shown in the pictures of vis_period.
+        features: names of modules whose outputs are compared in place of the FPN's levels: pairs of
+            the student's and the teacher's, or one name for both.
+        dataset: dataset whose class names are shown in the pictures of vis_period, and which
+            `classes` names.
+        classes: names of the classes that student and teacher have in common, or pairs of the
+            student's and the teacher's name; without any, all in the same order.
 
     Raises:
         UserError: a method or an option does not exist.
@@ -49,7 +56,9 @@ def distillation(
         },
         ea={**defaults, **(ea or {})},
         levels=list(levels),
+        features=list(features),
         dataset=dataset,
+        classes=[x if isinstance(x, str) else list(x) for x in classes],
     )
 
 

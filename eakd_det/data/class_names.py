@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from eakd_det.utils.errors import UserError
 
@@ -14,6 +14,13 @@ MOST_NAMES = 20  # listed in a message
 def dataset_names(dataset: str) -> tuple[str, ...]:
     """Return the class names of a registered dataset, empty if they are not known yet."""
     return tuple(MetadataCatalog.get(dataset).get("thing_classes", ())) if dataset else ()
+
+
+def loaded_names(dataset: str) -> tuple[str, ...]:
+    """Return the class names of a dataset, which is loaded if it is registered without them."""
+    if dataset in DatasetCatalog and not dataset_names(dataset):
+        DatasetCatalog.get(dataset)
+    return dataset_names(dataset)
 
 
 def check_class_order(student: Sequence[str], teacher: Sequence[str]) -> None:

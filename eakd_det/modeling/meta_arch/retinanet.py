@@ -24,6 +24,9 @@ class DistillRetinaNet(Distilled, RetinaNet):
     def _check_heads(self, methods):
         check_dense_heads(self, self.teacher.model, methods)
 
+    def _num_classes(self):
+        return self.num_classes, self.teacher.model.num_classes, "MODEL.RETINANET.NUM_CLASSES"
+
     def _logit_levels(self):
         return self.teacher.model.head_in_features
 
@@ -35,7 +38,9 @@ class DistillRetinaNet(Distilled, RetinaNet):
         labels = torch.stack(labels)  # (B, anchors); -1 is ignored
         counted = labels >= 0
         chosen = counted.flatten().nonzero().squeeze(1)  # once, since the device waits for it
-        teacher_logits = teacher.anchor_logits(features)
+        maps = calls["backbone"][0].output
+        sizes = [tuple(maps[level].shape[-2:]) for level in self.head_in_features]
+        teacher_logits = teacher.anchor_logits(features, sizes)
         return [
             LogitPair(
                 student_logits=cat(student_logits, dim=1).flatten(0, 1)[chosen],
