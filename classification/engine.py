@@ -123,7 +123,7 @@ class ClassifierTrainer(DistillStep):
         self.checkpointer = self.build_checkpointer(
             self,
             class_names=self.class_names,
-            **({"helpers": adapters} if len(adapters) else {}),  # the name in checkpoints
+            **({"helpers": adapters} if list(adapters.parameters()) else {}),  # their name there
         )
         self.test_loader = read_test_set(cfg)
 

@@ -52,6 +52,8 @@ def add_distill_config(cfg: CfgNode) -> None:
     cfg.TEST.BEST_METRIC = BEST_METRIC  # metric whose highest value model_best.pth has
 
     cfg.DISTILL = distill_node({name: d.defaults for name, d in DISTILLERS.items()})
+    cfg.DISTILL.LEVELS = ()  # the student's maps that methods on features compare; () is all
+    cfg.DISTILL.FEATURES = ()  # (student's, teacher's) modules by name, compared in place of levels
     # Classes that student and teacher have in common: names, or pairs of the student's and the
     # teacher's name; without any, all in the same order.
     cfg.DISTILL.CLASSES = ()

@@ -18,6 +18,8 @@ def distillation(
     weights: str,
     methods: dict[str, dict[str, Any]],
     ea: dict[str, Any] | None = None,
+    levels: Sequence[str] = (),
+    features: Sequence[str | Sequence[str]] = (),
     dataset: str = "",
     classes: Sequence[str | Sequence[str]] = (),
 ) -> DictConfig:
@@ -27,6 +29,9 @@ def distillation(
         config_file, weights: config and weights of the teacher; see `make_teacher`.
         methods: name in DISTILLERS -> options that differ from their defaults.
         ea: options of the EA weight (mode, temperature, bound); None turns it off.
+        levels: names of the student's feature maps that are compared; all if empty.
+        features: names of modules whose outputs are compared in place of the FPN's levels: pairs of
+            the student's and the teacher's, or one name for both.
         dataset: dataset whose class names are shown in the pictures of vis_period, and which
             `classes` names.
         classes: names of the classes that student and teacher have in common, or pairs of the
@@ -50,6 +55,8 @@ def distillation(
             for name, options in methods.items()
         },
         ea={**defaults, **(ea or {})},
+        levels=list(levels),
+        features=list(features),
         dataset=dataset,
         classes=[x if isinstance(x, str) else list(x) for x in classes],
     )

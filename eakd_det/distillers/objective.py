@@ -78,17 +78,16 @@ class DistillationObjective:
                 f"{without[0]} has no EA form: its weights are static. DISTILL.EA.ENABLED must be "
                 "False."
             )
-        on_features = self.methods_on("features")
-        self.compares_logits = bool(self.methods) and (
-            self.is_weighted or len(on_features) < len(self.methods)
-        )
+        on_features, on_objectness = self.methods_on("features"), self.methods_on("objectness")
+        on_others = len(on_features) + len(on_objectness) < len(self.methods)
+        self.compares_logits = on_others or bool(self.is_weighted and on_features)
         self.agreement = LabelAgreement(samples, causes, is_open=self.compares_logits)
 
     def methods_on(self, compared: str) -> list[str]:
         """Return the names of the methods that compare "logits", "features", ..."""
         return [n for n, method in self.methods.items() if method.distiller.compares == compared]
 
-    def build_adapters(self, *arguments: Any) -> nn.ModuleDict:
+    def build_adapters(self, *arguments: Any, **more: tuple) -> nn.ModuleDict:
         """Build the adapter of each method that has one, by the name of the method.
 
         They draw from a fork of the random state, so that the student's initialisation is the same
@@ -96,13 +95,14 @@ class DistillationObjective:
 
         Args:
             arguments: of the methods' `build_adapter`.
+            more: further arguments, by what a method compares.
         """
         with torch.random.fork_rng(devices=[]):
             return nn.ModuleDict(
                 {
-                    name: method.distiller.build_adapter(*arguments)
-                    for name, method in self.methods.items()
-                    if method.distiller.has_adapter
+                    name: distiller.build_adapter(*arguments, *more.get(distiller.compares, ()))
+                    for name, distiller in ((n, m.distiller) for n, m in self.methods.items())
+                    if distiller.has_adapter
                 }
             )
 
@@ -127,6 +127,8 @@ class DistillationObjective:
                 entropies = self.weigh(batch.weighted_pairs)
                 if is_logged:
                     self._log(batch.weighted_pairs, entropies, adapters)
+            if batch.objectness is not None and self.is_weighted:
+                self.weigh([batch.objectness])
             return self.losses(batch, adapters)
 
     def is_static(self, epoch: int) -> bool:

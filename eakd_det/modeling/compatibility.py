@@ -72,23 +72,32 @@ def check_dense_heads(
                 "RetinaNet's foreground and background differ: set it to False."
             )
         if not _takes_sigmoids(name):
+            lacks = "the ROIs or the RPN of an R-CNN, which a RetinaNet does not have"
+            if isinstance(DISTILLERS[name], LogitDistiller):
+                lacks = "a softmax, but a RetinaNet has a sigmoid for each class"
             known = filter(_takes_sigmoids, DISTILLERS)
             raise UserError(
-                f"DISTILL.METHODS: {name} needs a softmax, but a RetinaNet has a sigmoid for each "
-                f"class; choose from {', '.join(known)}."
+                f"DISTILL.METHODS: {name} needs {lacks}; choose from {', '.join(known)}."
             )
-    here, there = student.anchor_generator, teacher.anchor_generator
-    same = [a.tolist() for a in here.cell_anchors] == [a.tolist() for a in there.cell_anchors]
-    if not (same and here.strides == there.strides and here.offset == there.offset):
+    if not same_anchors(student.anchor_generator, teacher.anchor_generator):
         raise UserError(
             "The student's anchors are not the teacher's: give both the same "
             "MODEL.ANCHOR_GENERATOR and MODEL.RETINANET.IN_FEATURES."
         )
 
 
+def same_anchors(student: nn.Module, teacher: nn.Module) -> bool:
+    """Return whether two anchor generators make the same anchors on maps of the same size."""
+    cells = [[a.tolist() for a in generator.cell_anchors] for generator in (student, teacher)]
+    has_same_grid = student.strides == teacher.strides and student.offset == teacher.offset
+    return cells[0] == cells[1] and has_same_grid
+
+
 def _takes_sigmoids(name: str) -> bool:
     distiller = DISTILLERS[name]
-    return not isinstance(distiller, LogitDistiller) or distiller.sigmoid_loss is not None
+    if isinstance(distiller, LogitDistiller):
+        return distiller.sigmoid_loss is not None
+    return distiller.compares == "features"
 
 
 def check_input_formats(student: str | None, teacher: str) -> None:
