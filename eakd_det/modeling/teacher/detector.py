@@ -12,8 +12,7 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
-from eakd_det.data.class_names import dataset_names
-from eakd_det.data.custom import CUSTOM
+from eakd_det.data.class_names import known_names
 from eakd_det.losses.reduction import at_least_float32
 from eakd_det.modeling.padding import Size, extend
 from eakd_det.modeling.poolers import pool
@@ -104,16 +103,8 @@ class DetectorTeacher(FrozenTeacher):
         self._recorded = names
 
     def names_of(self, number: int) -> tuple[str, ...]:
-        """Return the names of its classes if that many are known, else nothing.
-
-        Those in its checkpoint precede those of its dataset. The dataset of a --train-json is not
-        the one of that name in this process.
-        """
-        is_own = self.dataset.startswith(CUSTOM)
-        for names in (self.class_names, () if is_own else dataset_names(self.dataset)):
-            if len(names) == number:
-                return tuple(names)
-        return ()
+        """Return the names of its classes if that many are known, else nothing."""
+        return known_names(self.class_names, self.dataset, number)
 
     def prepare(
         self,
