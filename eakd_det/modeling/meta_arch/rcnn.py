@@ -13,6 +13,7 @@ from eakd_det.modeling.head_checks import check_box_heads, check_rpns, find_head
 from eakd_det.modeling.padding import map_sizes
 from eakd_det.modeling.poolers import assign_alike, pool
 from eakd_det.modeling.recorder import Call
+from eakd_det.utils.errors import UserError
 
 from .distilled import Distilled
 
