@@ -24,6 +24,7 @@ CASCADE += ["MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True]
             ["MODEL.ROI_HEADS.IN_FEATURES", ["p2", "p3"]],
             "student's box head reads p2, p3 and the teacher's p2, p3, p4, p5",
         ),
+        (["DISTILL.LEVELS", ("p2", "p3")], "compared are p2, p3 and p2, p3: .* must be compared"),
         (["MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", True], "set MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE"),
     ],
 )

@@ -63,13 +63,19 @@ def _padding(cfg, batch):
         (("DKD", "REVIEWKD"), None),
         (("CWD", "PKD", "MGD"), None),
         (("FGD",), None),
+        (("DIST", "NKD", "BOX"), None),
+        (("RPN",), None),
+        (("FCFD",), None),
+        (("BOX", "FCFD"), torch.bfloat16),
     ],
 )
 def test_an_r_cnn_synchronises_as_often_as_stock(distill_cfg, batch, methods, precision):
     cfg = distill_cfg
     cfg.DISTILL.METHODS, cfg.DISTILL.EA.ENABLED = methods, bool(methods)
     expected = _stock(cfg, batch) + (_padding(cfg, batch) if methods else Counter())
-    if any(DISTILLERS[name].compares == "features" for name in methods):
+    if "RPN" in methods:
+        expected += Counter(nonzero=1)  # the anchors that are sampled
+    if any(DISTILLERS[name].compares in ("features", "heads") for name in methods):
         # Their EA weights: the images of the proposals, counted on the CPU.
         expected += Counter(tensor=1, repeat_interleave=1)
     assert _ours(cfg, batch, precision=precision) == expected
