@@ -69,9 +69,9 @@ def test_an_r_cnn_synchronises_as_often_as_stock(distill_cfg, batch, methods, pr
     cfg = distill_cfg
     cfg.DISTILL.METHODS, cfg.DISTILL.EA.ENABLED = methods, bool(methods)
     expected = _stock(cfg, batch) + (_padding(cfg, batch) if methods else Counter())
-    if any(DISTILLERS[name].compares == "features" for name in methods):
-        # Their EA weights: the images of the proposals, counted on the CPU.
-        expected += Counter(tensor=1, repeat_interleave=1)
+    # For each EA weight of the images: the images of the proposals, counted on the CPU.
+    number = sum(DISTILLERS[name].compares == "features" for name in methods)
+    expected += Counter(tensor=number, repeat_interleave=number)
     assert _ours(cfg, batch, precision=precision) == expected
 
 
