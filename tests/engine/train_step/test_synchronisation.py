@@ -75,9 +75,9 @@ def test_an_r_cnn_synchronises_as_often_as_stock(distill_cfg, batch, methods, pr
     expected = _stock(cfg, batch) + (_padding(cfg, batch) if methods else Counter())
     if "RPN" in methods:
         expected += Counter(nonzero=1)  # the anchors that are sampled
-    if any(DISTILLERS[name].compares in ("features", "heads") for name in methods):
-        # Their EA weights: the images of the proposals, counted on the CPU.
-        expected += Counter(tensor=1, repeat_interleave=1)
+    # For each EA weight of the images: the images of the proposals, counted on the CPU.
+    number = sum(DISTILLERS[name].compares in ("features", "heads") for name in methods)
+    expected += Counter(tensor=number, repeat_interleave=number)
     assert _ours(cfg, batch, precision=precision) == expected
 
 
