@@ -91,20 +91,27 @@ def match_classes(
             occurs twice.
     """
     pairs = [_pair(element) for element in classes]
-    sides = [("the student's data have", student), ("the teacher has", teacher)]
-    indices = [
-        tuple(_find(pair[side], *sides[side]) for pair in pairs) for side in range(len(sides))
-    ]
-    for side, found in enumerate(indices):
-        twice = next((i for i in found if found.count(i) > 1), None)
-        if twice is not None:
-            whose = ("student", "teacher")[side]
-            raise UserError(
-                f"DISTILL.CLASSES pairs the {whose}'s class {sides[side][1][twice]!r} twice: a "
-                "class has one counterpart."
-            )
+    of_student, of_teacher = (
+        _indices([pair[side] for pair in pairs], whose, names)
+        for side, (whose, names) in enumerate([("student", student), ("teacher", teacher)])
+    )
     names = tuple(name for name, _ in pairs)
-    return ClassMap(names, *indices, len(student), len(teacher))
+    return ClassMap(names, of_student, of_teacher, len(student), len(teacher))
+
+
+def _indices(chosen: Sequence[str], whose: str, names: Sequence[str]) -> tuple[int, ...]:
+    """Return the indices of the chosen names of the student or the teacher."""
+    for name in chosen:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, MOST_NAMES)
+            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else _listed(names)
+            raise UserError(f"DISTILL.CLASSES: the {whose} has no class {name!r}; {hint}")
+        if chosen.count(name) > 1:
+            raise UserError(
+                f"DISTILL.CLASSES pairs the {whose}'s class {name!r} twice: a class has one "
+                "counterpart."
+            )
+    return tuple(names.index(name) for name in chosen)
 
 
 def _pair(element: Any) -> tuple[str, str]:
@@ -116,14 +123,6 @@ def _pair(element: Any) -> tuple[str, str]:
         )
     first, second = names
     return first, second
-
-
-def _find(name: str, whose: str, names: Sequence[str]) -> int:
-    if name in names:
-        return names.index(name)
-    near = difflib.get_close_matches(name, names, MOST_NAMES)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else _listed(names)
-    raise UserError(f"DISTILL.CLASSES: {whose} no class {name!r}; {hint}")
 
 
 def _listed(names: Sequence[str]) -> str:

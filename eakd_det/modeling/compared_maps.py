@@ -4,23 +4,36 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from .compatibility import match_levels
+from .compatibility import have_equal_strides, match_levels
 from .levels import choose_levels
+from .padding import Size, crop_to_common
 from .recorder import Call
 
 
 class LevelMaps:
-    """Levels of the same stride of both backbones, finest first.
+    """Levels of both backbones, finest first: of the same stride, if they have any.
 
     Attributes:
         levels: names of the student's and the teacher's levels.
         channels: those of the student's maps, and those of the teacher's: the arguments of the
             methods' `build_adapter`; empty if no maps are compared.
         of_teacher: names of the teacher's maps.
+        crops: whether maps of other sizes are cropped to what both cover; else methods resize.
     """
 
-    def __init__(self, levels: Sequence[tuple[str, str]] = (), channels: Sequence[list[int]] = ()):
-        self.levels, self.channels = list(levels), channels
+    def __init__(
+        self,
+        levels: Sequence[tuple[str, str]] = (),
+        channels: Sequence[list[int]] = (),
+        *,
+        equal_strides: bool = False,
+    ):
+        """
+        Args:
+            equal_strides: whether both maps of a pair have the same stride, so that another size
+                means another padding.
+        """
+        self.levels, self.channels, self._equal_strides = list(levels), channels, equal_strides
         self.of_teacher = [name for _, name in levels]
 
     @property
@@ -41,6 +54,17 @@ class LevelMaps:
         """Return the maps (B, channels, H, W) among the teacher's features."""
         return [features[name] for name in self.of_teacher]
 
+    def compared(
+        self, calls: Mapping[str, list[Call]], features: Mapping[str, Tensor], padded_size: Size
+    ) -> tuple[list[Tensor], list[Tensor], Size]:
+        """Return the student's and the teacher's maps, and the size in pixels that they cover.
+
+        Args:
+            padded_size: of the student's images, in pixels.
+        """
+        maps = self.student_maps(calls), self.teacher_maps(features)
+        return crop_to_common(*maps, padded_size) if self._equal_strides else (*maps, padded_size)
+
 
 def compare_levels(student: nn.Module, teacher: nn.Module, names: Sequence[str] = ()) -> LevelMaps:
     """Return the levels of two detectors as maps to compare.
@@ -49,7 +73,7 @@ def compare_levels(student: nn.Module, teacher: nn.Module, names: Sequence[str] 
         names: of the student's maps, DISTILL.LEVELS; all of them if empty.
 
     Raises:
-        UserError: a level has no counterpart, or a name is unknown.
+        UserError: no level has a counterpart, or a name is unknown.
     """
     levels = choose_levels(match_levels(student, teacher), names)
     shapes = [model.backbone.output_shape() for model in (student, teacher)]
@@ -57,4 +81,5 @@ def compare_levels(student: nn.Module, teacher: nn.Module, names: Sequence[str] 
         [shape[name].channels for name in names]
         for shape, names in zip(shapes, zip(*levels, strict=True), strict=True)
     ]
-    return LevelMaps(levels, channels)
+    are_equal = have_equal_strides(student, teacher, levels)
+    return LevelMaps(levels, channels, equal_strides=are_equal)

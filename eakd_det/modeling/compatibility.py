@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from typing import Any
 
+import torch
 from detectron2.modeling import GeneralizedRCNN, RetinaNet
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
-from torch import nn
+from torch import Tensor, nn
 
 from eakd_det.distillers import DISTILLERS, ClassMap, LogitDistiller, match_classes
 from eakd_det.utils.errors import UserError
@@ -93,6 +95,15 @@ def same_anchors(student: nn.Module, teacher: nn.Module) -> bool:
     return cells[0] == cells[1] and has_same_grid
 
 
+def _are_equal(here: Iterable[Tensor], there: Iterable[Tensor]) -> bool:
+    """Return whether anchors are equal but for torchvision's rounding of sizes and edges."""
+    pairs = list(zip_longest(here, there, fillvalue=torch.empty(0, 4)))
+    return all(
+        a.shape == b.shape and torch.allclose(a.cpu(), b.cpu(), rtol=0.02, atol=0.5)
+        for a, b in pairs
+    )
+
+
 def _takes_sigmoids(name: str) -> bool:
     distiller = DISTILLERS[name]
     if isinstance(distiller, LogitDistiller):
@@ -116,18 +127,46 @@ def check_input_formats(student: str | None, teacher: str) -> None:
 def match_levels(student: nn.Module, teacher: nn.Module) -> list[tuple[str, str]]:
     """Return the names of levels with the same stride in both backbones, finest first.
 
+    Levels without a counterpart are left out; the log names them. Backbones without a common stride
+    are paired in order, for adapters that resize.
+
     Raises:
-        UserError: a level has no counterpart.
+        UserError: no stride is common, and the numbers of levels differ.
     """
     here, there = (_levels(model) for model in (student, teacher))
-    alone = [f"the student's {here[s]} (stride {s})" for s in sorted(here.keys() - there.keys())]
-    alone += [f"the teacher's {there[s]} (stride {s})" for s in sorted(there.keys() - here.keys())]
-    if alone:
+    common = sorted(here.keys() & there.keys())
+    if common:
+        alone = [f"the student's {_level(here, s)}" for s in sorted(here.keys() - there.keys())]
+        alone += [f"the teacher's {_level(there, s)}" for s in sorted(there.keys() - here.keys())]
+        if alone:
+            logging.getLogger(__name__).info(
+                f"Not compared: {' and '.join(alone)}, without a counterpart of the same stride."
+            )
+        return [(here[stride], there[stride]) for stride in common]
+    names = [" and ".join(_level(levels, s) for s in sorted(levels)) for levels in (here, there)]
+    if len(here) != len(there):
         raise UserError(
-            f"DISTILL.METHODS compares feature maps, but {' and '.join(alone)} has no counterpart "
-            "of the same stride in the other's backbone: give both the same levels."
+            f"DISTILL.METHODS compares feature maps, but the student has {names[0]} and the "
+            f"teacher {names[1]}: give both backbones a level of the same stride, or as many "
+            "levels."
         )
-    return [(here[stride], there[stride]) for stride in sorted(here)]
+    logging.getLogger(__name__).info(
+        f"Levels are compared in order, since none has the same stride: the student's {names[0]} "
+        f"with the teacher's {names[1]}."
+    )
+    return [(here[a], there[b]) for a, b in zip(sorted(here), sorted(there), strict=True)]
+
+
+def have_equal_strides(
+    student: nn.Module, teacher: nn.Module, levels: Iterable[tuple[str, str]]
+) -> bool:
+    """Return whether the levels of each pair have the same stride."""
+    here, there = (model.backbone.output_shape() for model in (student, teacher))
+    return all(here[a].stride == there[b].stride for a, b in levels)
+
+
+def _level(levels: dict[int, str], stride: int) -> str:
+    return f"{levels[stride]} (stride {stride})"
 
 
 def _levels(model: nn.Module) -> dict[int, str]:

@@ -54,7 +54,12 @@ def test_one_seed_gives_the_same_run_bit_for_bit(cfg, tmp_path, methods):
 
 @pytest.mark.parametrize(
     ("methods", "amp"),
-    [(("MLD", "CTKD"), False), (("REVIEWKD", "PAD"), True), (("FCFD",), False)],
+    [
+        (("MLD", "CTKD"), False),
+        (("REVIEWKD", "PAD"), True),
+        (("FCFD",), False),
+        (("CWD", "PKD", "MGD"), False),
+    ],
 )
 def test_a_resumed_run_equals_a_straight_one_bit_for_bit(cfg, tmp_path, methods, amp):
     cfg.DISTILL.METHODS, cfg.DISTILL.EA.ENABLED = methods, True

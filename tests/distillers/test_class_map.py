@@ -30,7 +30,7 @@ def test_names_of_both(classes):
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (("coat", "jumpr"), "the student's data have no class 'jumpr'; did you mean 'jumper'?"),
+        (("coat", "jumpr"), "the student has no class 'jumpr'; did you mean 'jumper'?"),
         ((["hat", "shrt"],), "the teacher has no class 'shrt'; did you mean 'shirt'?"),
         (("zebra",), "no class 'zebra'; the classes are coat, hat, jumper."),
         ((["hat", "coat"], "coat"), "pairs the teacher's class 'coat' twice"),

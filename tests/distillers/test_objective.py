@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from eakd_det.distillers import DISTILLERS, EA_MODES, DistillationObjective, LogitDistiller
 from eakd_det.distillers.entropy_statistics import LOG_PERIOD
 from eakd_det.distillers.label_agreement import ENOUGH
-from eakd_det.losses import dkd_loss, entropy_weight, kd_loss, wttm_loss
+from eakd_det.losses import combine_entropies, dkd_loss, entropy_weight, kd_loss, wttm_loss
 from eakd_det.utils.errors import UserError
 from tests.reads import Operators, reads
 
@@ -80,7 +80,21 @@ def test_logits_are_compared_by_their_methods_and_by_the_weight():
     assert make_objective("REVIEWKD").compares_logits
     assert not make_objective("REVIEWKD", ea=off).compares_logits
     assert not make_objective().compares_logits
+    assert not make_objective("RPN").compares_logits, "anchors have weights of their own"
+    assert make_objective("RPN", "REVIEWKD").compares_logits
+    assert not make_objective("RPN", "REVIEWKD", ea=off).compares_logits
+    assert make_objective("BOX", ea=off).compares_logits
+    assert make_objective("FCFD", ea=off).compares_logits
     assert make_objective("DKD", "REVIEWKD", "KD").methods_on("logits") == ["DKD", "KD"]
+
+
+def test_objectness_is_weighed_and_not_logged():
+    batch = make_batch(objectness=make_pair(sigmoid=True))
+    with EventStorage(LOG_PERIOD - 1) as storage:
+        make_objective("RPN")(batch, {})
+    entropies = batch.objectness.entropies(2.0)
+    assert torch.equal(batch.objectness.sample_weight, combine_entropies(*entropies, 2, None))
+    assert not storage.latest()
 
 
 def test_features_alone_need_no_logits():

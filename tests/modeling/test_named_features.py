@@ -56,6 +56,20 @@ def test_outputs_of_the_modules_are_compared_finest_first(cfg, batch, storage):
     assert model.backbone.fpn_output5.weight.grad is None, "the levels are not compared"
 
 
+@pytest.mark.parametrize("method", ["CWD", "PKD", "MGD", "FGD"])
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_maps_of_other_channels_and_sizes(cfg, batch, storage, method, is_weighted):
+    """Stride 4 is compared with 8, and 32 with 16."""
+    cfg.DISTILL.METHODS, cfg.DISTILL.EA.ENABLED = (method,), is_weighted
+    pairs = [["backbone.bottom_up.res2", "backbone.bottom_up.res3"], [RES5, RES4]]
+    model = _named(cfg, *pairs)
+    losses = model(batch)
+    assert losses[f"loss_{method.lower()}"] > 0
+    sum(losses.values()).backward()
+    assert model.backbone.bottom_up.res5[0].conv1.weight.grad.any()
+    assert all(p.grad is not None for p in model.adapters.parameters())
+
+
 def test_images_are_weighted_by_their_rois(cfg, batch, storage):
     cfg.DISTILL.EA.ENABLED = True
     model, losses = _build(cfg), {}
@@ -166,6 +180,13 @@ def test_a_wrong_name_lists_the_nearest(cfg):
 )
 def test_what_cannot_be_compared_is_refused(cfg, entry, text):
     assert text in _error(cfg, entry)
+
+
+def test_other_choices_of_maps_are_refused(cfg):
+    cfg.DISTILL.LEVELS = ("p3",)
+    assert "DISTILL.LEVELS and DISTILL.FEATURES both choose the maps" in _error(cfg, RES4)
+    cfg.DISTILL.LEVELS, cfg.DISTILL.METHODS = (), ("CWD", "FCFD")
+    assert "FCFD runs the box heads, which read the FPN's levels" in _error(cfg, RES4)
 
 
 def test_a_compiled_teacher_is_refused(cfg):

@@ -22,6 +22,7 @@ from eakd_det.modeling.named_features import compare_maps
 from eakd_det.modeling.recorder import Call, record
 from eakd_det.modeling.teacher import DetectorTeacher, build_teacher
 from eakd_det.modeling.weight_picture import put_picture
+from eakd_det.utils.errors import UserError
 
 from .with_detector_teacher import WithDetectorTeacher
 
@@ -145,15 +146,16 @@ class Distilled(WithDetectorTeacher):
         objectness = None
         if self.compares_objectness:
             objectness = self._objectness(calls, self.teacher, teacher_features)
+        *maps, size = self.maps.compared(calls, teacher_features, tuple(images.shape[-2:]))
         batch = DistillationBatch(
             logit_pairs=pairs,
-            student_features=self.maps.student_maps(calls),
-            teacher_features=self.maps.teacher_maps(teacher_features),
+            student_features=maps[0],
+            teacher_features=maps[1],
             boxes=lambda: [
                 x["instances"].gt_boxes.tensor.to(images.device) for x in batched_inputs
             ],
             image_sizes=[tuple(x["image"].shape[-2:]) for x in batched_inputs],
-            padded_size=tuple(images.shape[-2:]),
+            padded_size=size,
             objectness=objectness,
             heads=self._box_heads(calls) if self.runs_heads else None,
         )
@@ -165,6 +167,12 @@ class Distilled(WithDetectorTeacher):
         Raises:
             UserError: see `map_classes`.
         """
+        if classes and self.runs_heads:
+            raise UserError(
+                f"DISTILL.CLASSES: {self.objective.methods_on('heads')[0]} runs each box head on "
+                "the other's feature maps, with all of its classes. Choose other DISTILL.METHODS, "
+                "or a teacher of the student's classes."
+            )
         here, there, key = self._num_classes()
         names = loaded_names(self.dataset) if classes else ()
         class_map = map_classes((names, here), (self.teacher.names_of(there), there), classes, key)

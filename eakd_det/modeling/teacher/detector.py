@@ -12,9 +12,9 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
-from eakd_det.data.class_names import dataset_names
-from eakd_det.data.custom import CUSTOM
+from eakd_det.data.class_names import known_names
 from eakd_det.losses.reduction import at_least_float32
+from eakd_det.modeling.padding import Size, extend
 from eakd_det.modeling.poolers import pool
 from eakd_det.modeling.recorder import record
 from eakd_det.utils.cuda_graphs import CudaCapture
@@ -103,16 +103,8 @@ class DetectorTeacher(FrozenTeacher):
         self._recorded = names
 
     def names_of(self, number: int) -> tuple[str, ...]:
-        """Return the names of its classes if that many are known, else nothing.
-
-        Those in its checkpoint precede those of its dataset. The dataset of a --train-json is not
-        the one of that name in this process.
-        """
-        is_own = self.dataset.startswith(CUSTOM)
-        for names in (self.class_names, () if is_own else dataset_names(self.dataset)):
-            if len(names) == number:
-                return tuple(names)
-        return ()
+        """Return the names of its classes if that many are known, else nothing."""
+        return known_names(self.class_names, self.dataset, number)
 
     def prepare(
         self,
@@ -198,6 +190,7 @@ class DetectorTeacher(FrozenTeacher):
             FPN level -> (B, channels, H, W), in the teacher's precision; and the outputs of the
             modules of `record_outputs` by their names.
         """
+        self._check_sizes(batched_inputs)
         is_other = input_format != self.input_format
         images = [x["image"].flip(0) if is_other else x["image"] for x in batched_inputs]
         pixels = self.model.preprocess_image([{"image": image} for image in images]).tensor
@@ -205,6 +198,17 @@ class DetectorTeacher(FrozenTeacher):
         with self.context(), record(**modules) as calls:
             levels = self._backbone(self._input(pixels))
         return {**levels, **{name: calls[name][0].output for name in modules}}
+
+    def _check_sizes(self, batched_inputs: list[dict[str, Any]]) -> None:
+        """Raise UserError if an image is larger than the square that the backbone pads to."""
+        side = self.model.backbone.padding_constraints.get("square_size", 0)
+        for height, width in (x["image"].shape[-2:] for x in batched_inputs if side):
+            if max(height, width) > side:
+                raise UserError(
+                    f"An image of {width} x {height} pixels is larger than the teacher's, which "
+                    f"pads to {side} x {side} (square_pad of its backbone): set "
+                    f"INPUT.MAX_SIZE_TRAIN to {side}, or square_pad to 0 in its config."
+                )
 
     @torch.no_grad()
     def roi_outputs(
@@ -250,23 +254,44 @@ class DetectorTeacher(FrozenTeacher):
             return predictors(box_heads(pooled))
 
     @torch.no_grad()
-    def objectness(self, features: dict[str, Tensor]) -> list[Tensor]:
-        """Return the RPN's logits of the anchors of each level, (B, H W A), finest first."""
+    def objectness(self, features: dict[str, Tensor], sizes: Sequence[Size]) -> list[Tensor]:
+        """Return the RPN's logits of the student's anchors of each level, (B, H W A), finest first.
+
+        Args:
+            sizes: as of `anchor_logits`.
+        """
         rpn = self.model.proposal_generator
-        with self.context():
-            logits, _ = rpn.rpn_head([features[level] for level in rpn.in_features])
+        maps = [features[level] for level in rpn.in_features]
+        logits = self._on_sizes(lambda maps: rpn.rpn_head(maps)[0], maps, sizes)
         return [x.permute(0, 2, 3, 1).flatten(1) for x in logits]
 
     @torch.no_grad()
-    def anchor_logits(self, features: dict[str, Tensor]) -> Tensor:
-        """Return a RetinaNet's class logits of all anchors, (B, anchors, K), finest level first."""
+    def anchor_logits(self, features: dict[str, Tensor], sizes: Sequence[Size]) -> Tensor:
+        """Return a RetinaNet's class logits of the student's anchors, (B, anchors, K).
+
+        Args:
+            sizes: (height, width) of the student's maps, finest level first. Another padding may
+                give the teacher's other sizes.
+        """
         model, head = self.model, self.model.head
-        with self.context():
-            logits = [
-                head.cls_score(head.cls_subnet(features[level])) for level in model.head_in_features
-            ]
+        maps = [features[level] for level in model.head_in_features]
+        logits = self._on_sizes(
+            lambda maps: [head.cls_score(head.cls_subnet(x)) for x in maps], maps, sizes
+        )
         (logits,) = model._transpose_dense_predictions([logits], [model.num_classes])
         return torch.cat(logits, dim=1)
+
+    def _on_sizes(
+        self,
+        head: Callable[[list[Tensor]], list[Tensor]],
+        maps: list[Tensor],
+        sizes: Sequence[Size],
+    ) -> list[Tensor]:
+        """Return the outputs of a convolutional head, of sizes that may be those of other maps."""
+        maps = [extend(x, size) for x, size in zip(maps, sizes, strict=True)]
+        with self.context():
+            outputs = head(maps)
+        return [x[..., :height, :width] for x, (height, width) in zip(outputs, sizes, strict=True)]
 
     def _optimize(self) -> None:
         super()._optimize()
