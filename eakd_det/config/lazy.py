@@ -5,6 +5,7 @@ from typing import Any
 
 from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig
+from detectron2.utils.registry import locate
 from omegaconf import DictConfig
 
 from eakd_det.distillers import DISTILLERS, scalar_defaults
@@ -70,6 +71,17 @@ def _check_names(where: str, names: Iterable[str], known: Iterable[str]) -> None
 
 def _settings(**settings: Any) -> dict[str, Any]:
     return settings
+
+
+def remove_distillation(model: DictConfig) -> None:
+    """Turn the node `model` of a Python config into its stock architecture, in place."""
+    if model.pop("distillation", None) is not None:
+        model._target_ = node_class(model).stock
+
+
+def node_class(node: DictConfig) -> type:
+    """Return the class that a node of a Python config instantiates."""
+    return locate(node._target_) if isinstance(node._target_, str) else node._target_
 
 
 def load_lazy_config(path: str, overrides: Sequence[str]) -> DictConfig:

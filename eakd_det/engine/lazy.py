@@ -14,7 +14,7 @@ from torch import nn
 
 from eakd_det.checkpoint.checkpointer import SafeCheckpointer, load_strictly
 from eakd_det.config.defaults import BEST_METRIC
-from eakd_det.config.lazy import load_lazy_config
+from eakd_det.config.lazy import load_lazy_config, remove_distillation
 from eakd_det.data.class_names import dataset_names
 from eakd_det.data.registered import explain_no_images
 from eakd_det.evaluation.coco import CountedEvaluators
@@ -29,7 +29,7 @@ from .hooks.process_states import ProcessStates
 from .hooks.random_states import preserved_random_state
 from .launch import set_up
 from .student_config import NAME as STUDENT_CONFIG
-from .student_config import remove_distillation, stock_lazy_config
+from .student_config import stock_lazy_config
 from .train_step.step import DistillStep, log_step_size
 
 

@@ -11,7 +11,7 @@ from .recorder import Call
 
 
 class LevelMaps:
-    """Levels of the same stride of both backbones, finest first.
+    """Levels of both backbones, finest first: of the same stride, if they have any.
 
     Attributes:
         levels: names of the student's and the teacher's levels.
@@ -26,9 +26,14 @@ class LevelMaps:
         levels: Sequence[tuple[str, str]] = (),
         channels: Sequence[list[int]] = (),
         *,
-        crops: bool = False,
+        equal_strides: bool = False,
     ):
-        self.levels, self.channels, self.crops = list(levels), channels, crops
+        """
+        Args:
+            equal_strides: whether both maps of a pair have the same stride, so that another size
+                means another padding.
+        """
+        self.levels, self.channels, self._equal_strides = list(levels), channels, equal_strides
         self.of_teacher = [name for _, name in levels]
 
     @property
@@ -49,16 +54,16 @@ class LevelMaps:
         """Return the maps (B, channels, H, W) among the teacher's features."""
         return [features[name] for name in self.of_teacher]
 
-    def of_batch(
+    def compared(
         self, calls: Mapping[str, list[Call]], features: Mapping[str, Tensor], padded_size: Size
     ) -> tuple[list[Tensor], list[Tensor], Size]:
-        """Return `student_maps`, `teacher_maps`, and the size in pixels that they cover.
+        """Return the student's and the teacher's maps, and the size in pixels that they cover.
 
         Args:
-            padded_size: (height, width) of the student's images.
+            padded_size: of the student's images, in pixels.
         """
         maps = self.student_maps(calls), self.teacher_maps(features)
-        return crop_to_common(*maps, padded_size) if self.crops else (*maps, padded_size)
+        return crop_to_common(*maps, padded_size) if self._equal_strides else (*maps, padded_size)
 
 
 def compare_levels(student: nn.Module, teacher: nn.Module, names: Sequence[str] = ()) -> LevelMaps:
@@ -68,7 +73,7 @@ def compare_levels(student: nn.Module, teacher: nn.Module, names: Sequence[str] 
         names: of the student's maps, DISTILL.LEVELS; all of them if empty.
 
     Raises:
-        UserError: see `match_levels` and `choose_levels`.
+        UserError: no level has a counterpart, or a name is unknown.
     """
     levels = choose_levels(match_levels(student, teacher), names)
     shapes = [model.backbone.output_shape() for model in (student, teacher)]
@@ -76,4 +81,5 @@ def compare_levels(student: nn.Module, teacher: nn.Module, names: Sequence[str] 
         [shape[name].channels for name in names]
         for shape, names in zip(shapes, zip(*levels, strict=True), strict=True)
     ]
-    return LevelMaps(levels, channels, crops=have_equal_strides(student, teacher, levels))
+    are_equal = have_equal_strides(student, teacher, levels)
+    return LevelMaps(levels, channels, equal_strides=are_equal)

@@ -1,5 +1,7 @@
 """Feature maps of two detectors that pad their images differently."""
 
+from collections.abc import Iterable, Mapping
+
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -34,6 +36,11 @@ def crop_to_common(
 def _crop(*maps: Tensor) -> list[Tensor]:
     height, width = (min(x.shape[dim] for x in maps) for dim in (-2, -1))
     return [x if x.shape[-2:] == (height, width) else x[..., :height, :width] for x in maps]
+
+
+def map_sizes(features: Mapping[str, Tensor], levels: Iterable[str]) -> list[Size]:
+    """Return (height, width) of the maps of some levels."""
+    return [(features[level].shape[-2], features[level].shape[-1]) for level in levels]
 
 
 def extend(features: Tensor, size: Size) -> Tensor:

@@ -93,7 +93,7 @@ def test_levels_are_matched_by_stride(retina_cfg, teacher_files, caplog):
     retina_cfg.DISTILL.EA.ENABLED = False
     with caplog.at_level(logging.INFO):
         model = build_model(retina_cfg)
-    assert [(a, b) for a, b in model.levels] == [(p, p) for p in ("p3", "p4", "p5", "p6")]
+    assert [(a, b) for a, b in model.maps.levels] == [(p, p) for p in ("p3", "p4", "p5", "p6")]
     message = (
         "Not compared: the student's p7 (stride 128) and the teacher's p2 (stride 4), without a "
         "counterpart"

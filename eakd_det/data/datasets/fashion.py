@@ -22,8 +22,8 @@ GARMENT = 12  # grey level, of 255, above which a pixel is part of the garment
 MAX_HOLE = 8  # pixels; larger holes are background, such as that under the handle of a bag
 DARKEST = 0.2  # shade of the garment's black
 SEED = 0
-# Classes of fashion_det_3 -> those of fashion_det: three that look alike.
-THREE = {"coat": "coat", "jumper": "pullover", "blouse": "shirt"}
+# Classes of fashion_det_3 -> those of fashion_det.
+THREE = {"coat": "coat", "top": "T-shirt", "gown": "dress"}
 
 
 def generate_fashion(root: str, seed: int = SEED, num_scenes: dict[str, int] = NUM_SCENES) -> None:

@@ -22,6 +22,7 @@ from eakd_det.modeling.named_features import compare_maps
 from eakd_det.modeling.recorder import Call, record
 from eakd_det.modeling.teacher import DetectorTeacher, build_teacher
 from eakd_det.modeling.weight_picture import put_picture
+from eakd_det.utils.errors import UserError
 
 from .with_detector_teacher import WithDetectorTeacher
 
@@ -145,7 +146,7 @@ class Distilled(WithDetectorTeacher):
         objectness = None
         if self.compares_objectness:
             objectness = self._objectness(calls, self.teacher, teacher_features)
-        *maps, size = self.maps.of_batch(calls, teacher_features, tuple(images.shape[-2:]))
+        *maps, size = self.maps.compared(calls, teacher_features, tuple(images.shape[-2:]))
         batch = DistillationBatch(
             logit_pairs=pairs,
             student_features=maps[0],
@@ -166,6 +167,12 @@ class Distilled(WithDetectorTeacher):
         Raises:
             UserError: see `map_classes`.
         """
+        if classes and self.runs_heads:
+            raise UserError(
+                f"DISTILL.CLASSES: {self.objective.methods_on('heads')[0]} runs each box head on "
+                "the other's feature maps, with all of its classes. Choose other DISTILL.METHODS, "
+                "or a teacher of the student's classes."
+            )
         here, there, key = self._num_classes()
         names = loaded_names(self.dataset) if classes else ()
         class_map = map_classes((names, here), (self.teacher.names_of(there), there), classes, key)

@@ -10,9 +10,9 @@ from eakd_det.distillers import BoxHeads, LogitPair
 from eakd_det.modeling.box_deltas import box_deltas
 from eakd_det.modeling.compatibility import box_predictors, check_roi_heads
 from eakd_det.modeling.head_checks import check_box_heads, check_rpns, find_head_levels
+from eakd_det.modeling.padding import map_sizes
 from eakd_det.modeling.poolers import assign_alike, pool
 from eakd_det.modeling.recorder import Call
-from eakd_det.utils.errors import UserError
 
 from .distilled import Distilled
 
@@ -75,13 +75,8 @@ class DistillRCNN(Distilled, GeneralizedRCNN):
 
     def _objectness(self, calls, teacher, features):
         _, student_logits, labels, *_ = calls["rpn"][0].args
-        teacher_logits = teacher.objectness(features)
-        shapes = [[tuple(x.shape) for x in side] for side in (student_logits, teacher_logits)]
-        if shapes[0] != shapes[1]:
-            raise UserError(
-                f"RPN compares anchors, but the student's maps have {shapes[0]} (images, anchors) "
-                f"and the teacher's {shapes[1]}: both backbones must pad images alike."
-            )
+        sizes = map_sizes(calls["backbone"][0].output, self.proposal_generator.in_features)
+        teacher_logits = teacher.objectness(features, sizes)
         labels = torch.stack(labels)  # (B, anchors); 1 object, 0 background, -1 not sampled
         chosen = (labels >= 0).flatten().nonzero().squeeze(1)  # once: the device waits for it
         ours, theirs = (
@@ -109,11 +104,6 @@ class DistillRCNN(Distilled, GeneralizedRCNN):
         )
 
     def _head_levels(self):
-        if self.class_map is not None:
-            raise UserError(
-                "FCFD runs both box heads, over all classes of both: set DISTILL.CLASSES to (), or "
-                "leave FCFD out of DISTILL.METHODS."
-            )
         return find_head_levels(self, self.teacher.model, self.maps.levels)
 
 

@@ -7,6 +7,7 @@ from detectron2.structures import Boxes
 
 from eakd_det.distillers import LogitPair
 from eakd_det.modeling.compatibility import check_dense_heads
+from eakd_det.modeling.padding import map_sizes
 
 from .distilled import Distilled
 
@@ -38,8 +39,7 @@ class DistillRetinaNet(Distilled, RetinaNet):
         labels = torch.stack(labels)  # (B, anchors); -1 is ignored
         counted = labels >= 0
         chosen = counted.flatten().nonzero().squeeze(1)  # once, since the device waits for it
-        maps = calls["backbone"][0].output
-        sizes = [tuple(maps[level].shape[-2:]) for level in self.head_in_features]
+        sizes = map_sizes(calls["backbone"][0].output, self.head_in_features)
         teacher_logits = teacher.anchor_logits(features, sizes)
         return [
             LogitPair(

@@ -12,10 +12,9 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
-from eakd_det.data.class_names import dataset_names
-from eakd_det.data.custom import CUSTOM
+from eakd_det.data.class_names import known_names
 from eakd_det.losses.reduction import at_least_float32
-from eakd_det.modeling.padding import extend
+from eakd_det.modeling.padding import Size, extend
 from eakd_det.modeling.poolers import pool
 from eakd_det.modeling.recorder import record
 from eakd_det.utils.cuda_graphs import CudaCapture
@@ -104,16 +103,8 @@ class DetectorTeacher(FrozenTeacher):
         self._recorded = names
 
     def names_of(self, number: int) -> tuple[str, ...]:
-        """Return the names of its classes if that many are known, else nothing.
-
-        Those in its checkpoint precede those of its dataset. The dataset of a --train-json is not
-        the one of that name in this process.
-        """
-        is_own = self.dataset.startswith(CUSTOM)
-        for names in (self.class_names, () if is_own else dataset_names(self.dataset)):
-            if len(names) == number:
-                return tuple(names)
-        return ()
+        """Return the names of its classes if that many are known, else nothing."""
+        return known_names(self.class_names, self.dataset, number)
 
     def prepare(
         self,
@@ -263,34 +254,44 @@ class DetectorTeacher(FrozenTeacher):
             return predictors(box_heads(pooled))
 
     @torch.no_grad()
-    def objectness(self, features: dict[str, Tensor]) -> list[Tensor]:
-        """Return the RPN's logits of the anchors of each level, (B, H W A), finest first."""
+    def objectness(self, features: dict[str, Tensor], sizes: Sequence[Size]) -> list[Tensor]:
+        """Return the RPN's logits of the student's anchors of each level, (B, H W A), finest first.
+
+        Args:
+            sizes: as of `anchor_logits`.
+        """
         rpn = self.model.proposal_generator
-        with self.context():
-            logits, _ = rpn.rpn_head([features[level] for level in rpn.in_features])
+        maps = [features[level] for level in rpn.in_features]
+        logits = self._on_sizes(lambda maps: rpn.rpn_head(maps)[0], maps, sizes)
         return [x.permute(0, 2, 3, 1).flatten(1) for x in logits]
 
     @torch.no_grad()
-    def anchor_logits(
-        self, features: dict[str, Tensor], sizes: Sequence[tuple[int, int]]
-    ) -> Tensor:
+    def anchor_logits(self, features: dict[str, Tensor], sizes: Sequence[Size]) -> Tensor:
         """Return a RetinaNet's class logits of the student's anchors, (B, anchors, K).
 
         Args:
-            sizes: (height, width) of the student's maps, finest level first; another padding may
+            sizes: (height, width) of the student's maps, finest level first. Another padding may
                 give the teacher's other sizes.
         """
         model, head = self.model, self.model.head
-        maps = zip(model.head_in_features, sizes, strict=True)
-        with self.context():
-            logits = [
-                head.cls_score(head.cls_subnet(extend(features[level], (height, width))))[
-                    ..., :height, :width
-                ]
-                for level, (height, width) in maps
-            ]
+        maps = [features[level] for level in model.head_in_features]
+        logits = self._on_sizes(
+            lambda maps: [head.cls_score(head.cls_subnet(x)) for x in maps], maps, sizes
+        )
         (logits,) = model._transpose_dense_predictions([logits], [model.num_classes])
         return torch.cat(logits, dim=1)
+
+    def _on_sizes(
+        self,
+        head: Callable[[list[Tensor]], list[Tensor]],
+        maps: list[Tensor],
+        sizes: Sequence[Size],
+    ) -> list[Tensor]:
+        """Return the outputs of a convolutional head, of sizes that may be those of other maps."""
+        maps = [extend(x, size) for x, size in zip(maps, sizes, strict=True)]
+        with self.context():
+            outputs = head(maps)
+        return [x[..., :height, :width] for x, (height, width) in zip(outputs, sizes, strict=True)]
 
     def _optimize(self) -> None:
         super()._optimize()

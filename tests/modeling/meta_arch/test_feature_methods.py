@@ -136,7 +136,7 @@ def test_options_count(distill_cfg, batch, storage, method):
 
 def test_levels(distill_cfg, batch, storage):
     model = _build(distill_cfg, "CWD", **{"DISTILL.LEVELS": ("p4", "p2")})
-    assert [name for name, _ in model.levels] == ["p2", "p4"]
+    assert [name for name, _ in model.maps.levels] == ["p2", "p4"]
     assert len(model.adapters.CWD.align) == 2
     with record(adapter=model.adapters.CWD) as calls:
         model(batch)
