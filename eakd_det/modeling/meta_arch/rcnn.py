@@ -13,7 +13,6 @@ from eakd_det.modeling.head_checks import check_box_heads, check_rpns, find_head
 from eakd_det.modeling.padding import map_sizes
 from eakd_det.modeling.poolers import assign_alike, pool
 from eakd_det.modeling.recorder import Call
-from eakd_det.utils.errors import UserError
 
 from .distilled import Distilled
 
@@ -105,11 +104,6 @@ class DistillRCNN(Distilled, GeneralizedRCNN):
         )
 
     def _head_levels(self):
-        if self.class_map is not None:
-            raise UserError(
-                "FCFD runs both box heads, over all classes of both: set DISTILL.CLASSES to (), or "
-                "leave FCFD out of DISTILL.METHODS."
-            )
         return find_head_levels(self, self.teacher.model, self.maps.levels)
 
 
