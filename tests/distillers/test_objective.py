@@ -53,6 +53,17 @@ def test_without_ea_nothing_is_weighed():
     assert pair.sample_weight is None and len(softmaxes.seen) == 2
 
 
+def test_settings_are_logged_in_one_line(caplog):
+    with caplog.at_level("INFO"):
+        make_objective("KD", "DKD", weight=0.5).log_settings()
+        make_objective("KD", ea={**EA, "enabled": False}, warmup=4.0).log_settings()
+        make_objective().log_settings()
+    assert caplog.messages == [
+        "Methods: KD with WEIGHT 0.5, DKD with WEIGHT 0.5; EA weight full, temperature 2",
+        "Methods: KD with WEIGHT 1 after 4 epochs of warm-up; no EA weight",
+    ]
+
+
 def test_warmup():
     objective = make_objective("KD", warmup=4.0)
     values = []

@@ -90,6 +90,7 @@ def test_losses_and_gradients_are_those_of_the_cpu(cfg, batch, device, storage, 
         (("DIST", "NKD"), True),
         (("BOX", "RPN"), True),
         (("FCFD",), True),
+        (("CWD", "PKD", "FGD"), True),  # the masks of MGD are others on each device
     ],
 )
 def test_each_method_s_are_too(cfg, batch, device, storage, full_float32, methods, ea):

@@ -113,6 +113,9 @@ class FeatureMaps:
 
         The stem is what the last map of a stride below 4 depends on; without such a map, what
         precedes the module that returns the first one.
+
+        Raises:
+            UserError: timm does not name this module.
         """
         if level == 0:
             return set()
@@ -120,8 +123,16 @@ class FeatureMaps:
         if strides:
             return self.parameters_of(strides)
         first = min(self.of_stride)
+        found = self.parameters_of([first])
         own = _dotted(self.of_stride[first].module)
-        return {name for name in self.parameters_of([first]) if own not in _dotted(name)}
+        prefixes = own, f".model{own}", f".body{own}"  # some classes of features_only add a name
+        stem = {name for name in found if not _dotted(name).startswith(prefixes)}
+        if stem == found:
+            raise UserError(
+                f"MODEL.BACKBONE.FREEZE_AT 1: timm does not tell where the stem of {self.name} "
+                "ends; freeze nothing (0), or its first stage, too (2)."
+            )
+        return stem
 
     def _check_strides(self, strides: list[int]) -> None:
         if len(strides) == 1:

@@ -61,12 +61,12 @@ def _padding(cfg, batch):
         (("DKD",), None),
         (("DKD",), torch.bfloat16),
         (("DKD", "REVIEWKD"), None),
+        (("CWD", "PKD", "MGD"), None),
+        (("FGD",), None),
         (("DIST", "NKD", "BOX"), None),
         (("RPN",), None),
         (("FCFD",), None),
         (("BOX", "FCFD"), torch.bfloat16),
-        (("CWD", "PKD", "MGD"), None),
-        (("FGD",), None),
     ],
 )
 def test_an_r_cnn_synchronises_as_often_as_stock(distill_cfg, batch, methods, precision):
@@ -75,7 +75,7 @@ def test_an_r_cnn_synchronises_as_often_as_stock(distill_cfg, batch, methods, pr
     expected = _stock(cfg, batch) + (_padding(cfg, batch) if methods else Counter())
     if "RPN" in methods:
         expected += Counter(nonzero=1)  # the anchors that are sampled
-    # Their EA weights: the images of the proposals, counted on the CPU.
+    # For each EA weight of the images: the images of the proposals, counted on the CPU.
     number = sum(DISTILLERS[name].compares in ("features", "heads") for name in methods)
     expected += Counter(tensor=number, repeat_interleave=number)
     assert _ours(cfg, batch, precision=precision) == expected

@@ -141,6 +141,7 @@ def test_synchronised_norms():
         ("test_maxvit", {}, r"no feature maps of images of any size \(height .24. must be div"),
         ("inception_v3", {}, r"its map of stride 4 has the shape \(1, 192, 20, 36\) for an image"),
         ("resmlp_12_224", {}, "its maps have the stride 16 alone"),
+        ("mvitv2_tiny", {"freeze_at": 1}, "FREEZE_AT 1: timm does not tell where the stem of mvit"),
         ("test_resnet", {"norm": "GN"}, "NORM 'GN': a timm backbone has one of BN, FrozenBN, Sync"),
         ("test_resnet", {"out_features": ["m2"]}, r"'m2' is no level .* res2 \(stride 4\), res3"),
     ],
