@@ -2,13 +2,12 @@
 
 import logging
 from collections.abc import Iterable, Sequence
-from itertools import zip_longest
 from typing import Any
 
 import torch
 from detectron2.modeling import GeneralizedRCNN, RetinaNet
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
-from torch import Tensor, nn
+from torch import nn
 
 from eakd_det.distillers import DISTILLERS, ClassMap, LogitDistiller, match_classes
 from eakd_det.utils.errors import UserError
@@ -89,18 +88,16 @@ def check_dense_heads(
 
 
 def same_anchors(student: nn.Module, teacher: nn.Module) -> bool:
-    """Return whether two anchor generators make the same anchors on maps of the same size."""
-    cells = [[a.tolist() for a in generator.cell_anchors] for generator in (student, teacher)]
-    has_same_grid = student.strides == teacher.strides and student.offset == teacher.offset
-    return cells[0] == cells[1] and has_same_grid
+    """Return whether two anchor generators make the same anchors on maps of the same size.
 
-
-def _are_equal(here: Iterable[Tensor], there: Iterable[Tensor]) -> bool:
-    """Return whether anchors are equal but for torchvision's rounding of sizes and edges."""
-    pairs = list(zip_longest(here, there, fillvalue=torch.empty(0, 4)))
+    They may differ as much as torchvision's differ from Detectron2's: by rounding of sizes, and of
+    edges to whole pixels.
+    """
+    if student.strides != teacher.strides or student.offset != teacher.offset:
+        return False
     return all(
-        a.shape == b.shape and torch.allclose(a.cpu(), b.cpu(), rtol=0.02, atol=0.5)
-        for a, b in pairs
+        here.shape == there.shape and torch.allclose(here, there, rtol=0.02, atol=0.5)
+        for here, there in zip(student.cell_anchors, teacher.cell_anchors, strict=True)
     )
 
 

@@ -88,6 +88,14 @@ def test_mistakes_are_told(options, message):
         distillation(config_file="a", weights="b", **options)
 
 
+def test_levels(teacher_of_80):
+    lazy = _use(load_lazy_config(str(LAZY / "ea_dkd_r18_r101.py"), []), teacher_of_80)
+    teacher = {"config_file": teacher_of_80[0], "weights": teacher_of_80[1]}
+    methods = {"CWD": {"weight": 10.0}}
+    lazy.model.distillation = distillation(**teacher, methods=methods, levels=("p2", "p4"))
+    assert [name for name, _ in instantiate(lazy.model).maps.levels] == ["p2", "p4"]
+
+
 def test_every_python_config_loads():
     files = sorted(LAZY.glob("*.py"))
     assert len(files) > 1

@@ -34,6 +34,9 @@ def convert_detector(detector: nn.Module, classes: Sequence[int]) -> Generalized
     Args:
         detector: with its weights. Its modules are used, and it is set to eval mode.
         classes: columns of its classes in the order of Detectron2's; 0 is background.
+
+    Returns:
+        The detector in eval mode.
     """
     is_retinanet = isinstance(detector, torchvision.models.detection.RetinaNet)
     build = _build_retinanet if is_retinanet else _build_rcnn
@@ -46,7 +49,7 @@ def convert_detector(detector: nn.Module, classes: Sequence[int]) -> Generalized
             pixel_mean=[255 * x for x in transform.image_mean],
             pixel_std=[255 * x for x in transform.image_std],
             input_format="RGB",
-        )
+        ).eval()
 
 
 class TorchvisionBackbone(Backbone):
@@ -153,7 +156,7 @@ def _build_retinanet(
     for_classes, for_boxes = detector.head.classification_head, detector.head.regression_head
     channels = for_classes.cls_logits.in_channels
     head = RetinaNetHead(
-        input_shape=[ShapeSpec(channels=channels)],
+        input_shape=list(backbone.output_shape().values()),
         num_classes=len(classes),
         num_anchors=len(order),
         conv_dims=[channels],

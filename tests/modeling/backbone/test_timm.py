@@ -4,8 +4,10 @@ import importlib.util
 
 import pytest
 import torch
+from detectron2.config import LazyCall as L
+from detectron2.config import instantiate
 from detectron2.layers import FrozenBatchNorm2d
-from detectron2.modeling import build_model
+from detectron2.modeling import FPN, build_model
 from torch import nn
 
 from eakd_det.config.defaults import add_distill_config
@@ -119,6 +121,23 @@ def test_frozen_norms_give_the_same(name):
 def test_frozen_norms_leave_layer_norms_trained():
     model = TimmBackbone("test_convnext", out_features=list(LEVELS), norm="FrozenBN")
     assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_trace_takes_images_of_other_sizes(name):
+    """As in a graph of tools/export_student.py."""
+    model = TimmBackbone(name, out_features=list(LEVELS), norm="FrozenBN").eval()
+    model.requires_grad_(False)
+    trace = torch.jit.trace(lambda x: tuple(model(x).values()), torch.rand(1, 3, 64, 96))
+    x = torch.rand(1, 3, 96, 64)
+    torch.testing.assert_close(trace(x), tuple(model(x).values()))
+
+
+def test_in_a_python_config():
+    bottom_up = L(TimmBackbone)(name="test_resnet", out_features=["res3", "res4"], freeze_at=2)
+    fpn = L(FPN)(bottom_up=bottom_up, in_features=["res3", "res4"], out_channels=8)
+    maps = instantiate(fpn)(torch.rand(1, 3, 64, 96))
+    assert [tuple(x.shape) for x in maps.values()] == [(1, 8, 8, 12), (1, 8, 4, 6)]
 
 
 def test_synchronised_norms():
