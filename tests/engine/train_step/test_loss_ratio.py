@@ -48,9 +48,8 @@ def test_each_method_has_its_losses_and_stock_names_are_the_task_s(caplog):
     methods = {"loss_box": 2.0, "loss_rpn": 4.0, "loss_kd_stage0": 1.0, "loss_kd_stage2": 3.0}
     methods |= {"loss_box_stage0": 2.0, "loss_fcfd_app": 3.0, "loss_fcfd_kd": 5.0}
     [(_, line)] = _messages(caplog, 2 * [task | methods], names=names)
-    assert line.endswith(
-        "own, 4, as medians of the first 2 iterations: loss_box 1, loss_rpn 1, loss_kd 1, loss_fcfd 2"
-    )
+    ratios = "loss_box 1, loss_rpn 1, loss_kd 1, loss_fcfd 2"
+    assert line.endswith(f"own, 4, as medians of the first 2 iterations: {ratios}")
 
 
 def test_what_is_not_compared(caplog):
