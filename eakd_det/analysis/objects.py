@@ -124,5 +124,5 @@ def _run_head(
     scaled = Boxes(boxes.to(detector.model.device, copy=True))
     scaled.scale(width / x["width"], height / x["height"])
     with record(predictor=box_predictors(detector.model)[0]) as calls:
-        logits = detector.roi_logits(maps, [scaled])
+        logits, _ = detector.roi_outputs(maps, [scaled])
     return logits, calls["predictor"][0].args[0].flatten(1)

@@ -141,7 +141,7 @@ def build_lower_bound(cfg: CfgNode, batch: Batch) -> Callable[[], None]:
 
     def step() -> None:
         stock()
-        teacher.roi_logits(teacher.features(batch, cfg.INPUT.FORMAT), boxes)
+        teacher.roi_outputs(teacher.features(batch, cfg.INPUT.FORMAT), boxes)
 
     return step
 

@@ -4,9 +4,11 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from eakd_det.utils.errors import UserError
+
+from .custom import CUSTOM
 
 MOST_NAMES = 20  # listed in a message
 
@@ -14,6 +16,25 @@ MOST_NAMES = 20  # listed in a message
 def dataset_names(dataset: str) -> tuple[str, ...]:
     """Return the class names of a registered dataset, empty if they are not known yet."""
     return tuple(MetadataCatalog.get(dataset).get("thing_classes", ())) if dataset else ()
+
+
+def loaded_names(dataset: str) -> tuple[str, ...]:
+    """Return the class names of a dataset, which is loaded if it is registered without them."""
+    if dataset in DatasetCatalog and not dataset_names(dataset):
+        DatasetCatalog.get(dataset)
+    return dataset_names(dataset)
+
+
+def known_names(class_names: Sequence[str], dataset: str, number: int) -> tuple[str, ...]:
+    """Return the names of a detector's classes if that many are known, else nothing.
+
+    Args:
+        class_names: those in its checkpoint, which precede those of its dataset.
+        dataset: the one that its config trains on. That of a --train-json is not the one of that
+            name in this process.
+    """
+    of_dataset = () if dataset.startswith(CUSTOM) else dataset_names(dataset)
+    return next((tuple(x) for x in (class_names, of_dataset) if len(x) == number), ())
 
 
 def check_class_order(student: Sequence[str], teacher: Sequence[str]) -> None:

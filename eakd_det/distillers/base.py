@@ -14,7 +14,8 @@ class Distiller:
 
     Attributes:
         defaults: options and their defaults, which become keys of the config.
-        compares: "logits" or "features"; of classifiers also "views" or "paths".
+        compares: "logits" or "features"; of R-CNNs also "boxes" (with the logits), "objectness" or
+            "heads"; of classifiers also "views" or "paths".
         has_ea_form: whether the EA weight applies to it.
         has_adapter: whether it has an adapter.
     """

@@ -20,6 +20,8 @@ class LogitDistiller(Distiller):
         loss: with `weight` and `reduction` among its keyword arguments.
         sigmoid_loss: the loss for sigmoid heads, or None.
         note_on_one_class: a note for users whose data have one foreground class.
+        is_mean: whether a loss is the mean over the samples, also where the pair's normalizer is
+            another number (the foreground anchors of a RetinaNet).
     """
 
     compares = "logits"
@@ -32,6 +34,7 @@ class LogitDistiller(Distiller):
         note_on_one_class: str = "",
         has_ea_form: bool = True,
         can_standardize: bool = True,
+        is_mean: bool = False,
     ):
         """
         Args:
@@ -41,7 +44,7 @@ class LogitDistiller(Distiller):
         self.loss = loss
         self.has_ea_form = has_ea_form
         self.sigmoid_loss = sigmoid_loss
-        self.note_on_one_class = note_on_one_class
+        self.note_on_one_class, self.is_mean = note_on_one_class, is_mean
         self.takes_labels = "labels" in inspect.signature(loss).parameters
         self.defaults = scalar_defaults(loss, leave_out=("weight", "num_tokens", "reduction"))
         if can_standardize:
@@ -51,8 +54,10 @@ class LogitDistiller(Distiller):
         """Return the loss of each pair by its suffix: a scalar, or (R,) without a normalizer."""
         losses = {}
         for pair in batch.logit_pairs:
-            loss = self._per_sample(pair, **options)
-            losses[pair.suffix] = loss if pair.normalizer is None else loss.sum() / pair.normalizer
+            loss, divisor = self._per_sample(pair, **options), pair.normalizer
+            if divisor is not None and self.is_mean:
+                divisor = max(len(loss), 1)
+            losses[pair.suffix] = loss if divisor is None else loss.sum() / divisor
         return losses
 
     def _per_sample(self, pair: LogitPair, *, standardize: bool = False, **options: Any) -> Tensor:

@@ -1,5 +1,6 @@
 """The weighted, named losses of a run; detectors, classifiers and language models use it."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,6 +72,7 @@ class DistillationObjective:
         """
         self.methods = {name: Method(distillers[name], **methods[name]) for name in methods}
         self.is_weighted, self._mode = ea["enabled"], EA_MODES[ea["mode"]]
+        self._mode_name = ea["mode"]
         self.temperature, self.bound = ea["temperature"], ea["bound"] or None
         without = [n for n, method in self.methods.items() if not method.distiller.has_ea_form]
         if self.is_weighted and without:
@@ -78,17 +80,30 @@ class DistillationObjective:
                 f"{without[0]} has no EA form: its weights are static. DISTILL.EA.ENABLED must be "
                 "False."
             )
-        on_features = self.methods_on("features")
-        self.compares_logits = bool(self.methods) and (
-            self.is_weighted or len(on_features) < len(self.methods)
-        )
+        on_features, on_objectness = self.methods_on("features"), self.methods_on("objectness")
+        on_others = len(on_features) + len(on_objectness) < len(self.methods)
+        self.compares_logits = on_others or bool(self.is_weighted and on_features)
         self.agreement = LabelAgreement(samples, causes, is_open=self.compares_logits)
+
+    def log_settings(self) -> None:
+        """Log the methods with their weights, and the EA weight, in one line."""
+        if not self.methods:
+            return
+        weights = [
+            f"{name} with WEIGHT {method.weight:g}"
+            + (f" after {method.warmup:g} epochs of warm-up" if method.warmup else "")
+            for name, method in self.methods.items()
+        ]
+        ea = "no EA weight"
+        if self.is_weighted:
+            ea = f"EA weight {self._mode_name}, temperature {self.temperature:g}"
+        logging.getLogger(__name__).info(f"Methods: {', '.join(weights)}; {ea}")
 
     def methods_on(self, compared: str) -> list[str]:
         """Return the names of the methods that compare "logits", "features", ..."""
         return [n for n, method in self.methods.items() if method.distiller.compares == compared]
 
-    def build_adapters(self, *arguments: Any) -> nn.ModuleDict:
+    def build_adapters(self, *arguments: Any, **more: tuple) -> nn.ModuleDict:
         """Build the adapter of each method that has one, by the name of the method.
 
         They draw from a fork of the random state, so that the student's initialisation is the same
@@ -96,13 +111,14 @@ class DistillationObjective:
 
         Args:
             arguments: of the methods' `build_adapter`.
+            more: further arguments, by what a method compares.
         """
         with torch.random.fork_rng(devices=[]):
             return nn.ModuleDict(
                 {
-                    name: method.distiller.build_adapter(*arguments)
-                    for name, method in self.methods.items()
-                    if method.distiller.has_adapter
+                    name: distiller.build_adapter(*arguments, *more.get(distiller.compares, ()))
+                    for name, distiller in ((n, m.distiller) for n, m in self.methods.items())
+                    if distiller.has_adapter
                 }
             )
 
@@ -127,6 +143,8 @@ class DistillationObjective:
                 entropies = self.weigh(batch.weighted_pairs)
                 if is_logged:
                     self._log(batch.weighted_pairs, entropies, adapters)
+            if batch.objectness is not None and self.is_weighted:
+                self.weigh([batch.objectness])
             return self.losses(batch, adapters)
 
     def is_static(self, epoch: int) -> bool:

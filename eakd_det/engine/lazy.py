@@ -14,13 +14,13 @@ from torch import nn
 
 from eakd_det.checkpoint.checkpointer import SafeCheckpointer, load_strictly
 from eakd_det.config.defaults import BEST_METRIC
-from eakd_det.config.lazy import load_lazy_config
+from eakd_det.config.lazy import load_lazy_config, remove_distillation
 from eakd_det.data.class_names import dataset_names
 from eakd_det.data.registered import explain_no_images
 from eakd_det.evaluation.coco import CountedEvaluators
 from eakd_det.evaluation.no_detections import warn_of_no_detections
 from eakd_det.evaluation.results import write_boxes
-from eakd_det.modeling.meta_arch.distilled import adapter_modules
+from eakd_det.modeling.meta_arch.distilled import Distilled, adapter_modules
 from eakd_det.utils.output_dir import TRAINER_FILES
 from eakd_det.utils.precision import precision
 
@@ -29,7 +29,7 @@ from .hooks.process_states import ProcessStates
 from .hooks.random_states import preserved_random_state
 from .launch import set_up
 from .student_config import NAME as STUDENT_CONFIG
-from .student_config import remove_distillation, stock_lazy_config
+from .student_config import stock_lazy_config
 from .train_step.step import DistillStep, log_step_size
 
 
@@ -84,6 +84,8 @@ def _build(cfg: DictConfig) -> tuple[DistillStep, SafeCheckpointer, "_LastTest"]
     model = instantiate(cfg.model).to(train.device)
     if train.get("channels_last", False):
         model.to(memory_format=torch.channels_last)
+    if isinstance(model, Distilled):
+        model.objective.log_settings()
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
     with explain_no_images():

@@ -5,10 +5,10 @@ import os
 
 from detectron2.config import CfgNode
 from detectron2.evaluation import COCOEvaluator
-from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
 from eakd_det.config.defaults import stock_config
+from eakd_det.config.lazy import node_class, remove_distillation
 from eakd_det.evaluation.coco import Evaluator
 from eakd_det.utils.files import write_atomically
 
@@ -41,7 +41,7 @@ def stock_lazy_config(cfg: DictConfig) -> DictConfig:
     remove_distillation(cfg.model)
     dataloader, train = cfg.dataloader, cfg.train
     evaluator = dataloader.get("evaluator")
-    if isinstance(evaluator, DictConfig) and _class(evaluator) is Evaluator:
+    if isinstance(evaluator, DictConfig) and node_class(evaluator) is Evaluator:
         evaluator._target_ = COCOEvaluator
     accumulate = train.pop("accumulate", 1)
     if "total_batch_size" in dataloader.train:
@@ -51,14 +51,3 @@ def stock_lazy_config(cfg: DictConfig) -> DictConfig:
     train.amp.pop("dtype", None)
     train.init_checkpoint = os.path.join(train.output_dir, WEIGHTS)
     return OmegaConf.create({key: cfg[key] for key in NODES}, flags={"allow_objects": True})
-
-
-def remove_distillation(model: DictConfig) -> None:
-    """Turn the node `model` of a Python config into its stock architecture, in place."""
-    if model.pop("distillation", None) is not None:
-        model._target_ = _class(model).stock
-
-
-def _class(node: DictConfig) -> type:
-    """Return the class that a node of a Python config instantiates."""
-    return locate(node._target_) if isinstance(node._target_, str) else node._target_

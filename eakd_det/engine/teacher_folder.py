@@ -5,10 +5,15 @@ from detectron2.config import CfgNode
 from eakd_det.checkpoint.run_folder import RunFolder, find_run
 from eakd_det.config.choices import Choice
 from eakd_det.config.defaults import STOCK_ARCHITECTURES
-from eakd_det.data.class_names import check_positions, dataset_names, join_names
-from eakd_det.data.custom import CUSTOM
+from eakd_det.data.class_names import (
+    check_positions,
+    dataset_names,
+    join_names,
+    known_names,
+)
 from eakd_det.distillers import DISTILLERS, DistillationObjective, method_settings
 from eakd_det.modeling.build import num_classes
+from eakd_det.modeling.compatibility import map_classes
 from eakd_det.modeling.teacher.build import teacher_config
 from eakd_det.utils.errors import UserError
 
@@ -52,7 +57,8 @@ def compare_classes(cfg: CfgNode, teacher: RunFolder) -> list[str]:
         A sentence if the names of the teacher's classes are not known.
 
     Raises:
-        UserError: their number differs, or the order of their names.
+        UserError: their number differs, or the order of their names; DISTILL.CLASSES has wrong
+            names.
     """
     if (cfg.TEACHER.CONFIG_FILE, cfg.TEACHER.WEIGHTS) != (teacher.config_file, teacher.weights):
         return []
@@ -61,14 +67,20 @@ def compare_classes(cfg: CfgNode, teacher: RunFolder) -> list[str]:
         return []
     own = teacher_config(cfg)
     (_, there), (key, here) = num_classes(own), num_classes(cfg)
-    names, data = _names(own, teacher, there), dataset_names(next(iter(cfg.DATASETS.TRAIN), ""))
+    of_teacher = next(iter(own.DATASETS.TRAIN), "")
+    names = known_names(teacher.class_names or (), of_teacher, there)
+    data = dataset_names(next(iter(cfg.DATASETS.TRAIN), ""))
+    if cfg.DISTILL.CLASSES:
+        map_classes((data, here), (names, there), cfg.DISTILL.CLASSES, key)
+        return []
     if there != here:
         ours = f"the student's data have {_count(here, data)}"
         if len(data) != here:  # of a registered dataset, which the config does not fit
             ours = f"the student {_count(here, ())} ({key})"
         raise UserError(
             f"The teacher {teacher.weights} has {_count(there, names)} and {ours}: a teacher must "
-            "have the classes of the student's data, in their order."
+            "have the classes of the student's data, in their order, or DISTILL.CLASSES names "
+            "those that both have."
         )
     check_positions(data, names)
     if names:
@@ -77,14 +89,6 @@ def compare_classes(cfg: CfgNode, teacher: RunFolder) -> list[str]:
         f"{teacher.weights} holds no class names: only the number of its classes, {there}, could "
         "be compared with the data. Their order must be that of the data's category ids."
     ]
-
-
-def _names(own: CfgNode, teacher: RunFolder, number: int) -> tuple[str, ...]:
-    """Return the teacher's class names: its checkpoint's, or those of its registered dataset."""
-    dataset = next(iter(own.DATASETS.TRAIN), "")
-    is_own = dataset.startswith(CUSTOM)  # --train-json of its run: not the student's of that name
-    known = teacher.class_names or (() if is_own else dataset_names(dataset))
-    return known if len(known) == number else ()
 
 
 def _count(number: int, names: tuple[str, ...]) -> str:

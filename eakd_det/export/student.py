@@ -1,15 +1,16 @@
 """The student of a run as a small stock checkpoint with a stock config."""
 
+import logging
 import os
 
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import nn
 
-import eakd_det.modeling  # noqa: F401  (registers MobileNetV2)
 from eakd_det.checkpoint.checkpointer import last_checkpoint, load_strictly
-from eakd_det.config.merge import merge_config
+from eakd_det.config.defaults import OUR_BACKBONES, stock_config
+from eakd_det.config.merge import load_config
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import write_atomically
 
@@ -37,6 +38,11 @@ def export_student(run_dir: str, output_dir: str, checkpoint: str | None = None)
     cfg.MODEL.WEIGHTS = path
     with write_atomically(os.path.join(output_dir, "student.yaml")) as f:
         f.write(cfg.dump())
+    if cfg.MODEL.BACKBONE.NAME in OUR_BACKBONES:
+        logging.getLogger(__name__).info(
+            f"Its backbone, {cfg.MODEL.BACKBONE.NAME}, is one of this package: call "
+            "eakd_det.config.add_distill_config(cfg) before Detectron2 merges student.yaml."
+        )
     return path
 
 
@@ -55,8 +61,7 @@ def load_run(run_dir: str, checkpoint: str | None) -> tuple[CfgNode, nn.Module, 
     config = os.path.join(run_dir, "student.yaml")
     if not os.path.isfile(config):
         raise UserError(f"{run_dir} has no student.yaml: name the OUTPUT_DIR of a run.")
-    cfg = get_cfg()
-    merge_config(cfg, config)
+    cfg = stock_config(load_config(config))  # registers the backbones of this package, too
     device, cfg.MODEL.DEVICE = cfg.MODEL.DEVICE, "cpu"
     model = build_model(cfg)
     cfg.MODEL.DEVICE = device

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .batch_norm import BatchNorm
-from .reduction import at_least_float32, reduce_samples
+from .levels import pair_levels, reduce_levels
 
 POOLED_SIZES = (4, 2, 1)
 
@@ -39,25 +39,14 @@ def hcl_loss(
     Raises:
         ValueError: the maps differ in number or shape, or `weight` is not (N,).
     """
-    if len(student_features) != len(teacher_features):
-        raise ValueError(
-            f"{len(student_features)} levels of the student, {len(teacher_features)} of the teacher"
-        )
-    levels = [
-        _hcl_of_level(student, teacher)
-        for student, teacher in zip(student_features, teacher_features, strict=True)
-    ]
-    return reduce_samples(torch.stack(levels).sum(dim=0), weight, "mean")
+    pairs = pair_levels(student_features, teacher_features)
+    return reduce_levels([_hcl_of_level(*pair) for pair in pairs], weight)
 
 
 def _hcl_of_level(student: Tensor, teacher: Tensor) -> Tensor:
     """HCL of each image on one level, (N,)."""
-    if student.shape != teacher.shape:
-        raise ValueError(
-            f"maps of student and teacher differ: {tuple(student.shape)}, {tuple(teacher.shape)}"
-        )
     # Pooling is linear: the pooled difference is the difference of the pooled maps.
-    difference = at_least_float32(student) - at_least_float32(teacher.detach())
+    difference = student - teacher
     loss = difference.square().mean(dim=(1, 2, 3))
     total, coefficient = 1.0, 1.0
     for size in POOLED_SIZES:

@@ -1,15 +1,22 @@
 """Checks, before the first step, that a student can be distilled from a teacher."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from detectron2.modeling import GeneralizedRCNN, RetinaNet
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
 from torch import nn
 
-from eakd_det.distillers import DISTILLERS, LogitDistiller
+from eakd_det.distillers import DISTILLERS, ClassMap, LogitDistiller, match_classes
 from eakd_det.utils.errors import UserError
+
+# The way out where heads cannot be compared.
+_WITHOUT_LOGITS = (
+    ", or compare feature maps alone, which any two detectors have: DISTILL.METHODS of those, such "
+    'as ("REVIEWKD",), with DISTILL.EA.ENABLED False'
+)
 
 
 def box_predictors(model: nn.Module) -> list[nn.Module]:
@@ -18,11 +25,10 @@ def box_predictors(model: nn.Module) -> list[nn.Module]:
     return list(predictor) if isinstance(predictor, nn.ModuleList) else [predictor]
 
 
-def check_roi_heads(student: nn.Module, teacher: nn.Module, methods: Iterable[str]) -> None:
-    """Check that both R-CNNs classify ROIs of an FPN with softmaxes over the same classes.
+def check_roi_heads(student: nn.Module, teacher: nn.Module) -> None:
+    """Check that both R-CNNs classify ROIs of an FPN with softmaxes.
 
-    Warnings are logged for stages of a cascaded teacher that are not used, and for methods that are
-    limited by a single foreground class.
+    A warning is logged for stages of a cascaded teacher that are not used.
 
     Raises:
         UserError: they do not.
@@ -33,11 +39,8 @@ def check_roi_heads(student: nn.Module, teacher: nn.Module, methods: Iterable[st
             raise UserError(
                 "DISTILL.METHODS compares softmaxes over ROIs pooled from an FPN, but the "
                 f"student is a {describe(student)} and the teacher a {describe(teacher)}: "
-                f"set {remedy} in {place}."
+                f"set {remedy} in {place}{_WITHOUT_LOGITS}."
             )
-    _check_classes(
-        student.roi_heads.num_classes, teacher.roi_heads.num_classes, "MODEL.ROI_HEADS.NUM_CLASSES"
-    )
     stages = [len(box_predictors(model)) for model in (student, teacher)]
     if stages[0] < stages[1]:
         logging.getLogger(__name__).warning(
@@ -45,19 +48,12 @@ def check_roi_heads(student: nn.Module, teacher: nn.Module, methods: Iterable[st
             "teacher's later stages, to which it owes its AP, are not distilled. Set "
             "MODEL.ROI_HEADS.NAME CascadeROIHeads to make the student a cascade, too."
         )
-    if student.roi_heads.num_classes == 1:
-        for name in methods:
-            distiller = DISTILLERS[name]
-            if isinstance(distiller, LogitDistiller) and distiller.note_on_one_class:
-                logging.getLogger(__name__).warning(
-                    f"{name} with one foreground class: {distiller.note_on_one_class}."
-                )
 
 
 def check_dense_heads(
     student: nn.Module, teacher: nn.Module, methods: dict[str, dict[str, Any]]
 ) -> None:
-    """Check that both RetinaNets classify the same anchors over the same classes.
+    """Check that both RetinaNets classify the same anchors.
 
     Args:
         methods: name in DISTILLERS -> its options.
@@ -68,7 +64,7 @@ def check_dense_heads(
     if not isinstance(teacher, RetinaNet):
         raise UserError(
             f"DISTILL.METHODS compares the anchors of two RetinaNets, but the teacher is a "
-            f"{describe(teacher)}: set TEACHER.CONFIG_FILE to a RetinaNet."
+            f"{describe(teacher)}: set TEACHER.CONFIG_FILE to a RetinaNet{_WITHOUT_LOGITS}."
         )
     for name, options in methods.items():
         if options.get("standardize"):
@@ -77,24 +73,39 @@ def check_dense_heads(
                 "RetinaNet's foreground and background differ: set it to False."
             )
         if not _takes_sigmoids(name):
+            lacks = "the ROIs or the RPN of an R-CNN, which a RetinaNet does not have"
+            if isinstance(DISTILLERS[name], LogitDistiller):
+                lacks = "a softmax, but a RetinaNet has a sigmoid for each class"
             known = filter(_takes_sigmoids, DISTILLERS)
             raise UserError(
-                f"DISTILL.METHODS: {name} needs a softmax, but a RetinaNet has a sigmoid for each "
-                f"class; choose from {', '.join(known)}."
+                f"DISTILL.METHODS: {name} needs {lacks}; choose from {', '.join(known)}."
             )
-    _check_classes(student.num_classes, teacher.num_classes, "MODEL.RETINANET.NUM_CLASSES")
-    here, there = student.anchor_generator, teacher.anchor_generator
-    same = [a.tolist() for a in here.cell_anchors] == [a.tolist() for a in there.cell_anchors]
-    if not (same and here.strides == there.strides and here.offset == there.offset):
+    if not same_anchors(student.anchor_generator, teacher.anchor_generator):
         raise UserError(
             "The student's anchors are not the teacher's: give both the same "
             "MODEL.ANCHOR_GENERATOR and MODEL.RETINANET.IN_FEATURES."
         )
 
 
+def same_anchors(student: nn.Module, teacher: nn.Module) -> bool:
+    """Return whether two anchor generators make the same anchors on maps of the same size.
+
+    They may differ as much as torchvision's differ from Detectron2's: by rounding of sizes, and of
+    edges to whole pixels.
+    """
+    if student.strides != teacher.strides or student.offset != teacher.offset:
+        return False
+    return all(
+        here.shape == there.shape and torch.allclose(here, there, rtol=0.02, atol=0.5)
+        for here, there in zip(student.cell_anchors, teacher.cell_anchors, strict=True)
+    )
+
+
 def _takes_sigmoids(name: str) -> bool:
     distiller = DISTILLERS[name]
-    return not isinstance(distiller, LogitDistiller) or distiller.sigmoid_loss is not None
+    if isinstance(distiller, LogitDistiller):
+        return distiller.sigmoid_loss is not None
+    return distiller.compares == "features"
 
 
 def check_input_formats(student: str | None, teacher: str) -> None:
@@ -113,31 +124,103 @@ def check_input_formats(student: str | None, teacher: str) -> None:
 def match_levels(student: nn.Module, teacher: nn.Module) -> list[tuple[str, str]]:
     """Return the names of levels with the same stride in both backbones, finest first.
 
+    Levels without a counterpart are left out; the log names them. Backbones without a common stride
+    are paired in order, for adapters that resize.
+
     Raises:
-        UserError: a level has no counterpart.
+        UserError: no stride is common, and the numbers of levels differ.
     """
     here, there = (_levels(model) for model in (student, teacher))
-    alone = [f"the student's {here[s]} (stride {s})" for s in sorted(here.keys() - there.keys())]
-    alone += [f"the teacher's {there[s]} (stride {s})" for s in sorted(there.keys() - here.keys())]
-    if alone:
+    common = sorted(here.keys() & there.keys())
+    if common:
+        alone = [f"the student's {_level(here, s)}" for s in sorted(here.keys() - there.keys())]
+        alone += [f"the teacher's {_level(there, s)}" for s in sorted(there.keys() - here.keys())]
+        if alone:
+            logging.getLogger(__name__).info(
+                f"Not compared: {' and '.join(alone)}, without a counterpart of the same stride."
+            )
+        return [(here[stride], there[stride]) for stride in common]
+    names = [" and ".join(_level(levels, s) for s in sorted(levels)) for levels in (here, there)]
+    if len(here) != len(there):
         raise UserError(
-            f"DISTILL.METHODS compares feature maps, but {' and '.join(alone)} has no counterpart "
-            "of the same stride in the other's backbone: give both the same levels."
+            f"DISTILL.METHODS compares feature maps, but the student has {names[0]} and the "
+            f"teacher {names[1]}: give both backbones a level of the same stride, or as many "
+            "levels."
         )
-    return [(here[stride], there[stride]) for stride in sorted(here)]
+    logging.getLogger(__name__).info(
+        f"Levels are compared in order, since none has the same stride: the student's {names[0]} "
+        f"with the teacher's {names[1]}."
+    )
+    return [(here[a], there[b]) for a, b in zip(sorted(here), sorted(there), strict=True)]
+
+
+def have_equal_strides(
+    student: nn.Module, teacher: nn.Module, levels: Iterable[tuple[str, str]]
+) -> bool:
+    """Return whether the levels of each pair have the same stride."""
+    here, there = (model.backbone.output_shape() for model in (student, teacher))
+    return all(here[a].stride == there[b].stride for a, b in levels)
+
+
+def _level(levels: dict[int, str], stride: int) -> str:
+    return f"{levels[stride]} (stride {stride})"
 
 
 def _levels(model: nn.Module) -> dict[int, str]:
     return {spec.stride: name for name, spec in model.backbone.output_shape().items()}
 
 
-def _check_classes(here: int, there: int, key: str) -> None:
-    if here != there:
+def map_classes(
+    student: tuple[Sequence[str], int],
+    teacher: tuple[Sequence[str], int],
+    classes: Sequence,
+    key: str,
+) -> ClassMap | None:
+    """Return the map of DISTILL.CLASSES; None without it, for classes that are the same.
+
+    Args:
+        student, teacher: names of the classes of each, empty if they are not known, and their
+            number.
+        classes: DISTILL.CLASSES; see `match_classes`.
+        key: config key of the student's number of classes.
+
+    Raises:
+        UserError: without `classes` the numbers differ; with them, names are not known or wrong.
+    """
+    (names, here), (of_teacher, there) = student, teacher
+    if not classes:
+        if here != there:
+            raise UserError(
+                f"The student has {here} classes and the teacher {there}: set {key} to the "
+                "teacher's number, or TEACHER.CONFIG_FILE and TEACHER.WEIGHTS to a teacher of the "
+                "student's classes, or pair the names of the classes that both have in "
+                "DISTILL.CLASSES."
+            )
+        return None
+    if len(names) != here:
         raise UserError(
-            f"The student has {here} classes and the teacher {there}: set {key} to the teacher's "
-            "number, or set TEACHER.CONFIG_FILE and TEACHER.WEIGHTS to a teacher of the student's "
-            "classes."
+            f"DISTILL.CLASSES: the student has {here} classes ({key}), and its training data name "
+            f"{len(names)}. The names are those of --train-json's categories, or thing_classes in "
+            "the metadata of the first dataset in DATASETS.TRAIN."
         )
+    if len(of_teacher) != there:
+        raise UserError(
+            f"DISTILL.CLASSES: the names of the teacher's {there} classes are not known. They are "
+            'read from its checkpoint (a list "class_names" beside "model", which runs of this '
+            "package write), or are those of the registered dataset in DATASETS.TRAIN of its "
+            "config."
+        )
+    return match_classes(classes, names, of_teacher)
+
+
+def warn_of_one_class(number: int, methods: Iterable[str]) -> None:
+    """Log a warning of each method that is limited by a single foreground class."""
+    for name in methods if number == 1 else ():
+        distiller = DISTILLERS[name]
+        if isinstance(distiller, LogitDistiller) and distiller.note_on_one_class:
+            logging.getLogger(__name__).warning(
+                f"{name} with one foreground class: {distiller.note_on_one_class}."
+            )
 
 
 def describe(model: nn.Module) -> str:

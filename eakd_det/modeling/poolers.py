@@ -68,6 +68,15 @@ def assign_alike(*poolers: nn.Module) -> bool:
     return len(set(rules)) == 1
 
 
+def pool(
+    pooler: nn.Module, maps: list[Tensor], boxes: list[Boxes], level_boxes: list[Tensor] | None
+) -> Tensor:
+    """Pool ROIs with `pool_assigned` if their levels are known, else with the pooler."""
+    if level_boxes is None:
+        return pooler(maps, boxes)
+    return pool_assigned(pooler, maps, boxes, level_boxes)
+
+
 def pool_assigned(
     pooler: ROIPooler, maps: list[Tensor], boxes: list[Boxes], level_boxes: list[Tensor]
 ) -> Tensor:

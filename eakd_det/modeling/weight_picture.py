@@ -5,10 +5,46 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from detectron2.data.detection_utils import convert_image_to_rgb
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
+from torch import Tensor
 
-from eakd_det.distillers import LogitPair
+from eakd_det.distillers import DistillationObjective, LogitPair
 from eakd_det.losses import combine_entropies
 from eakd_det.utils.visualizer import draw_weights
+
+
+def put_picture(
+    pair: LogitPair,
+    image: Tensor,
+    objective: DistillationObjective,
+    *,
+    period: int,
+    input_format: str,
+    names: Sequence[str],
+) -> None:
+    """Put `picture_of_weights` into Detectron2's event storage if it is due, in the main process.
+
+    Args:
+        pair: of all samples of the batch.
+        image: the first, (3, H, W).
+        objective: the one whose temperature and bound the entropies have.
+        period: iterations from one picture to the next; 0 draws none.
+        input_format: channel order of the image.
+        names: of the first classes; there may be fewer than the pair has.
+    """
+    storage = get_event_storage()
+    # Only the main process writes pictures, and clears them from the storage.
+    if not (period > 0 and storage.iter % period == 0 and comm.is_main_process()):
+        return
+    shown = [str(i) for i in range(pair.num_classes)]
+    shown[: len(names)] = names
+    pixels = convert_image_to_rgb(image.permute(1, 2, 0), input_format)
+    temperature, bound = objective.temperature, objective.bound
+    picture = picture_of_weights(pair, pixels, shown, temperature=temperature, bound=bound)
+    if picture is not None:
+        storage.put_image("distill/w_ea", picture.transpose(2, 0, 1))
 
 
 @torch.no_grad()

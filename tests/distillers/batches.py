@@ -15,7 +15,8 @@ def make_pair(seed=0, **options):
         "normalizer": 7.0,
         "has_background": True,
     }
-    return LogitPair(student, teacher, **{**settings, **options})
+    logits = {"student_logits": student, "teacher_logits": teacher}
+    return LogitPair(**{**logits, **settings, **options})
 
 
 def make_batch(*pairs, **options):

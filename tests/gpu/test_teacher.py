@@ -22,7 +22,7 @@ def _outputs(teacher, batch):
     """Return the teacher's feature maps and its logits of two boxes an image."""
     features = teacher.features(batch, "RGB")
     boxes = torch.tensor([[1.5, 2, 41, 50], [30, 20, 90, 77]], device=teacher.device)
-    return features, teacher.roi_logits(features, [Boxes(boxes), Boxes(boxes + 1)])
+    return features, teacher.roi_outputs(features, [Boxes(boxes), Boxes(boxes + 1)])[0]
 
 
 def _prepared(cfg, batch, **options):

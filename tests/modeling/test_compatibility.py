@@ -1,8 +1,15 @@
 """Pairs of student and teacher that are refused before the first step."""
 
+import logging
+from types import SimpleNamespace
+
 import pytest
+from detectron2.data import MetadataCatalog
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 
+from eakd_det.modeling.compatibility import have_equal_strides, match_levels
+from eakd_det.utils.errors import UserError
 from tests.conftest import RETINA, replace_teacher
 
 
@@ -55,7 +62,7 @@ def test_refused_teacher(distill_cfg, teacher_cfg, tmp_path, options, message):
         ),
         (
             ["DISTILL.METHODS", ("DKD",)],
-            "DKD needs a softmax, but a RetinaNet has a sigmoid .* choose from KD, REVIEWKD",
+            "DKD needs a softmax, but a RetinaNet has a sigmoid .* choose from KD, DIST, REVIEWKD",
         ),
         (
             ["MODEL.RETINANET.NUM_CLASSES", 3],
@@ -79,16 +86,58 @@ def test_a_retinanet_learns_logits_of_a_retinanet_alone(retina_cfg, teacher_file
         build_model(retina_cfg)
 
 
-def test_levels_are_matched_by_stride(retina_cfg, teacher_files):
-    """p2 of the teacher and p7 of the student have no counterpart."""
+def test_levels_are_matched_by_stride(retina_cfg, teacher_files, caplog):
+    """p2 of the teacher and p7 of the student have no counterpart: the others are compared."""
     retina_cfg.TEACHER.CONFIG_FILE, retina_cfg.TEACHER.WEIGHTS = teacher_files
     retina_cfg.DISTILL.METHODS = ("REVIEWKD",)
     retina_cfg.DISTILL.EA.ENABLED = False
+    with caplog.at_level(logging.INFO):
+        model = build_model(retina_cfg)
+    assert [(a, b) for a, b in model.maps.levels] == [(p, p) for p in ("p3", "p4", "p5", "p6")]
     message = (
-        r"the student's p7 \(stride 128\) and the teacher's p2 \(stride 4\) has no counterpart"
+        "Not compared: the student's p7 (stride 128) and the teacher's p2 (stride 4), without a "
+        "counterpart"
     )
-    with pytest.raises(ValueError, match=message):
-        build_model(retina_cfg)
+    assert message in caplog.text
+
+
+def _model_of(**strides):
+    backbone = SimpleNamespace(output_shape=lambda: {n: ShapeSpec(stride=s) for n, s in shapes})
+    shapes = strides.items()
+    return SimpleNamespace(backbone=backbone)
+
+
+def test_levels_without_a_common_stride_are_paired_in_order(caplog):
+    student, teacher = _model_of(p3=8, p2=4), _model_of(c5=32, c4=16)
+    with caplog.at_level(logging.INFO):
+        levels = match_levels(student, teacher)
+    assert levels == [("p2", "c4"), ("p3", "c5")]
+    assert not have_equal_strides(student, teacher, levels)
+    assert have_equal_strides(student, student, [("p2", "p2")])
+    assert "in order, since none has the same stride: the student's p2 (stride 4)" in caplog.text
+
+
+def test_another_number_of_levels_without_a_common_stride():
+    message = (
+        r"the student has p2 \(stride 4\) and the teacher c4 \(stride 16\) and c5 \(stride 32\): "
+        "give both backbones a level of the same stride"
+    )
+    with pytest.raises(UserError, match=message):
+        match_levels(_model_of(p2=4), _model_of(c5=32, c4=16))
+
+
+def test_names_of_classes_that_are_not_known(distill_cfg):
+    """The dataset of the student, then the checkpoint and the dataset of the teacher."""
+    distill_cfg.DISTILL.CLASSES = ("a", ("b", "c"))
+    with pytest.raises(UserError, match="the student has 5 classes .* training data name 0"):
+        build_model(distill_cfg)
+    MetadataCatalog.get("of_student").thing_classes = list("abcde")
+    distill_cfg.DATASETS.TRAIN = ("of_student",)
+    try:
+        with pytest.raises(UserError, match="names of the teacher's 5 classes are not known"):
+            build_model(distill_cfg)
+    finally:
+        MetadataCatalog.remove("of_student")
 
 
 @pytest.mark.parametrize(("method", "warnings"), [("KD", 0), ("DKD", 1)])

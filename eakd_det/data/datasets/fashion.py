@@ -1,7 +1,8 @@
 """fashion_det: garments of Fashion-MNIST in cluttered scenes, generated on first use.
 
 Digits are hard to find, garments are hard to classify: shirts, pullovers, coats and T-shirts look
-alike at this size.
+alike at this size. fashion_det_3 has the same scenes with three of the classes, under other names
+and in another order.
 """
 
 import os
@@ -12,7 +13,7 @@ from scipy import ndimage
 from eakd_det.utils.errors import UserError
 
 from .fashion_mnist import FETCH_FASHION_MNIST, NAMES, read_fashion_mnist
-from .generated import register_generated
+from .generated import register_generated, register_subset
 from .scenes import Glyphs, write_dataset
 
 NUM_SCENES = {"train": 2000, "val": 400}
@@ -21,6 +22,8 @@ GARMENT = 12  # grey level, of 255, above which a pixel is part of the garment
 MAX_HOLE = 8  # pixels; larger holes are background, such as that under the handle of a bag
 DARKEST = 0.2  # shade of the garment's black
 SEED = 0
+# Classes of fashion_det_3 -> those of fashion_det.
+THREE = {"coat": "coat", "top": "T-shirt", "gown": "dress"}
 
 
 def generate_fashion(root: str, seed: int = SEED, num_scenes: dict[str, int] = NUM_SCENES) -> None:
@@ -41,8 +44,9 @@ def generate_fashion(root: str, seed: int = SEED, num_scenes: dict[str, int] = N
 
 
 def register_fashion() -> None:
-    """Register fashion_det_train and fashion_det_val."""
+    """Register fashion_det and fashion_det_3, _train and _val of each."""
     register_generated("fashion_det", NAMES, generate_fashion)
+    register_subset("fashion_det_3", "fashion_det", THREE, generate_fashion)
 
 
 def read_garments(folder: str, *, is_train: bool) -> Glyphs:

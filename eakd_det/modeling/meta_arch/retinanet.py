@@ -7,6 +7,7 @@ from detectron2.structures import Boxes
 
 from eakd_det.distillers import LogitPair
 from eakd_det.modeling.compatibility import check_dense_heads
+from eakd_det.modeling.padding import map_sizes
 
 from .distilled import Distilled
 
@@ -24,6 +25,9 @@ class DistillRetinaNet(Distilled, RetinaNet):
     def _check_heads(self, methods):
         check_dense_heads(self, self.teacher.model, methods)
 
+    def _num_classes(self):
+        return self.num_classes, self.teacher.model.num_classes, "MODEL.RETINANET.NUM_CLASSES"
+
     def _logit_levels(self):
         return self.teacher.model.head_in_features
 
@@ -35,7 +39,8 @@ class DistillRetinaNet(Distilled, RetinaNet):
         labels = torch.stack(labels)  # (B, anchors); -1 is ignored
         counted = labels >= 0
         chosen = counted.flatten().nonzero().squeeze(1)  # once, since the device waits for it
-        teacher_logits = teacher.anchor_logits(features)
+        sizes = map_sizes(calls["backbone"][0].output, self.head_in_features)
+        teacher_logits = teacher.anchor_logits(features, sizes)
         return [
             LogitPair(
                 student_logits=cat(student_logits, dim=1).flatten(0, 1)[chosen],

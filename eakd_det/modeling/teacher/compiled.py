@@ -13,6 +13,9 @@ from eakd_det.utils.errors import UserError
 
 MOST_SHAPES = 64  # of padded images, each with compiled code of its own
 
+# Layers of attention, of squeeze and excitation: they read the padded area.
+NOT_CONVOLUTIONAL = (nn.Linear, nn.MultiheadAttention, nn.AdaptiveAvgPool2d)
+
 
 class CompiledBackbone:
     """A frozen backbone compiled for padded images, with the same maps as without padding.
@@ -106,11 +109,17 @@ class CompiledBackbone:
 
 
 def check_multiple(backbone: nn.Module, multiple: int) -> None:
-    """Check that images padded to multiples of a size have whole positions on every map.
+    """Check that images padded to multiples of a size have the same maps, with whole positions.
 
     Raises:
-        UserError: they have not.
+        UserError: they have not, or the backbone is not convolutional.
     """
+    for name, module in backbone.named_modules() if multiple else ():
+        if isinstance(module, NOT_CONVOLUTIONAL):
+            raise UserError(
+                f"TEACHER.COMPILE pads images, whose maps are the same for convolutions alone, but "
+                f"the teacher's backbone has a {type(module).__name__} ({name}): set it to 0."
+            )
     stride = max(backbone.size_divisibility, *_strides(backbone).values())
     if multiple % stride:
         raise UserError(

@@ -12,8 +12,11 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
+from eakd_det.data.class_names import known_names
 from eakd_det.losses.reduction import at_least_float32
-from eakd_det.modeling.poolers import pool_assigned
+from eakd_det.modeling.padding import Size, extend
+from eakd_det.modeling.poolers import pool
+from eakd_det.modeling.recorder import record
 from eakd_det.utils.cuda_graphs import CudaCapture
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.precision import Precision
@@ -72,6 +75,7 @@ class DetectorTeacher(FrozenTeacher):
         self.class_names, self.dataset = class_names, dataset
         self.is_prepared = self.is_prepared and not compile_to
         self._keeps_levels = True
+        self._recorded: list[str] = []
         self._backbone = model.backbone  # replaced by `prepare` if it is compiled
         self.ahead, self._stream = ahead, SideStream()
         # Images and features of `look_ahead`: of the batch that is trained on, and of the next.
@@ -79,6 +83,28 @@ class DetectorTeacher(FrozenTeacher):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_started": deque(maxlen=2)}  # a copy computes its features anew
+
+    def record_outputs(self, names: list[str]) -> None:
+        """Let `features` have the outputs of modules, too, by their names.
+
+        Norms that are named are not fused.
+
+        Args:
+            names: of modules in the backbone, each called once.
+
+        Raises:
+            UserError: the backbone will be compiled, in which modules are not called one by one.
+        """
+        if self.compile_to:
+            raise UserError(
+                "DISTILL.FEATURES records modules of the teacher, which are not called one by one "
+                "in a compiled backbone: set TEACHER.COMPILE to 0."
+            )
+        self._recorded = names
+
+    def names_of(self, number: int) -> tuple[str, ...]:
+        """Return the names of its classes if that many are known, else nothing."""
+        return known_names(self.class_names, self.dataset, number)
 
     def prepare(
         self,
@@ -161,36 +187,63 @@ class DetectorTeacher(FrozenTeacher):
             input_format: their channel order, "RGB" or "BGR"; flipped if the teacher's is another.
 
         Returns:
-            FPN level -> (B, channels, H, W), in the teacher's precision.
+            FPN level -> (B, channels, H, W), in the teacher's precision; and the outputs of the
+            modules of `record_outputs` by their names.
         """
+        self._check_sizes(batched_inputs)
         is_other = input_format != self.input_format
         images = [x["image"].flip(0) if is_other else x["image"] for x in batched_inputs]
         pixels = self.model.preprocess_image([{"image": image} for image in images]).tensor
-        with self.context():
-            return self._backbone(self._input(pixels))
+        modules = {name: self.model.get_submodule(name) for name in self._recorded}
+        with self.context(), record(**modules) as calls:
+            levels = self._backbone(self._input(pixels))
+        return {**levels, **{name: calls[name][0].output for name in modules}}
+
+    def _check_sizes(self, batched_inputs: list[dict[str, Any]]) -> None:
+        """Raise UserError if an image is larger than the square that the backbone pads to."""
+        side = self.model.backbone.padding_constraints.get("square_size", 0)
+        for height, width in (x["image"].shape[-2:] for x in batched_inputs if side):
+            if max(height, width) > side:
+                raise UserError(
+                    f"An image of {width} x {height} pixels is larger than the teacher's, which "
+                    f"pads to {side} x {side} (square_pad of its backbone): set "
+                    f"INPUT.MAX_SIZE_TRAIN to {side}, or square_pad to 0 in its config."
+                )
 
     @torch.no_grad()
-    def roi_logits(
+    def roi_outputs(
         self,
         features: dict[str, Tensor],
         boxes: list[Boxes],
         stage: int = 0,
         level_boxes: list[Tensor] | None = None,
-    ) -> Tensor:
-        """Return class logits, (R, K + 1), of the boxes of each image (absolute pixels).
+    ) -> tuple[Tensor, Tensor]:
+        """Return class logits, (R, K + 1), and box deltas, (R, 4) or (R, 4 K), of boxes.
 
-        A teacher with no cascade stage `stage` uses its last. ROIs are pooled in float32, since a
-        pooler rounds the boxes to the precision of the maps.
+        Args: those of `box_head`, but `features` by their level.
+        """
+        maps = [features[level] for level in self.model.roi_heads.box_in_features]
+        return self.box_head(maps, boxes, stage, level_boxes)
+
+    def box_head(
+        self,
+        maps: list[Tensor],
+        boxes: list[Boxes],
+        stage: int = 0,
+        level_boxes: list[Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return what `roi_outputs` does; gradients pass through to the maps.
+
+        ROIs are pooled in float32, since a pooler rounds the boxes to the precision of the maps.
 
         Args:
+            maps: of the levels that the box head reads, finest first.
+            boxes: of each image, in absolute pixels.
+            stage: of a cascade. A teacher without it uses its last.
             level_boxes: those of `pool_assigned`, if the student has assigned the boxes.
         """
         heads = self.model.roi_heads
-        maps = [at_least_float32(features[level]) for level in heads.box_in_features]
-        if level_boxes is None:
-            pooled = heads.box_pooler(maps, boxes)
-        else:
-            pooled = pool_assigned(heads.box_pooler, maps, boxes, level_boxes)
+        pooled = pool(heads.box_pooler, [at_least_float32(x) for x in maps], boxes, level_boxes)
         box_heads, predictors = heads.box_head, heads.box_predictor
         if isinstance(predictors, nn.ModuleList):
             stage = min(stage, len(predictors) - 1)
@@ -198,19 +251,47 @@ class DetectorTeacher(FrozenTeacher):
         with self.context():
             if self.is_prepared and self.precision.dtype is not None:
                 pooled = pooled.to(self.precision.dtype)
-            logits, _ = predictors(box_heads(pooled))
-        return logits
+            return predictors(box_heads(pooled))
 
     @torch.no_grad()
-    def anchor_logits(self, features: dict[str, Tensor]) -> Tensor:
-        """Return a RetinaNet's class logits of all anchors, (B, anchors, K), finest level first."""
+    def objectness(self, features: dict[str, Tensor], sizes: Sequence[Size]) -> list[Tensor]:
+        """Return the RPN's logits of the student's anchors of each level, (B, H W A), finest first.
+
+        Args:
+            sizes: as of `anchor_logits`.
+        """
+        rpn = self.model.proposal_generator
+        maps = [features[level] for level in rpn.in_features]
+        logits = self._on_sizes(lambda maps: rpn.rpn_head(maps)[0], maps, sizes)
+        return [x.permute(0, 2, 3, 1).flatten(1) for x in logits]
+
+    @torch.no_grad()
+    def anchor_logits(self, features: dict[str, Tensor], sizes: Sequence[Size]) -> Tensor:
+        """Return a RetinaNet's class logits of the student's anchors, (B, anchors, K).
+
+        Args:
+            sizes: (height, width) of the student's maps, finest level first. Another padding may
+                give the teacher's other sizes.
+        """
         model, head = self.model, self.model.head
-        with self.context():
-            logits = [
-                head.cls_score(head.cls_subnet(features[level])) for level in model.head_in_features
-            ]
+        maps = [features[level] for level in model.head_in_features]
+        logits = self._on_sizes(
+            lambda maps: [head.cls_score(head.cls_subnet(x)) for x in maps], maps, sizes
+        )
         (logits,) = model._transpose_dense_predictions([logits], [model.num_classes])
         return torch.cat(logits, dim=1)
+
+    def _on_sizes(
+        self,
+        head: Callable[[list[Tensor]], list[Tensor]],
+        maps: list[Tensor],
+        sizes: Sequence[Size],
+    ) -> list[Tensor]:
+        """Return the outputs of a convolutional head, of sizes that may be those of other maps."""
+        maps = [extend(x, size) for x, size in zip(maps, sizes, strict=True)]
+        with self.context():
+            outputs = head(maps)
+        return [x[..., :height, :width] for x, (height, width) in zip(outputs, sizes, strict=True)]
 
     def _optimize(self) -> None:
         super()._optimize()
@@ -221,7 +302,7 @@ class DetectorTeacher(FrozenTeacher):
             self._backbone = CompiledBackbone(self.model.backbone, self.compile_to, capture)
 
     def _fuse_norms(self) -> None:
-        fuse_detector_norms(self.model)
+        fuse_detector_norms(self.model, keep=self._recorded)
 
     def _cast(self, dtype: torch.dtype) -> None:
         for part in self.model.children():  # mean and std of the pixels stay exact

@@ -18,17 +18,22 @@ def freeze(model: nn.Module) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def fuse_detector_norms(model: nn.Module) -> None:
+def fuse_detector_norms(model: nn.Module, keep: Collection[str] = ()) -> None:
     """Fuse the batch norms of a detector's convolutions into their weights, in place.
 
     A Conv2d of Detectron2 holds its norm; others are followed by it in a Sequential. Norms of
     other kinds stay.
+
+    Args:
+        model: in eval mode.
+        keep: names of modules whose output is read elsewhere and must not change.
     """
-    for conv in [m for m in model.modules() if type(m) is Conv2d]:
-        if isinstance(conv.norm, FrozenBatchNorm2d | _BatchNorm):
+    for name, conv in [(n, m) for n, m in model.named_modules() if type(m) is Conv2d]:
+        is_batch_norm = isinstance(conv.norm, FrozenBatchNorm2d | _BatchNorm)
+        if is_batch_norm and f"{name}.norm" not in keep:
             _fuse(conv, conv.norm)
             conv.norm = None
-    _fuse_pairs(model, _pairs_of_sequences(model))
+    _fuse_pairs(model, _pairs_of_sequences(model), keep)
 
 
 def fuse_batch_norms(model: nn.Module, keep: Collection[str] = ()) -> None:

@@ -585,7 +585,7 @@ def _check_student_is_stock(cfg, batch, names):
 def test_reviewkd(distill_cfg, batch, storage):
     distill_cfg.DISTILL.METHODS = ("DKD", "REVIEWKD")
     model, _ = _check_student_is_stock(distill_cfg, batch, {"loss_dkd", "loss_reviewkd"})
-    assert [ours for ours, _ in model.levels] == ["p2", "p3", "p4", "p5", "p6"]
+    assert [ours for ours, _ in model.maps.levels] == ["p2", "p3", "p4", "p5", "p6"]
     assert _build(distill_cfg).adapters.REVIEWKD.abfs[0].conv2[0].weight.shape[0] == 24
 
 
@@ -707,7 +707,7 @@ def test_a_cascade_teaches_a_single_stage(distill_cfg, teacher_cfg, batch, stora
 
 def test_retinanet(retina_cfg, batch, storage):
     model, _ = _check_student_is_stock(retina_cfg, batch, {"loss_kd", "loss_reviewkd"})
-    assert [ours for ours, _ in model.levels] == ["p3", "p4", "p5", "p6", "p7"]
+    assert [ours for ours, _ in model.maps.levels] == ["p3", "p4", "p5", "p6", "p7"]
 
 
 @pytest.mark.parametrize("compile_to", [0, 128])

@@ -34,7 +34,7 @@ def test_logits_equal_stock(distill_cfg, teacher_cfg, teacher_files, batch, stud
     teacher = build_teacher(distill_cfg)
     assert teacher.input_format == "BGR"
     boxes = [Boxes(torch.rand(7, 4) * 40 + torch.tensor([0, 0, 40, 40])) for _ in batch]
-    logits = teacher.roi_logits(teacher.features(batch, student_format), boxes)
+    logits, _ = teacher.roi_outputs(teacher.features(batch, student_format), boxes)
     flipped = [x["image"].flip(0) for x in batch]
     same = [x["image"] for x in batch]
     right, wrong = (flipped, same) if student_format == "RGB" else (same, flipped)
@@ -47,7 +47,7 @@ def test_logits_equal_stock(distill_cfg, teacher_cfg, teacher_files, batch, stud
 def _outputs(teacher, batch):
     features = teacher.features(batch, "RGB")
     boxes = [Boxes(torch.tensor([[1.5, 2, 41, 50], [30, 20, 90, 77]]) + i) for i in range(2)]
-    return features, teacher.roi_logits(features, boxes)
+    return features, teacher.roi_outputs(features, boxes)[0]
 
 
 def _channels_last(teacher):
@@ -102,7 +102,7 @@ def test_rois_are_not_rounded(distill_cfg, batch):
     teacher = build_teacher(distill_cfg)
     teacher.prepare()
     with record(pooler=teacher.model.roi_heads.box_pooler.level_poolers[0]) as calls:
-        teacher.roi_logits(
+        teacher.roi_outputs(
             teacher.features(batch, "RGB"), [Boxes(torch.tensor([[9.0, 9, 30.4, 129.4]]))] * 2
         )
     maps, rois = calls["pooler"][0].args
@@ -178,4 +178,5 @@ def test_is_frozen(teacher, batch):
 
 def test_no_roi_at_all(teacher, batch):
     empty = [Boxes(torch.zeros(0, 4)) for _ in batch]
-    assert teacher.roi_logits(teacher.features(batch, "RGB"), empty).shape == (0, 6)
+    logits, deltas = teacher.roi_outputs(teacher.features(batch, "RGB"), empty)
+    assert logits.shape == (0, 6) and deltas.shape == (0, 20)
