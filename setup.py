@@ -54,6 +54,6 @@ setup(
     # compile it themselves, and eakd_det.losses imports where it is absent. `make setup` brings it.
     install_requires=requirements("base"),
     extras_require={
-        name: requirements(name) for name in ("analysis", "classification", "llm", "test")
+        name: requirements(name) for name in ("analysis", "classification", "export", "llm", "test")
     },
 )

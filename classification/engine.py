@@ -88,6 +88,7 @@ class ClassifierTrainer(DistillStep):
         self.steps_per_epoch = -(-len(images) // solver.BATCH_SIZE)
         max_iter = solver.EPOCHS * self.steps_per_epoch
         self.distilled = build_distilled(cfg, self.steps_per_epoch)
+        self.distilled.objective.log_settings()
         images.num_views = self.distilled.num_views
         log_step_size(solver.BATCH_SIZE, solver.ACCUMULATE, solver.BASE_LR, max_iter)
         super().__init__(

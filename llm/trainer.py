@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
+from eakd_det.engine.train_step.loss_ratio import LossRatio, loss_names
 from eakd_det.losses import LanguageHead, chunked_loss
 from eakd_det.losses.divergence import IGNORED
 from eakd_det.utils.errors import UserError
@@ -58,6 +59,7 @@ class DistillationTrainer(WatchedTrainer):
         self.teacher = LanguageTeacher(teacher.to(self.args.device))
         self._teacher_output = self._states = None  # of the current batch
         self._has_checked_heads = False
+        self._loss_ratio = LossRatio(loss_names(objective.distillation.methods))
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Tensor | int | None]:
         """Return Trainer's batches, and set the EA weight if all tokens of a step share it."""
@@ -117,9 +119,16 @@ class DistillationTrainer(WatchedTrainer):
         terms = {name: x for name, x in self.objective.sums.items() if name.startswith("loss_")}
         return {**super()._step_losses(), **terms}
 
-    def _watched(self, losses: dict[str, Tensor]) -> list[str]:
-        """Return the names of each method's loss, unless Liger-Kernel computes only their sum."""
-        return [name for name in losses if name.startswith("loss_")] or super()._watched(losses)
+    def _watch(self, losses: dict[str, float]) -> None:
+        """Warn of losses that stay 0, and compare those of the methods with the cross-entropy.
+
+        Liger-Kernel computes only their sum, which is watched then.
+        """
+        named = {name: value for name, value in losses.items() if name.startswith("loss_")}
+        super()._watch(named or losses)
+        if self.is_world_process_zero():
+            step, number = self.state.global_step, self.state.max_steps
+            self._loss_ratio.update(step, named, is_last=step + 1 == number)
 
     def _loss(
         self, outputs: ModelOutput, labels: Tensor, num_items_in_batch: Tensor | int | None = None

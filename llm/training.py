@@ -108,6 +108,8 @@ def fit(cfg: CfgNode, resume: bool = False, overwrite: bool = False) -> dict[str
         if args.device.type == "cpu" and not args.use_cpu:
             log_cpu()
         logger.info("Training %s on %s", cfg.OUTPUT_DIR, args.device)
+        if isinstance(trainer, DistillationTrainer):
+            trainer.objective.distillation.log_settings()
     start = time.perf_counter()
     with listening() as notice:
         trainer.add_callback(OptimizerSettings())

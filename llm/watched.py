@@ -94,8 +94,7 @@ class WatchedTrainer(Trainer):
                 f"At step {self.state.global_step + 1} {', '.join(bad)}: the step is not applied, "
                 f"and the models in {self.args.output_dir} are unchanged. {ADVICE}"
             )
-        for name in self._watched(losses):
-            self._zero_losses.update(name, figures[name])
+        self._watch({name: figures[name] for name in losses})
 
     def end_step(self) -> None:
         """Count the steps that float16's scaler has skipped.
@@ -126,9 +125,10 @@ class WatchedTrainer(Trainer):
         """Return the losses of the step, scalars by name."""
         return {"the loss": torch.stack(self._losses).sum()}
 
-    def _watched(self, losses: dict[str, Tensor]) -> list[str]:
-        """Return the names of the losses that are warned about if they stay 0."""
-        return list(losses)
+    def _watch(self, losses: dict[str, float]) -> None:
+        """Warn of losses that stay 0."""
+        for name, value in losses.items():
+            self._zero_losses.update(name, value)
 
     def _gradient(self) -> dict[str, float]:
         """Return the gradient's norm; nothing in float16, whose scaler skips such a step itself."""

@@ -28,6 +28,7 @@ from eakd_det.utils import command_line
 
 CLIP = "clip boxes at the edges of images, and remove those that are almost outside"
 EPOCHS = "schedule and evaluations for N passes over the training images, shown at the start"
+STUDENT = "another backbone of the student: r18, r50, mv2, or timm:NAME for a model of timm"
 PAIRS = "KEY VALUE pairs of the config; key=value for a Python config"
 
 
@@ -35,7 +36,7 @@ def parse_arguments():
     parser = command_line.make_parser(__doc__, opts=PAIRS, has_processes=True)
     add = parser.add_argument_group("teacher, student and schedule").add_argument
     add("--teacher", metavar="FOLDER", help="folder of the teacher's run, with config and weights")
-    add("--student", metavar="NAME", help="another backbone of the student: r18, r50 or mv2")
+    add("--student", metavar="NAME", help=STUDENT)
     add("--epochs", type=command_line.positive, metavar="N", help=EPOCHS)
     own = parser.add_argument_group("data in COCO format, checked before the first step")
     command_line.add_data_flags(own, "train", "val", clip=CLIP)

@@ -1,9 +1,6 @@
 """Models of timm and torchvision by name, and features of any classifier."""
 
-import difflib
-import importlib.util
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +8,19 @@ from torchvision import models as torchvision_models
 
 from eakd_det.modeling.recorder import record
 from eakd_det.utils.errors import UserError
+from eakd_det.utils.external_models import (
+    check_name,
+    downloading,
+    import_timm,
+    published_timm_config,
+)
 
 from .staged import Outputs, StagedClassifier
 
 # Normalisation that torchvision's ImageNet weights expect.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PREFIXES = ("timm:", "torchvision:")
+_OTHERWISE = "start without --pretrained and without WEIGHTS pretrained"
 WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")  # in torchvision
 
 
@@ -41,28 +45,23 @@ def build_external(
 
 
 def _timm(name: str, num_classes: int, pretrained: bool, new_head: bool) -> nn.Module:
-    if importlib.util.find_spec("timm") is None:
-        raise UserError(f"timm:{name}: the package timm is not installed; pip install timm.")
-    import timm
-
-    _check_name("timm", name, timm.list_models())
+    timm = import_timm(name)
     if pretrained:
-        published = timm.get_pretrained_cfg(name, allow_unregistered=False)
-        has_weights = published is not None and published.has_weights
-        pretrained_classes = published.num_classes if has_weights else None
-        _check_classes(f"timm:{name}", pretrained_classes, num_classes, new_head)
-        with _downloading(f"timm:{name}"):
+        _check_classes(
+            f"timm:{name}", published_timm_config(name).num_classes, num_classes, new_head
+        )
+        with downloading(f"timm:{name}", _OTHERWISE):
             return timm.create_model(name, pretrained=True, num_classes=num_classes)
     return timm.create_model(name, num_classes=num_classes)
 
 
 def _torchvision(name: str, num_classes: int, pretrained: bool, new_head: bool) -> nn.Module:
-    _check_name("torchvision", name, torchvision_models.list_models(torchvision_models))
+    check_name("torchvision", name, torchvision_models.list_models(torchvision_models))
     if pretrained:
         published = torchvision_models.get_model_weights(name).DEFAULT
         pretrained_classes = len(published.meta["categories"])
         _check_classes(f"torchvision:{name}", pretrained_classes, num_classes, new_head)
-        with _downloading(f"torchvision:{name}"):
+        with downloading(f"torchvision:{name}", _OTHERWISE):
             model = torchvision_models.get_model(name, weights=published)
         if pretrained_classes == num_classes:
             return model
@@ -80,32 +79,7 @@ def _torchvision(name: str, num_classes: int, pretrained: bool, new_head: bool) 
     return torchvision_models.get_model(name, num_classes=num_classes, **plain)
 
 
-@contextmanager
-def _downloading(name: str) -> Iterator[None]:
-    """Name the published weights that cannot be loaded within the block."""
-    try:
-        yield
-    except Exception as error:  # a library for downloads may raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"{name}: its published weights are not on this machine and cannot be downloaded "
-            f"({reason}). Without a network, copy the cache of a machine that has them "
-            "(torchvision: $TORCH_HOME or ~/.cache/torch; timm: $HF_HOME or ~/.cache/huggingface), "
-            "or start without --pretrained and without WEIGHTS pretrained."
-        ) from error
-
-
-def _check_name(library: str, name: str, known: list[str]) -> None:
-    if name not in known:
-        near = ", ".join(difflib.get_close_matches(name, known, 5)) or "none"
-        raise UserError(f"{library}:{name}: there is no such model. Similar names: {near}.")
-
-
-def _check_classes(
-    name: str, pretrained_classes: int | None, num_classes: int, new_head: bool
-) -> None:
-    if pretrained_classes is None:
-        raise UserError(f"{name} has no published weights.")
+def _check_classes(name: str, pretrained_classes: int, num_classes: int, new_head: bool) -> None:
     if pretrained_classes != num_classes and not new_head:
         raise UserError(
             f"The published weights of {name} have {pretrained_classes} classes, but the data have "

@@ -13,7 +13,12 @@ from eakd_det.utils.files import write_atomically
 from .finite import check_finite
 from .foreign import convert_pickle, convert_pycls, select_network, unpack_container
 from .safe_pickle import load_pickle, load_pth
-from .torchvision_weights import check_input_and_stride, convert_torchvision, is_torchvision
+from .torchvision_weights import (
+    check_input,
+    check_input_and_stride,
+    convert_torchvision,
+    is_torchvision,
+)
 
 # Key prefixes of modules that train beside the student and are no part of it; the second is that of
 # the files of older versions.
@@ -24,9 +29,9 @@ class SafeCheckpointer(DetectionCheckpointer):
     """DetectionCheckpointer that never unpickles code and writes files atomically.
 
     It also loads torchvision's ResNets and MobileNetV2, by name (torchvision://resnet18) or from a
-    local file, either network of a file that holds teacher and student, and files of other training
-    codes (`.foreign`). It raises if no weight of a file fits the model, where the stock one only
-    warns. It saves the student alone as "model".
+    local file, timm's models by name (timm://regnetx_004), either network of a file that holds
+    teacher and student, and files of other training codes (`.foreign`). It raises if no weight of a
+    file fits the model, where the stock one only warns. It saves the student alone as "model".
     """
 
     def __init__(
@@ -96,6 +101,9 @@ class SafeCheckpointer(DetectionCheckpointer):
             check_input_and_stride(self.model, filename)
             checkpoint["model"] = convert_torchvision(theirs)
             checkpoint["matching_heuristics"] = True
+        if "pixel_mean" in checkpoint:  # a file that timm:// was resolved to
+            pixels = checkpoint["pixel_mean"], checkpoint["pixel_std"]
+            check_input(self.model, f"{filename} holds timm's", *pixels)
         return checkpoint
 
     def _torch_load(self, filename: str) -> dict[str, Any]:

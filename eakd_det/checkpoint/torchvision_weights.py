@@ -1,5 +1,6 @@
 """ImageNet weights of torchvision's ResNets and MobileNetV2 for detectors."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,30 @@ def _resnet_key(key: str) -> str:
     return key.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")
 
 
+def check_input(
+    model: nn.Module, weights: str, mean: Sequence[float], std: Sequence[float]
+) -> None:
+    """Check that a detector normalises RGB images as weights of ImageNet expect it.
+
+    Args:
+        weights: file and kind of the weights, for the message.
+        mean, std: of pixels, in Detectron2's units.
+
+    Raises:
+        UserError: it does not.
+    """
+    mean_here, std_here = (x.flatten().tolist() for x in (model.pixel_mean, model.pixel_std))
+    if not (
+        model.input_format == "RGB"
+        and np.allclose(mean_here, mean, rtol=1e-3)
+        and np.allclose(std_here, std, rtol=1e-3)
+    ):
+        raise UserError(
+            f"{weights} weights, trained on RGB images: set INPUT.FORMAT RGB, MODEL.PIXEL_MEAN "
+            f"{list(mean)} and MODEL.PIXEL_STD {list(std)}."
+        )
+
+
 def check_input_and_stride(model: nn.Module, filename: str) -> None:
     """Check that a detector has the input format and the strided layers of torchvision's models.
 
@@ -85,17 +110,7 @@ def check_input_and_stride(model: nn.Module, filename: str) -> None:
     Raises:
         UserError: it does not have them.
     """
-    mean, std = (x.flatten().tolist() for x in (model.pixel_mean, model.pixel_std))
-    if not (
-        model.input_format == "RGB"
-        and np.allclose(mean, PIXEL_MEAN, rtol=1e-3)
-        and np.allclose(std, PIXEL_STD, rtol=1e-3)
-    ):
-        raise UserError(
-            f"{filename} holds torchvision weights, trained on RGB images: set INPUT.FORMAT "
-            f"RGB, MODEL.PIXEL_MEAN {list(PIXEL_MEAN)} and MODEL.PIXEL_STD "
-            f"{list(PIXEL_STD)}."
-        )
+    check_input(model, f"{filename} holds torchvision", PIXEL_MEAN, PIXEL_STD)
     bottlenecks = [m for m in model.modules() if isinstance(m, BottleneckBlock)]
     if any(block.conv1.stride != (1, 1) for block in bottlenecks):
         raise UserError(

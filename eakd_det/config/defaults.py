@@ -13,6 +13,10 @@ STOCK_ARCHITECTURES = {"DistillRCNN": "GeneralizedRCNN", "DistillRetinaNet": "Re
 
 BEST_METRIC = "bbox/AP"  # default metric of model_best.pth
 
+# Backbones of this package. Those of timm need the node MODEL.TIMM, which student.yaml then keeps.
+TIMM_BACKBONES = ("build_timm_fpn_backbone", "build_retinanet_timm_fpn_backbone")
+OUR_BACKBONES = ("build_mobilenetv2_fpn_backbone", *TIMM_BACKBONES)
+
 # Keys that we add to Detectron2's own nodes.
 OUR_KEYS = (
     "DATALOADER.PREFETCH",
@@ -44,6 +48,8 @@ def add_distill_config(cfg: CfgNode) -> None:
     cfg.TEACHER.CUDA_GRAPHS = False  # on a GPU, with COMPILE: replay a graph for each padded shape
 
     cfg.DATALOADER.PREFETCH = True  # on a GPU: copy the next batch there; False: AHEAD is off, too
+    cfg.MODEL.TIMM = CfgNode()
+    cfg.MODEL.TIMM.NAME = ""  # model of timm, of the backbones of TIMM_BACKBONES
     cfg.MODEL.CHANNELS_LAST = False  # memory format of the student, and of an unprepared teacher
     cfg.MODEL.ROI_HEADS.POOLER_BACKEND = "torchvision"  # or "sparse": faster on a CPU
     cfg.SOLVER.ACCUMULATE = 1  # micro-batches of a step's IMS_PER_BATCH images
@@ -80,9 +86,14 @@ def distill_node(methods: dict[str, dict[str, Any]]) -> CfgNode:
 
 
 def stock_config(cfg: CfgNode) -> CfgNode:
-    """Copy a config without our keys: the plain Detectron2 config of the student."""
+    """Copy a config without our keys: the plain Detectron2 config of the student.
+
+    With a backbone of timm it keeps MODEL.TIMM, without which it cannot be built.
+    """
     cfg = cfg.clone()
     cfg.defrost()
+    if cfg.MODEL.BACKBONE.NAME not in TIMM_BACKBONES:
+        cfg.MODEL.pop("TIMM", None)
     for key in ("TEACHER", "DISTILL", *OUR_KEYS):
         *nodes, leaf = key.split(".")
         reduce(getattr, nodes, cfg).pop(leaf, None)

@@ -118,6 +118,7 @@ class FocalGlobalDistiller(FeatureDistiller):
         self, batch: DistillationBatch, *, adapter: nn.Module, **options: Any
     ) -> dict[str, Tensor]:
         """Return one scalar loss, without a suffix."""
+        assert batch.boxes is not None, "a batch of a detector"
         maps, contexts = adapter(batch.student_features, batch.teacher_features)
         boxes = batch.boxes()
         loss = fgd_loss(

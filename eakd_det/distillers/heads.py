@@ -38,10 +38,8 @@ class BoxDistiller(Distiller):
 
 
 def _box_loss(pair: LogitPair, **options: Any) -> Tensor:
-    student, teacher = (
-        deltas_of_labels(deltas, pair.labels)
-        for deltas in (pair.student_deltas, pair.teacher_deltas)
-    )
+    assert pair.target_deltas is not None and pair.normalizer is not None, "R-CNNs have them"
+    student, teacher = (deltas_of_labels(deltas, pair.labels) for deltas in _deltas(pair))
     # Column by column: a tensor of the factors would be copied to the device, which waits for it.
     scaled = [
         x * s for x, s in zip(at_least_float32(teacher).unbind(1), pair.delta_scale, strict=True)
@@ -52,6 +50,13 @@ def _box_loss(pair: LogitPair, **options: Any) -> Tensor:
     deltas = student, torch.stack(scaled, dim=1), pair.target_deltas()
     loss = bounded_box_loss(*deltas, weight=weight, reduction="none", **options)
     return loss.sum() / pair.normalizer
+
+
+def _deltas(pair: LogitPair) -> tuple[Tensor, Tensor]:
+    """Return the deltas of student and teacher."""
+    student, teacher = pair.student_deltas, pair.teacher_deltas
+    assert student is not None and teacher is not None, "R-CNNs have them"
+    return student, teacher
 
 
 def deltas_of_labels(deltas: Tensor, labels: Tensor) -> Tensor:
@@ -80,6 +85,7 @@ class ObjectnessDistiller(Distiller):
     def __call__(self, batch: DistillationBatch, **options: Any) -> dict[str, Tensor]:
         """Return one scalar loss, without a suffix."""
         pair = batch.objectness
+        assert pair is not None and pair.normalizer is not None, "R-CNNs have them"
         logits, weight = (pair.student_logits, pair.teacher_logits), pair.sample_weight
         loss = bernoulli_kd_loss(*logits, weight=weight, reduction="none", **options)
         return {"": loss.sum() / pair.normalizer}
@@ -110,18 +116,20 @@ class BoxHeadDistiller(Distiller):
         self, batch: DistillationBatch, *, adapter: HeadBridges, **options: Any
     ) -> dict[str, Tensor]:
         """Return the scalar losses "_app", "_kd" and "_l2"."""
-        (pair,) = batch.logit_pairs
+        (pair,), heads = batch.logit_pairs, batch.heads
+        assert heads is not None, "R-CNNs have them"
+        student_deltas, teacher_deltas = _deltas(pair)
         bridged = adapter.to_teacher(batch.student_features)
         paths = [
-            (pair.student_logits, pair.student_deltas),
-            batch.heads.teacher([bridged[i] for i in adapter.head_levels]),
-            batch.heads.student(adapter.to_student(batch.teacher_features)),
+            (pair.student_logits, student_deltas),
+            heads.teacher([bridged[i] for i in adapter.head_levels]),
+            heads.student(adapter.to_student(batch.teacher_features)),
         ]
         losses = fcfd_heads_loss(
             bridged,
             batch.teacher_features,
             paths,
-            (pair.teacher_logits, pair.teacher_deltas),
+            (pair.teacher_logits, teacher_deltas),
             image_weight=batch.image_weight(),
             weight=pair.sample_weight,
             **options,

@@ -1,5 +1,6 @@
 """The weighted, named losses of a run; detectors, classifiers and language models use it."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,6 +72,7 @@ class DistillationObjective:
         """
         self.methods = {name: Method(distillers[name], **methods[name]) for name in methods}
         self.is_weighted, self._mode = ea["enabled"], EA_MODES[ea["mode"]]
+        self._mode_name = ea["mode"]
         self.temperature, self.bound = ea["temperature"], ea["bound"] or None
         without = [n for n, method in self.methods.items() if not method.distiller.has_ea_form]
         if self.is_weighted and without:
@@ -82,6 +84,20 @@ class DistillationObjective:
         on_others = len(on_features) + len(on_objectness) < len(self.methods)
         self.compares_logits = on_others or bool(self.is_weighted and on_features)
         self.agreement = LabelAgreement(samples, causes, is_open=self.compares_logits)
+
+    def log_settings(self) -> None:
+        """Log the methods with their weights, and the EA weight, in one line."""
+        if not self.methods:
+            return
+        weights = [
+            f"{name} with WEIGHT {method.weight:g}"
+            + (f" after {method.warmup:g} epochs of warm-up" if method.warmup else "")
+            for name, method in self.methods.items()
+        ]
+        ea = "no EA weight"
+        if self.is_weighted:
+            ea = f"EA weight {self._mode_name}, temperature {self.temperature:g}"
+        logging.getLogger(__name__).info(f"Methods: {', '.join(weights)}; {ea}")
 
     def methods_on(self, compared: str) -> list[str]:
         """Return the names of the methods that compare "logits", "features", ..."""

@@ -49,8 +49,7 @@ def main(args: argparse.Namespace) -> None:
         _refuse_flags_of_yaml(args)
         run_lazy(args)
     elif args.check:
-        cfg = configure(args).cfg
-        _print_check(cfg, _check_data(args, cfg))
+        _print_check(args)
     else:
         run_detector(args)
 
@@ -148,12 +147,20 @@ def _check_data(
     return prepare_custom_data(folder, **sources, **options)
 
 
-def _print_check(cfg: CfgNode, data: dict[str, CustomData]) -> None:
+def _print_check(args: argparse.Namespace) -> None:
+    """Print the report on the data and, with --epochs, the values that a training would have."""
+    run = configure(args)
+    data = _check_data(args, run.cfg)
     if not data:
         raise UserError("--check: name the data with --train-json and --train-images.")
-    if comm.is_main_process():
-        for i, paragraph in enumerate(report_data(cfg, data)):
-            print("\n" * (i > 0) + paragraph, flush=True)
+    if not comm.is_main_process():
+        return
+    for i, paragraph in enumerate(report_data(run.cfg, data)):
+        print("\n" * (i > 0) + paragraph, flush=True)
+    if args.epochs:
+        _use_data(run, args, data)
+        run.set_schedule(args)
+        print("\n" + choices_table(run.cfg, run.choices, args.opts))
 
 
 def _evaluate(run: RunConfig, args: argparse.Namespace) -> tuple[Results, None]:

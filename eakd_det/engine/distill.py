@@ -63,7 +63,7 @@ def distill(
         train, val: data; None: those of the config. Without `val` a student that is trained on
             `train` is not evaluated.
         epochs: passes over the training images, which set the schedule; None: the config's.
-        student: another backbone, of `eakd_det.config.students.STUDENTS`.
+        student: another backbone, of `eakd_det.config.students.STUDENTS`, or "timm:NAME".
         output_dir: folder of the run; None: the config's, or output/DATA/CONFIG for JSON files.
         options: values of config keys, as {"SOLVER.IMS_PER_BATCH": 4}.
         resume, overwrite: continue the run in the folder, or remove it and start anew.

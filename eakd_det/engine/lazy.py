@@ -20,7 +20,7 @@ from eakd_det.data.registered import explain_no_images
 from eakd_det.evaluation.coco import CountedEvaluators
 from eakd_det.evaluation.no_detections import warn_of_no_detections
 from eakd_det.evaluation.results import write_boxes
-from eakd_det.modeling.meta_arch.distilled import adapter_modules
+from eakd_det.modeling.meta_arch.distilled import Distilled, adapter_modules
 from eakd_det.utils.output_dir import TRAINER_FILES
 from eakd_det.utils.precision import precision
 
@@ -84,6 +84,8 @@ def _build(cfg: DictConfig) -> tuple[DistillStep, SafeCheckpointer, "_LastTest"]
     model = instantiate(cfg.model).to(train.device)
     if train.get("channels_last", False):
         model.to(memory_format=torch.channels_last)
+    if isinstance(model, Distilled):
+        model.objective.log_settings()
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
     with explain_no_images():

@@ -12,7 +12,7 @@ from eakd_det.config.choices import Choice, as_options
 from eakd_det.config.defaults import detection_config
 from eakd_det.config.merge import load_config, merge_options
 from eakd_det.config.safe_yaml import read_yaml
-from eakd_det.config.students import student_choices
+from eakd_det.config.students import TIMM, student_choices
 from eakd_det.data.registered import count_training_images
 from eakd_det.model_zoo.model_zoo import CONFIGS
 from eakd_det.utils.errors import UserError
@@ -89,7 +89,9 @@ def _output_dir(cfg: CfgNode, args: argparse.Namespace) -> tuple[list[Choice], l
     own = cfg.OUTPUT_DIR
     if not args.train_json or "OUTPUT_DIR" in args.opts[::2] or not _is_default(own, args):
         return [], []
-    name = Path(args.config_file).stem + (f"-{args.student}" if args.student else "")
+    name = Path(args.config_file).stem
+    if args.student:
+        name += f"-{args.student.removeprefix(TIMM)}"
     folder = os.path.join("output", _name_of(args.train_json), name)
     notes = []
     if args.resume and _holds_run(own) and not _holds_run(folder):

@@ -52,6 +52,8 @@ class DistillTrainer(DefaultTrainer):
         log_step_size(solver.IMS_PER_BATCH, solver.ACCUMULATE, solver.BASE_LR, solver.MAX_ITER)
         model = self.build_model(cfg)
         _as_configured(cfg, model)  # a subclass may build it without
+        if isinstance(model, Distilled):
+            model.objective.log_settings()
         optimizer = self.build_optimizer(cfg, model)
         with explain_no_images():
             data_loader = self.build_train_loader(micro_batch_config(cfg))

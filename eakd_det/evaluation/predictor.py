@@ -58,8 +58,7 @@ class Predictor:
         cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = cfg.MODEL.RETINANET.SCORE_THRESH_TEST = score
         self.cfg, self.model = load_student(cfg, run.weights)
         self.model.eval()
-        self.class_names = _class_names(self.cfg, run)
-        self._resize = AugmentationList(build_augmentation(self.cfg, is_train=False))
+        self.class_names = class_names(self.cfg, run.class_names or ())
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray | str | os.PathLike) -> Instances:
@@ -79,11 +78,24 @@ class Predictor:
                 f"shape {image.shape} and type {image.dtype}."
             )
         height, width = image.shape[:2]
-        resized = AugInput(convert_PIL_to_numpy(Image.fromarray(image), self.cfg.INPUT.FORMAT))
-        self._resize(resized)
-        pixels = torch.as_tensor(np.ascontiguousarray(resized.image.transpose(2, 0, 1)))
+        pixels = model_input(self.cfg, image)
         output = self.model([{"image": pixels, "height": height, "width": width}])[0]
         return output["instances"].to("cpu")
+
+
+def model_input(cfg: CfgNode, image: np.ndarray) -> torch.Tensor:
+    """Resize an image as in an evaluation, and bring it into the model's channel order.
+
+    Args:
+        cfg: of the model.
+        image: (H, W, 3) uint8, in RGB.
+
+    Returns:
+        (channels, height, width) as the model takes it.
+    """
+    resized = AugInput(convert_PIL_to_numpy(Image.fromarray(image), cfg.INPUT.FORMAT))
+    AugmentationList(build_augmentation(cfg, is_train=False))(resized)
+    return torch.as_tensor(np.ascontiguousarray(resized.image.transpose(2, 0, 1)))
 
 
 def read_rgb(path: str) -> np.ndarray:
@@ -112,10 +124,17 @@ def _check_device(name: str) -> str:
     return name
 
 
-def _class_names(cfg: CfgNode, run: RunFolder) -> tuple[str, ...]:
+def class_names(cfg: CfgNode, stored: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of a model's classes in their order.
+
+    Args:
+        cfg: of the model.
+        stored: names in the checkpoint, empty if it has none; then they are those of a registered
+            dataset of the config, or "class 0" and so on.
+    """
     _, number = num_classes(cfg)
     datasets = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-    candidates = [run.class_names or (), *map(dataset_names, datasets)]
+    candidates = [stored, *map(dataset_names, datasets)]
     # A config that is based on another one may still have that one's datasets.
     fitting = (names for names in candidates if len(names) == number)
     return next(fitting, tuple(f"class {i}" for i in range(number)))

@@ -1,5 +1,6 @@
-"""Students as plain Detectron2 models."""
+"""Students as plain Detectron2 models, TorchScript and ONNX."""
 
+from .graph import FORMATS, export_graph
 from .student import export_student
 
-__all__ = ["export_student"]
+__all__ = ["FORMATS", "export_graph", "export_student"]

@@ -50,10 +50,11 @@ def box_masks(
         sides.append(((index >= first) & (index <= last), last + 1 - first))
     (rows, heights), (columns, widths) = sides
     counts = [len(x) for x, _ in fractions]
-    split = (part.split(counts) for part in (rows, columns, 1 / (heights * widths)))
+    weights = 1 / (heights * widths)
+    split = zip(rows.split(counts), columns.split(counts), weights.split(counts), strict=True)
     # Image by image, so that not all (boxes, H, W) are in memory at once.
-    foreground = torch.stack([_of_image(*of_image, shape) for of_image in zip(*split, strict=True)])
-    outside = foreground == 0
+    foreground = torch.stack([_of_image(i, j, weight, shape) for i, j, weight in split])
+    outside = (foreground == 0).to(foreground.dtype)
     return foreground, outside / outside.sum(dim=(1, 2), keepdim=True).clamp(min=1)
 
 

@@ -48,13 +48,16 @@ def fgd_loss(
     Raises:
         ValueError: the maps differ in number or shape, or `weight` is not (N,).
     """
+    if not boxes:
+        return 0 * torch.stack([at_least_float32(x).sum() for x in student_features]).sum()
     pairs, fractions = pair_levels(student_features, teacher_features), box_fractions(boxes, sizes)
-    factors = alpha, beta, gamma, lambd
     levels = []
     for (student, teacher), context in zip(pairs, contexts, strict=True):
         masks = box_masks(fractions, student.shape[-2:])
         parts = fgd_parts(student, teacher, context, masks, temperature)
-        levels.append(sum(f * part for f, part in zip(factors, parts, strict=True)))
+        foreground, background, attention, relation = parts
+        focal = alpha * foreground + beta * background
+        levels.append(focal + gamma * attention + lambd * relation)
     return reduce_levels(levels, weight)
 
 
@@ -116,9 +119,8 @@ class GlobalContext(nn.Module):
             nn.Conv2d(middle, channels, 1),
         )
         nn.init.kaiming_normal_(self.conv_mask.weight)
-        nn.init.zeros_(self.conv_mask.bias)
-        nn.init.zeros_(self.channel_add_conv[3].weight)
-        nn.init.zeros_(self.channel_add_conv[3].bias)
+        for parameter in self.channel_add_conv[3].parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return what the block adds to each position of (N, channels, H, W), (N, channels)."""

@@ -18,6 +18,7 @@ class LevelMaps:
         channels: those of the student's maps, and those of the teacher's: the arguments of the
             methods' `build_adapter`; empty if no maps are compared.
         of_teacher: names of the teacher's maps.
+        crops: whether maps of other sizes are cropped to what both cover; else methods resize.
     """
 
     def __init__(

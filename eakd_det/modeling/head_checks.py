@@ -2,7 +2,7 @@
 
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.proposal_generator import RPN
-from torch import nn
+from torch import Tensor, nn
 
 from eakd_det.utils.errors import UserError
 
@@ -16,7 +16,8 @@ def check_rpns(student: nn.Module, teacher: nn.Module) -> None:
         UserError: they do not.
     """
     for model, side in [(student, "student"), (teacher, "teacher")]:
-        if not isinstance(model, GeneralizedRCNN) or type(model.proposal_generator) is not RPN:
+        is_rcnn = isinstance(model, GeneralizedRCNN)
+        if not is_rcnn or not isinstance(model.proposal_generator, RPN):
             raise UserError(
                 "DISTILL.METHODS: RPN compares the objectness of two RPNs, but the "
                 f"{side}, a {describe(model)}, has none (MODEL.PROPOSAL_GENERATOR.NAME RPN has)."
@@ -37,8 +38,8 @@ def _describe_anchors(generator: nn.Module) -> str:
     return f"({text})"
 
 
-def _sizes(cell: list) -> str:
-    return ", ".join(f"{x2 - x1:.0f} x {y2 - y1:.0f}" for x1, y1, x2, y2 in cell.tolist())
+def _sizes(cell: Tensor) -> str:
+    return ", ".join(f"{x2 - x1:.0f} x {y2 - y1:.0f}" for x1, y1, x2, y2, *_ in cell.tolist())
 
 
 def check_box_heads(student: nn.Module, teacher: nn.Module) -> None:
@@ -55,6 +56,13 @@ def check_box_heads(student: nn.Module, teacher: nn.Module) -> None:
                 f"{len(predictors)} stages: set MODEL.ROI_HEADS.NAME StandardROIHeads, or choose "
                 "another method."
             )
+    here, there = (model.roi_heads.num_classes for model in (student, teacher))
+    if here != there:
+        raise UserError(
+            f"FCFD runs both box heads on the same maps: the student has {here} classes and the "
+            f"teacher {there}, and DISTILL.CLASSES does not help. Set MODEL.ROI_HEADS.NUM_CLASSES "
+            "to the teacher's number, or choose another method."
+        )
     widths = [predictors[0].bbox_pred.out_features for predictors in heads]
     if widths[0] != widths[1]:
         raise UserError(

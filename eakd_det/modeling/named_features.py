@@ -1,9 +1,8 @@
 """Outputs of modules that DISTILL.FEATURES names, as feature maps to compare."""
 
 import copy
-import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +10,11 @@ from torch import Tensor, nn
 from eakd_det.utils.errors import UserError
 
 from .compared_maps import LevelMaps, compare_levels
+from .module_outputs import find_maps, only_map
 from .recorder import Call
 from .teacher import DetectorTeacher
 
 NUM_IMAGES, SIZE = 2, 64  # of the forward pass that finds shapes; the fewest that are a batch
-MOST_NAMES = 5  # that a message lists
 
 
 class NamedMaps(LevelMaps):
@@ -44,15 +43,15 @@ class NamedMaps(LevelMaps):
         pixels = torch.zeros(len(student.pixel_mean), SIZE, SIZE)
         images = [{"image": pixels}] * NUM_IMAGES
         alike, order = copy.deepcopy(student).eval(), student.input_format
-        maps = [
-            _find(alike, "student", of_student, lambda: alike(images)),
-            _find(teacher.model, "teacher", of_teacher, lambda: teacher.features(images, order)),
-        ]
+        run = partial(teacher.features, images, order)
+        here = find_maps(alike, "student", of_student, partial(alike, images), NUM_IMAGES)
+        there = find_maps(teacher.model, "teacher", of_teacher, run, NUM_IMAGES)
         teacher.record_outputs(of_teacher)
-        finest_first = sorted(range(len(pairs)), key=lambda i: -maps[0][i].shape[2])
+        finest_first = sorted(range(len(pairs)), key=lambda i: here[i].stride)
         super().__init__(
             [pairs[i] for i in finest_first],
-            [[of_side[i].shape[1] for i in finest_first] for of_side in maps],
+            [[specs[i].channels for i in finest_first] for specs in (here, there)],
+            equal_strides=all(a.stride == b.stride for a, b in zip(here, there, strict=True)),
         )
 
     @property
@@ -70,7 +69,7 @@ class NamedMaps(LevelMaps):
         """
         num_images = len(calls["backbone"][0].args[0])
         return [
-            _only_map([c.output for c in calls[f"feature{i}"]], name, "student", num_images)
+            only_map([c.output for c in calls[f"feature{i}"]], name, "student", num_images)
             for i, (name, _) in enumerate(self.levels)
         ]
 
@@ -116,82 +115,3 @@ def _pair(entry: str | Sequence[str]) -> tuple[str, str]:
             '["student\'s", "teacher\'s"].'
         )
     return names[0], names[1]
-
-
-@torch.no_grad()
-def _find(model: nn.Module, side: str, names: list[str], run: Callable[[], Any]) -> list[Tensor]:
-    """Return the maps that the named modules of a model return in a forward pass."""
-    modules = dict(model.named_modules())
-    for name in names:
-        if name not in modules:
-            raise UserError(
-                f"DISTILL.FEATURES: the {side} has no module {name!r}; "
-                f"{_nearest(name, list(modules))}."
-            )
-    outputs: dict[str, list] = {name: [] for name in names}
-    versions = {}
-
-    def hook(name: str) -> Callable:
-        def store(_: nn.Module, __: tuple, output: Any) -> None:
-            outputs[name].append(output)
-            versions[name] = output._version if isinstance(output, Tensor) else 0
-
-        return store
-
-    handles = [modules[name].register_forward_hook(hook(name)) for name in outputs]
-    try:
-        run()
-    finally:
-        for handle in handles:
-            handle.remove()
-    maps = [_only_map(outputs[name], name, side, NUM_IMAGES) for name in names]
-    for name, x in zip(names, maps, strict=True):
-        if x._version != versions[name]:
-            raise UserError(
-                f"DISTILL.FEATURES: the output of the {side}'s {name} is changed in place by a "
-                "later operation (an addition or a ReLU, for example): name the module around it."
-            )
-    return maps
-
-
-def _only_map(outputs: list[Any], name: str, side: str, num_images: int) -> Tensor:
-    """Return the output of a module's only call, if it is a map of each image.
-
-    Raises:
-        UserError: there are more calls or none, or the output is something else.
-    """
-    start = f"DISTILL.FEATURES: the {side}'s {name} "
-    if not outputs:
-        reason = "; only its backbone runs" if side == "teacher" else ""
-        raise UserError(f"{start}is not called in a forward pass{reason}: name another module.")
-    if len(outputs) > 1:
-        raise UserError(
-            f"{start}is called {len(outputs)} times in a forward pass: name a module that is "
-            "called once."
-        )
-    [x] = outputs
-    if not (isinstance(x, Tensor) and x.dim() == 4 and len(x) == num_images):
-        raise UserError(
-            f"{start}returns {_describe(x)} for {num_images} images: name a module that returns "
-            "one tensor (images, channels, height, width)."
-        )
-    return x
-
-
-def _describe(output: Any) -> str:
-    if isinstance(output, Tensor):
-        return f"a tensor of shape {tuple(output.shape)}"
-    if isinstance(output, dict):
-        return f"a dict of {', '.join(map(str, output))}"
-    if isinstance(output, list | tuple):
-        return f"a {type(output).__name__} of {len(output)}"
-    return f"a {type(output).__name__}"
-
-
-def _nearest(name: str, names: list[str]) -> str:
-    """Describe the names that are nearest to a wrong one: its endings first."""
-    ends = [known for known in names if known.endswith(f".{name}")]
-    near = list(dict.fromkeys(ends + difflib.get_close_matches(name, names, MOST_NAMES)))
-    if near:
-        return f"the nearest are {', '.join(near[:MOST_NAMES])}"
-    return f"its parts are {', '.join(known for known in names if known and '.' not in known)}"

@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from eakd_det.analysis.detector_runs import analyze_detectors
 from eakd_det.analysis.metrics import Series
 from eakd_det.analysis.results import analyze_dynamics
+from eakd_det.config.defaults import TIMM_BACKBONES
 from eakd_det.config.merge import load_config
 from eakd_det.evaluation.results import METRICS, known_ap
 from eakd_det.modeling.teacher.build import teacher_config
@@ -20,8 +21,11 @@ from .arguments import DATA_FLAGS
 from .kinds import Config, RunKind
 from .run_files import RunFiles
 
-# "EA-DKD-matched-R18-R101": the method up to the first part that is a network, and the rest.
-_NAME = re.compile(r"(.+?)-((?:[A-Z]+\d+)(?:-.*)?)")
+# "EA-DKD-matched-R18-R101": the method up to the first part that is a network, and the rest. A
+# student of timm has a name in lower case: "EA-DKD-regnetx_004-R101", "Student-regnetx_004".
+_TIMM = r"[a-z][a-z\d]*[\d_][\w.]*"
+_NAME = re.compile(rf"(.+?)-((?:[A-Z]+\d+|{_TIMM}(?=-[A-Z]+\d)|(?<=^Student-){_TIMM})(?:-.*)?)")
+_SHORT = re.compile(r"[RX]\d+|MV2")
 _TASKS = {"bbox": "", "segm": "mask "}  # Detectron2's names -> prefix of a column's title
 
 
@@ -79,8 +83,8 @@ class Detectors(RunKind):
     def models(self, cfg: CfgNode) -> str:
         """Return "R18-R101", or "R18" for a detector alone."""
         networks = [cfg, teacher_config(cfg)] if cfg.DISTILL.METHODS else [cfg]
-        names = [_backbone(network.MODEL) for network in networks]
-        return "-".join(x[0] if (x := re.search(r"[RX]\d+|MV2", name)) else name for name in names)
+        names = [_timm_name(network.MODEL) or _backbone(network.MODEL) for network in networks]
+        return "-".join(x[0] if (x := _SHORT.search(name)) else name for name in names)
 
     def sources(self, cfg: CfgNode) -> list[tuple[str, str]]:
         return [(cfg.TEACHER.CONFIG_FILE, cfg.TEACHER.WEIGHTS)] if cfg.DISTILL.METHODS else []
@@ -140,8 +144,14 @@ def _backbone(model: Config) -> str:
 
 
 def _label(model: Config) -> str:
-    """Name of a backbone, as "R18-FPN"."""
-    return _backbone(model).replace("_", "-").upper()
+    """Name of a backbone, as "R18-FPN", "regnetx_004-FPN"."""
+    name, timm = _backbone(model), _timm_name(model)
+    return name.replace("_", "-").upper().replace("TIMM", timm or "TIMM")
+
+
+def _timm_name(model: Config) -> str:
+    """Name of a backbone of timm; empty if it is another's."""
+    return model["TIMM"]["NAME"] if model["BACKBONE"]["NAME"] in TIMM_BACKBONES else ""
 
 
 def _teacher_name(config_file: str) -> str:

@@ -54,12 +54,20 @@ def test_one_seed_gives_the_same_run_bit_for_bit(cfg, tmp_path, methods):
 
 @pytest.mark.parametrize(
     ("methods", "amp"),
-    [(("MLD", "CTKD"), False), (("REVIEWKD", "PAD"), True), (("FCFD",), False)],
+    [
+        (("MLD", "CTKD"), False),
+        (("REVIEWKD", "PAD"), True),
+        (("FCFD",), False),
+        (("CWD", "PKD", "MGD"), False),
+    ],
 )
-def test_a_resumed_run_equals_a_straight_one_bit_for_bit(cfg, tmp_path, methods, amp):
+def test_a_resumed_run_equals_a_straight_one_bit_for_bit(cfg, tmp_path, methods, amp, caplog):
     cfg.DISTILL.METHODS, cfg.DISTILL.EA.ENABLED = methods, True
     cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.ACCUMULATE = amp, 2
-    straight = fit(cfg, tmp_path / "straight")
+    with caplog.at_level("INFO"):
+        straight = fit(cfg, tmp_path / "straight")
+    assert f"Methods: {methods[0]} with WEIGHT " in caplog.text
+    assert f"as medians of the first {straight.max_iter} iterations: loss_" in caplog.text
     fit(cfg, tmp_path / "resumed", stop=5)  # the epoch ends there, so there is a checkpoint
     resumed = fit(cfg, tmp_path / "resumed", resume=True)
     assert resumed.start_iter == 5

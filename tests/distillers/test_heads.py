@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from eakd_det.distillers import DISTILLERS, BoxHeads
+from eakd_det.distillers import DISTILLERS, BoxHeads, ClassMap
 from eakd_det.distillers.heads import deltas_of_labels
 from eakd_det.losses import (
     HeadBridges,
@@ -52,6 +52,24 @@ def test_box_loss_of_each_foreground_roi(student_width, teacher_width, weighted)
         total = total + value * (weight[n] if weighted else 1)
     assert_close(loss, total / 7)  # all sampled ROIs
     assert loss > 0
+
+
+def test_box_loss_of_the_classes_in_common():
+    """The teacher's classes 2 and 1 are the student's 1 and 0; its class 2 has no counterpart."""
+    pair, weight = _box_pair(), torch.rand(7)
+    mapped = ClassMap(("b", "a"), (1, 0), (2, 1), 3, 3)(pair)
+    mapped.sample_weight = weight[pair.labels != 2]
+    loss = DISTILLERS["BOX"](make_batch(mapped), margin=1e3)[""]
+    total = 0.0
+    for n, label in enumerate(pair.labels.tolist()):
+        if label > 1:
+            continue
+        student = pair.student_deltas[n, 4 * label : 4 * label + 4]
+        teacher = pair.teacher_deltas[n, 4 * label + 4 : 4 * label + 8]
+        rows = student, teacher, pair.target_deltas()[n]
+        value = bounded_box_loss(*(x[None] for x in rows), margin=1e3)
+        total = total + value * weight[n]
+    assert_close(loss, total / 7)
 
 
 def test_box_loss_of_stages_and_of_no_roi():

@@ -3,7 +3,14 @@ import torch
 from torch.testing import assert_close
 
 from eakd_det.distillers import DISTILLERS, LogitDistiller
-from eakd_det.losses import bernoulli_kd_loss, dkd_loss, forward_kl, kd_loss, standardize
+from eakd_det.losses import (
+    bernoulli_dist_loss,
+    bernoulli_kd_loss,
+    dkd_loss,
+    forward_kl,
+    kd_loss,
+    standardize,
+)
 
 from .batches import make_batch, make_pair
 
@@ -42,6 +49,15 @@ def test_a_sigmoid_has_its_own_loss_and_normalizer():
         pair.student_logits, pair.teacher_logits, temperature=1.0, reduction="none"
     )
     assert_close(loss, each.sum() / 2.5)
+
+
+def test_a_mean_over_the_samples_has_no_other_divisor():
+    pair = make_pair(sigmoid=True, normalizer=2.5, sample_weight=torch.rand(7))
+    loss = DISTILLERS["DIST"](make_batch(pair))[""]
+    logits = pair.student_logits, pair.teacher_logits
+    assert_close(loss, bernoulli_dist_loss(*logits, weight=pair.sample_weight))
+    pair.normalizer = None
+    assert DISTILLERS["DIST"](make_batch(pair))[""].shape == (7,)
 
 
 def test_without_a_normalizer_the_losses_of_the_samples_stay():

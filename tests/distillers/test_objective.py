@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from eakd_det.distillers import DISTILLERS, EA_MODES, DistillationObjective, LogitDistiller
 from eakd_det.distillers.entropy_statistics import LOG_PERIOD
 from eakd_det.distillers.label_agreement import ENOUGH
-from eakd_det.losses import dkd_loss, entropy_weight, kd_loss, wttm_loss
+from eakd_det.losses import combine_entropies, dkd_loss, entropy_weight, kd_loss, wttm_loss
 from eakd_det.utils.errors import UserError
 from tests.reads import Operators, reads
 
@@ -53,6 +53,17 @@ def test_without_ea_nothing_is_weighed():
     assert pair.sample_weight is None and len(softmaxes.seen) == 2
 
 
+def test_settings_are_logged_in_one_line(caplog):
+    with caplog.at_level("INFO"):
+        make_objective("KD", "DKD", weight=0.5).log_settings()
+        make_objective("KD", ea={**EA, "enabled": False}, warmup=4.0).log_settings()
+        make_objective().log_settings()
+    assert caplog.messages == [
+        "Methods: KD with WEIGHT 0.5, DKD with WEIGHT 0.5; EA weight full, temperature 2",
+        "Methods: KD with WEIGHT 1 after 4 epochs of warm-up; no EA weight",
+    ]
+
+
 def test_warmup():
     objective = make_objective("KD", warmup=4.0)
     values = []
@@ -80,7 +91,21 @@ def test_logits_are_compared_by_their_methods_and_by_the_weight():
     assert make_objective("REVIEWKD").compares_logits
     assert not make_objective("REVIEWKD", ea=off).compares_logits
     assert not make_objective().compares_logits
+    assert not make_objective("RPN").compares_logits, "anchors have weights of their own"
+    assert make_objective("RPN", "REVIEWKD").compares_logits
+    assert not make_objective("RPN", "REVIEWKD", ea=off).compares_logits
+    assert make_objective("BOX", ea=off).compares_logits
+    assert make_objective("FCFD", ea=off).compares_logits
     assert make_objective("DKD", "REVIEWKD", "KD").methods_on("logits") == ["DKD", "KD"]
+
+
+def test_objectness_is_weighed_and_not_logged():
+    batch = make_batch(objectness=make_pair(sigmoid=True))
+    with EventStorage(LOG_PERIOD - 1) as storage:
+        make_objective("RPN")(batch, {})
+    entropies = batch.objectness.entropies(2.0)
+    assert torch.equal(batch.objectness.sample_weight, combine_entropies(*entropies, 2, None))
+    assert not storage.latest()
 
 
 def test_features_alone_need_no_logits():

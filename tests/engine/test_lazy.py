@@ -78,7 +78,7 @@ def test_options_that_are_not_given_have_their_defaults():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"methods": {"DKT": {}}}, "methods: 'DKT' is unknown; choose from KD, DKD, REVIEWKD"),
+        ({"methods": {"DKT": {}}}, "methods: 'DKT' is unknown; choose from KD, DKD, "),
         ({"methods": {"KD": {"temprature": 1.0}}}, "methods, KD: 'temprature' is unknown"),
         ({"methods": {"KD": {}}, "ea": {"temprature": 1.0}}, "ea: 'temprature' is unknown"),
     ],
@@ -86,6 +86,14 @@ def test_options_that_are_not_given_have_their_defaults():
 def test_mistakes_are_told(options, message):
     with pytest.raises(UserError, match=message):
         distillation(config_file="a", weights="b", **options)
+
+
+def test_levels(teacher_of_80):
+    lazy = _use(load_lazy_config(str(LAZY / "ea_dkd_r18_r101.py"), []), teacher_of_80)
+    teacher = {"config_file": teacher_of_80[0], "weights": teacher_of_80[1]}
+    methods = {"CWD": {"weight": 10.0}}
+    lazy.model.distillation = distillation(**teacher, methods=methods, levels=("p2", "p4"))
+    assert [name for name, _ in instantiate(lazy.model).maps.levels] == ["p2", "p4"]
 
 
 def test_every_python_config_loads():
@@ -175,6 +183,8 @@ model.roi_heads.box_predictor.test_score_thresh = 0.0  # an untrained student is
     code, out, err = call()
     assert code == 0, out + err
     assert "loss_dkd" in out
+    assert "Methods: DKD with WEIGHT 1, REVIEWKD with WEIGHT 1; EA weight full" in out
+    assert "medians of the first 2 iterations: loss_dkd " in out
     assert "FrozenBN layers, " in out[out.index("What to look at:") :]
     saved = torch.load(tmp_path / "lazy" / "model_final.pth", weights_only=True)
     assert "helpers" in saved

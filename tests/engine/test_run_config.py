@@ -36,6 +36,13 @@ def test_own_data_have_a_folder_of_their_own(json_file, name):
     assert folder == f"output/{name}/EA-DKD-R18-R101-mv2"
 
 
+def test_a_student_of_timm_has_a_folder_of_its_name():
+    pytest.importorskip("timm")
+    cfg = _configure(train_json="parts/train.json", student="timm:regnetx_004").cfg
+    assert cfg.OUTPUT_DIR == "output/parts-train/EA-DKD-R18-R101-regnetx_004"
+    assert (cfg.MODEL.TIMM.NAME, cfg.MODEL.WEIGHTS) == ("regnetx_004", "timm://regnetx_004")
+
+
 def test_an_output_dir_that_is_set_stays(tmp_path):
     own = "output/COCO-Detection/EA-DKD-R18-R101"
     assert _configure().cfg.OUTPUT_DIR == own

@@ -206,6 +206,24 @@ def test_another_method_is_refused_in_words(run_cfg, tmp_path, methods):
         train(cfg, tmp_path / "run", [2], resume=True)
 
 
+def test_the_losses_of_the_methods_are_compared_with_the_task_s(run_cfg, tmp_path, caplog):
+    """Once a run: at the end of a short one, and not again when it goes on."""
+    run_cfg.DATASETS.TEST, run_cfg.SOLVER.MAX_ITER = (), 2
+    run_cfg.DISTILL.METHODS, run_cfg.DISTILL.REVIEWKD.WEIGHT = ("DKD", "REVIEWKD"), 0.5
+    starts = "Methods: ", "Losses relative to the task's own, "
+    for resume, iterations in ((False, 2), (True, 3)):
+        caplog.clear()
+        run_cfg.SOLVER.MAX_ITER = iterations
+        with caplog.at_level("INFO"):
+            train(run_cfg, tmp_path / "run", [iterations], resume=resume)
+        settings, *lines = [text for text in caplog.messages if text.startswith(starts)]
+        assert settings == (
+            "Methods: DKD with WEIGHT 1, REVIEWKD with WEIGHT 0.5; EA weight full, temperature 3"
+        )
+        assert len(lines) == (0 if resume else 1)
+        assert all(": loss_dkd " in line and ", loss_reviewkd " in line for line in lines)
+
+
 def test_a_resumed_run_says_that_it_reads_no_other_weights(run_cfg, tmp_path, caplog):
     run_cfg.DATASETS.TEST = ()
     train(run_cfg, tmp_path / "run", [1])

@@ -82,7 +82,16 @@ def test_losses_and_gradients_are_those_of_the_cpu(cfg, batch, device, storage, 
 @pytest.mark.parametrize("cfg", ["faster"], indirect=True)
 @pytest.mark.parametrize(
     ("methods", "ea"),
-    [(("KD",), False), (("DKD",), False), (("DKD",), True), (("REVIEWKD",), True)],
+    [
+        (("KD",), False),
+        (("DKD",), False),
+        (("DKD",), True),
+        (("REVIEWKD",), True),
+        (("DIST", "NKD"), True),
+        (("BOX", "RPN"), True),
+        (("FCFD",), True),
+        (("CWD", "PKD", "FGD"), True),  # the masks of MGD are others on each device
+    ],
 )
 def test_each_method_s_are_too(cfg, batch, device, storage, full_float32, methods, ea):
     cfg.DISTILL.METHODS, cfg.DISTILL.EA.ENABLED = methods, ea

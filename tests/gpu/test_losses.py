@@ -9,12 +9,13 @@ from torch.nn import functional as F
 import eakd_det.losses
 from eakd_det import losses
 from tests.losses.contract import make_labels, make_logits
+from tests.losses.maps import make_maps
 from tests.losses.staged import make_images, make_pair
 from tests.losses.test_chunked import make_heads, per_token
-from tests.losses.test_reviewkd import make_maps
 
 TOLERANCE = 1e-4  # norm of the difference, relative to the norm on the CPU
 NO_TENSORS = {"draw_paths", "curriculum_strength", "feature_rampup", "shared_softmax"}
+RANDOM = {"draw_masks"}
 PARTS = {"LanguageHead", "PathOutputs", "FeatureBridges", "run_paths", "combine_entropies"}
 
 
@@ -42,9 +43,45 @@ def _multi_level():
     return list(leaves.values()), others, lambda x, others: function(*x, *others)
 
 
-def _hcl():
+def _of_maps(function):
+    """A case of a loss on maps, those of the first argument with a gradient."""
     student, teacher = (make_maps(3, [4] * 5, seed, dtype=torch.float32) for seed in (1, 2))
-    return student, teacher, losses.hcl_loss
+    weight = torch.tensor([0.5, 2.0, 1.0])
+    return student, [teacher, weight], lambda x, others: function(x, others[0], weight=others[1])
+
+
+def _generation():
+    torch.manual_seed(0)
+    module = losses.MaskedGeneration([3, 4], [5, 4])
+    maps = make_maps(3, [3, 4], 1, [(8, 10), (4, 5)], dtype=torch.float32)
+    shapes = [(8, 10), (2, 3)]
+    masks = losses.draw_masks(make_maps(3, [5, 4], 2, shapes))
+
+    def generated(x, module):
+        on_device = [mask.to(x[0].device) for mask in masks]
+        return torch.cat([y.flatten(1) for y in module(x, shapes, on_device)], dim=1)
+
+    return maps, module, generated
+
+
+def _fgd():
+    torch.manual_seed(0)
+    relation = losses.GlobalRelation([3, 4], [5, 4])
+    for name, parameter in relation.named_parameters():
+        if "channel_add_conv.3" in name:  # else zero
+            torch.nn.init.normal_(parameter)
+    sizes = [(8, 10), (4, 5)]
+    maps = make_maps(3, [3, 4], 1, sizes, dtype=torch.float32)
+    teacher = make_maps(3, [5, 4], 2, sizes, dtype=torch.float32)
+    boxes = [torch.tensor([[0.0, 0, 20, 20], [4, 4, 9, 12]]), torch.zeros(0, 4)]
+    boxes.append(torch.tensor([[10.0, 2, 39, 30]]))
+
+    def loss(x, relation):
+        targets, on_device = (_to(tensors, x[0].device) for tensors in (teacher, boxes))
+        adapted, contexts = relation(x, targets)
+        return losses.fgd_loss(adapted, targets, contexts, on_device, [(32, 40)] * 3, alpha=0.1)
+
+    return maps, relation, loss
 
 
 def _fusion():
@@ -129,7 +166,14 @@ CASES = {
     "standardize": lambda: _of_logits(losses.standardize, **ALONE),
     "entropy_weight": lambda: _of_logits(losses.entropy_weight, weight=False),
     "multi_level_loss": _multi_level,
-    "hcl_loss": _hcl,
+    "hcl_loss": lambda: _of_maps(losses.hcl_loss),
+    "cwd_loss": lambda: _of_maps(losses.cwd_loss),
+    "pkd_loss": lambda: _of_maps(losses.pkd_loss),
+    "mgd_loss": lambda: _of_maps(losses.mgd_loss),
+    "fgd_loss": _fgd,
+    "GlobalRelation": _fgd,
+    "MaskedGeneration": _generation,
+    "MapAdapter": _generation,
     "ReviewFusion": _fusion,
     "pad_loss": _pad,
     "PrimeAwareHead": _pad,
@@ -179,7 +223,7 @@ def test_value_and_gradients_are_those_of_the_cpu(name, device, full_float32):
 
 
 def test_every_loss_is_tested():
-    assert CASES.keys() | NO_TENSORS | PARTS == set(eakd_det.losses.__all__)
+    assert CASES.keys() | NO_TENSORS | RANDOM | PARTS == set(eakd_det.losses.__all__)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)

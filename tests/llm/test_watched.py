@@ -95,3 +95,21 @@ def test_an_idle_loss_is_warned_about(cfg, caplog):
     fit(cfg)
     assert f"loss_kd has been 0 for {PATIENCE} iterations" in caplog.text
     assert "loss_ce" not in caplog.text
+
+
+def test_methods_are_compared_with_the_cross_entropy(cfg, caplog):
+    """Also of a run that Trainer resumes, which has been compared at its start."""
+    cfg.DISTILL.CE_WEIGHT, cfg.TRAINING.MAX_STEPS = 1.0, 2
+    cfg.TRAINING.SAVE_STRATEGY, cfg.TRAINING.SAVE_STEPS = "steps", 1
+    with caplog.at_level("INFO"):
+        fit(cfg)
+    [settings] = [text for text in caplog.messages if text.startswith("Methods: KD with WEIGHT")]
+    assert "; EA weight full, temperature " in settings
+    [line] = [text for text in caplog.messages if text.startswith("Losses relative to the task's")]
+    assert "medians of the first 2 iterations: loss_kd " in line
+    caplog.clear()
+    cfg.TRAINING.MAX_STEPS = 3
+    with caplog.at_level("INFO"):
+        fit(cfg, resume=True)
+    assert any(text.startswith("Methods: ") for text in caplog.messages)
+    assert not any(text.startswith("Losses relative") for text in caplog.messages)

@@ -6,16 +6,7 @@ from torch.testing import assert_close
 from eakd_det.losses import ReviewFusion, hcl_loss
 from tests.golden import PRECISIONS, golden
 
-SIZES = [(8, 10), (4, 5), (2, 3), (1, 2), (1, 1)]
-
-
-def make_maps(images, channels, seed, sizes=SIZES, dtype=torch.float64):
-    """A map of each size, finest first."""
-    generator = torch.Generator().manual_seed(seed)
-    return [
-        torch.randn(images, c, *size, generator=generator, dtype=torch.float64).to(dtype)
-        for c, size in zip(channels, sizes, strict=True)
-    ]
+from .maps import SIZES, make_maps
 
 
 def slow_hcl(student, teacher):

@@ -23,12 +23,21 @@ CASCADE += ["MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True]
             ["MODEL.ROI_HEADS.IN_FEATURES", ["p2", "p3"]],
             "student's box head reads p2, p3 and the teacher's p2, p3, p4, p5",
         ),
+        (["DISTILL.LEVELS", ("p2", "p3")], "compared are p2, p3 and p2, p3: .* must be compared"),
         (["MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", True], "set MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE"),
     ],
 )
 def test_fcfd_refuses(distill_cfg, options, message):
     distill_cfg.DISTILL.METHODS = ("FCFD",)
     distill_cfg.merge_from_list(options)
+    with pytest.raises(UserError, match=message):
+        build_model(distill_cfg)
+
+
+def test_fcfd_refuses_other_classes(distill_cfg, teacher_cfg, tmp_path):
+    replace_teacher(distill_cfg, teacher_cfg, ["MODEL.ROI_HEADS.NUM_CLASSES", 9], tmp_path)
+    distill_cfg.DISTILL.METHODS = ("FCFD",)
+    message = "the student has 5 classes and the teacher 9, and DISTILL.CLASSES does not help"
     with pytest.raises(UserError, match=message):
         build_model(distill_cfg)
 

@@ -56,6 +56,34 @@ def test_outputs_of_the_modules_are_compared_finest_first(cfg, batch, storage):
     assert model.backbone.fpn_output5.weight.grad is None, "the levels are not compared"
 
 
+@pytest.mark.parametrize("method", ["CWD", "PKD", "MGD", "FGD"])
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_maps_of_other_channels_and_sizes(cfg, batch, storage, method, is_weighted):
+    """Stride 4 is compared with 8, and 32 with 16."""
+    cfg.DISTILL.METHODS, cfg.DISTILL.EA.ENABLED = (method,), is_weighted
+    pairs = [["backbone.bottom_up.res2", "backbone.bottom_up.res3"], [RES5, RES4]]
+    model = _named(cfg, *pairs)
+    losses = model(batch)
+    assert losses[f"loss_{method.lower()}"] > 0
+    sum(losses.values()).backward()
+    assert model.backbone.bottom_up.res5[0].conv1.weight.grad.any()
+    assert all(p.grad is not None for p in model.adapters.parameters())
+
+
+@pytest.mark.parametrize("names", [(RES4, RES5), ([RES5, RES4],)])
+def test_a_teacher_that_pads_further(cfg, batch, storage, names):
+    """Maps of equal strides are cropped to what both cover, others are resized by the methods."""
+    model, seen = _named(cfg, *names), []
+    model.objective.losses = lambda batch, _: seen.append(batch) or {}
+    for square in (0, 256):
+        model.teacher.model.backbone._square_pad = square
+        model(batch)
+    small, large = ([x.shape[-1] for x in batch.teacher_features] for batch in seen)
+    assert [x.shape[-1] for x in seen[1].student_features] == [8, 4][-len(names) :]
+    assert small == ([8, 4] if len(names) == 2 else [8])
+    assert large == (small if len(names) == 2 else [16])
+
+
 def test_images_are_weighted_by_their_rois(cfg, batch, storage):
     cfg.DISTILL.EA.ENABLED = True
     model, losses = _build(cfg), {}
@@ -166,6 +194,13 @@ def test_a_wrong_name_lists_the_nearest(cfg):
 )
 def test_what_cannot_be_compared_is_refused(cfg, entry, text):
     assert text in _error(cfg, entry)
+
+
+def test_other_choices_of_maps_are_refused(cfg):
+    cfg.DISTILL.LEVELS = ("p3",)
+    assert "DISTILL.LEVELS and DISTILL.FEATURES both choose the maps" in _error(cfg, RES4)
+    cfg.DISTILL.LEVELS, cfg.DISTILL.METHODS = (), ("CWD", "FCFD")
+    assert "FCFD runs the box heads, which read the FPN's levels" in _error(cfg, RES4)
 
 
 def test_a_compiled_teacher_is_refused(cfg):

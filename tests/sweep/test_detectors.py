@@ -28,6 +28,9 @@ KINDS = (Classifiers(), KIND)
         ("COCO-Detection/DKD-REVIEWKD-MV2-R50", "DKD-REVIEWKD", "MV2-R50"),
         ("Fashion-Detection/EA-DKD-matched-R18-R101", "EA-DKD-matched", "R18-R101"),
         ("Fashion-Detection/Student-R18", "Student", "R18"),
+        ("COCO-Detection/EA-DKD-regnetx_004-R101", "EA-DKD", "regnetx_004-R101"),
+        ("COCO-Detection/Student-regnetx_004", "Student", "regnetx_004"),
+        ("mine/DKD-lr_2", "DKD-lr_2", "mine"),
         ("mine/gears", "gears", "mine"),
     ],
 )

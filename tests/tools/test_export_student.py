@@ -101,6 +101,20 @@ def test_command_line(run_dir, call_tool, tmp_path):
     assert (tmp_path / "out" / "student.pth").exists()
 
 
+def test_command_line_of_a_graph(run_dir, call_tool, tmp_path):
+    """Prints what was compared, size and latency, and no warning of tracing."""
+    code, _, err = call_tool("export_student.py", run_dir, tmp_path / "out", "--size", 64, 96)
+    assert code == 2 and err.endswith("--images and --size belong to --format\n")
+    config = run_dir / "student.yaml"
+    config.write_text(config.read_text().replace("MIN_SIZE_TEST: 800", "MIN_SIZE_TEST: 64"))
+    arguments = (run_dir, tmp_path / "out", "--format", "torchscript", "--size", 64, 96)
+    code, out, err = call_tool("export_student.py", *arguments)
+    assert code == 0, err
+    assert "Latency at 64 x 96, 1 thread of the CPU" in out and "MB; a call takes one" in out
+    assert "Warning" not in err
+    assert os.listdir(tmp_path / "out") == ["student.ts"]
+
+
 def test_a_student_with_a_backbone_of_this_package(stock_cfg, call_tool, tmp_path):
     """The tool registers MobileNetV2 by itself."""
     stock_cfg.MODEL.BACKBONE.NAME = "build_mobilenetv2_fpn_backbone"

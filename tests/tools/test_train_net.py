@@ -189,8 +189,9 @@ def test_own_data(cli_cfg, call, call_tool, tmp_path):
     path, folder = make(tmp_path / "own")
     train, val = ["--train-json", path, "--train-images", folder], ["--val-json", path]
     val += ["--val-images", folder]
-    out = _succeed(call(cfg, *train, *val, "--check"))
+    out = _succeed(call(cfg, *train, *val, "--check", "--epochs", "3"))
     assert "custom_train: 2 images (0 without annotations), 2 boxes" in out
+    assert "3 epochs of 2 images, 2 a step" in out.partition("Chosen for this run")[2]
     assert not (Path(cfg.OUTPUT_DIR) / "model_final.pth").exists()
     processes = ["--num-gpus", "2", *DIST_URL]
     out = _succeed(call(cfg, *train, *val, *processes, "DISTILL.EA.BOUND", "100"))

@@ -1,43 +1,72 @@
-"""Distillation losses that are far above those of the task."""
+"""Distillation losses relative to those of the task."""
 
 import logging
 from collections.abc import Iterable
 from statistics import median
 
-FIRST_STEPS = 20  # that are compared: later a task that is learnt has small losses
+FIRST_STEPS = 100  # that are compared: later a task that is learnt has small losses
 MAX_RATIO = 10.0  # that is usual
 
 
-class LossRatio:
-    """Warns of a method whose losses are far above the task's in the first steps of a run."""
+def loss_names(methods: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of the methods' losses, without the stage of a cascade."""
+    return tuple(f"loss_{name.lower()}" for name in methods)
 
-    def __init__(self, prefixes: Iterable[str], max_ratio: float = MAX_RATIO):
+
+def without_stage(name: str) -> str:
+    """Return a loss's name without the stage of a cascade, "_stage0"."""
+    return name.partition("_stage")[0]
+
+
+class LossRatio:
+    """Logs how large each method's losses are relative to the task's in the first steps of a run.
+
+    The log line comes after FIRST_STEPS, or at the end of a shorter run. A warning follows for a
+    method whose losses are far above the task's.
+    """
+
+    def __init__(self, names: Iterable[str], max_ratio: float = MAX_RATIO):
         """
         Args:
-            prefixes: one for each method, with which the names of its losses start.
+            names: those of `loss_names`; other losses are the task's.
             max_ratio: usual ratio of a method's losses to the task's.
         """
-        self.prefixes, self.max_ratio = tuple(prefixes), max_ratio
+        self.names, self.max_ratio = tuple(names), max_ratio
         self._steps: list[dict[str, float]] = []
 
-    def update(self, iteration: int, losses: dict[str, float]) -> None:
-        """Record the losses of a step by name; to be called for each step, in their order."""
-        if not self.prefixes or iteration >= FIRST_STEPS:
-            return
-        sums = dict.fromkeys(("", *self.prefixes), 0.0)  # "" is the task
-        for name, value in losses.items():
-            sums[next((m for m in self.prefixes if name.startswith(m)), "")] += float(value)
-        self._steps.append(sums)
-        if len(self._steps) == FIRST_STEPS:
-            self._warn()
+    def update(self, iteration: int, losses: dict[str, float], *, is_last: bool = False) -> None:
+        """Record the losses of a step; to be called for each step, in their order.
 
-    def _warn(self) -> None:
-        task = median(step[""] for step in self._steps)
-        for method in self.prefixes:
-            value = median(step[method] for step in self._steps)
-            if task and value >= self.max_ratio * task:
-                logging.getLogger(__name__).warning(
-                    f"{method} is {value:.3g} and the task's own losses are {task:.3g}, medians of "
-                    f"the first {FIRST_STEPS} iterations: the student learns almost only to "
+        Args:
+            iteration: of the run. If the first is not 0, the run is resumed and nothing is logged.
+            losses: name -> value.
+            is_last: whether the run ends with this step.
+        """
+        if not self.names or iteration >= FIRST_STEPS:
+            return
+        sums = dict.fromkeys(("", *self.names), 0.0)  # "" is the task
+        for name, value in losses.items():
+            method = without_stage(name)
+            sums[method if method in self.names else ""] += float(value)
+        self._steps.append(sums)
+        is_due = is_last or iteration + 1 == FIRST_STEPS
+        if is_due and len(self._steps) == iteration + 1:
+            self._report()
+
+    def _report(self) -> None:
+        medians = {name: median(step[name] for step in self._steps) for name in ("", *self.names)}
+        task, logger = medians.pop(""), logging.getLogger(__name__)
+        if not task:
+            return
+        ratios = ", ".join(f"{name} {value / task:.3g}" for name, value in medians.items())
+        logger.info(
+            f"Losses relative to the task's own, {task:.3g}, as medians of the first "
+            f"{len(self._steps)} iterations: {ratios}"
+        )
+        for name, value in medians.items():
+            if value >= self.max_ratio * task:
+                logger.warning(
+                    f"{name} is {value:.3g} and the task's own losses are {task:.3g}, medians of "
+                    f"the first {len(self._steps)} iterations: the student learns almost only to "
                     "imitate the teacher. Is the method's WEIGHT meant to be that large?"
                 )

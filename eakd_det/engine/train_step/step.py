@@ -20,7 +20,7 @@ from eakd_det.modeling.meta_arch.distilled import Distilled
 
 from .fused import fuse, keep_implementation, step_unless
 from .look_ahead import LookAhead, reads_in_workers
-from .loss_ratio import MAX_RATIO, LossRatio
+from .loss_ratio import MAX_RATIO, LossRatio, loss_names, without_stage
 from .pending import PendingStep, read_steps, stop_at
 from .skipped_steps import SkippedSteps, is_finite
 from .snapshot import Snapshot, optimized, running_buffers, with_gradient
@@ -116,11 +116,11 @@ class DistillStep(SimpleTrainer):
         if precision is not None:
             self.autocast = lambda: torch.autocast(device, dtype=precision)
         self.grad_scaler = torch.amp.GradScaler(device, enabled=precision == torch.float16)
-        self.prefixes = tuple(f"loss_{name.lower()}" for name in methods)
+        self.distillation_losses = loss_names(methods)
         self.output_dir = output_dir
         self.describe = describe or _describe
         self.advice = advice
-        self.zero_losses, self.ratio = ZeroLosses(), LossRatio(self.prefixes, max_ratio)
+        self.zero_losses, self.ratio = ZeroLosses(), LossRatio(self.distillation_losses, max_ratio)
         is_scaled = self.grad_scaler.is_enabled()
         self.skipped_steps = SkippedSteps(advice, is_scaled=is_scaled, max_iter=max_iter)
 
@@ -258,9 +258,10 @@ class DistillStep(SimpleTrainer):
         self._check_losses()
         for step in self.pending:
             for name, value in step.values.items():
-                if name.startswith(self.prefixes):
+                if without_stage(name) in self.distillation_losses:
                     self.zero_losses.update(name, value, has_gradient=step.has_gradient[name])
-            self.ratio.update(step.iteration, step.values)
+            is_last = step.iteration + 1 == self.max_iter
+            self.ratio.update(step.iteration, step.values, is_last=is_last)
             self.skipped_steps.update(step.iteration, step.was_skipped)
             self.write_metrics(step.values, step.data_time, step.iteration)
         self.pending.clear()

@@ -6,8 +6,9 @@ import torchvision
 from detectron2.config import CfgNode
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec, get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
-from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import Tensor
+
+from .fpn import build_fpn
 
 # Level -> index of the last block of its stride, its output channels, and the stride.
 LEVELS = {"m2": (3, 24, 4), "m3": (6, 32, 8), "m4": (13, 96, 16), "m5": (17, 320, 32)}
@@ -62,11 +63,4 @@ def build_mobilenetv2_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
         out_features=cfg.MODEL.FPN.IN_FEATURES,
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
     )
-    return FPN(
-        bottom_up=bottom_up,
-        in_features=cfg.MODEL.FPN.IN_FEATURES,
-        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
-        norm=cfg.MODEL.FPN.NORM,
-        top_block=LastLevelMaxPool(),
-        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
-    )
+    return build_fpn(cfg, bottom_up)

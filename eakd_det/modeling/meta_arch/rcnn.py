@@ -77,14 +77,16 @@ class DistillRCNN(Distilled, GeneralizedRCNN):
         _, student_logits, labels, *_ = calls["rpn"][0].args
         sizes = map_sizes(calls["backbone"][0].output, self.proposal_generator.in_features)
         teacher_logits = teacher.objectness(features, sizes)
-        num_images = len(labels)
-        labels = torch.stack(labels).flatten()  # 1 object, 0 background, -1 not sampled
-        chosen = (labels >= 0).nonzero().squeeze(1)  # once, since the device waits for it
-        logits = [cat(x, dim=1).flatten()[chosen, None] for x in (student_logits, teacher_logits)]
+        labels = torch.stack(labels)  # (B, anchors); 1 object, 0 background, -1 not sampled
+        chosen = (labels >= 0).flatten().nonzero().squeeze(1)  # once: the device waits for it
+        ours, theirs = (
+            cat(x, dim=1).flatten()[chosen, None] for x in (student_logits, teacher_logits)
+        )
         return LogitPair(
-            *logits,
-            labels=1 - labels[chosen].long(),
-            normalizer=self.proposal_generator.batch_size_per_image * num_images,
+            ours,
+            theirs,
+            labels=1 - labels.flatten()[chosen].long(),
+            normalizer=self.proposal_generator.batch_size_per_image * len(labels),
             sigmoid=True,
             has_background=True,
         )

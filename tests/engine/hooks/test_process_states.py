@@ -6,23 +6,30 @@ import torch
 from ..runs import train
 
 
-@pytest.mark.parametrize(("half", "amp"), [(4, False), (1, True)])
-def test_resumed_run_equals_a_straight_one(run_cfg, tmp_path, half, amp):
-    """With the fusion modules, accumulation, and an evaluation on the way or the AMP scaler."""
+@pytest.mark.parametrize(
+    ("methods", "half", "amp"),
+    [
+        (("DKD", "REVIEWKD"), 4, False),
+        (("DKD", "REVIEWKD"), 1, True),
+        (("CWD", "PKD", "MGD", "FGD"), 1, False),  # the masks of MGD are drawn as before
+    ],
+)
+def test_resumed_run_equals_a_straight_one(run_cfg, tmp_path, methods, half, amp):
+    """With adapters, accumulation, and an evaluation on the way or the AMP scaler."""
     cfg = run_cfg
-    cfg.DISTILL.METHODS = ("DKD", "REVIEWKD")
+    cfg.DISTILL.METHODS = methods
     cfg.SOLVER.MAX_ITER = 2 * half
     cfg.SOLVER.STEPS = (2 * half - 1,)
     cfg.SOLVER.CHECKPOINT_PERIOD = cfg.TEST.EVAL_PERIOD = half
     cfg.SOLVER.AMP.ENABLED = amp
     cfg.SOLVER.ACCUMULATE = 2
-    if amp:
+    if half == 1:
         cfg.DATASETS.TEST, cfg.INPUT.MIN_SIZE_TRAIN = (), (48,)  # float16 is slow on a CPU
     straight = train(cfg, tmp_path / "straight", [2 * half])
     resumed = train(cfg, tmp_path / "resumed", [half, 2 * half])
     assert resumed.start_iter == half
     ours, theirs = straight.model.state_dict(), resumed.model.state_dict()
-    assert any(key.startswith("adapters.REVIEWKD.abfs.") for key in ours)
+    assert any(key.startswith(f"adapters.{methods[1]}.") for key in ours)
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     for name in ("optimizer", "grad_scaler"):
         torch.testing.assert_close(

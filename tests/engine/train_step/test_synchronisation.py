@@ -10,6 +10,7 @@ from detectron2.solver import build_optimizer
 from detectron2.utils.events import EventStorage
 
 from eakd_det.config.defaults import stock_config
+from eakd_det.distillers import DISTILLERS
 from eakd_det.engine.train_step.step import DistillStep
 from tests.synchronisations import synchronisations
 
@@ -60,14 +61,23 @@ def _padding(cfg, batch):
         (("DKD",), None),
         (("DKD",), torch.bfloat16),
         (("DKD", "REVIEWKD"), None),
+        (("CWD", "PKD", "MGD"), None),
+        (("FGD",), None),
+        (("DIST", "NKD", "BOX"), None),
+        (("RPN",), None),
+        (("FCFD",), None),
+        (("BOX", "FCFD"), torch.bfloat16),
     ],
 )
 def test_an_r_cnn_synchronises_as_often_as_stock(distill_cfg, batch, methods, precision):
     cfg = distill_cfg
     cfg.DISTILL.METHODS, cfg.DISTILL.EA.ENABLED = methods, bool(methods)
     expected = _stock(cfg, batch) + (_padding(cfg, batch) if methods else Counter())
-    if "REVIEWKD" in methods:  # its EA weights: the images of the proposals, counted on the CPU
-        expected += Counter(tensor=1, repeat_interleave=1)
+    if "RPN" in methods:
+        expected += Counter(nonzero=1)  # the anchors that are sampled
+    # For each EA weight of the images: the images of the proposals, counted on the CPU.
+    number = sum(DISTILLERS[name].compares in ("features", "heads") for name in methods)
+    expected += Counter(tensor=number, repeat_interleave=number)
     assert _ours(cfg, batch, precision=precision) == expected
 
 

@@ -168,6 +168,26 @@ def test_objectness(distill_cfg, batch, storage, is_weighted):
     assert losses["loss_rpn"] > 0
 
 
+def test_objectness_of_a_teacher_with_other_padding(distill_cfg, batch, storage):
+    """The teacher pads 96 x 128 pixels to 128 x 128, and its maps are cropped."""
+    distill_cfg.DISTILL.EA.ENABLED = False
+    model = _build(distill_cfg, ("RPN",))
+    theirs = model.teacher.model
+    theirs.backbone._size_divisibility = 128
+    sources = {"seen": model.proposal_generator.losses, "head": theirs.proposal_generator.rpn_head}
+    losses, calls = _step(model, batch[:1], **sources)
+    _, student, labels, *_ = calls["seen"][0].args
+    maps = calls["head"][0].output[0]
+    assert maps[0].shape[-2:] == (32, 32) and student[0].shape[1] == 24 * 32 * 3
+    sizes = [(24, 32), (12, 16), (6, 8), (3, 4), (2, 2)]
+    rows = [x[..., :h, :w].permute(0, 2, 3, 1) for x, (h, w) in zip(maps, sizes, strict=True)]
+    counted = labels[0] >= 0
+    logits = [torch.cat(student, dim=1)[0], torch.cat([x.flatten() for x in rows])]
+    logits = [x[counted][:, None] for x in logits]
+    each = bernoulli_kd_loss(*logits, reduction="none")
+    assert_close(losses["loss_rpn"], each.sum() / model.proposal_generator.batch_size_per_image)
+
+
 def test_objectness_beside_logits_and_for_another_number_of_classes(
     distill_cfg, teacher_cfg, batch, storage, tmp_path
 ):
