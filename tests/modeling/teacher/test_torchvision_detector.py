@@ -59,9 +59,12 @@ def retinanet():
         **SIZES,
     ).eval()
     layer = model.head.classification_head.cls_logits
-    with torch.no_grad():  # logits that differ, and some scores above the threshold
-        layer.weight.mul_(300)
-        layer.bias.add_(4)
+    with torch.no_grad():  # scores that differ, without detections of background
+        for conv in model.head.modules():
+            if isinstance(conv, nn.Conv2d):
+                conv.weight.mul_(8)
+        layer.bias.normal_()
+        layer.bias.view(9, 5)[:, 0] = -50
     return model
 
 
@@ -126,9 +129,9 @@ def test_detections_are_torchvision_s(name, batch, request):
     [theirs] = detector([image / 255])
     model = convert_detector(detector, [1, 2, 3, 4])
     [ours] = model([{"image": image}])
-    ours, number = ours["instances"], len(theirs["scores"])
-    assert number and len(ours) == number
-    assert_close(ours.scores, theirs["scores"])
+    ours, theirs = ours["instances"][:50], {key: x[:50] for key, x in theirs.items()}
+    assert len(ours) == len(theirs["scores"]) > 10
+    assert_close(ours.scores, theirs["scores"], atol=1e-4, rtol=1e-4)
     assert_close(ours.pred_boxes.tensor, theirs["boxes"], atol=1e-2, rtol=1e-4)
     assert torch.equal(ours.pred_classes + 1, theirs["labels"])
 
