@@ -7,6 +7,7 @@ from torch import nn
 from eakd_det.checkpoint.checkpointer import SafeCheckpointer
 from eakd_det.config.defaults import stock_config
 from eakd_det.engine.student_config import write_student_config
+from eakd_det.modeling.meta_arch.distilled import adapter_modules
 
 NAMES = ("ant", "bee", "cat", "dog", "elk")
 
@@ -24,7 +25,8 @@ def save_run(cfg, folder, seed=7):
                 parameter.mul_(20)
             if name.endswith("cls_score.bias"):
                 nn.init.zeros_(parameter)  # RetinaNet's makes it sure of nothing
-    SafeCheckpointer(model, cfg.OUTPUT_DIR, class_names=NAMES).save("model_final")
+    others = {"class_names": NAMES, **adapter_modules(model)}
+    SafeCheckpointer(model, cfg.OUTPUT_DIR, **others).save("model_final")
     return str(folder)
 
 

@@ -21,8 +21,17 @@ from .runs import NAMES, load_student, save_run
 
 has_onnx = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
 needs_onnx = pytest.mark.skipif(not has_onnx, reason="requirements/export.txt is not installed")
-FAMILIES = ("faster", "retina", "mask", "cascade")
 BOTH = ["torchscript", pytest.param("onnx", marks=needs_onnx)]
+CASES = [
+    ("faster", "torchscript"),
+    ("retina", "torchscript"),
+    ("cascade", "torchscript"),
+    pytest.param("mask", "torchscript", marks=pytest.mark.slow),
+    pytest.param("faster", "onnx", marks=needs_onnx),
+    pytest.param("retina", "onnx", marks=needs_onnx),
+    pytest.param("mask", "onnx", marks=needs_onnx),
+    pytest.param("cascade", "onnx", marks=[needs_onnx, pytest.mark.slow]),
+]
 KEYS = ("class_names", "input_format", "min_size_test", "max_size_test")
 
 
@@ -70,8 +79,7 @@ def properties(path):
     return {key: value.decode() for key, value in extra.items()}
 
 
-@pytest.mark.parametrize("format", BOTH)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family, format", CASES)
 def test_a_graph_gives_the_detections_of_the_student(student, family, format, caplog, tmp_path):
     """Those of an evaluation, without postprocessing, on an image of another size."""
     caplog.set_level(logging.INFO)
@@ -109,6 +117,17 @@ def test_no_detections(student, format, caplog, tmp_path):
     assert "The student detects nothing on these images" in caplog.text
     found = FORMATS[format].load(path)(torch.zeros(3, 50, 60, dtype=torch.uint8))
     assert [tuple(x.shape) for x in found] == [(0, 4), (0,), (0,), (0, 28, 28)]
+
+
+def test_a_graph_has_the_weights_of_the_student_alone(student, tmp_path):
+    """The checkpoint of a run holds adapters, too."""
+    cfg, run = student()
+    assert "helpers" in torch.load(f"{run}/model_final.pth", weights_only=True)
+    graph = torch.jit.load(export_graph(run, str(tmp_path / "out"), "torchscript"))
+    expected = dict(load_student(cfg, run).named_parameters())
+    found = dict(graph.named_parameters())
+    assert found.keys() == {f"model.{name}" for name in expected}
+    assert all(torch.equal(found[f"model.{name}"], expected[name]) for name in expected)
 
 
 def test_a_wrong_graph_is_not_left(student, monkeypatch, tmp_path):
