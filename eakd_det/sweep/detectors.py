@@ -82,10 +82,10 @@ class Detectors(RunKind):
 
     def models(self, cfg: CfgNode) -> str:
         """Return "R18-R101", or "R18" for a detector alone."""
-        is_yaml = has_yaml_config(cfg)
-        networks = [cfg, teacher_config(cfg)] if cfg.DISTILL.METHODS and is_yaml else [cfg]
+        is_distilled, is_yaml = bool(cfg.DISTILL.METHODS), has_yaml_config(cfg)
+        networks = [cfg, teacher_config(cfg)] if is_distilled and is_yaml else [cfg]
         names = [_timm_name(network.MODEL) or _backbone(network.MODEL) for network in networks]
-        names += [] if is_yaml else [Path(cfg.TEACHER.CONFIG_FILE).stem]
+        names += [Path(cfg.TEACHER.CONFIG_FILE).stem] if is_distilled and not is_yaml else []
         return "-".join(x[0] if (x := _SHORT.search(name)) else name for name in names)
 
     def sources(self, cfg: CfgNode) -> list[tuple[str, str]]:
