@@ -14,8 +14,12 @@ from PIL import Image
 
 from eakd_det.checkpoint.checkpointer import load_strictly
 from eakd_det.config.defaults import stock_config
+from eakd_det.evaluation.predictor import Predictor
+from eakd_det.export import export_graph
 from eakd_det.model_zoo import get_config_file
 from tests.conftest import save_teacher
+from tests.export.runs import NAMES as STUDENT_NAMES
+from tests.export.runs import save_run as save_student
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"<!-- test: (\w+) -->\s*```\w+\n(.*?)```", re.DOTALL)
@@ -172,6 +176,31 @@ def test_a_dataset(names, run, config, teacher_cfg, tmp_path):
     out = run(code + TRAIN, config(text), without=own)
     assert "copypaste: AP,AP50,AP75" in out
     assert (tmp_path / "output" / "parts" / "model_final.pth").exists()
+
+
+@uses("onnx_runtime", "torchscript")
+def test_exported_students(names, distill_cfg, batch, monkeypatch, capsys, tmp_path):
+    """Give the detections of the run, in pixels of the photo, and the names of their classes."""
+    pytest.importorskip("onnxruntime", reason="requirements/export.txt is not installed")
+    pytest.importorskip("onnx", reason="requirements/export.txt is not installed")
+    monkeypatch.chdir(tmp_path)
+    distill_cfg.INPUT.FORMAT = "BGR"
+    run = save_student(distill_cfg, tmp_path / "run")
+    photo = batch[0]["image"].permute(1, 2, 0).numpy()
+    Image.fromarray(photo).save("photo.jpg", quality=95)
+    for format in ("onnx", "torchscript"):
+        export_graph(run, "exported", format)
+    scope = {}
+    exec(BLOCKS[names[0]], scope)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    found = Predictor(run, score=0.05)("photo.jpg")
+    assert len(lines) == len(found) > 5
+    for line, box, c in zip(lines, found.pred_boxes.tensor, found.pred_classes, strict=True):
+        assert line[0] == STUDENT_NAMES[c]
+        assert torch.allclose(torch.tensor([*map(float, line[2:])]), box, atol=0.02)
+    exec(BLOCKS[names[1]], scope)
+    assert scope["names"] == list(STUDENT_NAMES) and scope["about"]["input_format"] == b"BGR"
+    assert scope["boxes"].shape == (len(scope["scores"]), 4)
 
 
 NOTEBOOK = ROOT / "docs" / "quickstart.ipynb"

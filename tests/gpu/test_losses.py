@@ -152,6 +152,35 @@ def _chunked():
     return [x.detach() for x in student], (teacher, labels), loss
 
 
+def _boxes():
+    student, teacher, target = (make_logits((64, 4), seed, torch.float32) for seed in (1, 2, 3))
+    weight = torch.linspace(0, 2, 64)
+
+    def loss(leaves, others):
+        teacher, target, weight = others
+        return losses.bounded_box_loss(*leaves, teacher, target, weight=weight)
+
+    return [student], [teacher, target, weight], loss
+
+
+def _fcfd_heads():
+    torch.manual_seed(0)
+    bridges = losses.HeadBridges([3, 4], [5, 4], [0, 1])
+    sizes = [(8, 10), (4, 5)]
+    maps = make_maps(3, [3, 4], 1, sizes, dtype=torch.float32)
+    targets = make_maps(3, [5, 4], 2, sizes, dtype=torch.float32)
+
+    def loss(leaves, bridges):
+        of_teacher = _to(targets, leaves[0].device)
+        bridged, back = bridges.to_teacher(leaves), bridges.to_student(of_teacher)
+        flat = [x[1].flatten(1) for x in (of_teacher, bridged, back)]  # in place of box heads
+        teacher, *paths = ((x[:, :11], x[:, 11:]) for x in flat)
+        values = losses.fcfd_heads_loss(bridged, of_teacher, paths, teacher)
+        return torch.stack([*values.values()])
+
+    return maps, bridges, loss
+
+
 DIVERGENCES = ("forward_kl", "reverse_kl", "skewed_forward_kl", "skewed_reverse_kl")
 DIVERGENCES += ("symmetric_kl", "jensen_shannon")
 ALONE = {"weight": False, "teacher": False}
@@ -160,6 +189,12 @@ CASES = {
     "dkd_loss": lambda: _of_logits(losses.dkd_loss, labels=True),
     "ttm_loss": lambda: _of_logits(losses.ttm_loss),
     "wttm_loss": lambda: _of_logits(losses.wttm_loss),
+    "dist_loss": lambda: _of_logits(losses.dist_loss),
+    "bernoulli_dist_loss": lambda: _of_logits(losses.bernoulli_dist_loss),
+    "nkd_loss": lambda: _of_logits(losses.nkd_loss, labels=True),
+    "bounded_box_loss": _boxes,
+    "fcfd_heads_loss": _fcfd_heads,
+    "HeadBridges": _fcfd_heads,
     "bernoulli_kd_loss": lambda: _of_logits(losses.bernoulli_kd_loss),
     "bernoulli_entropy": lambda: _of_logits(losses.bernoulli_entropy, **ALONE),
     "entropy": lambda: _of_logits(losses.entropy, **ALONE),

@@ -8,14 +8,24 @@ FIRST_STEPS = 100  # that are compared: later a task that is learnt has small lo
 MAX_RATIO = 10.0  # that is usual
 
 
+# Detectron2's own losses, whose names begin like those of the methods RPN and BOX.
+OF_TASK = ("loss_rpn_cls", "loss_rpn_loc", "loss_box_reg")
+
+
 def loss_names(methods: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of the methods' losses, without the stage of a cascade."""
+    """Return the names of the methods' losses, without the stage of a cascade or a part."""
     return tuple(f"loss_{name.lower()}" for name in methods)
 
 
-def without_stage(name: str) -> str:
-    """Return a loss's name without the stage of a cascade, "_stage0"."""
-    return name.partition("_stage")[0]
+def name_of_method(name: str, names: Iterable[str]) -> str:
+    """Return the one of `loss_names` that a loss belongs to; "" if it is one of the task's.
+
+    A loss may have a suffix: the stage of a cascade ("loss_dkd_stage0"), or a part of the method
+    ("loss_fcfd_kd").
+    """
+    if name.startswith(OF_TASK):
+        return ""
+    return next((x for x in names if name == x or name.startswith(f"{x}_")), "")
 
 
 class LossRatio:
@@ -46,8 +56,7 @@ class LossRatio:
             return
         sums = dict.fromkeys(("", *self.names), 0.0)  # "" is the task
         for name, value in losses.items():
-            method = without_stage(name)
-            sums[method if method in self.names else ""] += float(value)
+            sums[name_of_method(name, self.names)] += float(value)
         self._steps.append(sums)
         is_due = is_last or iteration + 1 == FIRST_STEPS
         if is_due and len(self._steps) == iteration + 1:

@@ -20,7 +20,7 @@ from eakd_det.modeling.meta_arch.distilled import Distilled
 
 from .fused import fuse, keep_implementation, step_unless
 from .look_ahead import LookAhead, reads_in_workers
-from .loss_ratio import MAX_RATIO, LossRatio, loss_names, without_stage
+from .loss_ratio import MAX_RATIO, LossRatio, loss_names, name_of_method
 from .pending import PendingStep, read_steps, stop_at
 from .skipped_steps import SkippedSteps, is_finite
 from .snapshot import Snapshot, optimized, running_buffers, with_gradient
@@ -258,7 +258,7 @@ class DistillStep(SimpleTrainer):
         self._check_losses()
         for step in self.pending:
             for name, value in step.values.items():
-                if without_stage(name) in self.distillation_losses:
+                if name_of_method(name, self.distillation_losses):
                     self.zero_losses.update(name, value, has_gradient=step.has_gradient[name])
             is_last = step.iteration + 1 == self.max_iter
             self.ratio.update(step.iteration, step.values, is_last=is_last)

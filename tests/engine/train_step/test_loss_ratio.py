@@ -42,14 +42,14 @@ def test_a_shorter_run_is_compared_at_its_end(caplog):
 
 def test_each_method_has_its_losses_and_stock_names_are_the_task_s(caplog):
     """Detectron2's loss_box_reg and loss_rpn_cls start with the names of BOX's and RPN's losses."""
-    names = loss_names(["BOX", "RPN", "KD"])
-    assert names == ("loss_box", "loss_rpn", "loss_kd")
+    names = loss_names(["BOX", "RPN", "KD", "FCFD"])
+    assert names == ("loss_box", "loss_rpn", "loss_kd", "loss_fcfd")
     task = {"loss_box_reg": 1.0, "loss_box_reg_stage0": 1.0, "loss_rpn_cls": 1.0, "loss_rpn_loc": 1}
     methods = {"loss_box": 2.0, "loss_rpn": 4.0, "loss_kd_stage0": 1.0, "loss_kd_stage2": 3.0}
+    methods |= {"loss_box_stage0": 2.0, "loss_fcfd_app": 3.0, "loss_fcfd_kd": 5.0}
     [(_, line)] = _messages(caplog, 2 * [task | methods], names=names)
-    assert line.endswith(
-        "own, 4, as medians of the first 2 iterations: loss_box 0.5, loss_rpn 1, loss_kd 1"
-    )
+    ratios = "loss_box 1, loss_rpn 1, loss_kd 1, loss_fcfd 2"
+    assert line.endswith(f"own, 4, as medians of the first 2 iterations: {ratios}")
 
 
 def test_what_is_not_compared(caplog):
