@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from .compatibility import have_equal_strides, match_levels
+from .compatibility import match_levels
 from .levels import choose_levels
 from .padding import Size, crop_to_common
 from .recorder import Call
@@ -18,22 +18,19 @@ class LevelMaps:
         channels: those of the student's maps, and those of the teacher's: the arguments of the
             methods' `build_adapter`; empty if no maps are compared.
         of_teacher: names of the teacher's maps.
-        crops: whether maps of other sizes are cropped to what both cover; else methods resize.
     """
 
     def __init__(
         self,
         levels: Sequence[tuple[str, str]] = (),
         channels: Sequence[list[int]] = (),
-        *,
-        equal_strides: bool = False,
+        strides: Sequence[tuple[int, int]] = (),
     ):
         """
         Args:
-            equal_strides: whether both maps of a pair have the same stride, so that another size
-                means another padding.
+            strides: of the student's and the teacher's map of each level, in pixels.
         """
-        self.levels, self.channels, self._equal_strides = list(levels), channels, equal_strides
+        self.levels, self.channels, self._strides = list(levels), channels, strides
         self.of_teacher = [name for _, name in levels]
 
     @property
@@ -59,11 +56,13 @@ class LevelMaps:
     ) -> tuple[list[Tensor], list[Tensor], Size]:
         """Return the student's and the teacher's maps, and the size in pixels that they cover.
 
+        They are cropped to what both cover. Maps of other strides differ in size nevertheless.
+
         Args:
             padded_size: of the student's images, in pixels.
         """
         maps = self.student_maps(calls), self.teacher_maps(features)
-        return crop_to_common(*maps, padded_size) if self._equal_strides else (*maps, padded_size)
+        return crop_to_common(*maps, self._strides, padded_size)
 
 
 def compare_levels(student: nn.Module, teacher: nn.Module, names: Sequence[str] = ()) -> LevelMaps:
@@ -81,5 +80,5 @@ def compare_levels(student: nn.Module, teacher: nn.Module, names: Sequence[str] 
         [shape[name].channels for name in names]
         for shape, names in zip(shapes, zip(*levels, strict=True), strict=True)
     ]
-    are_equal = have_equal_strides(student, teacher, levels)
-    return LevelMaps(levels, channels, equal_strides=are_equal)
+    here, there = shapes
+    return LevelMaps(levels, channels, [(here[a].stride, there[b].stride) for a, b in levels])

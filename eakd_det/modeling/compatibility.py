@@ -154,20 +154,14 @@ def match_levels(student: nn.Module, teacher: nn.Module) -> list[tuple[str, str]
     return [(here[a], there[b]) for a, b in zip(sorted(here), sorted(there), strict=True)]
 
 
-def have_equal_strides(
-    student: nn.Module, teacher: nn.Module, levels: Iterable[tuple[str, str]]
-) -> bool:
-    """Return whether the levels of each pair have the same stride."""
-    here, there = (model.backbone.output_shape() for model in (student, teacher))
-    return all(here[a].stride == there[b].stride for a, b in levels)
-
-
 def _level(levels: dict[int, str], stride: int) -> str:
     return f"{levels[stride]} (stride {stride})"
 
 
 def _levels(model: nn.Module) -> dict[int, str]:
-    return {spec.stride: name for name, spec in model.backbone.output_shape().items()}
+    """Return stride -> name. Of several levels with a stride it is the first, which heads read."""
+    shapes = reversed(model.backbone.output_shape().items())
+    return {spec.stride: name for name, spec in shapes}
 
 
 def map_classes(

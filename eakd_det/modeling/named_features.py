@@ -51,7 +51,7 @@ class NamedMaps(LevelMaps):
         super().__init__(
             [pairs[i] for i in finest_first],
             [[specs[i].channels for i in finest_first] for specs in (here, there)],
-            equal_strides=all(a.stride == b.stride for a, b in zip(here, there, strict=True)),
+            [(here[i].stride, there[i].stride) for i in finest_first],
         )
 
     @property

@@ -8,7 +8,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 
-from eakd_det.modeling.compatibility import have_equal_strides, match_levels
+from eakd_det.modeling.compatibility import match_levels
 from eakd_det.utils.errors import UserError
 from tests.conftest import RETINA, replace_teacher
 
@@ -112,9 +112,12 @@ def test_levels_without_a_common_stride_are_paired_in_order(caplog):
     with caplog.at_level(logging.INFO):
         levels = match_levels(student, teacher)
     assert levels == [("p2", "c4"), ("p3", "c5")]
-    assert not have_equal_strides(student, teacher, levels)
-    assert have_equal_strides(student, student, [("p2", "p2")])
     assert "in order, since none has the same stride: the student's p2 (stride 4)" in caplog.text
+
+
+def test_of_two_levels_with_a_stride_the_first_is_compared():
+    student, teacher = _model_of(p4=16, p5=32), _model_of(p4=16, p5=32, p5_2=32)
+    assert match_levels(student, teacher) == [("p4", "p4"), ("p5", "p5")]
 
 
 def test_another_number_of_levels_without_a_common_stride():
