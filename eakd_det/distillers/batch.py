@@ -113,8 +113,7 @@ class DistillationBatch:
         epoch: counted from 1, for what changes with it: the warm-up of a method, a curriculum.
         boxes: returns the ground truth of each image, (boxes, 4) xyxy in pixels; None if images
             have no boxes.
-        image_sizes: (height, width) of each image before padding, in pixels.
-        padded_size: (height, width) of the padded batch, which the student's maps cover.
+        padded_size: (height, width) of what the compared maps cover, in pixels.
         objectness: the RPN's logits of anchors, (R, 1), a sigmoid's; None if no method compares
             them.
         heads: the box heads; None if no method runs them.
@@ -125,7 +124,6 @@ class DistillationBatch:
     teacher_features: list[Tensor] = field(default_factory=list)
     epoch: int = 1
     boxes: Callable[[], list[Tensor]] | None = None
-    image_sizes: list[tuple[int, int]] = field(default_factory=list)
     padded_size: tuple[int, int] = (0, 0)
     objectness: LogitPair | None = None
     heads: BoxHeads | None = None

@@ -31,7 +31,8 @@ class Published:
     """Figures of a paper for one method and one pair of networks.
 
     Attributes:
-        recipe: KEY of a config -> the value that it must have.
+        recipe: KEY of a config -> the value that it must have, if it has the key: configs of
+            earlier runs lack later ones.
         networks: names of teacher and student; of a network alone the first is empty.
         method: as the paper's table calls it; empty for a network alone.
         figures: metric -> mean, percent.
@@ -85,14 +86,15 @@ def find_published(
     """
     for entry in read_published(path):
         is_same = entry.networks == networks and entry.method.lower() == method.lower()
-        if is_same and all(_value(config, key) == value for key, value in entry.recipe.items()):
+        if is_same and all(_value(config, k, value) == value for k, value in entry.recipe.items()):
             return entry
     return None
 
 
-def _value(config: Mapping[str, Any], key: str) -> Any:
+def _value(config: Mapping[str, Any], key: str, default: Any) -> Any:
     """Value of a dotted key; the stock meta-architecture for the distilled form of it."""
-    value = functools.reduce(lambda node, name: node[name], key.split("."), config)
+    *nodes, leaf = key.split(".")
+    value = functools.reduce(lambda node, name: node[name], nodes, config).get(leaf, default)
     if isinstance(value, tuple):
         return list(value)
     return STOCK_ARCHITECTURES.get(value, value) if isinstance(value, str) else value

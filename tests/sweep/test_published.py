@@ -98,3 +98,18 @@ def test_language_models_find_the_figures_of_their_sets():
     cfg.TEST.SETS = ("mine=y",)
     assert kind.published(cfg) is None
     assert kind.published(kind.load("configs/LLM/tiny/EA-KD.yaml", [])) is None
+
+
+def test_other_maps_or_classes_than_the_method_s_have_no_figure():
+    file = "configs/COCO-Detection/REVIEWKD-R18-R101.yaml"
+    assert Detectors().published(load_config(file)).figures == {"AP": 36.75}
+    for key, value in [
+        ("LEVELS", "('p3',)"),
+        ("FEATURES", "('backbone.bottom_up.res4',)"),
+        ("CLASSES", "('person',)"),
+    ]:
+        assert Detectors().published(load_config(file, [f"DISTILL.{key}", value])) is None
+    earlier = load_config(file)
+    for key in ("LEVELS", "FEATURES", "CLASSES"):
+        del earlier.DISTILL[key]
+    assert Detectors().published(earlier).figures == {"AP": 36.75}

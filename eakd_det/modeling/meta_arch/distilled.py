@@ -154,7 +154,6 @@ class Distilled(WithDetectorTeacher):
             boxes=lambda: [
                 x["instances"].gt_boxes.tensor.to(images.device) for x in batched_inputs
             ],
-            image_sizes=[tuple(x["image"].shape[-2:]) for x in batched_inputs],
             padded_size=size,
             objectness=objectness,
             heads=self._box_heads(calls) if self.runs_heads else None,
