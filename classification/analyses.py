@@ -17,7 +17,7 @@ from eakd_det.analysis.results import (
     segments_result,
     separation_result,
 )
-from eakd_det.analysis.runs import Run, find_run
+from eakd_det.analysis.runs import Run, named_run
 from eakd_det.analysis.samples import Samples
 from eakd_det.analysis.weights import weights_result
 
@@ -166,7 +166,7 @@ def _of_networks(
     def run(
         runs: list[Run], *, config_file: str, teacher: str, **values: Any
     ) -> Iterable[AnalysisResult]:
-        networks = load_networks(runs, config_file=config_file, teacher=find_run(teacher))
+        networks = load_networks(runs, config_file=config_file, teacher=named_run(teacher))
         found = function(networks, **values)
         return [found] if isinstance(found, AnalysisResult) else found
 

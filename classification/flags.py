@@ -6,7 +6,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from eakd_det.analysis.runs import find_run
+from eakd_det.analysis.runs import named_run
 from eakd_det.utils.errors import UserError
 
 from .config import as_options, load_config, scaled_schedule
@@ -49,7 +49,7 @@ def _network(key: str, text: str) -> dict[str, Any]:
             f"{flag}: {text!r} is neither the folder of a run nor a model: timm:NAME, "
             f"torchvision:NAME, {', '.join(MODELS)}."
         )
-    run = find_run(text)
+    run = named_run(text)
     file = run.config_file()
     own = load_config(file)
     keys = {

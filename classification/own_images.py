@@ -142,9 +142,10 @@ def _torchvision(name: str, root: str) -> OwnImages:
             f"DATASET.NAME {name}: choose from {known}. Other sets can be read as folder or csv."
         )
     images = _open(own_name, root, is_train=True)
-    numbers = [str(label) for label in sorted({*images._labels})]
-    # Older versions of torchvision have no names of Flowers102.
-    names = tuple(getattr(images, "classes", numbers))
+    try:
+        names = tuple(images.classes)
+    except AttributeError:  # of Flowers102 in older versions of torchvision
+        names = tuple(str(label) for label in sorted({*images._labels}))
     return OwnImages(names, partial(_read_torchvision, own_name))
 
 

@@ -13,6 +13,7 @@ from eakd_det.utils.output_dir import TRAINER_FILES
 from .config import load_config
 from .engine import ClassifierTrainer
 from .evaluation import evaluate_weights
+from .models import check_classifier
 from .own_images import is_own
 from .teacher_run import needs_training
 
@@ -35,6 +36,7 @@ def main(args: argparse.Namespace) -> None:
     else:
         if not args.teacher_only:
             _check_folder(cfg, args)
+            _check_models(cfg)
             _print_plan(cfg)
         fit_teacher(cfg, args)
         result = {} if args.teacher_only else _fit(cfg, args)
@@ -82,6 +84,13 @@ def _check_folder(cfg: CfgNode, args: argparse.Namespace) -> None:
         overwrite=args.overwrite,
         inputs=(cfg.MODEL.WEIGHTS, cfg.TEACHER.WEIGHTS),
     )
+
+
+def _check_models(cfg: CfgNode) -> None:
+    """Check the names of the models, before data are read and a missing teacher is trained."""
+    for node in (cfg.MODEL, cfg.TEACHER) if cfg.DISTILL.METHODS else (cfg.MODEL,):
+        if node.NAME:  # else the models are built, which raises
+            check_classifier(node.NAME)
 
 
 def _fit(cfg: CfgNode, args: argparse.Namespace) -> dict[str, float]:

@@ -16,6 +16,7 @@ from .external import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     build_external,
+    check_external,
     features_of,
     permute_classes,
     pooled_features,
@@ -38,6 +39,7 @@ __all__ = [
     "Outputs",
     "StagedClassifier",
     "build_classifier",
+    "check_classifier",
     "features_of",
     "permute_classes",
     "pooled_features",
@@ -88,14 +90,25 @@ def build_classifier(
     Raises:
         UserError: there is no such model, or it has no published weights for `num_classes`.
     """
+    check_classifier(name)
     if name.startswith(EXTERNAL):
         return build_external(name, num_classes, pretrained=pretrained, new_head=new_head)
-    if name not in MODELS:
+    if pretrained:
+        raise UserError(f"{name} has no pretrained weights: give the path of a checkpoint.")
+    return MODELS[name](num_classes)
+
+
+def check_classifier(name: str) -> None:
+    """Check that there is a classifier of a name, without building it.
+
+    Raises:
+        UserError: there is none, or its package is not installed.
+    """
+    if name.startswith(EXTERNAL):
+        check_external(name)
+    elif name not in MODELS:
         near = difflib.get_close_matches(name, MODELS, 3)
         hint = f"did you mean {', '.join(near)}?" if near else f"choose from {', '.join(MODELS)}."
         raise UserError(
             f"There is no model {name!r}; {hint} timm:NAME and torchvision:NAME also work."
         )
-    if pretrained:
-        raise UserError(f"{name} has no pretrained weights: give the path of a checkpoint.")
-    return MODELS[name](num_classes)

@@ -24,6 +24,22 @@ _OTHERWISE = "start without --pretrained and without WEIGHTS pretrained"
 WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")  # in torchvision
 
 
+def check_external(name: str) -> None:
+    """Check that timm or torchvision has a model.
+
+    Args:
+        name: "timm:NAME" or "torchvision:NAME".
+
+    Raises:
+        UserError: it has not, or timm is not installed.
+    """
+    library, _, own_name = name.partition(":")
+    if library == "timm":
+        import_timm(own_name)
+    else:
+        check_name("torchvision", own_name, torchvision_models.list_models(torchvision_models))
+
+
 def build_external(
     name: str, num_classes: int, *, pretrained: bool, new_head: bool = False
 ) -> nn.Module:
@@ -56,7 +72,6 @@ def _timm(name: str, num_classes: int, pretrained: bool, new_head: bool) -> nn.M
 
 
 def _torchvision(name: str, num_classes: int, pretrained: bool, new_head: bool) -> nn.Module:
-    check_name("torchvision", name, torchvision_models.list_models(torchvision_models))
     if pretrained:
         published = torchvision_models.get_model_weights(name).DEFAULT
         pretrained_classes = len(published.meta["categories"])

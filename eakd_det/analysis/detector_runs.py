@@ -19,7 +19,7 @@ from .detection_results import detector_results
 from .figures import panel_rows
 from .objects import find_objects, run_detector
 from .results import AnalysisResult
-from .runs import Run, find_run
+from .runs import Run, named_run
 
 TEACHER = "teacher"  # label of it
 
@@ -55,7 +55,7 @@ def analyze_detectors(
     if not cfg.DATASETS.TEST:
         raise UserError(f"{runs[0].folder} has no DATASETS.TEST: name files with --val-json.")
     check_datasets(cfg, ("TEST",))
-    own = find_run(teacher)
+    own = named_run(teacher)
     own = own and (own, *detector_configs([own], config_file))
     detectors = load_detectors(runs, configs, own)
     dataset = cfg.DATASETS.TEST[0]

@@ -93,7 +93,7 @@ def find_runs(texts: list[str]) -> list[Run]:
     return runs
 
 
-def find_run(text: str) -> Run | None:
+def named_run(text: str) -> Run | None:
     """Return the run that `[LABEL=]PATH` names; None for an empty text."""
     return find_runs([text])[0] if text else None
 

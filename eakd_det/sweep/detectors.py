@@ -13,7 +13,7 @@ from eakd_det.analysis.results import analyze_dynamics
 from eakd_det.config.defaults import TIMM_BACKBONES
 from eakd_det.config.merge import load_config
 from eakd_det.evaluation.results import METRICS, known_ap
-from eakd_det.modeling.teacher.build import teacher_config
+from eakd_det.modeling.teacher.build import has_yaml_config, teacher_config
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import read_json
 
@@ -82,8 +82,10 @@ class Detectors(RunKind):
 
     def models(self, cfg: CfgNode) -> str:
         """Return "R18-R101", or "R18" for a detector alone."""
-        networks = [cfg, teacher_config(cfg)] if cfg.DISTILL.METHODS else [cfg]
+        is_distilled, is_yaml = bool(cfg.DISTILL.METHODS), has_yaml_config(cfg)
+        networks = [cfg, teacher_config(cfg)] if is_distilled and is_yaml else [cfg]
         names = [_timm_name(network.MODEL) or _backbone(network.MODEL) for network in networks]
+        names += [Path(cfg.TEACHER.CONFIG_FILE).stem] if is_distilled and not is_yaml else []
         return "-".join(x[0] if (x := _SHORT.search(name)) else name for name in names)
 
     def sources(self, cfg: CfgNode) -> list[tuple[str, str]]:
@@ -91,7 +93,8 @@ class Detectors(RunKind):
 
     def missing(self, cfg: CfgNode) -> dict[str, str]:
         node = cfg.TEACHER
-        if not cfg.DISTILL.METHODS or not os.path.isfile(node.CONFIG_FILE):
+        is_yaml = has_yaml_config(cfg) and os.path.isfile(node.CONFIG_FILE)
+        if not cfg.DISTILL.METHODS or not is_yaml:
             return {}
         folder = load_config(node.CONFIG_FILE).OUTPUT_DIR
         final = os.path.join(folder, "model_final.pth")

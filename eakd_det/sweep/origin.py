@@ -29,10 +29,15 @@ def configs_of(files: Sequence[str], above: Sequence[str] = ()) -> str:
     """
     said = []
     for file in files:
-        config = read_yaml(file) if os.path.isfile(file) and file not in above else {}
+        config = _content(file) if os.path.isfile(file) and file not in above else {}
         below = config.get("TEACHER", {}).get("CONFIG_FILE", "")
         said.append([config or file, configs_of([below], [*above, file]) if below else ""])
     return content_of(said) if said else ""
+
+
+def _content(file: str) -> dict[str, Any]:
+    """Return the content of a YAML config, or the text of a Python config under its suffix."""
+    return {".py": Path(file).read_text()} if file.endswith(".py") else read_yaml(file)
 
 
 def weights_of(path: str) -> str:

@@ -55,16 +55,17 @@ class OutputFiles:
     def starting(self, output_dir: str, *, overwrite: bool) -> Iterator[None]:
         """Remove the earlier run, if `overwrite`, after the with-block that sets up a new one.
 
-        If the block raises UserError, the earlier run is kept, including its config.yaml.
+        If the block raises UserError, the earlier run is kept, including its config.yaml; without
+        one, no config.yaml is left.
         """
         paths = [Path(output_dir, name) for name in DESCRIPTIONS]
         before = {p: p.read_bytes() for p in paths if comm.is_main_process() and p.exists()}
         try:
             yield
         except UserError:
-            for path, content in before.items():
-                with write_atomically(str(path), "wb") as f:
-                    f.write(content)
+            if comm.is_main_process():
+                for path in paths:
+                    _restore(path, before.get(path))
             raise
         if overwrite:
             self.remove(output_dir)
@@ -95,6 +96,15 @@ class OutputFiles:
                     f"--overwrite would remove {name}, which the run reads: choose another "
                     "OUTPUT_DIR."
                 )
+
+
+def _restore(path: Path, content: bytes | None) -> None:
+    """Write the content of a file again; None removes it."""
+    if content is None:
+        path.unlink(missing_ok=True)
+        return
+    with write_atomically(str(path), "wb") as f:
+        f.write(content)
 
 
 # Files that Detectron2's trainer and ours write for detectors and classifiers.

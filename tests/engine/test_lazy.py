@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
+from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from omegaconf import OmegaConf
@@ -73,6 +74,25 @@ def test_options_that_are_not_given_have_their_defaults():
         "standardize": False,
     }
     assert not lazy.ea.enabled
+
+
+def test_classes_in_common(teacher_of_80, batch):
+    """COCO's names of both: the student has them in another order."""
+    cfg = _use(load_lazy_config(str(LAZY / "ea_dkd_r18_r101.py"), []), teacher_of_80)
+    classes = distillation(
+        config_file="a", weights="b", methods={}, classes=["cat", ("dog", "cow")]
+    )
+    MetadataCatalog.get("pets").thing_classes = ["dog", "cat"]
+    cfg.model.distillation.classes, cfg.model.distillation.dataset = classes.classes, "pets"
+    cfg.model.roi_heads.num_classes = 2
+    coco = list(MetadataCatalog.get("coco_2017_train").thing_classes)
+    torch.save({**torch.load(teacher_of_80[1]), "class_names": coco}, teacher_of_80[1])
+    try:
+        class_map = instantiate(cfg.model).class_map
+    finally:
+        MetadataCatalog.remove("pets")
+    assert class_map.student == (1, 0)
+    assert class_map.teacher == (coco.index("cat"), coco.index("cow"))
 
 
 @pytest.mark.parametrize(

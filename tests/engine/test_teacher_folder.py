@@ -91,6 +91,19 @@ def test_another_order_and_another_number(compare, folder, run_cfg):
     assert "and the student 7 classes (MODEL.ROI_HEADS.NUM_CLASSES): a teacher" in str(error.value)
 
 
+def test_classes_in_common(compare, folder, run_cfg):
+    """Names are compared before the training; the numbers of the classes may differ."""
+    _name(folder, [*NAMES[::-1], "ten"])
+    run_cfg.DISTILL.CLASSES = ("3", ("4", "four"))
+    with pytest.raises(UserError, match="DISTILL.CLASSES: the names of the teacher's 10 classes"):
+        compare()
+    _name(folder, NAMES[::-1])
+    with pytest.raises(UserError, match="the teacher has no class 'four'"):
+        compare()
+    run_cfg.DISTILL.CLASSES = ("3", ("4", "5"))
+    assert not compare().notes
+
+
 def test_features_are_compared_without_classes(compare, run_cfg):
     run_cfg.DISTILL.METHODS, run_cfg.DISTILL.EA.ENABLED = ("REVIEWKD",), False
     run_cfg.MODEL.ROI_HEADS.NUM_CLASSES = 7

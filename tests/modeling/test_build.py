@@ -1,5 +1,6 @@
 import pytest
 import torch
+from detectron2.config import LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.build import get_detection_dataset_dicts
 from detectron2.modeling import build_model
@@ -8,6 +9,7 @@ from eakd_det.config.defaults import stock_config
 from eakd_det.data.registered import check_datasets, explain_no_images
 from eakd_det.modeling.build import load_student, load_teacher, num_classes
 from eakd_det.utils.errors import UserError
+from tests.modeling.teacher.test_lazy import VITDET
 
 
 @pytest.mark.parametrize("key", ["TRAIN", "TEST"])
@@ -75,6 +77,57 @@ def test_the_teacher_as_a_detector(distill_cfg, teacher_files):
     assert all(torch.equal(model.state_dict()[name], weights[name]) for name in weights)
     distill_cfg.MODEL.ROI_HEADS.NUM_CLASSES = 3
     with pytest.raises(UserError, match="The teacher has 5 classes and the student 3"):
+        load_teacher(distill_cfg)
+
+
+@pytest.fixture
+def of_two():
+    """Registers a dataset of two classes and one of the teacher's five."""
+    MetadataCatalog.get("of_student").thing_classes = ["e", "new"]
+    MetadataCatalog.get("of_teacher").thing_classes = list("abcde")
+    yield
+    MetadataCatalog.remove("of_student")
+    MetadataCatalog.remove("of_teacher")
+
+
+def test_the_teacher_detects_the_classes_in_common(
+    distill_cfg, teacher_cfg, tmp_path, of_two, batch
+):
+    """With the student's numbers; its other classes are left out."""
+    _, model = load_teacher(distill_cfg)
+    with torch.no_grad():
+        expected = model(batch)[0]["instances"]
+    teacher_cfg = teacher_cfg.clone()
+    teacher_cfg.DATASETS.TRAIN = ("of_teacher",)
+    (tmp_path / "teacher.yaml").write_text(teacher_cfg.dump())
+    distill_cfg.TEACHER.CONFIG_FILE = str(tmp_path / "teacher.yaml")
+    distill_cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
+    distill_cfg.DATASETS.TRAIN = ("of_student",)
+    distill_cfg.DISTILL.CLASSES = (("new", "b"), "e")
+    cfg, model = load_teacher(distill_cfg)
+    assert num_classes(cfg) == ("MODEL.ROI_HEADS.NUM_CLASSES", 2)
+    with torch.no_grad():
+        found = model(batch)[0]["instances"]
+    common = (expected.pred_classes == 1) | (expected.pred_classes == 4)
+    assert 0 < len(found) < len(expected)
+    assert torch.equal(found.scores, expected.scores[common])
+    assert torch.equal(found.pred_classes, (expected.pred_classes[common] == 1).long())
+
+
+def test_a_teacher_without_a_yaml_config(distill_cfg, tmp_path):
+    """It has the student's input sizes, and its own channel order."""
+    path = tmp_path / "teacher.py"
+    path.write_text(VITDET)
+    model = instantiate(LazyConfig.load(str(path)).model)
+    torch.save(model.state_dict(), tmp_path / "teacher.pth")
+    distill_cfg.TEACHER.CONFIG_FILE = str(path)
+    distill_cfg.TEACHER.WEIGHTS = str(tmp_path / "teacher.pth")
+    distill_cfg.INPUT.MIN_SIZE_TEST, distill_cfg.INPUT.FORMAT = 123, "BGR"
+    cfg, model = load_teacher(distill_cfg)
+    assert (cfg.INPUT.FORMAT, cfg.INPUT.MIN_SIZE_TEST) == ("RGB", 123)
+    assert not model.training and type(model.backbone).__name__ == "SimpleFeaturePyramid"
+    distill_cfg.MODEL.ROI_HEADS.NUM_CLASSES = 3
+    with pytest.raises(UserError, match="The student has 3 classes and the teacher 5"):
         load_teacher(distill_cfg)
 
 

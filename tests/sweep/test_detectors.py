@@ -11,6 +11,7 @@ from eakd_det.report.sweeps import read_sweeps
 from eakd_det.sweep.detectors import Detectors
 from eakd_det.sweep.grid import plan
 from eakd_det.sweep.kinds import kind_of_configs, kind_of_folder
+from eakd_det.sweep.origin import configs_of
 from eakd_det.sweep.tables import write_tables
 from eakd_det.utils.errors import UserError
 
@@ -36,6 +37,27 @@ KINDS = (Classifiers(), KIND)
 )
 def test_paths_name_method_and_models(name, method, models):
     assert KIND.split(Path(f"/configs/{name}.yaml")) == (method, models)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "models"),
+    [
+        ("torchvision://retinanet_resnet50_fpn_v2", "R18-retinanet_resnet50_fpn_v2"),
+        ("projects/mask_rcnn_vitdet_b_100ep.py", "R18-mask_rcnn_vitdet_b_100ep"),
+    ],
+)
+def test_a_teacher_without_a_yaml_config(distill_cfg, tmp_path, monkeypatch, teacher, models):
+    """It is named by its config, and is not trained; the text of a Python config is its origin."""
+    monkeypatch.chdir(tmp_path)
+    distill_cfg.TEACHER.CONFIG_FILE = teacher
+    Path("projects").mkdir()
+    Path("projects/mask_rcnn_vitdet_b_100ep.py").write_text("depth = 2")
+    Path("student.yaml").write_text(distill_cfg.dump())
+    assert KIND.models(distill_cfg) == models
+    assert KIND.missing(distill_cfg) == {}
+    before = configs_of(["student.yaml"])
+    Path("projects/mask_rcnn_vitdet_b_100ep.py").write_text("depth = 3")
+    assert (configs_of(["student.yaml"]) == before) == teacher.startswith("torchvision")
 
 
 @pytest.fixture

@@ -94,6 +94,17 @@ def test_a_refused_start_leaves_the_earlier_run(tmp_path):
     assert (tmp_path / "config.yaml").read_text() == "of the new run"
 
 
+def test_a_refused_start_leaves_no_config(tmp_path):
+    with (
+        pytest.raises(UserError, match="of the data"),
+        TRAINER_FILES.starting(str(tmp_path), overwrite=False),
+    ):
+        (tmp_path / "config.yaml").write_text("of the new run")
+        (tmp_path / "log.txt").write_text("of the start")
+        raise UserError("of the data")
+    assert os.listdir(tmp_path) == ["log.txt"]
+
+
 @pytest.fixture
 def tool(tmp_path, monkeypatch):
     """Calls main of a script of tools/ with arguments, in a folder of its own."""
@@ -166,6 +177,19 @@ def test_a_classifier_starts_anew_where_it_may(tool, tmp_path, capsys):
     assert left >= {*users, "model_0000000.pth", "model_final.pth"}
     assert "model_0000099.pth" not in left
     assert "student: top-1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("node", ["MODEL", "TEACHER"])
+def test_a_classifier_that_does_not_exist_is_refused_first(tool, tmp_path, node):
+    """Before data are read or a missing teacher is trained."""
+    (tmp_path / "run.yaml").write_text(DIGITS)
+    (tmp_path / "teacher.yaml").write_text(DIGITS.replace(": run", ": teacher"))
+    arguments = ["DISTILL.METHODS", '("KD",)', f"{node}.NAME", "torchvision:resnet1"]
+    if node == "TEACHER":
+        arguments += ["TEACHER.CONFIG_FILE", "", "TEACHER.WEIGHTS", "pretrained"]
+    with pytest.raises(UserError, match="torchvision:resnet1: there is no such model. Similar"):
+        tool("train_classifier", "--config-file", "run.yaml", *arguments, "DATASET.ROOT", "none")
+    assert sorted(os.listdir(tmp_path)) == ["run.yaml", "teacher.yaml"]
 
 
 def test_a_user_s_language_model_stays(tmp_path):

@@ -12,6 +12,7 @@ from eakd_det.data.datasets import fashion_mnist
 from eakd_det.data.datasets.fashion import (
     DARKEST,
     NAMES,
+    THREE,
     generate_fashion,
     read_garments,
     silhouette,
@@ -51,6 +52,29 @@ def test_generated_on_first_use(call_code, tmp_path):
     assert code == 0, err
     assert out.strip().splitlines()[-1].startswith(str(root))
     assert (root / "fashion_det" / "val" / "00002.png").exists()
+
+
+def test_three_of_the_classes(call_code, tmp_path):
+    """Of the same images: other names and order, and no boxes of other classes."""
+    root = tmp_path / "elsewhere"
+    write_fashion_mnist(root / "FashionMNIST" / "raw")
+    environment = {**os.environ, "DETECTRON2_DATASETS": str(root)}
+    code, _, err = call_code(FIRST_USE.replace("_det_", "_det_3_"), environment=environment)
+    assert code == 0, err
+    paths = [
+        root / name / "annotations" / "train.json" for name in ("fashion_det", "fashion_det_3")
+    ]
+    whole, part = (json.loads(path.read_text()) for path in paths)
+    assert part["images"] == whole["images"]
+    names = [{c["id"]: c["name"] for c in x["categories"]} for x in (whole, part)]
+    assert list(names[1].values()) == list(THREE)
+    boxes = [(x["bbox"], THREE[names[1][x["category_id"]]]) for x in part["annotations"]]
+    assert boxes == [
+        (x["bbox"], names[0][x["category_id"]])
+        for x in whole["annotations"]
+        if names[0][x["category_id"]] in THREE.values()
+    ]
+    assert boxes
 
 
 def test_training_scenes_show_training_images_and_the_same_seed_gives_the_same_bytes(tmp_path):

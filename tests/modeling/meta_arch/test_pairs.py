@@ -19,7 +19,10 @@ CASCADE = {
 MASK = {"MODEL.MASK_ON": True, "MODEL.ROI_MASK_HEAD.NAME": "MaskRCNNConvUpsampleHead"}
 MASK |= {"MODEL.ROI_MASK_HEAD.NUM_CONV": 1, "MODEL.ROI_MASK_HEAD.CONV_DIM": 8}
 MASK |= {"MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION": 7}
-FEATURES = {"DISTILL.METHODS": ("REVIEWKD",), "DISTILL.EA.ENABLED": False}
+FEATURES = {
+    "DISTILL.METHODS": ("REVIEWKD", "CWD", "PKD", "MGD", "FGD"),
+    "DISTILL.EA.ENABLED": False,
+}
 
 
 def _flat(options):
@@ -184,6 +187,39 @@ def test_some_classes_in_common(
     _, last = _train(cfg, batch)
     assert last["loss_kd"] > 0
     assert storage._vis_data and "distill/w_ea" in [x[0] for x in storage._vis_data]
+
+
+@pytest.mark.parametrize("agnostic", [False, True])
+def test_every_method_on_rois_with_some_classes(
+    three_of_five, teacher_cfg, batch, storage, tmp_path, agnostic
+):
+    """Box deltas of the teacher for all classes at once, or those of the common ones."""
+    options = ["MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", agnostic]
+    replace_teacher(three_of_five, teacher_cfg, options, tmp_path)
+    _name_teacher(three_of_five)
+    methods = ("KD", "DKD", "DIST", "NKD", "BOX", "RPN", "REVIEWKD")
+    three_of_five.DISTILL.METHODS = methods
+    three_of_five.DISTILL.EA.ENABLED = False
+    for x in batch:
+        x["instances"].gt_classes = torch.tensor([0, 2])
+    losses = build_model(three_of_five)(batch)
+    sum(losses.values()).backward()
+    assert {f"loss_{name.lower()}" for name in methods} <= losses.keys()
+    assert all(torch.isfinite(loss) for loss in losses.values())
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(5, "FCFD runs both box heads"), (3, "CLASSES: FCFD runs each box head")],
+)
+def test_whole_box_heads_need_the_same_classes(
+    three_of_five, teacher_cfg, tmp_path, number, message
+):
+    options = ["MODEL.ROI_HEADS.NUM_CLASSES", number]
+    replace_teacher(three_of_five, teacher_cfg, options, tmp_path)
+    three_of_five.DISTILL.METHODS = ("FCFD",)
+    with pytest.raises(UserError, match=message):
+        build_model(three_of_five)
 
 
 def test_the_share_of_right_labels_is_that_of_the_common_classes(
