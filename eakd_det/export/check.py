@@ -109,7 +109,7 @@ def _problems(expected: Detections, found: Detections, pairs: Tensor, limits: Li
         problems += [
             f"{_describe(detections, i)}: {owner} alone has it"
             for i in sorted({*range(len(detections[0]))} - {*paired.tolist()})
-            if detections[2][i] > _cutoff(limits, expected, found) + SCORES
+            if not detections[2][i] <= _cutoff(limits, expected, found) + SCORES  # or NaN
         ]
     return problems
 
