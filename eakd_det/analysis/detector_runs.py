@@ -110,6 +110,12 @@ def load_detectors(
     distilled = [cfg for cfg in configs if cfg.TEACHER.CONFIG_FILE]
     if teacher is None and not distilled:
         raise UserError("None of the runs has a teacher: name one with --teacher.")
+    if teacher is None and distilled[0].DISTILL.CLASSES:
+        raise UserError(
+            "The teacher has other classes than the student, of which DISTILL.CLASSES names those "
+            "in common: they cannot be compared object by object. Name a teacher of the student's "
+            "classes with --teacher."
+        )
     detectors = {run.label: _load(run, cfg) for run, cfg in zip(runs, configs, strict=True)}
     detectors[TEACHER] = load_teacher(distilled[0]) if teacher is None else _load(*teacher)
     _, number = num_classes(detectors[TEACHER][0])

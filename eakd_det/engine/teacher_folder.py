@@ -7,9 +7,9 @@ from eakd_det.config.choices import Choice
 from eakd_det.config.defaults import STOCK_ARCHITECTURES
 from eakd_det.data.class_names import (
     check_positions,
-    dataset_names,
     join_names,
     known_names,
+    loaded_names,
 )
 from eakd_det.distillers import DISTILLERS, DistillationObjective, method_settings
 from eakd_det.modeling.build import num_classes
@@ -69,7 +69,7 @@ def compare_classes(cfg: CfgNode, teacher: RunFolder) -> list[str]:
     (_, there), (key, here) = num_classes(own), num_classes(cfg)
     of_teacher = next(iter(own.DATASETS.TRAIN), "")
     names = known_names(teacher.class_names or (), of_teacher, there)
-    data = dataset_names(next(iter(cfg.DATASETS.TRAIN), ""))
+    data = loaded_names(next(iter(cfg.DATASETS.TRAIN), ""))
     if cfg.DISTILL.CLASSES:
         map_classes((data, here), (names, there), cfg.DISTILL.CLASSES, key)
         return []

@@ -1,5 +1,7 @@
 """Student and teacher of a run as stock models with their weights."""
 
+import sys
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import GeneralizedRCNN, build_model
@@ -13,7 +15,7 @@ from eakd_det.data.class_names import known_names, loaded_names
 from eakd_det.distillers import ClassMap
 from eakd_det.utils.errors import UserError
 
-from .compatibility import map_classes
+from .compatibility import box_predictors, map_classes
 from .teacher.build import has_yaml_config, load_detector, teacher_config
 
 
@@ -50,10 +52,9 @@ def load_teacher(cfg: CfgNode) -> tuple[CfgNode, nn.Module]:
     teacher.INPUT.FORMAT = detector.input_format
     model, (key, here) = detector.model.eval(), num_classes(cfg)
     heads = model.roi_heads if isinstance(model, GeneralizedRCNN) else model
-    dataset = next(iter(cfg.DATASETS.TRAIN), "")
     names = known_names(detector.class_names, detector.dataset, heads.num_classes)
     class_map = map_classes(
-        (loaded_names(dataset) if cfg.DISTILL.CLASSES else (), here),
+        (_student_names(cfg) if cfg.DISTILL.CLASSES else (), here),
         (names, heads.num_classes),
         cfg.DISTILL.CLASSES,
         key,
@@ -63,19 +64,44 @@ def load_teacher(cfg: CfgNode) -> tuple[CfgNode, nn.Module]:
     return teacher, model
 
 
+def _student_names(cfg: CfgNode) -> tuple[str, ...]:
+    """Return the names of the student's classes, from its training data or, without, its others.
+
+    Commands that do not train register own validation data alone.
+    """
+    datasets = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    return next(filter(None, map(loaded_names, datasets)), ())
+
+
 def _detect_common(model: nn.Module, class_map: ClassMap) -> None:
-    """Let a teacher detect the common classes alone, under the student's numbers."""
+    """Let a teacher detect the common classes alone, under the student's numbers.
+
+    Detections of other classes do not count among the most that an image may have.
+    """
     numbers = torch.full((class_map.num_teacher,), -1)
     numbers[list(class_map.teacher)] = torch.tensor(class_map.student)
+    most = _lift_limit(model)
 
     def rename(_: nn.Module, __: tuple, outputs: list[dict[str, Instances]]) -> None:
         for output in outputs:
             found = output["instances"]
             renamed = numbers.to(found.pred_classes.device)[found.pred_classes]
             found.pred_classes = renamed
-            output["instances"] = found[renamed >= 0]
+            output["instances"] = found[renamed >= 0][:most]  # the highest scores come first
 
     model.register_forward_hook(rename)
+
+
+def _lift_limit(model: nn.Module) -> int | None:
+    """Let a detector return all detections of an image; return the limit, None without one."""
+    if isinstance(model, GeneralizedRCNN):
+        predictors = box_predictors(model)
+        most = predictors[-1].test_topk_per_image
+        for predictor in predictors:
+            predictor.test_topk_per_image = -1  # all
+    else:
+        most, model.max_detections_per_image = model.max_detections_per_image, sys.maxsize
+    return most if most >= 0 else None
 
 
 def comparable_teacher_config(cfg: CfgNode) -> CfgNode:

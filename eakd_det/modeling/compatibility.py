@@ -61,11 +61,6 @@ def check_dense_heads(
     Raises:
         UserError: they do not, or a method or one of its options does not support sigmoids.
     """
-    if not isinstance(teacher, RetinaNet):
-        raise UserError(
-            f"DISTILL.METHODS compares the anchors of two RetinaNets, but the teacher is a "
-            f"{describe(teacher)}: set TEACHER.CONFIG_FILE to a RetinaNet{_WITHOUT_LOGITS}."
-        )
     for name, options in methods.items():
         if options.get("standardize"):
             raise UserError(
@@ -80,6 +75,11 @@ def check_dense_heads(
             raise UserError(
                 f"DISTILL.METHODS: {name} needs {lacks}; choose from {', '.join(known)}."
             )
+    if not isinstance(teacher, RetinaNet):
+        raise UserError(
+            f"DISTILL.METHODS compares the anchors of two RetinaNets, but the teacher is a "
+            f"{describe(teacher)}: set TEACHER.CONFIG_FILE to a RetinaNet{_WITHOUT_LOGITS}."
+        )
     if not same_anchors(student.anchor_generator, teacher.anchor_generator):
         raise UserError(
             "The student's anchors are not the teacher's: give both the same "

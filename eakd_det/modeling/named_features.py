@@ -1,6 +1,7 @@
 """Outputs of modules that DISTILL.FEATURES names, as feature maps to compare."""
 
 import copy
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
@@ -90,6 +91,11 @@ def compare_maps(
     """
     heads = student.objective.methods_on("heads")
     if not heads and not student.objective.methods_on("features"):
+        for key, value in (("LEVELS", levels), ("FEATURES", features)):
+            if value:
+                logging.getLogger(__name__).warning(
+                    f"DISTILL.{key} has no effect: none of DISTILL.METHODS compares feature maps."
+                )
         return LevelMaps()
     if not features:
         return compare_levels(student, student.teacher.model, levels)

@@ -1,5 +1,6 @@
 """The base of the distilled meta-architectures."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -79,6 +80,11 @@ class Distilled(WithDetectorTeacher):
         self.class_map = None
         if self.compares_logits:
             self.class_map = self._map_classes(distillation["classes"], methods)
+        elif methods and distillation["classes"]:
+            logging.getLogger(__name__).warning(
+                "DISTILL.CLASSES has no effect: neither DISTILL.METHODS nor the EA weight compares "
+                "classes."
+            )
         self.maps = compare_maps(self, distillation["levels"], distillation["features"])
         self.teacher_levels = set(self.maps.of_teacher)
         if self.compares_logits:

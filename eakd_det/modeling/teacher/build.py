@@ -23,7 +23,7 @@ from .torchvision_file import PREFIX, load_torchvision
 def build_teacher(cfg: CfgNode) -> DetectorTeacher:
     """Build the teacher of a run from its node TEACHER; see `make_teacher`."""
     node = cfg.TEACHER
-    return make_teacher(
+    teacher = make_teacher(
         node.CONFIG_FILE,
         node.WEIGHTS,
         device=cfg.MODEL.DEVICE,
@@ -34,6 +34,8 @@ def build_teacher(cfg: CfgNode) -> DetectorTeacher:
         ahead=node.AHEAD,
         cuda_graphs=node.CUDA_GRAPHS,
     )
+    teacher.check_size(cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN)
+    return teacher
 
 
 def make_teacher(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eakd_det.modeling.backbone.timm import TimmBackbone
 from eakd_det.utils.cuda_graphs import CudaCapture, Graphs
 from eakd_det.utils.errors import UserError
 
@@ -114,6 +115,11 @@ def check_multiple(backbone: nn.Module, multiple: int) -> None:
     Raises:
         UserError: they have not, or the backbone is not convolutional.
     """
+    if multiple and any(isinstance(module, TimmBackbone) for module in backbone.modules()):
+        raise UserError(
+            "TEACHER.COMPILE pads images, whose maps are the same for convolutions alone, but "
+            "models of timm, such as the teacher's backbone, may average over maps: set it to 0."
+        )
     for name, module in backbone.named_modules() if multiple else ():
         if isinstance(module, NOT_CONVOLUTIONAL):
             raise UserError(

@@ -190,7 +190,8 @@ class DetectorTeacher(FrozenTeacher):
             FPN level -> (B, channels, H, W), in the teacher's precision; and the outputs of the
             modules of `record_outputs` by their names.
         """
-        self._check_sizes(batched_inputs)
+        for height, width in (x["image"].shape[-2:] for x in batched_inputs):
+            self.check_size(height, width)
         is_other = input_format != self.input_format
         images = [x["image"].flip(0) if is_other else x["image"] for x in batched_inputs]
         pixels = self.model.preprocess_image([{"image": image} for image in images]).tensor
@@ -199,16 +200,15 @@ class DetectorTeacher(FrozenTeacher):
             levels = self._backbone(self._input(pixels))
         return {**levels, **{name: calls[name][0].output for name in modules}}
 
-    def _check_sizes(self, batched_inputs: list[dict[str, Any]]) -> None:
-        """Raise UserError if an image is larger than the square that the backbone pads to."""
+    def check_size(self, height: int, width: int) -> None:
+        """Raise UserError if images of a size are larger than the square that it pads to."""
         side = self.model.backbone.padding_constraints.get("square_size", 0)
-        for height, width in (x["image"].shape[-2:] for x in batched_inputs if side):
-            if max(height, width) > side:
-                raise UserError(
-                    f"An image of {width} x {height} pixels is larger than the teacher's, which "
-                    f"pads to {side} x {side} (square_pad of its backbone): set "
-                    f"INPUT.MAX_SIZE_TRAIN to {side}, or square_pad to 0 in its config."
-                )
+        if side and max(height, width) > side:
+            raise UserError(
+                f"Images of up to {width} x {height} pixels are larger than the teacher's, which "
+                f"pads to {side} x {side} (square_pad of its backbone): set INPUT.MAX_SIZE_TRAIN "
+                f"to {side}, or square_pad to 0 in its config."
+            )
 
     @torch.no_grad()
     def roi_outputs(
