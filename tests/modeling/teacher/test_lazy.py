@@ -134,3 +134,16 @@ def test_mistakes(vitdet, distill_cfg, tmp_path):
     distill_cfg.TEACHER.COMPILE = 160
     with pytest.raises(UserError, match="TEACHER.COMPILE pads images.* has a Linear"):
         build_model(distill_cfg)
+
+
+def test_its_modules_can_be_named(distill_cfg, vitdet, batch, storage):
+    """The blocks of a ViT return tokens with the channels last, which are no maps."""
+    distill_cfg.TEACHER.CONFIG_FILE, distill_cfg.TEACHER.WEIGHTS = vitdet
+    distill_cfg.DISTILL.METHODS, distill_cfg.DISTILL.EA.ENABLED = ("CWD",), False
+    distill_cfg.DISTILL.FEATURES = [["backbone.bottom_up.res4", "backbone.simfp_4"]]
+    model = build_model(distill_cfg)
+    assert model.maps.channels == [[256], [16]]
+    assert model(batch)["loss_cwd"] > 0
+    distill_cfg.DISTILL.FEATURES = [["backbone.bottom_up.res4", "backbone.net.blocks.1"]]
+    with pytest.raises(UserError, match=r"blocks.1 returns .* \(2, 10, 10, 32\) .* is no map"):
+        build_model(distill_cfg)
