@@ -4,7 +4,6 @@ import importlib.util
 import json
 import logging
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,13 @@ from PIL import Image
 
 from eakd_det.export import FORMATS, check, export_graph
 from eakd_det.export.check import Limits, check_detections
-from eakd_det.export.onnx import require_onnx, write_onnx
-from eakd_det.export.traceable import check_exportable, make_traceable
+from eakd_det.export.onnx import NEEDED
+from eakd_det.export.traceable import make_traceable
 from eakd_det.utils.errors import UserError
 
 from .runs import NAMES, load_student, save_run
 
-has_onnx = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
+has_onnx = all(map(importlib.util.find_spec, NEEDED))
 needs_onnx = pytest.mark.skipif(not has_onnx, reason="requirements/export.txt is not installed")
 BOTH = ["torchscript", pytest.param("onnx", marks=needs_onnx)]
 CASES = [
@@ -183,42 +182,3 @@ def test_the_images_of_the_run(distill_cfg, scenes, caplog, tmp_path):
     run = save_run(distill_cfg, tmp_path / "run")
     export_graph(run, str(tmp_path / "out"), "torchscript")
     assert f"3 of {scenes[1]} and 2 generated scenes" in caplog.text
-
-
-@pytest.mark.parametrize(
-    "change, reason",
-    [
-        (("MODEL.META_ARCHITECTURE", "PanopticFPN"), "MODEL.META_ARCHITECTURE is PanopticFPN"),
-        (("MODEL.KEYPOINT_ON", True), "MODEL.KEYPOINT_ON is set"),
-        (
-            ("MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"),
-            "MODEL.PROPOSAL_GENERATOR.NAME is PrecomputedProposals",
-        ),
-    ],
-)
-def test_other_models_are_refused(stock_cfg, change, reason):
-    stock_cfg.merge_from_list(change)
-    with pytest.raises(UserError, match=f"--format: {reason}. Graphs are written of Faster"):
-        check_exportable(stock_cfg)
-
-
-def test_onnx_is_not_installed(monkeypatch, student, tmp_path):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    if has_onnx:
-        with pytest.raises(UserError, match="--format onnx: onnxruntime not installed; pip "):
-            export_graph("run", str(tmp_path / "out"), "onnx")
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(UserError, match="onnx and onnxruntime not installed; pip install onnx "):
-        require_onnx()
-
-
-class _Eigenvalues(torch.nn.Module):
-    def forward(self, image):
-        return (torch.linalg.eigvals(image[0].float()).real,)
-
-
-@needs_onnx
-def test_an_operator_that_onnx_lacks(tmp_path):
-    image = torch.zeros(3, 4, 4, dtype=torch.uint8)
-    with pytest.raises(UserError, match=r"cannot be written: (.*\n*)*--format torchscript"):
-        write_onnx(_Eigenvalues(), image, str(tmp_path / "x.onnx"), {})
