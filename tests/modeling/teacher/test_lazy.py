@@ -105,6 +105,9 @@ def _losses(cfg, batch, steps):
 def test_it_teaches(distill_cfg, vitdet, batch, storage, caplog, steps):
     """The student pads to 128 x 128 pixels, the teacher to 160 x 160."""
     distill_cfg.TEACHER.CONFIG_FILE, distill_cfg.TEACHER.WEIGHTS = vitdet
+    with pytest.raises(UserError, match="1333 pixels .* set INPUT.MAX_SIZE_TRAIN to 160"):
+        build_model(distill_cfg)
+    distill_cfg.INPUT.MAX_SIZE_TRAIN = 160
     distill_cfg.DISTILL.METHODS = ("DKD", "REVIEWKD")
     distill_cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
     with caplog.at_level("INFO"):
@@ -131,6 +134,7 @@ def test_mistakes(vitdet, distill_cfg, tmp_path):
     with pytest.raises(UserError, match="does not fit its model.*\n.*missing"):
         make_teacher("new_baselines/mask_rcnn_R_50_FPN_100ep_LSJ.py", weights)
     distill_cfg.TEACHER.CONFIG_FILE, distill_cfg.TEACHER.WEIGHTS = vitdet
+    distill_cfg.INPUT.MAX_SIZE_TRAIN = 160
     distill_cfg.TEACHER.COMPILE = 160
     with pytest.raises(UserError, match="TEACHER.COMPILE pads images.* has a Linear"):
         build_model(distill_cfg)
@@ -139,6 +143,7 @@ def test_mistakes(vitdet, distill_cfg, tmp_path):
 def test_its_modules_can_be_named(distill_cfg, vitdet, batch, storage):
     """The blocks of a ViT return tokens with the channels last, which are no maps."""
     distill_cfg.TEACHER.CONFIG_FILE, distill_cfg.TEACHER.WEIGHTS = vitdet
+    distill_cfg.INPUT.MAX_SIZE_TRAIN = 160
     distill_cfg.DISTILL.METHODS, distill_cfg.DISTILL.EA.ENABLED = ("CWD",), False
     distill_cfg.DISTILL.FEATURES = [["backbone.bottom_up.res4", "backbone.simfp_4"]]
     model = build_model(distill_cfg)
