@@ -8,11 +8,14 @@ from eakd_det.utils.errors import UserError
 from tests.conftest import replace_teacher
 
 
-def test_another_number_of_classes(distill_cfg, retina_cfg):
+def test_another_number_of_classes(distill_cfg):
     distill_cfg.MODEL.ROI_HEADS.NUM_CLASSES = 7
     message = "The student has 7 classes and the teacher 5: set MODEL.ROI_HEADS.NUM_CLASSES to"
     with pytest.raises(UserError, match=message):
         build_model(distill_cfg)
+
+
+def test_another_number_of_classes_of_a_retinanet(retina_cfg):
     retina_cfg.MODEL.RETINANET.NUM_CLASSES = 3
     with pytest.raises(UserError, match="has 3 classes and the teacher 10: set MODEL.RETINANET"):
         build_model(retina_cfg)
