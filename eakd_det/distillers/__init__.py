@@ -20,7 +20,7 @@ from .features import FocalGlobalDistiller, MapDistiller, MaskedDistiller, Revie
 from .heads import BoxDistiller, BoxHeadDistiller, ObjectnessDistiller
 from .logits import LogitDistiller
 from .objective import DistillationObjective
-from .settings import method_settings, scalar_defaults
+from .settings import method_settings, name_pair, scalar_defaults
 
 # Methods of detectors and classifiers.
 SHARED_DISTILLERS: dict[str, Distiller] = {
@@ -71,5 +71,6 @@ __all__ = [
     "ReviewDistiller",
     "match_classes",
     "method_settings",
+    "name_pair",
     "scalar_defaults",
 ]

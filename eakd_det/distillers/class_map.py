@@ -4,7 +4,6 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from eakd_det.losses.reduction import at_least_float32
 from eakd_det.utils.errors import UserError
 
 from .batch import LogitPair
+from .settings import name_pair
 
 MOST_NAMES = 3  # nearest ones, in a message
 
@@ -90,7 +90,7 @@ def match_classes(
         UserError: an element is neither, or a name is unknown (the message has the nearest ones) or
             occurs twice.
     """
-    pairs = [_pair(element) for element in classes]
+    pairs = [name_pair("DISTILL.CLASSES", x, '["jumper", "pullover"]') for x in classes]
     of_student, of_teacher = (
         _indices([pair[side] for pair in pairs], whose, names)
         for side, (whose, names) in enumerate([("student", student), ("teacher", teacher)])
@@ -112,17 +112,6 @@ def _indices(chosen: Sequence[str], whose: str, names: Sequence[str]) -> tuple[i
                 "counterpart."
             )
     return tuple(names.index(name) for name in chosen)
-
-
-def _pair(element: Any) -> tuple[str, str]:
-    names = (element, element) if isinstance(element, str) else element
-    if isinstance(names, int | float) or [isinstance(x, str) for x in names] != [True, True]:
-        raise UserError(
-            f"DISTILL.CLASSES: {element!r} is neither a name nor a pair of the student's and the "
-            'teacher\'s name, such as ["jumper", "pullover"].'
-        )
-    first, second = names
-    return first, second
 
 
 def _listed(names: Sequence[str]) -> str:

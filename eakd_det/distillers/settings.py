@@ -1,7 +1,7 @@
-"""Options of the methods: their defaults in signatures, their values in a config."""
+"""Node DISTILL of a config: options of the methods, with defaults in signatures; pairs of names."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -35,6 +35,26 @@ def method_settings(node: CfgNode, distillers: Iterable[str]) -> dict[str, Any]:
         "methods": {name: _lower_keys(node[name]) for name in node.METHODS},
         "ea": _lower_keys(node.EA),
     }
+
+
+def name_pair(key: str, entry: Any, example: str) -> tuple[str, str]:
+    """Return an element of a config key as a student's and its teacher's name.
+
+    Args:
+        entry: a pair of names, or one name for both.
+        example: a pair, for the message.
+
+    Raises:
+        UserError: `entry` is neither.
+    """
+    names = (entry, entry) if isinstance(entry, str) else entry
+    is_pair = isinstance(names, Sequence) and len(names) == 2
+    if not (is_pair and all(isinstance(name, str) for name in names)):
+        raise UserError(
+            f"{key}: {entry!r} is neither a name nor a pair of the student's and the teacher's "
+            f"name, such as {example}."
+        )
+    return names[0], names[1]
 
 
 def _check_choices(key: str, values: Iterable[str], choices: Iterable[str]) -> None:

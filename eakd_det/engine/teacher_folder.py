@@ -13,7 +13,7 @@ from eakd_det.data.class_names import (
 )
 from eakd_det.distillers import DISTILLERS, DistillationObjective, method_settings
 from eakd_det.modeling.build import num_classes
-from eakd_det.modeling.compatibility import map_classes
+from eakd_det.modeling.class_checks import map_classes
 from eakd_det.modeling.teacher.build import teacher_config
 from eakd_det.utils.errors import UserError
 

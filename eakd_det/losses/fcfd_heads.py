@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .batch_norm import BatchNorm
 from .kd import kd_loss
+from .levels import pair_levels
 from .reduction import at_least_float32, reduce_samples
 
 Predictions = tuple[Tensor, Tensor]  # class logits (R, K + 1), box deltas (R, 4) or (R, 4 K)
@@ -120,17 +121,12 @@ def appearance_losses(
         Means over the images, at least float32.
 
     Raises:
-        ValueError: maps differ in shape, or `weight` is not (N,).
+        ValueError: maps differ in number or shape, or `weight` is not (N,).
     """
-    losses = []
-    for x, target in zip(bridged_features, teacher_features, strict=True):
-        if x.shape != target.shape:
-            raise ValueError(
-                f"maps of student and teacher differ: {tuple(x.shape)}, {tuple(target.shape)}"
-            )
-        difference = at_least_float32(x) - at_least_float32(target.detach())
-        error = difference.square().flatten(1).mean(dim=1)
-        losses.append(reduce_samples(error, weight, "mean"))
+    losses = [
+        reduce_samples((x - target).square().flatten(1).mean(dim=1), weight, "mean")
+        for x, target in pair_levels(bridged_features, teacher_features)
+    ]
     return torch.stack(losses)
 
 

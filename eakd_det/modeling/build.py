@@ -15,7 +15,8 @@ from eakd_det.data.class_names import known_names, loaded_names
 from eakd_det.distillers import ClassMap
 from eakd_det.utils.errors import UserError
 
-from .compatibility import box_predictors, map_classes
+from .class_checks import map_classes
+from .compatibility import box_predictors
 from .teacher.build import has_yaml_config, load_detector, teacher_config
 
 

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from .compatibility import match_levels
-from .levels import choose_levels
+from .levels import choose_levels, match_levels
 from .padding import Size, crop_to_common
 from .recorder import Call
 

@@ -1,7 +1,6 @@
 """Checks, before the first step, that a student can be distilled from a teacher."""
 
 import logging
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ from detectron2.modeling import GeneralizedRCNN, RetinaNet
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
 from torch import nn
 
-from eakd_det.distillers import DISTILLERS, ClassMap, LogitDistiller, match_classes
+from eakd_det.distillers import DISTILLERS, LogitDistiller
 from eakd_det.utils.errors import UserError
 
 # The way out where heads cannot be compared.
@@ -119,102 +118,6 @@ def check_input_formats(student: str | None, teacher: str) -> None:
             f"The student reads {student} images and the teacher {teacher}: these cannot be "
             "converted; give both the same INPUT.FORMAT, or RGB and BGR."
         )
-
-
-def match_levels(student: nn.Module, teacher: nn.Module) -> list[tuple[str, str]]:
-    """Return the names of levels with the same stride in both backbones, finest first.
-
-    Levels without a counterpart are left out; the log names them. Backbones without a common stride
-    are paired in order, for adapters that resize.
-
-    Raises:
-        UserError: no stride is common, and the numbers of levels differ.
-    """
-    here, there = (_levels(model) for model in (student, teacher))
-    common = sorted(here.keys() & there.keys())
-    if common:
-        alone = [f"the student's {_level(here, s)}" for s in sorted(here.keys() - there.keys())]
-        alone += [f"the teacher's {_level(there, s)}" for s in sorted(there.keys() - here.keys())]
-        if alone:
-            logging.getLogger(__name__).info(
-                f"Not compared: {' and '.join(alone)}, without a counterpart of the same stride."
-            )
-        return [(here[stride], there[stride]) for stride in common]
-    names = [" and ".join(_level(levels, s) for s in sorted(levels)) for levels in (here, there)]
-    if len(here) != len(there):
-        raise UserError(
-            f"DISTILL.METHODS compares feature maps, but the student has {names[0]} and the "
-            f"teacher {names[1]}: give both backbones a level of the same stride, or as many "
-            "levels."
-        )
-    logging.getLogger(__name__).info(
-        f"Levels are compared in order, since none has the same stride: the student's {names[0]} "
-        f"with the teacher's {names[1]}."
-    )
-    return [(here[a], there[b]) for a, b in zip(sorted(here), sorted(there), strict=True)]
-
-
-def _level(levels: dict[int, str], stride: int) -> str:
-    return f"{levels[stride]} (stride {stride})"
-
-
-def _levels(model: nn.Module) -> dict[int, str]:
-    """Return stride -> name. Of several levels with a stride it is the first, which heads read."""
-    shapes = reversed(model.backbone.output_shape().items())
-    return {spec.stride: name for name, spec in shapes}
-
-
-def map_classes(
-    student: tuple[Sequence[str], int],
-    teacher: tuple[Sequence[str], int],
-    classes: Sequence,
-    key: str,
-) -> ClassMap | None:
-    """Return the map of DISTILL.CLASSES; None without it, for classes that are the same.
-
-    Args:
-        student, teacher: names of the classes of each, empty if they are not known, and their
-            number.
-        classes: DISTILL.CLASSES; see `match_classes`.
-        key: config key of the student's number of classes.
-
-    Raises:
-        UserError: without `classes` the numbers differ; with them, names are not known or wrong.
-    """
-    (names, here), (of_teacher, there) = student, teacher
-    if not classes:
-        if here != there:
-            raise UserError(
-                f"The student has {here} classes and the teacher {there}: set {key} to the "
-                "teacher's number, or TEACHER.CONFIG_FILE and TEACHER.WEIGHTS to a teacher of the "
-                "student's classes, or pair the names of the classes that both have in "
-                "DISTILL.CLASSES."
-            )
-        return None
-    if len(names) != here:
-        raise UserError(
-            f"DISTILL.CLASSES: the student has {here} classes ({key}), and its training data name "
-            f"{len(names)}. The names are those of --train-json's categories, or thing_classes in "
-            "the metadata of the first dataset in DATASETS.TRAIN."
-        )
-    if len(of_teacher) != there:
-        raise UserError(
-            f"DISTILL.CLASSES: the names of the teacher's {there} classes are not known. They are "
-            'read from its checkpoint (a list "class_names" beside "model", which runs of this '
-            "package write), or are those of the registered dataset in DATASETS.TRAIN of its "
-            "config."
-        )
-    return match_classes(classes, names, of_teacher)
-
-
-def warn_of_one_class(number: int, methods: Iterable[str]) -> None:
-    """Log a warning of each method that is limited by a single foreground class."""
-    for name in methods if number == 1 else ():
-        distiller = DISTILLERS[name]
-        if isinstance(distiller, LogitDistiller) and distiller.note_on_one_class:
-            logging.getLogger(__name__).warning(
-                f"{name} with one foreground class: {distiller.note_on_one_class}."
-            )
 
 
 def describe(model: nn.Module) -> str:

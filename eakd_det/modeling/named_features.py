@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from eakd_det.distillers import name_pair
 from eakd_det.utils.errors import UserError
 
 from .compared_maps import LevelMaps, compare_levels
@@ -15,6 +16,7 @@ from .module_outputs import find_maps, only_map
 from .recorder import Call
 from .teacher import DetectorTeacher
 
+EXAMPLE = '["backbone.bottom_up.res4", "backbone.bottom_up.res5"]'
 NUM_IMAGES, SIZE = 2, 64  # of the forward pass that finds shapes; the fewest that are a batch
 
 
@@ -39,7 +41,7 @@ class NamedMaps(LevelMaps):
         Raises:
             UserError: a name is unknown, or its module does not return one map in a forward pass.
         """
-        pairs = [_pair(entry) for entry in features]
+        pairs = [name_pair("DISTILL.FEATURES", entry, EXAMPLE) for entry in features]
         of_student, of_teacher = ([pair[side] for pair in pairs] for side in (0, 1))
         pixels = torch.zeros(len(student.pixel_mean), SIZE, SIZE)
         images = [{"image": pixels}] * NUM_IMAGES
@@ -110,14 +112,3 @@ def compare_maps(
             f"DISTILL.FEATURES to (), or leave {heads[0]} out of DISTILL.METHODS."
         )
     return NamedMaps(features, student, student.teacher)
-
-
-def _pair(entry: str | Sequence[str]) -> tuple[str, str]:
-    names = [entry, entry] if isinstance(entry, str) else entry
-    is_pair = isinstance(names, Sequence) and len(names) == 2
-    if not (is_pair and all(isinstance(name, str) for name in names)):
-        raise UserError(
-            f"DISTILL.FEATURES: {entry!r} is neither a module's name nor a pair of them, "
-            '["student\'s", "teacher\'s"].'
-        )
-    return names[0], names[1]

@@ -1,8 +1,9 @@
-"""Detectron2's FPN on any backbone, from its config keys."""
+"""Detectron2's FPN on any backbone, from its config keys; and without the RPN's own level."""
 
 from detectron2.config import CfgNode
 from detectron2.modeling import FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
+from torch import nn
 
 
 def build_fpn(cfg: CfgNode, bottom_up: Backbone) -> FPN:
@@ -25,3 +26,10 @@ def _fpn(cfg: CfgNode, bottom_up: Backbone, top_block: LastLevelMaxPool | LastLe
         top_block=top_block,
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
+
+
+def leave_out_last_level(backbone: nn.Module) -> None:
+    """Leave out the level that an FPN adds for the RPN alone."""
+    if isinstance(backbone, FPN) and isinstance(backbone.top_block, LastLevelMaxPool):
+        backbone.top_block = None
+        backbone._out_features = backbone._out_features[:-1]

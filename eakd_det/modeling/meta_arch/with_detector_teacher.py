@@ -6,29 +6,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eakd_det.distillers import DistillationObjective
-from eakd_det.modeling.compared_maps import LevelMaps
 from eakd_det.modeling.recorder import Call
-from eakd_det.modeling.teacher import DetectorTeacher, WithTeacher, log_output_difference
+from eakd_det.modeling.teacher import log_output_difference
+
+from .compared_heads import ComparedHeads
 
 
-class WithDetectorTeacher(WithTeacher):
-    """WithTeacher of a detector: starts the teacher's features, and prepares it at first.
+class WithDetectorTeacher(ComparedHeads):
+    """ComparedHeads that starts the teacher's features, and prepares it at first.
 
     Attributes:
-        objective: computes the distillation losses.
-        maps: the feature maps that are compared.
         teacher_levels: names of the teacher's maps that its heads read or that are compared.
-        compares_logits: whether a method, or the EA weight, needs logits.
-        compares_objectness: whether a method compares the RPNs' logits.
     """
 
-    teacher: DetectorTeacher
-    objective: DistillationObjective
-    maps: LevelMaps
     teacher_levels: set[str]
-    compares_logits: bool
-    compares_objectness: bool
     input_format: str
 
     def look_ahead(self, batched_inputs: list[dict[str, Any]]) -> None:
@@ -79,9 +70,3 @@ class WithDetectorTeacher(WithTeacher):
             log_output_difference(*outputs, are_maps=are_maps)
 
         return log_difference
-
-    def _teacher_outputs(
-        self, calls: dict[str, list[Call]], teacher: DetectorTeacher, features: dict[str, Tensor]
-    ) -> list[Tensor]:
-        """Return a teacher's logits if methods compare them, else its maps, or its objectness."""
-        raise NotImplementedError

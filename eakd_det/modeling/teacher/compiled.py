@@ -35,7 +35,7 @@ class CompiledBackbone:
         """
         Args:
             backbone: a convolutional network, only called through this object from here on.
-            multiple: of the images' height and width; see `check_multiple`.
+            multiple: of the images' height and width; see `check_compiled`.
             capture: CudaCapture, which replays graphs; None calls the compiled code.
         """
         self.multiple = multiple
@@ -109,11 +109,15 @@ class CompiledBackbone:
         return {**vars(self), "_compiled": None, "_graphs": None}
 
 
-def check_multiple(backbone: nn.Module, multiple: int) -> None:
+def check_compiled(backbone: nn.Module, multiple: int, *, cuda_graphs: bool) -> None:
     """Check that images padded to multiples of a size have the same maps, with whole positions.
 
+    Args:
+        multiple: 0 if the backbone is not compiled.
+        cuda_graphs: whether CUDA graphs replay compiled code.
+
     Raises:
-        UserError: they have not, or the backbone is not convolutional.
+        UserError: they have not, the backbone is not convolutional, or there is no compiled code.
     """
     if multiple and any(isinstance(module, TimmBackbone) for module in backbone.modules()):
         raise UserError(
@@ -131,6 +135,11 @@ def check_multiple(backbone: nn.Module, multiple: int) -> None:
         raise UserError(
             f"TEACHER.COMPILE: {multiple} must be a multiple of {stride}, the coarsest stride of "
             "the teacher's backbone."
+        )
+    if cuda_graphs and not multiple:
+        raise UserError(
+            "TEACHER.CUDA_GRAPHS needs a compiled backbone: set TEACHER.COMPILE to 128, or "
+            "TEACHER.CUDA_GRAPHS to False."
         )
 
 
