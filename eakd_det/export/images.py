@@ -17,10 +17,11 @@ SIZES = ((480, 640), (640, 480))  # of generated scenes, before the resizing
 
 
 def read_images(cfg: CfgNode, folder: str | None) -> tuple[str, dict[str, Tensor]]:
-    """Return the first NUMBER images of a folder, a dataset of DATASETS.TEST, or generated scenes.
+    """Return the first NUMBER images of a folder or a dataset of the run, or generated scenes.
 
     Args:
-        folder: of image files; None: a dataset whose files are there, else generated scenes.
+        folder: of image files; None: the first dataset of DATASETS.TEST and TRAIN whose files are
+            there, else generated scenes.
 
     Returns:
         Description of the source, and name -> (3, H, W) uint8, as an evaluation resizes them.
@@ -52,7 +53,7 @@ def add_other_size(images: dict[str, Tensor], size: tuple[int, int]) -> dict[str
 def _find(cfg: CfgNode, folder: str | None) -> tuple[str, list[str]]:
     if folder is not None:
         return folder, find_images([folder])[:NUMBER]
-    for name in cfg.DATASETS.TEST:
+    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
         annotations = MetadataCatalog.get(name).get("json_file", "")
         if name in DatasetCatalog and os.path.isfile(annotations):
             paths = [scene["file_name"] for scene in DatasetCatalog.get(name)[:NUMBER]]

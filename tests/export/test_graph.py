@@ -175,10 +175,12 @@ def test_images_and_size(student, caplog, tmp_path):
         export_graph(run, str(tmp_path / "out"), "torchscript", images=str(tmp_path / "out"))
 
 
-def test_the_images_of_the_run(distill_cfg, scenes, caplog, tmp_path):
-    """Of its validation data, one of them cropped, for they have one size."""
+@pytest.mark.parametrize("key", ["TEST", "TRAIN"])
+def test_the_images_of_the_run(distill_cfg, scenes, caplog, tmp_path, key):
+    """Of its validation data, or else training data; one is cropped, for they have one size."""
     caplog.set_level(logging.INFO)
-    distill_cfg.DATASETS.TEST = ("not_registered", scenes[1])
+    distill_cfg.DATASETS.TEST = distill_cfg.DATASETS.TRAIN = ()
+    distill_cfg.DATASETS[key] = ("not_registered", scenes[1])
     run = save_run(distill_cfg, tmp_path / "run")
     export_graph(run, str(tmp_path / "out"), "torchscript")
     assert f"3 of {scenes[1]} and 2 generated scenes" in caplog.text
