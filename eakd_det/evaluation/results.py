@@ -14,15 +14,18 @@ METRICS = ("AP", "AP50", "AP75")
 def write_result(cfg: CfgNode, results: dict[str, Any]) -> None:
     """Write AP, AP50 and AP75 of boxes on the first of DATASETS.TEST, in percent, to result.json.
 
-    "teacher_AP" is the AP of the teacher's own run if that is known, else null. Nothing is written
-    if no boxes were evaluated, and figures that the evaluator does not return are left out.
+    "teacher_AP" is the AP of the teacher's own run if that is known and of the same classes, else
+    null. Nothing is written if no boxes were evaluated, and figures that the evaluator does not
+    return are left out.
 
     Args:
         cfg: config of the run.
         results: results of its evaluation, as Detectron2 returns them.
     """
     of_first = results if "bbox" in results else results.get(cfg.DATASETS.TEST[0], {})
-    write_boxes(cfg.OUTPUT_DIR, of_first, teacher=cfg.TEACHER.WEIGHTS)
+    write_boxes(
+        cfg.OUTPUT_DIR, of_first, teacher="" if cfg.DISTILL.CLASSES else cfg.TEACHER.WEIGHTS
+    )
 
 
 def write_boxes(output_dir: str, results: dict[str, Any], *, teacher: str) -> None:

@@ -123,8 +123,10 @@ class Detectors(RunKind):
         if results:
             results = results if "bbox" in results else next(iter(results.values()))
             return results["bbox"]["AP"]
-        # From the teacher's own run, as a sweep and the demo have it.
-        return None if _is_lazy(files.config) else known_ap(files.config["TEACHER"]["WEIGHTS"])
+        # From the teacher's own run, as a sweep and the demo have it; not if that has more classes.
+        if _is_lazy(files.config) or files.config["DISTILL"].get("CLASSES"):
+            return None
+        return known_ap(files.config["TEACHER"]["WEIGHTS"])
 
 
 def _key(files: RunFiles, name: str) -> str:

@@ -25,6 +25,9 @@ def test_the_first_test_set_counts_and_a_teacher_is_known_by_its_last_weights(
     cfg.TEACHER.WEIGHTS = str(tmp_path / "model_final.pth")
     write_result(cfg, boxes(20.0) if len(names) == 1 else several)
     assert json.loads((tmp_path / "result.json").read_text())["teacher_AP"] == 30.0
+    cfg.DISTILL.CLASSES = ("person",)  # of which the teacher's run does not have the AP
+    write_result(cfg, boxes(20.0) if len(names) == 1 else several)
+    assert json.loads((tmp_path / "result.json").read_text())["teacher_AP"] is None
 
 
 def test_an_evaluator_may_give_fewer_figures(distill_cfg, tmp_path):
