@@ -213,6 +213,7 @@ def replace_teacher(cfg, teacher_cfg, options, folder):
     """Give the run a teacher with other options, and weights that fit it."""
     teacher_cfg = teacher_cfg.clone()
     teacher_cfg.merge_from_list(options)
+    torch.manual_seed(0)  # the same teacher, whatever ran before
     torch.save({"model": build_model(teacher_cfg).state_dict()}, folder / "other.pth")
     (folder / "other.yaml").write_text(teacher_cfg.dump())
     cfg.TEACHER.CONFIG_FILE = str(folder / "other.yaml")

@@ -33,7 +33,7 @@ def _box_pair(student_width=4 * CLASSES, teacher_width=4 * CLASSES, **options):
 @pytest.mark.parametrize("teacher_width", [4, 12])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_box_loss_of_each_foreground_roi(student_width, teacher_width, weighted):
-    """Of class-specific heads the labelled class; the teacher's in the student's units."""
+    """The labelled class of class-specific heads; the teacher's in the student's units."""
     scale = (1.0, 2.0, 0.5, 3.0)
     weight = torch.rand(7) if weighted else None
     pair = _box_pair(student_width, teacher_width, delta_scale=scale, sample_weight=weight)

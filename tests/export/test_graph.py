@@ -177,7 +177,7 @@ def test_images_and_size(student, caplog, tmp_path):
 
 @pytest.mark.parametrize("key", ["TEST", "TRAIN"])
 def test_the_images_of_the_run(distill_cfg, scenes, caplog, tmp_path, key):
-    """Of its validation data, or else training data; one is cropped, for they have one size."""
+    """Validation data, or else training data; one is cropped, for they have one size."""
     caplog.set_level(logging.INFO)
     distill_cfg.DATASETS.TEST = distill_cfg.DATASETS.TRAIN = ()
     distill_cfg.DATASETS[key] = ("not_registered", scenes[1])

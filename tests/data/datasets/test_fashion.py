@@ -55,7 +55,7 @@ def test_generated_on_first_use(call_code, tmp_path):
 
 
 def test_three_of_the_classes(call_code, tmp_path):
-    """Of the same images: other names and order, and no boxes of other classes."""
+    """The same images: other names and order, and no boxes of other classes."""
     root = tmp_path / "elsewhere"
     write_fashion_mnist(root / "FashionMNIST" / "raw")
     environment = {**os.environ, "DETECTRON2_DATASETS": str(root)}

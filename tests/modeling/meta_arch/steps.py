@@ -11,13 +11,18 @@ def flat(options):
 
 def train(cfg, batch, steps=3):
     """The first and the last losses of some small steps."""
-    torch.manual_seed(0)
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED, cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = True, 0.01
+    return first_and_last(cfg, batch, steps, seeds=(0, 1))
+
+
+def first_and_last(cfg, batch, steps, seeds=(1,)):
+    """The first and the last losses of some steps, which sample with the seeds in turn."""
+    torch.manual_seed(0)
     model = build_model(cfg)
     optimizer = build_optimizer(cfg, model)
     history = []
     for step in range(steps):
-        torch.manual_seed(step % 2)  # the same samples in the first and the last
+        torch.manual_seed(seeds[step % len(seeds)])  # the same samples in the first and the last
         losses = model(batch)
         assert all(torch.isfinite(loss) for loss in losses.values())
         optimizer.zero_grad()

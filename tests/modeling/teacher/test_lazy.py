@@ -4,10 +4,10 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling import build_model
-from detectron2.solver import build_optimizer
 
 from eakd_det.modeling.teacher import make_teacher
 from eakd_det.utils.errors import UserError
+from tests.modeling.meta_arch.steps import first_and_last
 
 VITDET = """
 from functools import partial
@@ -86,21 +86,6 @@ def test_it_is_the_config_s_model(vitdet, batch):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
-def _losses(cfg, batch, steps):
-    torch.manual_seed(0)
-    model = build_model(cfg)
-    optimizer = build_optimizer(cfg, model)
-    history = []
-    for _ in range(steps):
-        torch.manual_seed(1)
-        losses = model(batch)
-        optimizer.zero_grad()
-        sum(losses.values()).backward()
-        optimizer.step()
-        history.append({name: loss.item() for name, loss in losses.items()})
-    return history[0], history[-1]
-
-
 @pytest.mark.parametrize("steps", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_it_teaches(distill_cfg, vitdet, batch, storage, caplog, steps):
     """The student pads to 128 x 128 pixels, the teacher to 160 x 160."""
@@ -111,7 +96,7 @@ def test_it_teaches(distill_cfg, vitdet, batch, storage, caplog, steps):
     distill_cfg.DISTILL.METHODS = ("DKD", "REVIEWKD")
     distill_cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
     with caplog.at_level("INFO"):
-        first, last = _losses(distill_cfg, batch, steps)
+        first, last = first_and_last(distill_cfg, batch, steps)
     assert "The prepared teacher's logits differ by at most" in caplog.text
     assert last["loss_reviewkd"] < first["loss_reviewkd"]
     assert sum(last.values()) < sum(first.values())

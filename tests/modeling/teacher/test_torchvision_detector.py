@@ -122,7 +122,7 @@ def test_anchors_and_logits_of_a_retinanet(retinanet, batch):
 @pytest.mark.parametrize("name", ["rcnn", "retinanet"])
 @torch.no_grad()
 def test_detections_are_torchvision_s(name, batch, request):
-    """Of one image without padding, where the anchors are at the same positions."""
+    """One image without padding, where the anchors are at the same positions."""
     detector = request.getfixturevalue(name)
     image = batch[0]["image"].repeat(1, 2, 1)[:, :128]
     detector.transform.min_size = (128,)

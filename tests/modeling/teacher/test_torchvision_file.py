@@ -2,14 +2,13 @@ import logging
 
 import pytest
 import torch
-from detectron2.modeling import build_model
-from detectron2.solver import build_optimizer
 from torchvision.models import get_model, get_model_weights
 
 from eakd_det.modeling.teacher import make_teacher
 from eakd_det.modeling.teacher.torchvision_file import load_torchvision
 from eakd_det.utils.errors import UserError
 from tests.conftest import NUM_CLASSES
+from tests.modeling.meta_arch.steps import first_and_last
 
 NAME = "fasterrcnn_mobilenet_v3_large_fpn"
 SOURCE = f"torchvision://{NAME}"
@@ -67,29 +66,13 @@ def test_mistakes(weights, tmp_path):
         load_torchvision(SOURCE, str(tmp_path / "other.pth"))
 
 
-def _losses(cfg, batch, steps):
-    torch.manual_seed(0)
-    model = build_model(cfg)
-    optimizer = build_optimizer(cfg, model)
-    history = []
-    for _ in range(steps):
-        torch.manual_seed(1)
-        losses = model(batch)
-        optimizer.zero_grad()
-        sum(losses.values()).backward()
-        optimizer.step()
-        history.append({name: loss.item() for name, loss in losses.items()})
-    return history
-
-
 @pytest.mark.parametrize("steps", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_it_teaches_an_r_cnn(distill_cfg, weights, batch, storage, steps):
     """Its two maps of stride 32 and its map of stride 64 have counterparts, p2 to p4 have none."""
     distill_cfg.TEACHER.CONFIG_FILE, distill_cfg.TEACHER.WEIGHTS = SOURCE, weights
     distill_cfg.DISTILL.METHODS = ("DKD", "REVIEWKD")
     distill_cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
-    history = _losses(distill_cfg, batch, steps)
-    first, last = history[0], history[-1]
+    first, last = first_and_last(distill_cfg, batch, steps)
     assert last["loss_reviewkd"] < first["loss_reviewkd"]
     assert sum(last.values()) < sum(first.values())
 
@@ -103,6 +86,6 @@ def test_it_teaches_a_retinanet(retina_cfg, tmp_path, batch, storage):
     sizes = [[x * octave for octave in octaves] for x in (32, 64, 128, 256, 512)]
     retina_cfg.MODEL.ANCHOR_GENERATOR.SIZES = sizes
     retina_cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
-    first, last = _losses(retina_cfg, batch, 2)
+    first, last = first_and_last(retina_cfg, batch, 2)
     assert last["loss_reviewkd"] < first["loss_reviewkd"]
     assert last["loss_kd"] < first["loss_kd"]
