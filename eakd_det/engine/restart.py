@@ -11,9 +11,9 @@ from detectron2.utils import comm
 from torch import distributed
 
 from eakd_det.utils.errors import UserError
-from eakd_det.utils.files import make_folder, read_json, write_json
+from eakd_det.utils.files import make_folder
 
-from .run_record import NAME
+from .run_record import add_to_record, read_record
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def is_restart(output_dir: str) -> bool:
     first one's answer. Before the processes are connected, the answer on several machines is True
     if any launch by torchrun is recorded; decide again afterwards.
     """
-    starts = read_json(Path(output_dir, NAME)).get("starts", []) if output_dir else []
+    starts = read_record(output_dir).get("starts", [])
     recorded = starts[-1].get("launch", []) if starts else []
     if not _is_connected() and int(os.environ.get("GROUP_WORLD_SIZE", 1)) > 1:
         return bool(recorded)
@@ -56,10 +56,8 @@ def record_launch(output_dir: str) -> None:
     agents = sorted({agent for agent in comm.all_gather(launch_identity()) if agent})
     if not (agents and output_dir and comm.is_main_process()):
         return
-    path = Path(output_dir, NAME)
-    record = read_json(path)
-    record["starts"][-1]["launch"] = agents
-    write_json(path, record)
+    *earlier, last = read_record(output_dir)["starts"]
+    add_to_record(output_dir, starts=[*earlier, {**last, "launch": agents}])
 
 
 def check_shared(output_dir: str) -> None:
@@ -109,7 +107,8 @@ def micro_batch_plan(
 ) -> tuple[int, int]:
     """Divide the images of a step among another number of processes than at a run's first start.
 
-    A micro-batch of a process has at most the images that it had then.
+    A micro-batch of a process has at most the images that it had then. "processes" and "accumulate"
+    of the first start are in the first entry of "starts" in run.json.
 
     Args:
         images: of a step, over all processes and micro-batches, at the first start.
