@@ -1,10 +1,12 @@
 """Restarts of a run by torchrun, and its continuation with another number of processes."""
 
+import argparse
 import logging
 import os
 import socket
 import time
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from detectron2.utils import comm
@@ -47,6 +49,24 @@ def is_restart(output_dir: str) -> bool:
     return any(agent in seen[0][1] for agent, _ in seen)
 
 
+def continued(args: argparse.Namespace, output_dir: str) -> argparse.Namespace:
+    """Return the arguments of a training's start; those of a restart have `resume` set.
+
+    A restart neither refuses nor removes the run that its own launch has begun.
+    """
+    if not is_restart(output_dir):
+        return args
+    return argparse.Namespace(**{**vars(args), "resume": True, "overwrite": False})
+
+
+def log_restart(output_dir: str) -> None:
+    """Log the continuation of a run whose processes torchrun has started again."""
+    if is_restart(output_dir):
+        has_saved = os.path.exists(os.path.join(output_dir, "last_checkpoint"))
+        begin = "from its newest checkpoint" if has_saved else "at iteration 0: nothing is saved"
+        logger.warning("torchrun has started the processes again: the run goes on %s.", begin)
+
+
 def record_launch(output_dir: str) -> None:
     """Record the agents of this launch in the last start of run.json; each process calls it.
 
@@ -58,6 +78,25 @@ def record_launch(output_dir: str) -> None:
         return
     *earlier, last = read_record(output_dir)["starts"]
     add_to_record(output_dir, starts=[*earlier, {**last, "launch": agents}])
+
+
+def changed_start(output_dir: str, *, resume: bool) -> dict[str, Any] | None:
+    """Return the record of a resumed run's first start if it had another number of processes."""
+    starts = read_record(output_dir).get("starts", []) if resume else []
+    first = comm.all_gather(starts[:1])[0]
+    return first[0] if first and first[0]["processes"] != comm.get_world_size() else None
+
+
+def describe_changes(first: dict[str, Any], changes: dict[str, tuple[Any, Any]]) -> str:
+    """Return a sentence about the settings that another number of processes changes.
+
+    Args:
+        first: of `changed_start`.
+        changes: key -> value of the config and of this start; equal ones are left out.
+    """
+    changed = [f"{key} is {new}, not {old}" for key, (old, new) in changes.items() if new != old]
+    processes = f"The run began with {first['processes']} processes and has {comm.get_world_size()}"
+    return f"{processes}: {'; '.join(changed) or 'its settings stay'}."
 
 
 def check_shared(output_dir: str) -> None:
