@@ -103,7 +103,7 @@ def _wait(path, pattern, count=1, *, process, seconds=180):
         text = path.read_text() if path.exists() else ""
         if len(re.findall(pattern, text)) >= count:
             return text
-        assert process.poll() is None and time.monotonic() < end, text
+        assert process.poll() is None and time.monotonic() < end, text[-3000:]
         time.sleep(0.05)
 
 
@@ -155,10 +155,10 @@ def test_a_machine_leaves_and_another_joins(torchrun, detector, tmp_path):
         port = free.getsockname()[1]
     options = ["--nnodes", "1:2", "--nproc-per-node", "1", "--max-restarts", "3"]
     options += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}", "--rdzv-id", "x"]
-    options += ["--rdzv-conf", "last_call_timeout=15"]
+    host, guest = (["--rdzv-conf", f"is_host={n},last_call_timeout=15"] for n in (1, 0))
     long = ("SOLVER.MAX_ITER", "100000")
-    first = torchrun(options, *detector, *long)
-    second = torchrun(options, *detector, *long, out="second.txt")
+    first = torchrun([*options, *host], *detector, *long)
+    second = torchrun([*options, *guest], *detector, *long, out="second.txt")
     log, metrics = tmp_path / "run" / "log.txt", tmp_path / "run" / "metrics.json"
     _wait(log, r"model_0000003\.pth", process=first)
     os.killpg(second.pid, signal.SIGKILL)
@@ -167,7 +167,7 @@ def test_a_machine_leaves_and_another_joins(torchrun, detector, tmp_path):
     assert "The run began with 2 processes and has 1: SOLVER.ACCUMULATE is 2, not 1." in alone
     assert "The checkpoint is of 2 processes and this run has 1: the random states are" in alone
     time.sleep(3)
-    third = torchrun(options, *detector, *long, out="third.txt")
+    third = torchrun([*options, *guest], *detector, *long, out="third.txt")
     text = _wait(log, r"= 2 \(processes\) x 1 \(micro-batches\) x 2;", 2, process=first)
     assert "Stopped by SIGTERM at iteration" in text  # saved, as the agent ended it for the third
     text = _wait(log, r"Starting training from iteration", 3, process=first)
