@@ -42,17 +42,17 @@ def main(args):
     from llm.config import load_config
     from llm.evaluation import write_result
     from llm.log import show_progress
-    from llm.training import fit, has_ended, prepare
+    from llm.training import train
 
     cfg = load_config(args.config_file, args.opts)
     show_progress()
-    if not (args.evaluate and args.resume and has_ended(cfg)):  # else only evaluation is left
-        prepare(cfg, args.resume, args.overwrite)
-        result = fit(cfg, args.resume, args.overwrite)
-        if PartialState().is_main_process:
-            loss, seconds = result["train_loss"], result["seconds"]
-            print(f"{cfg.OUTPUT_DIR}: loss {loss:.4f}, {seconds:.0f} seconds")
-    if args.evaluate and PartialState().is_main_process:
+    result = train(cfg, args.resume, args.overwrite, evaluates=args.evaluate)
+    if not PartialState().is_main_process:
+        return
+    if result is not None:
+        loss, seconds = result["train_loss"], result["seconds"]
+        print(f"{cfg.OUTPUT_DIR}: loss {loss:.4f}, {seconds:.0f} seconds")
+    if args.evaluate:
         write_result(cfg)
 
 
