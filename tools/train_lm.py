@@ -12,7 +12,8 @@ tools/train_lm.py --config-file ... --resume --evaluate
 The teacher of TEACHER.CONFIG_FILE and the model of MODEL.CONFIG_FILE, from which the student
 starts, are trained first if they have not been yet; --resume continues those, too. If OUTPUT_DIR
 already holds a run, either --resume (continue it) or --overwrite (remove it and start anew) is
-required. KEY VALUE pairs apply to this run, not to those that are trained first.
+required; a restart by torchrun --max-restarts continues it. KEY VALUE pairs apply to this run, not
+to those that are trained first.
 """
 
 import sys

@@ -4,6 +4,8 @@ import json
 import os
 import random
 import re
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,40 +14,51 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from llm.training import fit
+
 from .conftest import make_gpt2, save, write_jsonl
 
 pytestmark = pytest.mark.slow  # each start of two processes takes seconds
 
-# Trains the config as tools/train_lm.py does. Each attempt of torchrun is killed once: EVENT RANK
-# STEP of the attempt's number, in that callback of that process after as many steps.
+# Trains a config as tools/train_lm.py does: CONFIG RESUME [END ...]. Attempt N of torchrun comes to
+# the N-th END, ACTION:EVENT:RANK:STEP: an action in that callback of a process (RANK * is any).
 TRAINS = """
-import os, signal, sys
+import os, signal, sys, time
 from transformers import TrainerCallback
 from llm import training
 from llm.config import load_config
 from llm.log import show_progress
 
-def kill(args, state, control, **kwargs):
-    if state.global_step == int(step) and args.process_index == int(rank):
-        os.kill(os.getpid(), signal.SIGKILL)
+def worker():
+    os.kill(os.getpid(), signal.SIGKILL)
 
-def with_kill(*args):
+def machine():
+    os.kill(os.getppid(), signal.SIGKILL)
+    worker()
+
+def agent():
+    os.kill(os.getppid(), signal.SIGTERM)
+    time.sleep(3)  # the step is not over when SIGTERM arrives
+
+def end(args, state, control, **kwargs):
+    if state.global_step == int(step) and rank in (str(args.process_index), "*"):
+        globals()[action]()
+
+def with_end(*args):
     trainer = build(*args)
-    if kills:
-        trainer.add_callback(type("Kill", (TrainerCallback,), {event: staticmethod(kill)})())
+    if event:
+        trainer.add_callback(type("End", (TrainerCallback,), {event: staticmethod(end)})())
     return trainer
 
-path, *kills = sys.argv[1:]
+path, resume, *ends = sys.argv[1:]
 attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
-kills = kills[attempt].split(":") if attempt < len(kills) else None
-if kills:
-    event, rank, step = kills
-build, training.build_trainer = training.build_trainer, with_kill
+action, event, rank, step = ends[attempt].split(":") if attempt < len(ends) else 4 * [""]
+build, training.build_trainer = training.build_trainer, with_end
 show_progress()
-training.train(load_config(path))
+training.train(load_config(path), resume == "True")
 """
-EVENTS = ("on_step_begin", "on_substep_end", "on_pre_optimizer_step", "on_step_end", "on_save")
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--log-dir", "log")
+EVENTS = ("on_step_begin", "on_substep_end", "on_pre_optimizer_step", "on_step_end")
+TWO = ("--standalone", "--nproc-per-node", "2")
 
 
 @pytest.fixture
@@ -79,26 +92,33 @@ def start(tmp_path):
     """Starts torchrun; its process, of which stdout and stderr are one pipe."""
     (tmp_path / "code.py").write_text(TRAINS)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    started = []
 
-    def start(cfg, *options, kills=(), torchrun=TORCHRUN):
+    def start(cfg, *options, ends=(), resume=False):
         path = Path(f"{cfg.OUTPUT_DIR}.yaml")
         path.write_text(cfg.dump())
-        return subprocess.Popen(
-            [sys.executable, *torchrun, *map(str, options), "code.py", str(path), *kills],
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--log-dir", "log", *options]
+        process = subprocess.Popen(
+            [*torchrun, "code.py", str(path), str(resume), *ends],
             cwd=tmp_path,
             env=environment,
             text=True,
+            start_new_session=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
+        started.append(process)
+        return process
 
-    return start
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
-def succeed(process):
+def finish(process, code=0):
     out, _ = process.communicate(timeout=600)
-    Path("/tmp/scratch-w-elastic-lm/out.txt").write_text(out)
-    assert process.returncode == 0, out
+    assert process.returncode == code, out
     return out
 
 
@@ -108,27 +128,60 @@ def renamed(cfg, name):
     return cfg
 
 
-def weights_of(cfg):
-    return load_file(Path(cfg.OUTPUT_DIR, "model.safetensors"))
-
-
 def losses_of(cfg):
     history = json.loads(Path(cfg.OUTPUT_DIR, "trainer_state.json").read_text())["log_history"]
     return [entry["loss"] for entry in history if "loss" in entry]
 
 
-def test_killed_ten_times_it_ends_with_the_weights_of_an_undisturbed_run(cfg, start):
-    whole, killed = renamed(cfg, "whole"), renamed(cfg, "killed")
-    out = succeed(start(whole, "--nproc-per-node", 2))
-    seed = random.randrange(1000)
-    rng = random.Random(seed)
-    steps = sorted(rng.sample(range(1, 24), 10))
-    kills = [f"{rng.choice(EVENTS[:4])}:{rng.randrange(2)}:{step}" for step in steps]
-    out = succeed(start(killed, "--nproc-per-node", 2, "--max-restarts", 10, kills=kills))
-    print(f"seed {seed}:", *kills)
-    Path("/tmp/scratch-w-elastic-lm/out.txt").write_text(out)
-    assert len(re.findall("Restarted by torchrun: ", out)) == 10, out
-    assert out.count("from step 0") <= sum(step < 3 for step in steps)
-    ours, theirs = weights_of(killed), weights_of(whole)
+def assert_same(cfg, other):
+    """Bit for bit the same weights, and the same losses of all steps."""
+    ours, theirs = (load_file(Path(c.OUTPUT_DIR, "model.safetensors")) for c in (cfg, other))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert losses_of(killed) == losses_of(whole)
+    assert len(losses_of(cfg)) == 24 and losses_of(cfg) == losses_of(other)
+
+
+def test_killed_and_stopped_runs_end_with_the_weights_of_an_undisturbed_one(cfg, start):
+    """A worker killed at ten random steps; then SIGTERM to torchrun, and --resume."""
+    whole, killed, stopped = (renamed(cfg, name) for name in ("whole", "killed", "stopped"))
+    finish(start(whole, *TWO))
+
+    rng = random.Random()
+    steps = sorted(rng.sample(range(1, 24), 10))
+    ends = [f"worker:{rng.choice(EVENTS)}:{rng.randrange(2)}:{step}" for step in steps]
+    out = finish(start(killed, *TWO, "--max-restarts", "10", ends=ends))
+    assert len(re.findall("Restarted by torchrun: ", out)) == 10, (ends, out)
+    assert out.count("from step 0") <= sum(step < 3 for step in steps), (ends, out)
+    assert_same(killed, whole)
+
+    step = rng.randrange(5, 20)
+    out = finish(start(stopped, *TWO, ends=[f"agent:on_substep_end:1:{step}"]), code=1)
+    assert "Stopped by SIGTERM at iteration" in out, out
+    out = finish(start(stopped, *TWO, resume=True))
+    begin = int(re.search(r"--resume: continues from .*checkpoint-(\d+)", out)[1])
+    assert step < begin < 24
+    assert_same(stopped, whole)
+
+
+def test_a_run_whose_second_machine_dies_goes_on_with_one_process(cfg, tokenizer, start, tmp_path):
+    """Losses are those of one process that takes as many examples a step."""
+    cfg.MODEL.WEIGHTS = save(make_gpt2(tokenizer, 2), tokenizer, tmp_path / "student")
+    alone = renamed(cfg, "alone")
+    alone.TRAINING.GRADIENT_ACCUMULATION_STEPS = 4
+    fit(alone)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    options = ("--nnodes", "1:2", "--nproc-per-node", "1", "--max-restarts", "3")
+    options += ("--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", "x")
+    times = "last_call_timeout=20,keep_alive_interval=1,keep_alive_max_attempt=3"
+    stays = start(cfg, *options, "--rdzv-conf", f"is_host=1,{times}")
+    dies = start(
+        cfg, *options, "--rdzv-conf", f"is_host=0,{times}", ends=["machine:on_substep_end:*:7"]
+    )
+    out, _ = dies.communicate(timeout=600)
+    assert dies.returncode == -signal.SIGKILL, out
+    out = finish(stays)
+    assert "GRADIENT_ACCUMULATION_STEPS 2 -> 4; a step has 8 examples as before" in out, out
+    assert "of 2 processes and this run has 1: the random states are not restored" in out
+    assert "continues from" in out and "checkpoint-6" in out
+    assert losses_of(cfg) == pytest.approx(losses_of(alone), rel=1e-3)
