@@ -80,7 +80,7 @@ def progress_line(total: int) -> Iterator[ProgressLine]:
     Args:
         total: number of runs.
     """
-    how = {"bar_format": "[{bar:20}] {desc}", "ascii": " #", "dynamic_ncols": True}
+    how = {"bar_format": "[{bar:12}] {desc}", "ascii": " #", "dynamic_ncols": True}
     is_terminal = sys.stdout.isatty()
     with tqdm(total=total, file=sys.stdout, leave=False, disable=not is_terminal, **how) as bar:
         if is_terminal:

@@ -1,8 +1,11 @@
+import fcntl
 import logging
 import os
 import pty
+import struct
 import subprocess
 import sys
+import termios
 
 from eakd_det.sweep.progress import Progress, duration, estimate, progress_line
 
@@ -29,9 +32,9 @@ LOOP = """
 import logging, sys
 from eakd_det.sweep.progress import Progress, progress_line
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-with progress_line(3) as line:
+with progress_line(4) as line:
     for i in range(4):
-        line.show(Progress(i, 1, 0, 2 - i, None))
+        line.show(Progress(i, 1, 0, 3 - i, None))
         logging.info("message %d", i)
 print("table")
 """
@@ -39,8 +42,8 @@ print("table")
 
 def test_on_a_terminal_it_stays_in_its_line():
     master, slave = pty.openpty()
-    environment = {**os.environ, "COLUMNS": "60"}
-    subprocess.run([sys.executable, "-c", LOOP], stdout=slave, env=environment, check=True)
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, 70, 0, 0))
+    subprocess.run([sys.executable, "-c", LOOP], stdout=slave, check=True)
     os.close(slave)
     text = b""
     try:
@@ -54,7 +57,9 @@ def test_on_a_terminal_it_stays_in_its_line():
     assert [line.rstrip("\r").rpartition("\r")[2] for line in lines[:4]] == [
         f"message {i}" for i in range(4)
     ]
-    assert "] done 3, running 1, failed 0, left -1" in lines[4]
+    assert lines[3].startswith(
+        "\r[######      ] done 2, running 1, failed 0, left 1\r[#########   ] "
+    )
     assert lines[4].rstrip("\r").endswith("\rtable")
 
 
