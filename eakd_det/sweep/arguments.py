@@ -40,6 +40,7 @@ def parse(
         metavar="N",
         help="number of runs at a time; 1 by default",
     )
+    _add_launcher(parser)
     parser.add_argument("--output-dir", default=output_dir, help="default: %(default)s")
     parser.add_argument(
         "--pairs", nargs="+", type=_pair, default=[], metavar="A:B", help="also compare A with B"
@@ -62,7 +63,52 @@ def parse(
     args = command_line.parse_arguments(parser)
     if not args.table_only and not (args.configs and args.seeds):
         parser.error("name --configs and --seeds, or --table-only")
+    if args.detach and args.launcher == "local":
+        parser.error("--detach: this process trains the runs of --launcher local")
     return args
+
+
+def _add_launcher(parser: argparse.ArgumentParser) -> None:
+    """Add the options on where the runs are trained."""
+    parser.add_argument(
+        "--gpus-per-run",
+        type=command_line.positive,
+        default=1,
+        metavar="N",
+        help="processes of each run, each with a GPU if there are any; 1 by default",
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=["local", "slurm", "ray"],
+        default="local",
+        help="train on this machine (default), a SLURM cluster or a Ray cluster",
+    )
+    parser.add_argument(
+        "--slurm",
+        action="append",
+        type=_option,
+        default=[],
+        metavar="KEY=VALUE",
+        help="option of sbatch, as partition=gpu; can be repeated",
+    )
+    parser.add_argument(
+        "--ray-address",
+        default="",
+        metavar="ADDRESS",
+        help='of a running Ray cluster, or "auto"; starts one on this machine by default',
+    )
+    parser.add_argument(
+        "--detach",
+        action="store_true",
+        help="submit the runs to the cluster and exit",
+    )
+
+
+def _option(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    return key, value
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -1,7 +1,9 @@
 """The command of a sweep, as tools/sweep.py and tools/sweep_lm.py have it."""
 
 import argparse
+import contextlib
 import logging
+import os
 import shlex
 import signal
 import sys
@@ -10,7 +12,7 @@ from pathlib import Path
 
 from eakd_det.utils.errors import UserError
 
-from . import processes
+from . import launchers, processes
 from .detectors import Detectors
 from .grid import plan
 from .kinds import RunKind, kind_of_configs, kind_of_folder
@@ -31,6 +33,7 @@ def run(args: argparse.Namespace, kinds: Sequence[RunKind], tools: Path) -> None
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     logging.getLogger("eakd_det.sweep").setLevel(logging.INFO)
     processes.interrupt_on_signals()
+    _let_workers_import()
     errors = []
     try:
         if args.table_only:
@@ -41,7 +44,15 @@ def run(args: argparse.Namespace, kinds: Sequence[RunKind], tools: Path) -> None
             data = {flag: value for flag, value in data.items() if value is not None}
             runs = plan(kind, args.configs, args.seeds, args.output_dir, args.opts, data)
             script = str(tools / kind.script)
-            failures = run_sweep(runs, script, args.output_dir, args.jobs, overwrite=args.overwrite)
+            with contextlib.closing(launchers.make(args)) as launcher:
+                failures = run_sweep(
+                    *(runs, script, args.output_dir, launcher),
+                    gpus=args.gpus_per_run,
+                    overwrite=args.overwrite,
+                    detach=args.detach,
+                )
+            if args.detach:
+                return
             errors += [f"{title}: {why}" for title, why in failures.items()]
         print(f"\n{write_tables(kind, args.output_dir, args.pairs)}")
     except UserError as error:
@@ -51,3 +62,9 @@ def run(args: argparse.Namespace, kinds: Sequence[RunKind], tools: Path) -> None
         sys.exit(128 + signal.SIGINT)
     if errors:
         sys.exit("\n".join(errors))
+
+
+def _let_workers_import() -> None:
+    """Let processes that a cluster starts in this environment import this checkout."""
+    root = str(Path(__file__).resolve().parents[2])
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))

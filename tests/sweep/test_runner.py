@@ -1,11 +1,13 @@
 """The runs are real processes, of a script in place of tools/train_classifier.py."""
 
+import contextlib
 import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 
 from classification.runs import Classifiers
 from eakd_det.sweep.grid import plan
+from eakd_det.sweep.launchers import Local
 from eakd_det.sweep.runner import run_sweep
 from eakd_det.utils.errors import UserError
 
@@ -86,9 +89,10 @@ def calls(out):
 def sweep(script, out):
     """Sweeps over configs with a script; the failures."""
 
-    def call(configs, seeds, options=(), *, body=COUNT, **how):
+    def call(configs, seeds, options=(), *, body=COUNT, jobs=1, **how):
         runs = plan(KIND, configs, seeds, str(out), list(options))
-        return run_sweep(runs, script(body), str(out), **how)
+        with contextlib.closing(Local(jobs)) as launcher:
+            return run_sweep(runs, script(body), str(out), launcher, **how)
 
     return call
 
@@ -322,19 +326,35 @@ def test_a_teacher_that_another_process_trains_is_waited_for(
 def test_without_its_teacher_a_run_is_not_started(sweep, with_teacher, out):
     failures = sweep(with_teacher, [1], ["DATASET.NUM_WORKERS", "1"], body=TEACHER)
     teacher, *runs = failures.items()
-    assert teacher[0].startswith("teacher ") and teacher[1].endswith("    no data")
+    assert teacher[0].startswith("Teacher ") and teacher[1].endswith("    no data")
     assert [why for _, why in runs] == ["not started without its teacher"] * 2
     assert [p.parts[-4] for p in out.glob("*/*/*/result.json")] == ["Student"]
 
 
-def test_a_run_that_another_process_trains_is_left_alone(sweep, config, out):
-    sweep([config("KD")], [1], body="sys.exit(1)")
-    with open(out / "KD" / "resnet20_resnet8" / "seed1" / "stdout.txt") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
-        (why,) = sweep([config("KD")], [1]).values()
-        assert why.startswith("another process trains it")
-        assert calls(out) == []
-    assert sweep([config("KD")], [1]) == {}
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_run_that_another_process_trains_is_waited_for(sweep, config, out, caplog, ends):
+    """Its result is used; where it ends without one, the run is trained."""
+    body = 'sys.exit(1) if seed == "1" else finish(80.0)'
+    sweep([config("KD")], [1], body=body)
+    folder = out / "KD" / "resnet20_resnet8" / "seed1"
+
+    def end():
+        if ends:
+            result = {"top1": 50.0, "top5": 60.0, "best_top1": 50.0, "teacher_top1": None}
+            (folder / "result.json").write_text(json.dumps(result))
+        other.close()
+
+    with open(folder / "stdout.txt") as other, caplog.at_level("INFO", "eakd_det.sweep"):
+        fcntl.flock(other, fcntl.LOCK_EX)
+        timer = threading.Timer(1.0, end)
+        timer.start()
+        assert sweep([config("KD")], [1, 2]) == {}
+        timer.join()
+    assert calls(out) == ["KD 2"] + ["KD 1"] * (not ends)
+    title = "[1/2] KD/resnet20_resnet8 seed 1: "
+    messages = [m.removeprefix(title) for m in caplog.messages if m.startswith(title)]
+    assert "another process trains it, waiting until it ends" in messages
+    assert messages[-1].startswith("top-1 50.00, another process has" if ends else "top-1 81.00 (")
 
 
 def test_folders_of_others_are_left_alone(sweep, config, out):
