@@ -65,6 +65,11 @@ def parse(
         parser.error("name --configs and --seeds, or --table-only")
     if args.detach and args.launcher == "local":
         parser.error("--detach: this process trains the runs of --launcher local")
+    if args.detach and args.launcher == "ray":
+        parser.error(
+            "--detach: Ray ends the runs of a sweep that has exited. Keep the sweep running "
+            'instead: "nohup COMMAND &", or "ray job submit --no-wait -- COMMAND".'
+        )
     return args
 
 
