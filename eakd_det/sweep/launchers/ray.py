@@ -67,7 +67,7 @@ class Ray(Launcher):
         ray._private.worker._worker_logs_enabled = False  # the sweep logs lost workers itself
 
     def submit(self, jobs: Sequence[Job], after: Sequence[Handle] = ()) -> list[Handle]:
-        handles = [self._task(job.gpus).remote(job, *after) for job in jobs]
+        handles = [self._task(job).remote(job, *after) for job in jobs]
         self._jobs |= zip(handles, jobs, strict=True)
         return handles
 
@@ -95,14 +95,14 @@ class Ray(Launcher):
     def close(self) -> None:
         self._ray.shutdown()
 
-    def _task(self, count: int) -> Any:
-        """Return `_train` as a task of `count` processes, on a machine that has room for them.
+    def _task(self, job: Job) -> Any:
+        """Return `_train` as a task with the resources of a job's processes on one machine.
 
         A lost task is not tried again by Ray, which does so without end after lack of memory; the
         sweep submits it again.
         """
         threads = os.environ.get("OMP_NUM_THREADS", "1")
-        needs = {"CPU": count * int(threads), "GPU": count if self._has_gpus else 0}
+        needs = {"CPU": job.gpus * int(threads), "GPU": job.gpus if self._has_gpus else 0}
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         if not any(all(node.get(x, 0) >= needs[x] for x in needs) for node in nodes):
             what = f"{needs['CPU']} CPUs and {needs['GPU']} GPUs, as each run takes"
@@ -111,6 +111,7 @@ class Ray(Launcher):
             logger.warning("Ray: no machine has %s; the runs wait for such a machine", what)
         variables = {"OMP_NUM_THREADS": threads, "PYTHONPATH": os.environ["PYTHONPATH"]}
         return self._ray.remote(_train).options(
+            name=job.title,
             num_cpus=needs["CPU"],
             num_gpus=needs["GPU"],
             max_retries=0,
