@@ -1,5 +1,7 @@
 """Jobs as tasks of Ray; the slow tests start Ray itself, with two CPUs."""
 
+import contextlib
+import dataclasses
 import importlib.util
 import os
 import shutil
@@ -126,22 +128,26 @@ class Sweep:
 
 
 @pytest.fixture
-def sweep_in(tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # sums of other orders differ
+def cluster(monkeypatch):
+    """Address of a cluster that `ray start` has started, of two CPUs and, as it believes, GPUs."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", os.urandom(32).hex())
-    return lambda name: Sweep(tmp_path / name)
-
-
-@pytest.fixture
-def cluster(sweep_in):
-    """Address of a cluster of two CPUs that `ray start` has started."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # sums of other orders differ
     ray = pytest.importorskip("ray.scripts.scripts")
     with socket.socket() as free:
         free.bind(("", 0))
         port = str(free.getsockname()[1])
     command = [sys.executable, ray.__file__]
-    options = ["--num-cpus", "2", "--port", port, "--object-store-memory", "100000000"]
+    options = [
+        "--num-cpus",
+        "2",
+        "--num-gpus",
+        "2",
+        "--port",
+        port,
+        "--object-store-memory",
+        "100000000",
+    ]
     options += ["--include-dashboard", "false", "--disable-usage-stats", "--block"]
     process = subprocess.Popen(
         [*command, "start", "--head", *options], stdout=subprocess.DEVNULL, start_new_session=True
@@ -152,9 +158,28 @@ def cluster(sweep_in):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_and_a_stopped_sweep_end_with_the_tables_of_one_machine(sweep_in, cluster):
-    pytest.importorskip("ray")
-    local, tasks = sweep_in("local"), sweep_in("ray")
+def test_a_task_has_the_gpus_of_its_job(job, cluster):
+    Path(job.command[0]).write_text(
+        "import os, time\n"
+        "print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['OMP_NUM_THREADS'], flush=True)\n"
+        "time.sleep(300)\n"
+    )
+    log = job.folder / "stdout.txt"
+    with contextlib.closing(Ray(cluster)) as launcher:
+        (first,) = launcher.submit([dataclasses.replace(job, gpus=2)])
+        (second,) = launcher.submit([job], [first])
+        while not (log.exists() and log.read_text()):
+            assert launcher.outcome(first) is None
+            time.sleep(0.1)
+        assert launcher.state(first) == "running" and launcher.outcome(second) is None
+        launcher.cancel([first, second])
+        assert launcher.outcome(first).state == launcher.outcome(second).state == "stopped"
+    assert log.read_text() == "0,1 1\n"
+
+
+@pytest.mark.slow
+def test_a_killed_worker_and_a_stopped_sweep_end_with_the_tables_of_one_machine(tmp_path, cluster):
+    local, tasks = Sweep(tmp_path / "local"), Sweep(tmp_path / "ray")
     local.call("--jobs", "2")
 
     process = tasks.start("--launcher", "ray")
@@ -171,7 +196,7 @@ def test_a_killed_worker_and_a_stopped_sweep_end_with_the_tables_of_one_machine(
     assert tasks.processes() == []
 
     out = tasks.call("--launcher", "ray", "--ray-address", cluster)
-    assert "Ray: 2 CPUs and 0 GPUs" in out
+    assert "Ray: 2 CPUs and 2 GPUs" in out
     assert tasks.tables() == local.tables()
     for name in ("KD/seed1", "KD/seed2"):
         text = (tasks.folder / "out" / "Digits" / name / "stdout.txt").read_text()
