@@ -21,6 +21,17 @@ def test_gpus_in_turn(monkeypatch, visible, gpus):
     assert [e["CUDA_VISIBLE_DEVICES"] for e in environments] == gpus
 
 
+def test_several_gpus_a_training(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    monkeypatch.setattr("joblib.cpu_count", lambda: 16)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    environments = [processes.share(2, slot, 2) for slot in range(3)]
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments] == ["4,5", "6,7", "4,5"]
+    assert environments[0]["OMP_NUM_THREADS"] == "4"
+    assert processes.share(1, 0, 8)["CUDA_VISIBLE_DEVICES"] == "4,5,6,7"
+
+
 @pytest.mark.parametrize(("jobs", "threads"), [(1, "8"), (3, "2"), (20, "1")])
 def test_cores_are_shared(monkeypatch, jobs, threads):
     monkeypatch.setattr("joblib.cpu_count", lambda: 8)
@@ -72,8 +83,7 @@ time.sleep(300)
     processes.stop([process])  # of what has ended already nothing is left to do
 
 
-def test_stop_kills_what_does_not_obey(tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "STOP_SECONDS", 0.3)
+def test_stop_kills_what_does_not_obey(tmp_path):
     body = """
 import signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -81,7 +91,7 @@ print("deaf", flush=True)
 time.sleep(300)
 """
     process, _ = start(tmp_path, body)
-    processes.stop([process])
+    processes.stop([process], 0.3)
     assert process.returncode == -signal.SIGKILL
 
 
