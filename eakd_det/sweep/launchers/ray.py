@@ -85,7 +85,10 @@ class Ray(Launcher):
             return Outcome("failed", "error in a worker of Ray", str(error))
 
     def state(self, handle: Handle) -> str:
-        return "running" if self._jobs[handle].lock().is_held() else "queued"
+        try:
+            return "running" if self._jobs[handle].lock().is_held() else "queued"
+        except UserError:  # with which the job fails, too, when it is started
+            return "queued"
 
     def cancel(self, handles: Sequence[Handle]) -> None:
         for handle in handles:
