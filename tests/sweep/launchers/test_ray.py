@@ -133,25 +133,14 @@ def cluster(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", os.urandom(32).hex())
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # sums of other orders differ
-    ray = pytest.importorskip("ray.scripts.scripts")
+    pytest.importorskip("ray")
     with socket.socket() as free:
         free.bind(("", 0))
         port = str(free.getsockname()[1])
-    command = [sys.executable, ray.__file__]
-    options = [
-        "--num-cpus",
-        "2",
-        "--num-gpus",
-        "2",
-        "--port",
-        port,
-        "--object-store-memory",
-        "100000000",
-    ]
-    options += ["--include-dashboard", "false", "--disable-usage-stats", "--block"]
-    process = subprocess.Popen(
-        [*command, "start", "--head", *options], stdout=subprocess.DEVNULL, start_new_session=True
-    )
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
+    command += ["--num-cpus", "2", "--num-gpus", "2", "--port", port, "--disable-usage-stats"]
+    command += ["--object-store-memory", "100000000", "--include-dashboard", "false"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     yield f"127.0.0.1:{port}"
     process.terminate()
     process.wait(60)
