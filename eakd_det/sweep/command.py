@@ -17,6 +17,7 @@ from .detectors import Detectors
 from .grid import plan
 from .kinds import RunKind, kind_of_configs, kind_of_folder
 from .runner import run_sweep
+from .status import status
 from .tables import write_tables
 
 
@@ -36,6 +37,9 @@ def run(args: argparse.Namespace, kinds: Sequence[RunKind], tools: Path) -> None
     _let_workers_import()
     errors = []
     try:
+        if args.status and not args.configs:
+            print(status(args.output_dir))
+            return
         if args.table_only:
             kind = kind_of_folder(args.output_dir, kinds)
         else:
@@ -43,6 +47,9 @@ def run(args: argparse.Namespace, kinds: Sequence[RunKind], tools: Path) -> None
             data = {flag: vars(args).get(flag[2:].replace("-", "_")) for flag in Detectors.flags}
             data = {flag: value for flag, value in data.items() if value is not None}
             runs = plan(kind, args.configs, args.seeds, args.output_dir, args.opts, data)
+            if args.status:
+                print(status(args.output_dir, runs))
+                return
             script = str(tools / kind.script)
             with contextlib.closing(launchers.make(args)) as launcher:
                 failures = run_sweep(
@@ -52,6 +59,7 @@ def run(args: argparse.Namespace, kinds: Sequence[RunKind], tools: Path) -> None
                     detach=args.detach,
                 )
             if args.detach:
+                print("Submitted. --status shows the progress, --table-only writes the tables.")
                 return
             errors += [f"{title}: {why}" for title, why in failures.items()]
         print(f"\n{write_tables(kind, args.output_dir, args.pairs)}")

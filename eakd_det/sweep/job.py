@@ -141,6 +141,11 @@ class TeacherJob(Job):
     def folder(self) -> Path:
         return Path(self.output_dir)
 
+    @property
+    def outcome_file(self) -> Path:
+        """File of the outcome of the last attempt, beside the log."""
+        return Path(self.log).with_suffix(".json")
+
     def result(self) -> str | None:
         return None if self.config_file in self.run.kind.missing(self.run.cfg) else "done"
 
@@ -149,14 +154,13 @@ class TeacherJob(Job):
 
     @contextmanager
     def open_log(self, lock: Lock) -> Iterator[TextIO]:
-        path = Path(self.log)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".json").unlink(missing_ok=True)  # of an earlier attempt
+        os.makedirs(os.path.dirname(self.log), exist_ok=True)
+        self.outcome_file.unlink(missing_ok=True)
         with open(self.log, "a") as log:
             yield log
 
     def note(self, outcome: Outcome) -> None:
-        write_json(Path(self.log).with_suffix(".json"), asdict(outcome))
+        write_json(self.outcome_file, asdict(outcome))
 
 
 def train(

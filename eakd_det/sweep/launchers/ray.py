@@ -41,6 +41,9 @@ class Ray(Launcher):
                 "--launcher ray: the package ray is not installed; pip install ray "
                 "(requirements/cluster.txt)."
             )
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        if address:  # an attempt takes 40 seconds, of which Ray makes 20 unless told otherwise
+            os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
         import ray
 
         self._ray, self._address, self._jobs = ray, address, {}
@@ -53,7 +56,6 @@ class Ray(Launcher):
     def _connect(self) -> None:
         """Call ray.init, without telemetry, a dashboard and lines on the terminal."""
         ray, address = self._ray, self._address
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         local = {} if address else {"include_dashboard": False, "object_store_memory": STORE_BYTES}
         handler = signal.getsignal(signal.SIGTERM)  # ray.init sets another
         try:

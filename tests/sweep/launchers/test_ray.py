@@ -142,8 +142,8 @@ def cluster(monkeypatch):
     command += ["--object-store-memory", "100000000", "--include-dashboard", "false"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     yield f"127.0.0.1:{port}"
-    process.terminate()
-    process.wait(60)
+    os.killpg(process.pid, signal.SIGKILL)  # at SIGTERM it waits for tasks
+    process.wait()
 
 
 @pytest.mark.slow
