@@ -71,6 +71,11 @@ def parse(
         parser.error("name --configs and --seeds, or --table-only or --status")
     if args.detach and args.launcher == "local":
         parser.error("--detach: this process trains the runs of --launcher local")
+    if args.detach and args.launcher == "ray":
+        parser.error(
+            "--detach: Ray ends the runs of a sweep that has exited. Keep the sweep running "
+            'instead: "nohup COMMAND &", or "ray job submit --no-wait -- COMMAND".'
+        )
     for launcher, flag, is_given in (
         ("local", "--jobs", args.jobs != 1),
         ("slurm", "--slurm", args.slurm),

@@ -1,6 +1,7 @@
 import fcntl
 import os
 import signal
+import sys
 import time
 
 import pytest
@@ -101,3 +102,29 @@ def test_the_tail_of_a_log(tmp_path):
     assert lines[0] == f"{path} ends with"
     assert lines[1:] == [*(f"    {i}" for i in range(43, 50)), "    � last"]
     assert processes.describe_end(2) == "exit code 2"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a signal of Linux")
+def test_a_process_saves_and_ends_when_its_parent_is_killed(tmp_path):
+    """It would hold the lock of its folder, for which the job waits that is started again."""
+    body = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(print("saved")))
+os.kill(os.getppid(), signal.SIGKILL)
+print("killed", flush=True)
+time.sleep(300)
+"""
+    script, log = tmp_path / "script.py", tmp_path / "log.txt"
+    script.write_text(body)
+    parent = os.fork()
+    if not parent:
+        with open(log, "w") as f:
+            fcntl.flock(f, fcntl.LOCK_EX)
+            processes.start([str(script)], f, dict(os.environ)).wait()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(parent, 0)[1]) == -signal.SIGKILL
+    deadline = time.monotonic() + 10
+    while is_locked(log):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert log.read_text().endswith("saved\n")
