@@ -137,8 +137,10 @@ class Heartbeat:
         return server_time(os.path.dirname(self.path)) - holder.beat
 
     def _beat(self, ended: threading.Event) -> None:
-        _keep_beating(self.path, self.token, ended)
-        self.is_lost = not ended.is_set()
+        try:
+            _keep_beating(self.path, self.token, ended)
+        finally:
+            self.is_lost = not ended.is_set()
 
     def _remove_abandoned(self, taking: str) -> None:
         """Remove the file of a process that was killed while it took the heartbeat."""
