@@ -31,7 +31,6 @@ from .hooks.random_states import preserved_random_state
 from .launch import set_up
 from .restart import (
     changed_start,
-    check_shared,
     continued,
     describe_changes,
     micro_batch_plan,
@@ -67,7 +66,7 @@ def run_lazy(args: argparse.Namespace) -> None:
     inputs = [cfg.train.init_checkpoint, teacher]
     options = {"resume": args.resume, "overwrite": args.overwrite, "inputs": inputs}
     TRAINER_FILES.check(output_dir, **options)
-    check_shared(output_dir)  # and all have checked it, before the first process writes
+    comm.synchronize()  # before the first process writes
     note = _keep_step(cfg, args)
     with TRAINER_FILES.starting(output_dir, overwrite=args.overwrite):
         set_up(cfg, args, output_dir)

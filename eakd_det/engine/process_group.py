@@ -20,7 +20,18 @@ def connect_torchrun(*, is_on_gpu: bool, timeout: timedelta) -> None:
         is_on_gpu: the process has a GPU of its own, that of its number on the machine.
         timeout: time limit for one another.
     """
-    distributed.init_process_group("nccl" if is_on_gpu else "gloo", timeout=timeout)
+    store, rank, processes = next(distributed.rendezvous("env://", timeout=timeout))
+    if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":  # several agents count on their own
+        # Without --standalone the agent keeps its store, with the addresses of processes that died.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = distributed.PrefixStore(f"attempt_{attempt}", store)
+    distributed.init_process_group(
+        "nccl" if is_on_gpu else "gloo",
+        store=store,
+        rank=rank,
+        world_size=processes,
+        timeout=timeout,
+    )
     comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
     limit_exchanges(timeout)
     if is_on_gpu:

@@ -104,6 +104,42 @@ def test_the_device_is_that_of_the_config(cli_cfg, tmp_path, two_gpus):
         assert device_of(args) == device
 
 
+def test_the_time_limit_is_that_of_the_config(cli_cfg, tmp_path, monkeypatch, torchrun):
+    (tmp_path / "run.yaml").write_text(cli_cfg.dump())
+    lazy = ROOT / "configs" / "COCO-Detection" / "lazy" / "student_r18.py"
+    digits = ROOT / "configs" / "Digits" / "KD.yaml"
+    seen = []
+    init = distributed.init_process_group
+
+    def note_limit(backend, *, timeout, **options):
+        seen.append(timeout.total_seconds())
+        init(backend, timeout=timeout, **options)
+
+    monkeypatch.setattr(launch.distributed, "init_process_group", note_limit)
+    for run, config, options, seconds in [
+        (detection_run, tmp_path / "run.yaml", [], 1800),
+        (detection_run, tmp_path / "run.yaml", ["DDP_TIMEOUT", "60"], 60),
+        (detection_run, lazy, [], 1800),
+        (detection_run, lazy, ["train.ddp_timeout=60"], 60),
+        (classification_run, digits, ["DDP_TIMEOUT", "60"], 60),
+    ]:
+        args = argparse.Namespace(config_file=str(config), opts=options)
+        launch.launch(lambda _: None, args, lambda _: "cpu", timeout_of=run.timeout_of)
+        assert seen.pop() == seconds
+    args.opts = ["DDP_TIMEOUT", "0"]
+    with pytest.raises(SystemExit, match="error: DDP_TIMEOUT .* not 0"):
+        launch.launch(lambda _: None, args, lambda _: "cpu", timeout_of=run.timeout_of)
+
+
+def test_the_time_limit_is_passed_to_the_processes_of_num_gpus(monkeypatch):
+    seen = []
+    note = lambda *_, timeout, **__: seen.append(timeout.total_seconds())  # noqa: E731
+    monkeypatch.setattr(launch, "launch_processes", note)
+    args = argparse.Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto")
+    launch.launch(print, args, lambda _: "cpu", timeout_of=lambda _: 60)
+    assert seen == [60]
+
+
 def test_the_log_is_plain_and_the_terminal_shows_no_config(stock_cfg, arguments, tmp_path, capsys):
     stock_cfg.OUTPUT_DIR = str(tmp_path)
     arguments.config_file = str(tmp_path / "mine.yaml")
