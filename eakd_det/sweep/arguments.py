@@ -60,11 +60,29 @@ def parse(
         parser.add_argument(
             flag, metavar=kind, help="your own data for detectors, as for train_net.py"
         )
+    parser.add_argument(
+        "--status",
+        action="store_true",
+        help="print which runs are done, are trained or have failed, from any machine",
+    )
     args = command_line.parse_arguments(parser)
-    if not args.table_only and not (args.configs and args.seeds):
-        parser.error("name --configs and --seeds, or --table-only")
+    needs_grid = not args.table_only and (args.configs or not args.status)
+    if needs_grid and not (args.configs and args.seeds):
+        parser.error("name --configs and --seeds, or --table-only or --status")
     if args.detach and args.launcher == "local":
         parser.error("--detach: this process trains the runs of --launcher local")
+    if args.detach and args.launcher == "ray":
+        parser.error(
+            "--detach: Ray ends the runs of a sweep that has exited. Keep the sweep running "
+            'instead: "nohup COMMAND &", or "ray job submit --no-wait -- COMMAND".'
+        )
+    for launcher, flag, is_given in (
+        ("local", "--jobs", args.jobs != 1),
+        ("slurm", "--slurm", args.slurm),
+        ("ray", "--ray-address", args.ray_address),
+    ):
+        if is_given and args.launcher != launcher:
+            parser.error(f"{flag} belongs to --launcher {launcher}")
     return args
 
 

@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 from eakd_det.config.safe_yaml import read_yaml
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import read_json, write_json
-from eakd_det.utils.lock import Lock
+from eakd_det.utils.lock import RUNNING, Lock
 from eakd_det.utils.output_dir import DESCRIPTIONS
 
 from .kinds import RunKind
@@ -66,11 +66,11 @@ class Run:
             UserError: the folder holds something else.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        own, record = (LOG, RECORD), self.folder / RECORD
+        own, record = (LOG, RECORD, RUNNING), self.folder / RECORD
         others = [path for path in self.folder.iterdir() if not path.name.startswith(own)]
         if others and not record.exists():
             raise UserError(f"{self.folder} was not made by a sweep: choose another --output-dir.")
-        return Lock(str(self.folder / LOG))
+        return Lock(str(self.folder / LOG), str(self.folder / RUNNING))
 
     def start(self, *, overwrite: bool = False) -> None:
         """Write sweep.json, while `lock` is held.
@@ -93,6 +93,10 @@ class Run:
                 (self.folder / name).unlink(missing_ok=True)
             os.truncate(self.folder / LOG, 0)
         write_json(record, self._now())
+
+    def note(self, outcome: dict[str, Any]) -> None:
+        """Add the outcome of a training to sweep.json."""
+        write_json(self.folder / RECORD, {**self._noted(), "outcome": outcome})
 
     def _now(self) -> dict[str, Any]:
         """Return the record with the hash of the weights that the run learns from."""

@@ -1,5 +1,6 @@
 """One training of a sweep, by a process of its own on the machine where `train` is called."""
 
+import itertools
 import os
 import socket
 import threading
@@ -7,17 +8,19 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
 
 from eakd_det.utils.errors import UserError
+from eakd_det.utils.files import write_json
 from eakd_det.utils.lock import Lock
 
 from . import processes
 from .grid import Run
 
 POLL_SECONDS = 0.1
+ATTEMPTS = 5  # to take the lock of a run
 ELSEWHERE = "another process has trained it"
 STOPPED = (128 + 15, 128 + 10)  # exit codes of a run that SIGTERM or SIGUSR1 has stopped
 
@@ -85,6 +88,10 @@ class Job(ABC):
             UserError: the folder is another's.
         """
 
+    @abstractmethod
+    def note(self, outcome: Outcome) -> None:
+        """Write the outcome of the training for `eakd_det.sweep.status`, while the lock is held."""
+
 
 @dataclass(frozen=True)
 class RunJob(Job):
@@ -112,6 +119,9 @@ class RunJob(Job):
         self.run.start(overwrite=self.overwrite)
         yield lock.file
 
+    def note(self, outcome: Outcome) -> None:
+        self.run.note(asdict(outcome))
+
 
 @dataclass(frozen=True)
 class TeacherJob(Job):
@@ -131,6 +141,11 @@ class TeacherJob(Job):
     def folder(self) -> Path:
         return Path(self.output_dir)
 
+    @property
+    def outcome_file(self) -> Path:
+        """File of the outcome of the last attempt, beside the log."""
+        return Path(self.log).with_suffix(".json")
+
     def result(self) -> str | None:
         return None if self.config_file in self.run.kind.missing(self.run.cfg) else "done"
 
@@ -140,8 +155,12 @@ class TeacherJob(Job):
     @contextmanager
     def open_log(self, lock: Lock) -> Iterator[TextIO]:
         os.makedirs(os.path.dirname(self.log), exist_ok=True)
+        self.outcome_file.unlink(missing_ok=True)
         with open(self.log, "a") as log:
             yield log
+
+    def note(self, outcome: Outcome) -> None:
+        write_json(self.outcome_file, asdict(outcome))
 
 
 def train(
@@ -169,21 +188,33 @@ def train(
         return Outcome("failed", f"{socket.gethostname()} does not see {job.directory}")
     os.chdir(job.directory)
     try:
-        lock = job.lock()
-        while not lock.acquire():
-            if isinstance(job, RunJob):
-                return Outcome("elsewhere", lock.holder())
-            lock.log_waiting(str(job.folder))
-            time.sleep(POLL_SECONDS)
-            if stop.is_set():
-                return Outcome("stopped", "not started")
-        with lock:
+        with job.lock() as lock:
+            if not _acquire(job, lock, stop):
+                state = "stopped" if stop.is_set() else "elsewhere"
+                return Outcome(state, lock.holder())
             if job.result() is not None:
                 return Outcome("done", ELSEWHERE)
             with job.open_log(lock) as log:
-                return _train(job, lock, log, environment, stop, grace)
+                outcome = _train(job, lock, log, environment, stop, grace)
+            if outcome.state != "elsewhere":
+                job.note(outcome)
+            return outcome
     except UserError as error:
         return Outcome("failed", str(error))
+
+
+def _acquire(job: Job, lock: Lock, stop: threading.Event) -> bool:
+    """Take the lock of a job; wait for that of a teacher until `stop` is set."""
+    for attempt in itertools.count(1):
+        if lock.acquire():
+            return True
+        # A sweep that looks at a lock holds it for a moment.
+        if stop.is_set() or (isinstance(job, RunJob) and attempt == ATTEMPTS):
+            return False
+        if isinstance(job, TeacherJob):
+            lock.log_waiting(str(job.folder))
+        time.sleep(POLL_SECONDS)
+    raise AssertionError  # the attempts do not end
 
 
 def _train(
@@ -194,18 +225,21 @@ def _train(
     stop: threading.Event,
     grace: float,
 ) -> Outcome:
-    """Train a job in a process; it holds the lock too, in case it outlives this one."""
+    """Train a job in a process, which keeps the lock if it outlives this one."""
     start = time.monotonic()
+    environment = environment | lock.heartbeat.variable
     process = processes.start(job.command, log, environment, keep=(lock.file,))
     try:
         # Without stop.wait(), in which a handler of signals must not call stop.set().
-        while process.poll() is None and not stop.is_set():
+        while process.poll() is None and not (stop.is_set() or lock.heartbeat.is_lost):
             time.sleep(POLL_SECONDS)
     finally:
         processes.stop([process], grace)
     code, seconds = process.returncode, time.monotonic() - start
     if code == 0 and job.result() is not None:
         return Outcome("done", seconds=seconds)
+    if lock.heartbeat.is_lost:
+        return Outcome("elsewhere", lock.holder(), seconds=seconds)
     if stop.is_set():
         return Outcome("stopped", "stopped", seconds=seconds)
     reason = processes.describe_end(code) if code else "no result.json"

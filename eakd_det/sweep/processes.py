@@ -15,6 +15,15 @@ import torch
 STOP_SECONDS = 10  # that a process has to end before it is killed
 TAIL_LINES = 8
 
+# Becomes the Python process of argv[2:], which gets SIGTERM when the thread that started it ends,
+# however that ends: prctl(PR_SET_PDEATHSIG), which Linux keeps over exec. argv[1] is its parent.
+_END_WITH_PARENT = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 15)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+
 
 def interrupt_on_signals() -> None:
     """Raise KeyboardInterrupt at SIGTERM and at the terminal's end, so that processes end, too."""
@@ -29,10 +38,14 @@ def start(
     """Start a Python script with its arguments; its output goes to `log`.
 
     It leads a group of its own: Ctrl-C reaches the sweep alone, which then ends the whole group.
+    On Linux it also gets SIGTERM, by which a run saves and ends, when the thread of the caller has
+    ended without that: a job that a cluster starts again does not wait for its lost predecessor.
 
     Args:
         keep: files that the process holds open too, so that their locks last as long as it does.
     """
+    if sys.platform == "linux":
+        command = ["-I", "-S", "-c", _END_WITH_PARENT, str(os.getpid()), *command]
     return subprocess.Popen(
         [sys.executable, *command],
         stdin=subprocess.DEVNULL,

@@ -1,16 +1,15 @@
 """Training of a grid by a launcher: resumable, with the teachers first."""
 
-import heapq
 import logging
-import os
 import time
 from collections.abc import Sequence
-from datetime import timedelta
-from pathlib import Path
 
 from .grid import Run, refuse_outdated
-from .job import ELSEWHERE, Job, Outcome, RunJob, TeacherJob
+from .job import ELSEWHERE, Job, Outcome
+from .jobs import Jobs
 from .launchers import Handle, Launcher
+from .progress import Progress, ProgressLine, duration, estimate, progress_line
+from .status import note_grid
 
 logger = logging.getLogger(__name__)
 
@@ -49,23 +48,26 @@ def run_sweep(
         refuse_outdated({str(run.folder): run.outdated() for run in runs})
     done = [run for run in runs if _is_done(run)]
     todo = [run for run in runs if run not in done]
-    jobs = _Jobs(script, output_dir, gpus, overwrite)
+    jobs = Jobs(script, output_dir, gpus, overwrite)
     teachers = jobs.teachers(todo)
-    sweep = _Sweep(launcher)
-    try:
-        sweep.submit(teachers)
-        if not detach and any(jobs.needs(run) for run in done):
-            sweep.wait()  # their teachers were gone: trained anew, they may be others
-            if not overwrite:
-                refuse_outdated({str(run.folder): run.outdated() for run in runs})
-            todo = [run for run in runs if run.result() is None]
-        sweep.submit([jobs.of_run(run) for run in todo])
-        if not detach:
-            sweep.wait()
-    except BaseException:
-        if not detach:
-            sweep.cancel()
-        raise
+    note_grid(output_dir, runs, teachers)
+    with progress_line(len(runs)) as line:
+        sweep = _Sweep(launcher, line, {run.title for run in runs}, len(done))
+        try:
+            sweep.submit(teachers)
+            if not detach and any(jobs.needs(run) for run in done):
+                sweep.wait()  # their teachers were gone: trained anew, they may be others
+                if not overwrite:
+                    refuse_outdated({str(run.folder): run.outdated() for run in runs})
+                todo = [run for run in runs if run.result() is None]
+                sweep.done = len(runs) - len(todo)
+            sweep.submit([jobs.of_run(run) for run in todo])
+            if not detach:
+                sweep.wait()
+        except BaseException:
+            if not detach:
+                sweep.cancel()
+            raise
     return sweep.failures
 
 
@@ -76,51 +78,19 @@ def _is_done(run: Run) -> bool:
     return result is not None
 
 
-class _Jobs:
-    """Builds the jobs of a sweep."""
-
-    def __init__(self, script: str, output_dir: str, gpus: int, overwrite: bool):
-        self.script, self.output_dir = os.path.abspath(script), output_dir
-        self.gpus, self.overwrite = gpus, overwrite
-        self.directory = os.getcwd()
-        self._teachers: dict[tuple[str, str], TeacherJob] = {}
-
-    def teachers(self, runs: Sequence[Run]) -> list[TeacherJob]:
-        """Return the jobs of the missing models that runs learn from or start with."""
-        for run in runs:
-            for file, folder in run.kind.missing(run.cfg).items():
-                if (file, folder) not in self._teachers:
-                    self._teachers[file, folder] = self._teacher(file, folder, run)
-        return list(self._teachers.values())
-
-    def _teacher(self, file: str, folder: str, run: Run) -> TeacherJob:
-        arguments = run.kind.source_arguments(file, run.cfg, run.arguments)
-        name = "-".join(Path(file).with_suffix("").parts[-2:])
-        return TeacherJob(
-            *(f"Teacher {file}", run, run.kind.command(self.script, arguments, self.gpus)),
-            *(self.directory, self.gpus),
-            config_file=file,
-            output_dir=folder,
-            log=str(Path(self.output_dir, "teachers", f"{name}.txt")),
-        )
-
-    def needs(self, run: Run) -> tuple[str, ...]:
-        """Return the titles of those of `teachers` that a run needs."""
-        needed = run.kind.missing(run.cfg).items()
-        return tuple(self._teachers[of].title for of in needed if of in self._teachers)
-
-    def of_run(self, run: Run) -> RunJob:
-        """Return the job of a run."""
-        command = run.kind.command(self.script, run.arguments, self.gpus)
-        how = self.directory, self.gpus, self.needs(run)
-        return RunJob(run.title, run, command, *how, overwrite=self.overwrite)
-
-
 class _Sweep:
     """Jobs of a launcher, from submission to outcome."""
 
-    def __init__(self, launcher: Launcher):
-        self.launcher = launcher
+    def __init__(self, launcher: Launcher, line: ProgressLine, runs: set[str], done: int):
+        """Begin without jobs.
+
+        Args:
+            launcher: trains them.
+            line: shows the progress.
+            runs: titles of all runs.
+            done: number of those that are finished.
+        """
+        self.launcher, self.line, self.runs, self.done = launcher, line, runs, done
         self.pending: dict[Handle, Job] = {}
         self.elsewhere: list[Job] = []  # that other processes train
         self.failures: dict[str, str] = {}
@@ -148,6 +118,7 @@ class _Sweep:
                 if handle in self.pending:  # else canceled since, without its teacher
                     self._look(handle, job)
             self._look_elsewhere()
+            self.line.show(self.progress())
             time.sleep(self.launcher.poll_seconds)
 
     def cancel(self) -> None:
@@ -194,6 +165,7 @@ class _Sweep:
             self._fail(job, str(outcome))
 
     def _log_done(self, job: Job, outcome: Outcome) -> None:
+        self.done += job.title in self.runs
         result = job.result()
         if outcome.reason:
             logger.info("%s: %s, %s", job.title, result, outcome.reason)
@@ -218,15 +190,18 @@ class _Sweep:
         self.launcher.cancel(handles)
         return [self.pending.pop(handle) for handle in handles]
 
+    def progress(self) -> Progress:
+        """Return the numbers of the runs, and the time left by that of those that have ended."""
+        active = self.started.keys() | {job.title for job in self.elsewhere}
+        others = len((self.failures.keys() | active) & self.runs)
+        left = len(self.runs) - self.done - others
+        seconds = None
+        if self.pending or self.elsewhere:
+            now = time.monotonic()
+            running = [now - start for start in self.started.values()]
+            seconds = estimate(self.times, running, left, self.slots)
+        return Progress(self.done, len(active), len(self.failures), left, seconds)
+
     def _left(self) -> str:
-        """Estimate the time of the other jobs from those that have finished."""
-        waiting = len(self.pending) - len(self.started)
-        if not self.times or not self.pending:
-            return ""
-        mean, now = sum(self.times) / len(self.times), time.monotonic()
-        running = [max(mean - (now - start), 0.0) for start in self.started.values()]
-        ends = [0.0] * (self.slots - len(running)) + running
-        heapq.heapify(ends)
-        for _ in range(waiting):
-            heapq.heapreplace(ends, ends[0] + mean)
-        return f", left about {timedelta(seconds=round(max(ends)))}"
+        seconds = self.progress().seconds
+        return "" if seconds is None else f", left about {duration(seconds)}"

@@ -17,6 +17,7 @@ from classification.runs import Classifiers
 from eakd_det.sweep.grid import plan
 from eakd_det.sweep.launchers import Local
 from eakd_det.sweep.runner import run_sweep
+from eakd_det.sweep.status import status
 from eakd_det.utils.errors import UserError
 
 KIND = Classifiers()
@@ -89,9 +90,9 @@ def calls(out):
 def sweep(script, out):
     """Sweeps over configs with a script; the failures."""
 
-    def call(configs, seeds, options=(), *, body=COUNT, jobs=1, **how):
+    def call(configs, seeds, options=(), *, body=COUNT, jobs=1, launcher=None, **how):
         runs = plan(KIND, configs, seeds, str(out), list(options))
-        with contextlib.closing(Local(jobs)) as launcher:
+        with contextlib.closing(launcher or Local(jobs)) as launcher:
             return run_sweep(runs, script(body), str(out), launcher, **how)
 
     return call
@@ -367,6 +368,67 @@ def test_folders_of_others_are_left_alone(sweep, config, out):
     with pytest.raises(UserError, match="seed2: another config or other options"):
         sweep([config("KD")], [2], ["DATASET.NAME", "cifar10"])
     assert (folder.parent / "seed2" / "result.json").exists()
+
+
+class Retrying(Local):
+    """Submits lost jobs again, as launchers of clusters do."""
+
+    retries = 3
+
+
+def test_what_was_killed_is_submitted_again(sweep, config, out, caplog):
+    """Not a run that has failed by itself; and not more than three times."""
+    body = """
+times = folder / "times"
+times.write_text(times.read_text() + "x" if times.exists() else "x")
+if seed == "2":
+    sys.exit(4)
+if seed == "3" or len(times.read_text()) < 3:
+    os.kill(os.getpid(), 9)
+finish(80.0)
+"""
+    with caplog.at_level("INFO", "eakd_det.sweep"):
+        failures = sweep([config("KD")], [1, 2, 3], body=body, launcher=Retrying(2))
+    title = "[{0}/3] KD/resnet20_resnet8 seed {0}"
+    assert failures.keys() == {title.format(2), title.format(3)}
+    assert failures[title.format(3)].startswith("killed by SIGKILL; ")
+    folders = [out / "KD" / "resnet20_resnet8" / f"seed{seed}" for seed in (1, 2, 3)]
+    assert [len((folder / "times").read_text()) for folder in folders] == [3, 1, 4]
+    again = title.format(1) + ": killed by SIGKILL, submitted again"
+    assert caplog.messages.count(again) == 2
+    outcomes = [json.loads((f / "sweep.json").read_text())["outcome"] for f in folders]
+    assert [outcome["state"] for outcome in outcomes] == ["done", "failed", "stopped"]
+    text = status(str(out))
+    assert text.startswith("done 1, running 0, failed 1, left 1, time left 0:00:0")
+    assert "failed   exit code 4" in text and "stopped  killed by SIGKILL" in text
+
+
+def test_a_teacher_that_was_killed_is_submitted_again_with_its_students(
+    sweep, with_teacher, tmp_path
+):
+    body = TEACHER.replace(
+        "    time.sleep(0.3)",
+        """
+    if len((weights.parent / "trained.txt").read_text()) == 4:
+        os.kill(os.getpid(), 9)
+""",
+    )
+    assert sweep(with_teacher, [1], body=body, launcher=Retrying(2)) == {}
+    assert (tmp_path / "teacher" / "trained.txt").read_text() == "onceonce"
+
+
+def test_several_processes_a_run(sweep, config, out):
+    body = """
+assert arguments[:4] == ["--num-gpus", "2", "--dist-url", "auto"]
+finish(float(os.environ["OMP_NUM_THREADS"]))
+"""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("OMP_NUM_THREADS", raising=False)
+        patch.setattr("eakd_det.sweep.processes.joblib.cpu_count", lambda: 8)
+        assert sweep([config("KD")], [1], body=body, jobs=2, gpus=2) == {}
+    (result,) = out.glob("*/*/*/result.json")
+    assert json.loads(result.read_text())["top1"] == 2.0
+    assert sweep([config("KD")], [1], body=body) == {}  # the same run, by one process
 
 
 # tools/sweep.py with a script in place of its own. A test suite in the background of a shell is

@@ -1,6 +1,7 @@
 """Engines that train the jobs of a sweep: this machine, a SLURM cluster, a Ray cluster."""
 
 import argparse
+import os
 from pathlib import Path
 
 from .base import Handle, Launcher
@@ -18,12 +19,19 @@ def make(args: argparse.Namespace) -> Launcher:
     Raises:
         UserError: its package is not installed, or its cluster is not there.
     """
+    if args.launcher == "local":
+        return Local(args.jobs)
+    _let_workers_import()
     if args.launcher == "slurm":
         from .slurm import Slurm
 
         return Slurm(dict(args.slurm), Path(args.output_dir, "slurm"))
-    if args.launcher == "ray":
-        from .ray import Ray
+    from .ray import Ray
 
-        return Ray(args.ray_address)
-    return Local(args.jobs)
+    return Ray(args.ray_address)
+
+
+def _let_workers_import() -> None:
+    """Let processes that a cluster starts in this environment import this checkout."""
+    root = str(Path(__file__).resolve().parents[3])
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
