@@ -10,12 +10,7 @@ from detectron2.utils import comm
 
 from eakd_det.checkpoint.checkpointer import last_checkpoint
 from eakd_det.engine.launch import set_up
-from eakd_det.engine.restart import (
-    changed_start,
-    continued,
-    describe_changes,
-    record_launch,
-)
+from eakd_det.engine.restart import changed_start, continued, describe_changes, record_launch
 from eakd_det.utils.lock import run_lock
 from eakd_det.utils.output_dir import TRAINER_FILES
 

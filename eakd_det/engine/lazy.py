@@ -29,13 +29,7 @@ from .hooks.assembly import complete_hooks, stock_hooks
 from .hooks.process_states import ProcessStates
 from .hooks.random_states import preserved_random_state
 from .launch import set_up
-from .restart import (
-    changed_start,
-    continued,
-    describe_changes,
-    micro_batch_plan,
-    record_launch,
-)
+from .restart import changed_start, continued, describe_changes, micro_batch_plan, record_launch
 from .student_config import NAME as STUDENT_CONFIG
 from .student_config import stock_lazy_config
 from .train_step.step import DistillStep, log_step_size

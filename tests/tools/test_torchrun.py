@@ -66,16 +66,24 @@ def torchrun(tool_environment, tmp_path):
                 env=tool_environment(),
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # so that all of its processes can be killed
             )
         started.append(process)
         return process
 
     yield start
     for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        _cut_off(process)
+
+
+def _cut_off(agent):
+    """End an agent and its processes as a power cut does; they have sessions of their own."""
+    if agent.poll() is None:
+        agent.send_signal(signal.SIGSTOP)  # it starts no other processes
+        call = ["pgrep", "-P", str(agent.pid)]
+        found = subprocess.run(call, capture_output=True, text=True).stdout.split()
+        for pid in [*map(int, found), agent.pid]:
+            os.kill(pid, signal.SIGKILL)
+        agent.wait()
 
 
 TWO = ["--nproc-per-node", "2"]
@@ -161,7 +169,7 @@ def test_a_machine_leaves_and_another_joins(torchrun, detector, tmp_path):
     second = torchrun([*options, *guest], *detector, *long, out="second.txt")
     log, metrics = tmp_path / "run" / "log.txt", tmp_path / "run" / "metrics.json"
     _wait(log, r"model_0000003\.pth", process=first)
-    os.killpg(second.pid, signal.SIGKILL)
+    _cut_off(second)
     _wait(log, r"= 1 \(processes\) x 2 \(micro-batches\) x 2;", process=first)
     alone = _wait(log, r"Starting training from iteration", 2, process=first)
     assert "The run began with 2 processes and has 1: SOLVER.ACCUMULATE is 2, not 1." in alone
