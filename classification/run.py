@@ -10,13 +10,7 @@ from detectron2.utils import comm
 
 from eakd_det.checkpoint.checkpointer import last_checkpoint
 from eakd_det.engine.launch import set_up
-from eakd_det.engine.restart import (
-    changed_start,
-    check_shared,
-    continued,
-    describe_changes,
-    record_launch,
-)
+from eakd_det.engine.restart import changed_start, continued, describe_changes, record_launch
 from eakd_det.utils.lock import run_lock
 from eakd_det.utils.output_dir import TRAINER_FILES
 
@@ -135,7 +129,7 @@ def _fit(cfg: CfgNode, args: argparse.Namespace, *, options: Sequence[str]) -> d
         args: with the flags `resume` and `overwrite` for the folder of `cfg`.
         options: KEY VALUE pairs of the command line that are meant for `cfg`.
     """
-    check_shared(cfg.OUTPUT_DIR)  # and all have checked it, before the first process writes
+    comm.synchronize()  # all have checked the folder, before the first process writes
     note = "" if "SOLVER.ACCUMULATE" in options[::2] else _keep_step(cfg, args)
     cfg.freeze()
     with TRAINER_FILES.starting(cfg.OUTPUT_DIR, overwrite=args.overwrite):

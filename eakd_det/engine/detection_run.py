@@ -27,7 +27,7 @@ from .hooks.weak_teacher import weak_teacher
 from .launch import set_up
 from .lazy import run_lazy
 from .process_group import TIMEOUT
-from .restart import check_shared, continued, record_launch
+from .restart import continued, record_launch
 from .run_config import RunConfig, configure
 from .trainer import DistillTrainer, best_metric
 
@@ -72,7 +72,7 @@ def run_detector(args: argparse.Namespace) -> tuple[CfgNode, Results | None]:
     if not args.eval_only:
         args = continued(args, cfg.OUTPUT_DIR)
         _check_folder(cfg, args)
-        check_shared(cfg.OUTPUT_DIR)  # and all have checked it, before the first process writes
+        comm.synchronize()  # before the first process writes
     _use_data(run, args, _check_data(args, cfg))
     if args.epochs and not args.eval_only:
         run.set_schedule(args)

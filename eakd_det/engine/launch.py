@@ -24,7 +24,7 @@ from eakd_det.utils.errors import UserError
 from eakd_det.utils.logger import set_up_loggers
 
 from .process_group import TIMEOUT, connect_torchrun, limit_exchanges, time_limit
-from .restart import log_restart, record_launch
+from .restart import check_shared, log_restart, record_launch
 from .run_record import record_start
 from .signals import signals_for_children
 from .warning_list import WarningList
@@ -76,7 +76,8 @@ def set_up(cfg: CfgNode | DictConfig, args: argparse.Namespace, output_dir: str)
     TensorBoard's data are also sent to that project of Weights & Biases.
 
     Raises:
-        UserError: args.wandb is set and wandb is not installed.
+        UserError: args.wandb is set and wandb is not installed, or a training's folder is not seen
+            by all machines.
     """
     _WARNINGS.log_again()  # of an earlier run, in its own log
     for name in ("fvcore", "detectron2", *OURS):
@@ -89,6 +90,8 @@ def set_up(cfg: CfgNode | DictConfig, args: argparse.Namespace, output_dir: str)
         if comm.is_main_process() and not args.eval_only:
             ours.addHandler(_WARNINGS)
     device = _set_device(cfg)
+    if not args.eval_only:
+        check_shared(output_dir)
     default_setup(cfg, args)
     if not args.eval_only:
         log_restart(output_dir)

@@ -29,14 +29,7 @@ from .hooks.assembly import complete_hooks, stock_hooks
 from .hooks.process_states import ProcessStates
 from .hooks.random_states import preserved_random_state
 from .launch import set_up
-from .restart import (
-    changed_start,
-    check_shared,
-    continued,
-    describe_changes,
-    micro_batch_plan,
-    record_launch,
-)
+from .restart import changed_start, continued, describe_changes, micro_batch_plan, record_launch
 from .student_config import NAME as STUDENT_CONFIG
 from .student_config import stock_lazy_config
 from .train_step.step import DistillStep, log_step_size
@@ -67,7 +60,7 @@ def run_lazy(args: argparse.Namespace) -> None:
     inputs = [cfg.train.init_checkpoint, teacher]
     options = {"resume": args.resume, "overwrite": args.overwrite, "inputs": inputs}
     TRAINER_FILES.check(output_dir, **options)
-    check_shared(output_dir)  # and all have checked it, before the first process writes
+    comm.synchronize()  # before the first process writes
     note = _keep_step(cfg, args)
     with TRAINER_FILES.starting(output_dir, overwrite=args.overwrite):
         set_up(cfg, args, output_dir)

@@ -9,6 +9,8 @@ from torch import distributed
 
 from eakd_det.utils.errors import UserError
 
+from .rendezvous import own_part
+
 TIMEOUT = 1800  # seconds, the default
 LONGEST = 30 * 24 * 3600
 
@@ -21,10 +23,8 @@ def connect_torchrun(*, is_on_gpu: bool, timeout: timedelta) -> None:
         timeout: time limit for one another.
     """
     store, rank, processes = next(distributed.rendezvous("env://", timeout=timeout))
-    if os.environ.get("GROUP_WORLD_SIZE", "1") == "1":  # several agents count on their own
-        # Without --standalone the agent keeps its store, with the addresses of processes that died.
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        store = distributed.PrefixStore(f"attempt_{attempt}", store)
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        store = own_part(store, timeout)
     distributed.init_process_group(
         "nccl" if is_on_gpu else "gloo",
         store=store,

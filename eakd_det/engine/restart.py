@@ -36,13 +36,13 @@ def launch_identity() -> str:
 def is_restart(output_dir: str) -> bool:
     """Return True if this start continues the run that the same launch by torchrun started.
 
-    This is so if one at least of the agents that run now also ran at the last start in run.json;
-    others may have joined or left. Each process of a connected group calls it, and all have the
-    first one's answer. Before the processes are connected, the answer on several machines is True
-    if any launch by torchrun is recorded; decide again afterwards.
+    This is so if one at least of the agents that run now is among those that run.json recorded
+    last; others may have joined or left. Each process of a connected group calls it, and all have
+    the first one's answer. Before the processes are connected, the answer on several machines is
+    True if any launch by torchrun is recorded; decide again afterwards.
     """
     starts = read_record(output_dir).get("starts", [])
-    recorded = starts[-1].get("launch", []) if starts else []
+    recorded = next((x["launch"] for x in reversed(starts) if "launch" in x), [])
     if not _is_connected() and int(os.environ.get("GROUP_WORLD_SIZE", 1)) > 1:
         return bool(recorded)
     seen = comm.all_gather((launch_identity(), recorded))
@@ -107,7 +107,7 @@ def check_shared(output_dir: str) -> None:
     Raises:
         UserError: a machine does not see it; in every process.
     """
-    if comm.get_world_size() == 1:
+    if comm.get_world_size() == 1 or not output_dir:
         return
     mark = Path(output_dir, f".shared-{comm.all_gather(uuid4().hex)[0]}")
     try:

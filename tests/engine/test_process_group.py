@@ -7,34 +7,12 @@ from eakd_det.engine import launch
 from eakd_det.engine.process_group import LONGEST, limit_exchanges, time_limit
 from eakd_det.utils.errors import UserError
 
-from .test_launch import torchrun  # noqa: F401  (a fixture)
-
 
 @pytest.mark.parametrize("seconds", [0, -5, LONGEST + 1, "1800", None, True, float("nan")])
 def test_a_time_limit_is_a_number_of_seconds(seconds):
     with pytest.raises(UserError, match=r"DDP_TIMEOUT .* must be a number of seconds from 1 to"):
         time_limit(seconds)
     assert time_limit(1.5) == timedelta(seconds=1.5)
-
-
-@pytest.mark.usefixtures("torchrun")
-@pytest.mark.parametrize(("machines", "prefixes"), [("1", 2), ("2", 1)])
-def test_each_attempt_of_a_single_agent_has_its_own_part_of_the_store(
-    monkeypatch, machines, prefixes
-):
-    """Beside torch's own; several agents count their restarts each."""
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "3")
-    monkeypatch.setenv("GROUP_WORLD_SIZE", machines)
-    found = []
-
-    def main(args):
-        store = distributed.distributed_c10d._get_default_store()
-        while isinstance(store, distributed.PrefixStore):
-            found.append(store)
-            store = store.underlying_store
-
-    launch.launch(main, None, lambda args: "cpu")
-    assert len(found) == prefixes
 
 
 def test_exchanges_on_the_cpu_have_the_limit_of_the_gpus(monkeypatch):

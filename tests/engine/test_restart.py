@@ -5,6 +5,7 @@ import socket
 import pytest
 
 from eakd_det.engine import restart
+from eakd_det.engine.distill import distill
 from eakd_det.engine.restart import (
     changed_start,
     check_shared,
@@ -17,6 +18,7 @@ from eakd_det.engine.restart import (
     record_launch,
 )
 from eakd_det.engine.run_record import record_start
+from eakd_det.engine.train_step.step import DistillStep
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import write_json
 
@@ -94,6 +96,31 @@ def test_a_restart_resumes_and_does_not_overwrite(agent, tmp_path, caplog):
     agent("/tmp/b/x")
     log_restart(str(tmp_path))
     assert not caplog.text
+
+
+def test_a_detector_s_run_goes_on(agent, run_cfg, tmp_path, monkeypatch):
+    run_cfg.SOLVER.CHECKPOINT_PERIOD, run_cfg.SOLVER.MAX_ITER = 1, 3
+    run_cfg.DATASETS.TEST = run_cfg.DISTILL.METHODS = ()
+    (tmp_path / "run.yaml").write_text(run_cfg.dump())
+    steps, run_step = [], DistillStep.run_step
+
+    def run_or_die(step):
+        if len(steps) == 2:
+            raise OSError("killed")
+        steps.append(step.iter)
+        run_step(step)
+
+    monkeypatch.setattr(DistillStep, "run_step", run_or_die)
+    agent("/tmp/a/x")
+    with pytest.raises(OSError, match="killed"):
+        distill(tmp_path / "run.yaml")
+    agent("/tmp/b/x")
+    with pytest.raises(UserError, match=r"holds a run: --resume continues it"):
+        distill(tmp_path / "run.yaml")
+    agent("/tmp/a/x", attempt=1)
+    steps.clear()
+    distill(tmp_path / "run.yaml")
+    assert steps == [2]
 
 
 def test_a_start_of_another_number_of_processes(tmp_path):

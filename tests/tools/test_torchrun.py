@@ -66,16 +66,24 @@ def torchrun(tool_environment, tmp_path):
                 env=tool_environment(),
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # so that all of its processes can be killed
             )
         started.append(process)
         return process
 
     yield start
     for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        _cut_off(process)
+
+
+def _cut_off(agent):
+    """End an agent and its processes as a power cut does; they have sessions of their own."""
+    if agent.poll() is None:
+        agent.send_signal(signal.SIGSTOP)  # it starts no other processes
+        call = ["pgrep", "-P", str(agent.pid)]
+        found = subprocess.run(call, capture_output=True, text=True).stdout.split()
+        for pid in [*map(int, found), agent.pid]:
+            os.kill(pid, signal.SIGKILL)
+        agent.wait()
 
 
 TWO = ["--nproc-per-node", "2"]
@@ -103,7 +111,7 @@ def _wait(path, pattern, count=1, *, process, seconds=180):
         text = path.read_text() if path.exists() else ""
         if len(re.findall(pattern, text)) >= count:
             return text
-        assert process.poll() is None and time.monotonic() < end, text
+        assert process.poll() is None and time.monotonic() < end, text[-3000:]
         time.sleep(0.05)
 
 
@@ -155,19 +163,19 @@ def test_a_machine_leaves_and_another_joins(torchrun, detector, tmp_path):
         port = free.getsockname()[1]
     options = ["--nnodes", "1:2", "--nproc-per-node", "1", "--max-restarts", "3"]
     options += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}", "--rdzv-id", "x"]
-    options += ["--rdzv-conf", "last_call_timeout=15"]
+    host, guest = (["--rdzv-conf", f"is_host={n},last_call_timeout=15"] for n in (1, 0))
     long = ("SOLVER.MAX_ITER", "100000")
-    first = torchrun(options, *detector, *long)
-    second = torchrun(options, *detector, *long, out="second.txt")
+    first = torchrun([*options, *host], *detector, *long)
+    second = torchrun([*options, *guest], *detector, *long, out="second.txt")
     log, metrics = tmp_path / "run" / "log.txt", tmp_path / "run" / "metrics.json"
     _wait(log, r"model_0000003\.pth", process=first)
-    os.killpg(second.pid, signal.SIGKILL)
+    _cut_off(second)
     _wait(log, r"= 1 \(processes\) x 2 \(micro-batches\) x 2;", process=first)
     alone = _wait(log, r"Starting training from iteration", 2, process=first)
     assert "The run began with 2 processes and has 1: SOLVER.ACCUMULATE is 2, not 1." in alone
     assert "The checkpoint is of 2 processes and this run has 1: the random states are" in alone
     time.sleep(3)
-    third = torchrun(options, *detector, *long, out="third.txt")
+    third = torchrun([*options, *guest], *detector, *long, out="third.txt")
     text = _wait(log, r"= 2 \(processes\) x 1 \(micro-batches\) x 2;", 2, process=first)
     assert "Stopped by SIGTERM at iteration" in text  # saved, as the agent ended it for the third
     text = _wait(log, r"Starting training from iteration", 3, process=first)
