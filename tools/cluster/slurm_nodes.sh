@@ -19,8 +19,6 @@ PYTHON=${PYTHON:-.venv/bin/python}
 export OMP_NUM_THREADS=4
 # Seconds that torchrun leaves its processes for a checkpoint; older versions of torch leave them 30.
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=240
-# A restart connects the processes anew; the shared store still has the addresses of those that died.
-export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 # export NCCL_SOCKET_IFNAME=ib0        # network, where a node has several
 # export NCCL_IB_HCA=mlx5              # adapters of the gradients
 # export NCCL_DEBUG=INFO               # prints what NCCL has chosen
