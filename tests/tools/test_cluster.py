@@ -125,7 +125,7 @@ def test_the_commands_in_the_comments_exist(script, parsed):
 def test_the_cluster_of_ray(parsed):
     text = (FOLDER / "ray_cluster.yaml").read_text()
     assert yaml.safe_load(text)["provider"]["head_ip"]
-    words = shlex.split(re.search(r"tools/sweep.py (.*)'", text)[1])
+    words = shlex.split(re.search(r"tools/sweep.py (.*)'", text.replace("\\\n#", ""))[1])
     args = parsed("tools/sweep.py", words)
     assert (args.launcher, args.ray_address) == ("ray", "auto")
     assert all(any(ROOT.glob(path)) for path in args.configs)
