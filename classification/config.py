@@ -32,6 +32,7 @@ def classification_config() -> CfgNode:
     cfg.OUTPUT_DIR = OUTPUT_DIR  # for own images: output/<data>/<method>/<models>
     cfg.SEED = 0  # 0 or more; of the initial weights, the shuffling and the augmentation
     cfg.CUDNN_BENCHMARK = True
+    cfg.DDP_TIMEOUT = 1800  # seconds that the processes of a run wait for one another
 
     cfg.MODEL = CfgNode()
     cfg.MODEL.NAME = ""  # a key of classification.models.MODELS, timm:NAME or torchvision:NAME

@@ -103,6 +103,10 @@ class LanguageModels(RunKind):
     def source_arguments(self, file: str, cfg: CfgNode, arguments: list[str]) -> list[str]:
         return ["--config-file", file, "--resume"]
 
+    def command(self, script: str, arguments: list[str], gpus: int) -> list[str]:
+        several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(gpus)]
+        return [*(several if gpus > 1 else []), script, *arguments]
+
     def read(self, folder: str) -> tuple[dict[str, Series], dict[str, Any]]:
         path = Path(folder)
         state, trained, scores, result = (

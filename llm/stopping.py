@@ -1,18 +1,23 @@
 """Interruption and resume of transformers' Trainer, as `eakd_det.engine` has them."""
 
 import logging
-from pathlib import Path
 from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import (
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from eakd_det.engine.hooks.optimizer_settings import apply_settings, log_changes
 from eakd_det.engine.hooks.preemption import leave
 from eakd_det.engine.signals import StopNotice
+
+from .checkpoints import saved_processes
 
 logger = logging.getLogger(__name__)
 
@@ -79,12 +84,31 @@ class OptimizerSettings(TrainerCallback):
             log_changes(changes, state.global_step, logger)
 
 
-def newest_checkpoint(folder: str) -> str | None:
-    """Return the newest complete checkpoint of a run, or None without one.
+class ResumableTrainer(Trainer):
+    """transformers.Trainer whose checkpoints are complete as soon as its own state is written."""
 
-    Trainer writes the file of its own state last.
-    """
-    states = Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{TRAINER_STATE_NAME}")
-    folders = [path.parent for path in states if path.parent.name.rpartition("-")[2].isdigit()]
-    newest = max(folders, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-    return None if newest is None else str(newest)
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Save the random states of all processes, before the state that completes a checkpoint."""
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Restore the random states of as many processes as there are."""
+        number = self.args.world_size
+        if checkpoint is not None and not self.args.save_on_each_node:  # a node has its own alone
+            saved = saved_processes(checkpoint)
+            if saved != number:
+                if self.is_world_process_zero():
+                    logger.warning(
+                        f"The checkpoint is of {saved} processes and this run has {number}: the "
+                        "random states are not restored."
+                    )
+                return
+        super()._load_rng_state(checkpoint)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Train an epoch, unless the resumed run has completed its last step before."""
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*args, **kwargs)
+        else:
+            self.control.should_training_stop = True

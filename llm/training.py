@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from detectron2.config import CfgNode
+from detectron2.utils import comm
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -13,47 +14,32 @@ from transformers import (
 )
 
 from eakd_det.engine.hooks.preemption import leave
+from eakd_det.engine.restart import check_shared, is_restart, record_launch
 from eakd_det.engine.run_record import record_parameters, record_start
 from eakd_det.engine.signals import listening
 from eakd_det.utils.device import log_cpu
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import write_atomically, write_json
 from eakd_det.utils.lock import run_lock
-from eakd_det.utils.output_dir import OutputFiles
 
+from .checkpoints import checkpoint_to_resume, newest_checkpoint
 from .config import load_config, training_arguments
 from .data import Instruction, PadRight, encode, read_instructions
 from .distillers import TokenObjective
 from .instructions import path_of
 from .liger import is_available, liger_loss
 from .models import build_student, load_model, load_tokenizer, num_positions
+from .output_files import FILES, ended_since_start, has_ended
 from .prompts import PROMPTS
+from .restart import connect, of_first, record_batch, same_global_batch, start_flags
 from .results import TRAIN_RESULT
-from .stopping import OptimizerSettings, Preemption, newest_checkpoint
+from .stopping import OptimizerSettings, Preemption
+from .tracking import keep_events_together, wandb_run
 from .trainer import DistillationTrainer
 from .vocabulary import common_vocab_size, pad_id, train_tokenizer
 from .watched import WatchedTrainer
 
 logger = logging.getLogger(__name__)
-
-FILES = OutputFiles(
-    results=(
-        *(f"checkpoint-{n * '[0-9]'}" for n in range(1, 10)),
-        *("model.safetensors", "model-*-of-*.safetensors", "pytorch_model.bin", TRAIN_RESULT),
-    ),
-    others=(
-        *("model.safetensors.index.json", "training_args.bin", "rouge.json"),
-        *("result.json", "trainer_state.json"),
-        *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"),
-        *("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
-        *("tokenizer.model", "chat_template.jinja", "runs/*/events.out.tfevents.*"),
-    ),
-)
-
-
-def has_ended(cfg: CfgNode) -> bool:
-    """Return True if a run has written its model to OUTPUT_DIR."""
-    return (Path(cfg.OUTPUT_DIR) / TRAIN_RESULT).exists()
 
 
 def needed_runs(cfg: CfgNode) -> dict[str, CfgNode]:
@@ -78,11 +64,36 @@ def needed_runs(cfg: CfgNode) -> dict[str, CfgNode]:
     return {file: load_config(file) for file in files}
 
 
+def train(
+    cfg: CfgNode, resume: bool = False, overwrite: bool = False, *, evaluates: bool = False
+) -> dict[str, float] | None:
+    """Train a run, and first the runs that it needs; a restart by torchrun continues all of them.
+
+    Args:
+        resume, overwrite: as of `fit`.
+        evaluates: an evaluation follows, so that a resumed run that has ended is not an error.
+
+    Returns:
+        As `fit`; None if the run has ended before.
+
+    Raises:
+        UserError, SystemExit: as `fit` and `prepare`.
+    """
+    connect(cfg)
+    has_just_ended = is_restart(cfg.OUTPUT_DIR) and ended_since_start(cfg)
+    if of_first(has_just_ended or (evaluates and resume and has_ended(cfg))):
+        if comm.is_main_process():
+            logger.info("%s has ended: nothing is left to train", cfg.OUTPUT_DIR)
+        return None
+    prepare(cfg, resume, overwrite)
+    return fit(cfg, resume, overwrite)
+
+
 def fit(cfg: CfgNode, resume: bool = False, overwrite: bool = False) -> dict[str, float]:
     """Train a student, or without methods a model on the answers only, as stock Trainer does.
 
     Args:
-        resume: continue from the newest checkpoint in OUTPUT_DIR.
+        resume: continue from the newest checkpoint in OUTPUT_DIR. So does a restart by torchrun.
         overwrite: remove the run that OUTPUT_DIR holds and start anew.
 
     Returns:
@@ -94,24 +105,9 @@ def fit(cfg: CfgNode, resume: bool = False, overwrite: bool = False) -> dict[str
             neither flag is set.
         SystemExit: a signal stops the run; see `Preemption`.
     """
-    check_folder(cfg, resume, overwrite)
-    args = training_arguments(cfg)
-    set_seed(args.seed)
-    with FILES.starting(cfg.OUTPUT_DIR, overwrite=overwrite):
-        examples, held_out = _read_data(cfg, args)
-        tokenizer = build_tokenizer(cfg, examples)
-        checkpoint = newest_checkpoint(cfg.OUTPUT_DIR) if resume else None
-        trainer = build_trainer(cfg, args, tokenizer, examples, held_out)
-        record_start(cfg.OUTPUT_DIR, args.device.type, resume=resume)
-        record_parameters(cfg.OUTPUT_DIR, trainer.model)
-    if args.process_index == 0:
-        if args.device.type == "cpu" and not args.use_cpu:
-            log_cpu()
-        logger.info("Training %s on %s", cfg.OUTPUT_DIR, args.device)
-        if isinstance(trainer, DistillationTrainer):
-            trainer.objective.distillation.log_settings()
+    trainer, tokenizer, checkpoint = _set_up(cfg, resume, overwrite)
     start = time.perf_counter()
-    with listening() as notice:
+    with listening() as notice, wandb_run(trainer.args):
         trainer.add_callback(OptimizerSettings())
         trainer.add_callback(Preemption(notice))
         result = trainer.train(resume_from_checkpoint=checkpoint).metrics
@@ -127,6 +123,46 @@ def fit(cfg: CfgNode, resume: bool = False, overwrite: bool = False) -> dict[str
     if number:
         leave(number, trainer.state.global_step, logger)
     return result
+
+
+def _set_up(
+    cfg: CfgNode, resume: bool, overwrite: bool
+) -> tuple[WatchedTrainer, PreTrainedTokenizerBase, str | None]:
+    """Return trainer, tokenizer and the checkpoint to resume from; the start is recorded."""
+    args = training_arguments(cfg)
+    if not args.save_on_each_node:
+        check_shared(cfg.OUTPUT_DIR)
+    asked, (resume, overwrite) = resume, start_flags(cfg.OUTPUT_DIR, resume, overwrite)
+    check_folder(cfg, resume, overwrite)
+    set_seed(args.seed)
+    with FILES.starting(cfg.OUTPUT_DIR, overwrite=overwrite):
+        examples, held_out = _read_data(cfg)
+        tokenizer = build_tokenizer(cfg, examples)
+        devices = args.world_size * max(args.n_gpu, 1)
+        if resume:
+            args = training_arguments(same_global_batch(cfg, devices))
+        checkpoint = checkpoint_to_resume(args) if resume else None
+        trainer = build_trainer(cfg, args, tokenizer, examples, held_out)
+        accumulate = args.gradient_accumulation_steps
+        record_start(cfg.OUTPUT_DIR, args.device.type, resume=resume, accumulate=accumulate)
+        record_parameters(cfg.OUTPUT_DIR, trainer.model)
+        record_batch(cfg, devices)
+    record_launch(cfg.OUTPUT_DIR)
+    keep_events_together(trainer)
+    if args.process_index == 0:
+        if resume:
+            begin = f"continues from {checkpoint}" if checkpoint else "no checkpoint: from step 0"
+            logger.info("%s: %s", "--resume" if asked else "Restarted by torchrun", begin)
+        _log_start(cfg, trainer)
+    return trainer, tokenizer, checkpoint
+
+
+def _log_start(cfg: CfgNode, trainer: WatchedTrainer) -> None:
+    if trainer.args.device.type == "cpu" and not trainer.args.use_cpu:
+        log_cpu()
+    logger.info("Training %s on %s", cfg.OUTPUT_DIR, trainer.args.device)
+    if isinstance(trainer, DistillationTrainer):
+        trainer.objective.distillation.log_settings()
 
 
 def check_folder(cfg: CfgNode, resume: bool, overwrite: bool) -> None:
@@ -155,24 +191,23 @@ def prepare(cfg: CfgNode, resume: bool = False, overwrite: bool = False) -> None
         UserError: as `fit`; also for mistakes in this run's config and data, before its teacher
             trains for hours.
     """
-    missing = [run for run in needed_runs(cfg).values() if not has_ended(run)]
-    check_folder(cfg, resume, overwrite)
+    runs = needed_runs(cfg)
+    check_folder(cfg, *start_flags(cfg.OUTPUT_DIR, resume, overwrite))
+    missing = of_first([file for file, run in runs.items() if not has_ended(run)])
     if missing:
-        _read_data(cfg, training_arguments(cfg))
-    for run in missing:
+        _read_data(cfg)
+        training_arguments(cfg)
+    for run in (runs[file] for file in missing):
         with run_lock(run.OUTPUT_DIR):
-            if not has_ended(run):  # meanwhile, by another process
+            if not of_first(has_ended(run)):  # meanwhile, by another process
                 prepare(run, resume, overwrite)
                 fit(run, resume, overwrite)
 
 
-def _read_data(
-    cfg: CfgNode, args: TrainingArguments
-) -> tuple[list[Instruction], list[Instruction] | None]:
-    """Read the training and held-out examples; the first process generates missing data."""
-    with args.main_process_first(desc="making the data"):
-        examples = read_instructions(path_of(cfg.DATASET.TRAIN))
-        held_out = read_instructions(path_of(cfg.DATASET.VALID)) if cfg.DATASET.VALID else None
+def _read_data(cfg: CfgNode) -> tuple[list[Instruction], list[Instruction] | None]:
+    """Read the training and held-out examples, in each process: none waits for another one."""
+    examples = read_instructions(path_of(cfg.DATASET.TRAIN))
+    held_out = read_instructions(path_of(cfg.DATASET.VALID)) if cfg.DATASET.VALID else None
     return examples, held_out
 
 

@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 
 from eakd_det.checkpoint.finite import non_finite
 from eakd_det.engine.train_step.zero_losses import PATIENCE, ZeroLosses
 from eakd_det.utils.errors import UserError
 
 from .models import check_causal
+from .stopping import ResumableTrainer
 
 ADVICE = (
     "A lower TRAINING.LEARNING_RATE, more TRAINING.WARMUP_STEPS, or BF16 in place of FP16 often "
@@ -20,8 +21,8 @@ ADVICE = (
 )
 
 
-class WatchedTrainer(Trainer):
-    """transformers.Trainer that stops at the first loss, gradient or weight that is not finite.
+class WatchedTrainer(ResumableTrainer):
+    """ResumableTrainer that stops at the first loss, gradient or weight that is not finite.
 
     The losses and the gradient's norm are read once a step, before it is applied. This replaces
     `logging_nan_inf_filter`, which reads the loss of each micro-batch and hides one that is not

@@ -20,7 +20,7 @@ from eakd_det.utils import command_line
 
 DETECTION = ["detection", "digits", "losses", "pooling"]
 CLASSIFICATION, LANGUAGE_MODELS = "classification", "language_models"
-DEFAULT, OPTIONAL = [*DETECTION, CLASSIFICATION, LANGUAGE_MODELS], ["growth"]
+DEFAULT, OPTIONAL = [*DETECTION, CLASSIFICATION, LANGUAGE_MODELS], ["growth", "scaling"]
 
 
 def parse_arguments():
@@ -49,7 +49,8 @@ def parse_arguments():
         nargs="+",
         choices=[*DEFAULT, *OPTIONAL],
         default=DEFAULT,
-        help="growth draws how a step's time grows with images, ROIs and classes",
+        help="growth draws how a step's time grows with images, ROIs and classes; scaling measures "
+        "what a training on several machines adds, and makes a model of it",
     )
     parser.add_argument(
         "--profile",

@@ -53,11 +53,10 @@ def parse_arguments():
 
 
 def run(args):
-    from classification.flags import apply_flags
-    from classification.run import device_of, main
+    from classification.run import check_first, device_of, main, timeout_of
     from eakd_det.engine.launch import launch
 
-    launch(main, args, device_of, before=apply_flags)
+    launch(main, args, device_of, timeout_of=timeout_of, before=check_first)
 
 
 if __name__ == "__main__":

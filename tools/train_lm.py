@@ -12,7 +12,8 @@ tools/train_lm.py --config-file ... --resume --evaluate
 The teacher of TEACHER.CONFIG_FILE and the model of MODEL.CONFIG_FILE, from which the student
 starts, are trained first if they have not been yet; --resume continues those, too. If OUTPUT_DIR
 already holds a run, either --resume (continue it) or --overwrite (remove it and start anew) is
-required. KEY VALUE pairs apply to this run, not to those that are trained first.
+required; a restart by torchrun --max-restarts continues it. KEY VALUE pairs apply to this run, not
+to those that are trained first.
 """
 
 import sys
@@ -42,17 +43,17 @@ def main(args):
     from llm.config import load_config
     from llm.evaluation import write_result
     from llm.log import show_progress
-    from llm.training import fit, has_ended, prepare
+    from llm.training import train
 
     cfg = load_config(args.config_file, args.opts)
     show_progress()
-    if not (args.evaluate and args.resume and has_ended(cfg)):  # else only evaluation is left
-        prepare(cfg, args.resume, args.overwrite)
-        result = fit(cfg, args.resume, args.overwrite)
-        if PartialState().is_main_process:
-            loss, seconds = result["train_loss"], result["seconds"]
-            print(f"{cfg.OUTPUT_DIR}: loss {loss:.4f}, {seconds:.0f} seconds")
-    if args.evaluate and PartialState().is_main_process:
+    result = train(cfg, args.resume, args.overwrite, evaluates=args.evaluate)
+    if not PartialState().is_main_process:
+        return
+    if result is not None:
+        loss, seconds = result["train_loss"], result["seconds"]
+        print(f"{cfg.OUTPUT_DIR}: loss {loss:.4f}, {seconds:.0f} seconds")
+    if args.evaluate:
         write_result(cfg)
 
 

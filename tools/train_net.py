@@ -54,10 +54,10 @@ def parse_arguments():
 
 
 def run(args):
-    from eakd_det.engine.detection_run import check_first, device_of, main
+    from eakd_det.engine.detection_run import check_first, device_of, main, timeout_of
     from eakd_det.engine.launch import launch
 
-    launch(main, args, device_of, before=check_first)
+    launch(main, args, device_of, timeout_of=timeout_of, before=check_first)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from .goals import table_of_goals
 from .growth import run_growth
 from .losses import run_losses
 from .pooling import run_pooling
+from .scaling import run_scaling
 from .timing import machine
 
 Part = Callable[[Bench], Any]
@@ -23,6 +24,7 @@ PARTS: dict[str, Part] = {
     "losses": run_losses,
     "pooling": run_pooling,
     "growth": run_growth,
+    "scaling": run_scaling,
 }
 
 

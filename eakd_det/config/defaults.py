@@ -20,6 +20,7 @@ OUR_BACKBONES = ("build_mobilenetv2_fpn_backbone", *TIMM_BACKBONES)
 # Keys that we add to Detectron2's own nodes.
 OUR_KEYS = (
     "DATALOADER.PREFETCH",
+    "DDP_TIMEOUT",
     "MODEL.CHANNELS_LAST",
     "MODEL.ROI_HEADS.POOLER_BACKEND",
     "SOLVER.ACCUMULATE",
@@ -38,6 +39,7 @@ def add_distill_config(cfg: CfgNode) -> None:
     """
     import eakd_det.modeling  # noqa: F401  (registers; it reads configs itself, so not above)
 
+    cfg.DDP_TIMEOUT = 1800  # seconds that the processes of a run wait for one another
     cfg.TEACHER = CfgNode()
     cfg.TEACHER.CONFIG_FILE = ""  # a path, or a name of Detectron2's model zoo
     cfg.TEACHER.WEIGHTS = ""  # any checkpoint Detectron2 reads

@@ -13,7 +13,7 @@ from eakd_det.config.choices import choices_table
 from eakd_det.config.lazy import load_lazy_config
 from eakd_det.config.merge import load_config, merge_options
 from eakd_det.data.custom import CustomData, prepare_custom_data, use_custom_data
-from eakd_det.data.registered import check_proposals
+from eakd_det.data.registered import check_datasets, check_proposals
 from eakd_det.evaluation.comparison import compare_results
 from eakd_det.modeling.build import comparable_teacher_config
 from eakd_det.utils.command_line import data_sources
@@ -26,6 +26,8 @@ from .hooks.time_estimate import TimeEstimate
 from .hooks.weak_teacher import weak_teacher
 from .launch import set_up
 from .lazy import run_lazy
+from .process_group import TIMEOUT
+from .restart import continued, record_launch
 from .run_config import RunConfig, configure
 from .trainer import DistillTrainer, best_metric
 
@@ -67,9 +69,16 @@ def run_detector(args: argparse.Namespace) -> tuple[CfgNode, Results | None]:
     """
     run = configure(args)
     cfg = run.cfg
+    if not args.eval_only:
+        args = continued(args, cfg.OUTPUT_DIR)
+        _check_folder(cfg, args)
+        comm.synchronize()  # before the first process writes
     _use_data(run, args, _check_data(args, cfg))
     if args.epochs and not args.eval_only:
         run.set_schedule(args)
+    if not args.eval_only:
+        run.keep_step(args)
+    cfg = run.cfg
     check_proposals(cfg)
     cfg.freeze()
     results, teacher = (_evaluate if args.eval_only else _train)(run, args)
@@ -90,10 +99,10 @@ def check_first(args: argparse.Namespace) -> None:
     run = configure(args)
     cfg = run.cfg
     if not (args.eval_only or args.check):
-        weights = cfg.MODEL.WEIGHTS, cfg.TEACHER.WEIGHTS
-        options = {"resume": args.resume, "overwrite": args.overwrite, "inputs": weights}
-        TRAINER_FILES.check(cfg.OUTPUT_DIR, **options)
+        _check_folder(cfg, continued(args, cfg.OUTPUT_DIR))
     _use_data(run, args, _check_data(args, cfg, again=args.check))
+    if not args.check:
+        check_datasets(cfg, ("TEST",) if args.eval_only else ("TRAIN", "TEST"))
 
 
 def device_of(args: argparse.Namespace) -> str:
@@ -101,6 +110,22 @@ def device_of(args: argparse.Namespace) -> str:
     if _is_python(args):
         return load_lazy_config(args.config_file, args.opts).train.device
     return load_config(args.config_file, args.opts).MODEL.DEVICE
+
+
+def timeout_of(args: argparse.Namespace) -> float:
+    """Return DDP_TIMEOUT of the YAML config, or train.ddp_timeout of the Python config."""
+    if _is_python(args):
+        return load_lazy_config(args.config_file, args.opts).train.get("ddp_timeout", TIMEOUT)
+    return load_config(args.config_file, args.opts).DDP_TIMEOUT
+
+
+def _check_folder(cfg: CfgNode, args: argparse.Namespace) -> None:
+    TRAINER_FILES.check(
+        cfg.OUTPUT_DIR,
+        resume=args.resume,
+        overwrite=args.overwrite,
+        inputs=(cfg.MODEL.WEIGHTS, cfg.TEACHER.WEIGHTS),
+    )
 
 
 def _use_data(run: RunConfig, args: argparse.Namespace, data: dict[str, CustomData]) -> None:
@@ -177,6 +202,7 @@ def _train(run: RunConfig, args: argparse.Namespace) -> tuple[Results | None, Re
         _start(run, args)
         trainer = DistillTrainer(cfg)
         trainer.resume_or_load(resume=args.resume)
+    record_launch(cfg.OUTPUT_DIR)
     if run.choices:
         logger.info(choices_table(cfg, run.choices, args.opts))
     teacher = None

@@ -2,18 +2,17 @@
 
 import argparse
 import contextlib
-import importlib.util
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import TrainerBase, default_setup
 from detectron2.engine import launch as launch_processes
-from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
@@ -24,9 +23,12 @@ from eakd_det.utils.device import available_device, log_cpu, use_available_devic
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.logger import set_up_loggers
 
+from .process_group import TIMEOUT, connect_torchrun, limit_exchanges, time_limit
+from .restart import check_shared, log_restart, record_launch
 from .run_record import record_start
 from .signals import signals_for_children
 from .warning_list import WarningList
+from .weights_and_biases import start_wandb
 
 OURS = ("eakd_det", "classification")  # packages whose messages are logged
 
@@ -36,6 +38,7 @@ def launch(
     args: argparse.Namespace,
     device_of: Callable[[argparse.Namespace], str],
     *,
+    timeout_of: Callable[[argparse.Namespace], float] = lambda args: TIMEOUT,
     before: Callable[[argparse.Namespace], object] | None = None,
 ) -> None:
     """Call `main(args)` in every process of the run; a UserError exits with its message.
@@ -45,18 +48,19 @@ def launch(
         args: of Detectron2's argument parser. Under torchrun, torchrun's processes are used.
         device_of: returns the device of the config that args name. Processes on the CPU do not
             see the GPUs of their machine.
-        before: called before the processes of the run are connected, and so without their time
-            limit of half an hour for one another; under torchrun in each of them.
+        timeout_of: returns the seconds that the processes wait for one another.
+        before: called before the processes of the run are connected, and so without that time
+            limit; under torchrun in each of them.
     """
     if before is not None:
         _guarded(before, args)
     try:
         if "LOCAL_RANK" in os.environ:
-            _guarded(_join_torchrun, args, device_of)
+            _guarded(_join_torchrun, args, device_of, timeout_of)
             _guarded(main, args)
             distributed.destroy_process_group()
         else:
-            _guarded(_start_processes, args, main, device_of)
+            _guarded(_start_processes, args, main, device_of, timeout_of)
     except ProcessExitedException as error:
         if error.signal_name:
             raise  # killed from outside, for example for its memory: the error names the signal
@@ -67,12 +71,13 @@ def set_up(cfg: CfgNode | DictConfig, args: argparse.Namespace, output_dir: str)
     """Call Detectron2's default_setup, and log our packages' messages as Detectron2's are logged.
 
     The device "cuda" becomes "cpu" if torch can use no GPU; the log says why. A run that trains
-    records its command in run.json, and `launch` repeats its warnings at its end. A second run in
-    the same process starts its own log. With args.wandb, TensorBoard's data are also sent to that
-    project of Weights & Biases.
+    records its command in run.json, and `launch` repeats its warnings at its end; a restart by
+    torchrun is logged. A second run in the same process starts its own log. With args.wandb,
+    TensorBoard's data are also sent to that project of Weights & Biases.
 
     Raises:
-        UserError: args.wandb is set and wandb is not installed.
+        UserError: args.wandb is set and wandb is not installed, or a training's folder is not seen
+            by all machines.
     """
     _WARNINGS.log_again()  # of an earlier run, in its own log
     for name in ("fvcore", "detectron2", *OURS):
@@ -85,15 +90,22 @@ def set_up(cfg: CfgNode | DictConfig, args: argparse.Namespace, output_dir: str)
         if comm.is_main_process() and not args.eval_only:
             ours.addHandler(_WARNINGS)
     device = _set_device(cfg)
+    if not args.eval_only:
+        check_shared(output_dir)
     default_setup(cfg, args)
     if not args.eval_only:
-        record_start(output_dir, device, resume=args.resume)
+        log_restart(output_dir)
+        record_start(output_dir, device, resume=args.resume, accumulate=_micro_batches(cfg))
+        if args.resume:  # else when an earlier run has been removed: see `record_launch`
+            record_launch(output_dir)
     if args.wandb and comm.is_main_process():
-        if importlib.util.find_spec("wandb") is None:
-            raise UserError("--wandb: the package wandb is not installed; pip install wandb.")
-        import wandb
+        start_wandb(args.wandb, output_dir, is_training=not args.eval_only)
 
-        wandb.init(project=args.wandb, dir=output_dir, sync_tensorboard=True)
+
+def _micro_batches(cfg: CfgNode | DictConfig) -> int:
+    if isinstance(cfg, CfgNode):
+        return cfg.SOLVER.get("ACCUMULATE", 1)
+    return cfg.train.get("accumulate", 1)
 
 
 def _set_device(cfg: CfgNode | DictConfig) -> str:
@@ -120,22 +132,22 @@ _WARNINGS = WarningList()
 
 
 def _join_torchrun(
-    args: argparse.Namespace, device_of: Callable[[argparse.Namespace], str]
+    args: argparse.Namespace,
+    device_of: Callable[[argparse.Namespace], str],
+    timeout_of: Callable[[argparse.Namespace], float],
 ) -> None:
-    processes = int(os.environ["LOCAL_WORLD_SIZE"])
-    is_on_gpu = _is_on_gpu(device_of(args), processes)
-    distributed.init_process_group("nccl" if is_on_gpu else "gloo", timeout=DEFAULT_TIMEOUT)
-    comm.create_local_process_group(processes)
-    if is_on_gpu:
-        torch.cuda.set_device(comm.get_local_rank())
+    is_on_gpu = _is_on_gpu(device_of(args), int(os.environ["LOCAL_WORLD_SIZE"]))
+    connect_torchrun(is_on_gpu=is_on_gpu, timeout=time_limit(timeout_of(args)))
 
 
 def _start_processes(
     args: argparse.Namespace,
     main: Callable[[argparse.Namespace], object],
     device_of: Callable[[argparse.Namespace], str],
+    timeout_of: Callable[[argparse.Namespace], float],
 ) -> None:
     """Start the processes with Detectron2's launch, which gives each a GPU that it sees."""
+    timeout = time_limit(timeout_of(args))
     several = args.num_gpus * args.num_machines > 1
     is_on_gpu = several and _is_on_gpu(device_of(args), args.num_gpus)
     hides_gpus = several and not is_on_gpu and torch.cuda.is_available()
@@ -147,8 +159,16 @@ def _start_processes(
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
-            args=(main, args),
+            args=(_run_limited, main, args, timeout),
+            timeout=timeout,
         )
+
+
+def _run_limited(
+    main: Callable[[argparse.Namespace], object], args: argparse.Namespace, timeout: timedelta
+) -> None:
+    limit_exchanges(timeout)
+    main(args)
 
 
 def _is_on_gpu(device: str, processes: int) -> bool:

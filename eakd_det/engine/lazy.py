@@ -1,6 +1,7 @@
 """Training and evaluation of detectors from Python configs: Detectron2's LazyConfig."""
 
 import argparse
+import logging
 import os
 from typing import Any
 
@@ -9,7 +10,7 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from eakd_det.checkpoint.checkpointer import SafeCheckpointer, load_strictly
@@ -28,9 +29,12 @@ from .hooks.assembly import complete_hooks, stock_hooks
 from .hooks.process_states import ProcessStates
 from .hooks.random_states import preserved_random_state
 from .launch import set_up
+from .restart import changed_start, continued, describe_changes, micro_batch_plan, record_launch
 from .student_config import NAME as STUDENT_CONFIG
 from .student_config import stock_lazy_config
 from .train_step.step import DistillStep, log_step_size
+
+logger = logging.getLogger(__name__)
 
 
 def run_lazy(args: argparse.Namespace) -> None:
@@ -39,8 +43,9 @@ def run_lazy(args: argparse.Namespace) -> None:
     A training leaves the same files as that of a YAML config; an evaluation uses the stock
     architecture. Optional keys beside Detectron2's are train.amp.dtype, train.accumulate
     (micro-batches of a step, each of dataloader.train.total_batch_size images),
-    train.best_metric, train.prefetch (True), train.fused (True) and train.channels_last (False);
-    the last three are DATALOADER.PREFETCH, SOLVER.FUSED and MODEL.CHANNELS_LAST of a YAML config.
+    train.best_metric, train.prefetch (True), train.fused (True), train.channels_last (False) and
+    train.ddp_timeout (1800); the last four are DATALOADER.PREFETCH, SOLVER.FUSED,
+    MODEL.CHANNELS_LAST and DDP_TIMEOUT of a YAML config.
 
     Args:
         args: of Detectron2's argument parser.
@@ -50,22 +55,52 @@ def run_lazy(args: argparse.Namespace) -> None:
         _evaluate(cfg, args)
         return
     output_dir = cfg.train.output_dir
+    args = continued(args, output_dir)
     teacher = cfg.model.distillation.teacher.weights if "distillation" in cfg.model else ""
     inputs = [cfg.train.init_checkpoint, teacher]
     options = {"resume": args.resume, "overwrite": args.overwrite, "inputs": inputs}
     TRAINER_FILES.check(output_dir, **options)
     comm.synchronize()  # before the first process writes
+    note = _keep_step(cfg, args)
     with TRAINER_FILES.starting(output_dir, overwrite=args.overwrite):
         set_up(cfg, args, output_dir)
+        if note:
+            logger.warning(note)
         student = stock_lazy_config(cfg)
         trainer, checkpointer, test = _build(cfg)
         checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=args.resume)
+    record_launch(output_dir)
     if comm.is_main_process():
         LazyConfig.save(student, os.path.join(output_dir, STUDENT_CONFIG))
     start = trainer.iter + 1 if args.resume and checkpointer.has_checkpoint() else 0
     trainer.train(start, cfg.train.max_iter)
     if comm.is_main_process():
         write_boxes(output_dir, test.latest, teacher=teacher)
+
+
+def _keep_step(cfg: DictConfig, args: argparse.Namespace) -> str:
+    """Keep the images of a step in a resumed run that has another number of processes.
+
+    It sets train.accumulate, on which the command line has the last word, and the size of a
+    micro-batch, dataloader.train.total_batch_size; returned is a sentence about it, or nothing.
+    """
+    first = changed_start(cfg.train.output_dir, resume=args.resume)
+    loader, is_given = cfg.dataloader.train, any("train.accumulate=" in x for x in args.opts)
+    if first is None or is_given or "total_batch_size" not in loader:
+        return ""
+    processes, before = comm.get_world_size(), cfg.train.get("accumulate", 1)
+    whole, rate = loader.total_batch_size * before, cfg.optimizer.lr
+    accumulate = first.get("accumulate", before)
+    options = {"first_processes": first["processes"], "first_accumulate": accumulate}
+    images, accumulate = micro_batch_plan(whole, processes, **options)
+    changes = {
+        "train.accumulate": (before, accumulate),
+        "dataloader.train.total_batch_size": (loader.total_batch_size, images // accumulate),
+        "optimizer.lr": (rate, rate * images / whole),
+    }
+    for key, (_, new) in changes.items():
+        OmegaConf.update(cfg, key, new)
+    return describe_changes(first, changes)
 
 
 def _evaluate(cfg: DictConfig, args: argparse.Namespace) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer
+from detectron2.utils import comm
 
 from eakd_det.checkpoint.run_folder import RunFolder
 from eakd_det.config.choices import Choice, as_options
@@ -17,6 +19,7 @@ from eakd_det.data.registered import count_training_images
 from eakd_det.model_zoo.model_zoo import CONFIGS
 from eakd_det.utils.errors import UserError
 
+from .restart import changed_start, describe_changes, micro_batch_plan
 from .schedule import epoch_choices
 from .teacher_folder import check_is_distilled, compare_classes, find_teacher, teacher_choices
 
@@ -52,6 +55,31 @@ class RunConfig:
         found = epoch_choices(self.cfg, from_file, given, epochs=args.epochs, images=images)
         merge_options(self.cfg, [*as_options(found), *options])
         self.choices += found
+
+    def keep_step(self, args: argparse.Namespace) -> None:
+        """Keep the images of a step in a resumed run that has another number of processes.
+
+        SOLVER.ACCUMULATE of the command line has the last word.
+        """
+        first = changed_start(self.cfg.OUTPUT_DIR, resume=args.resume)
+        if first is None or "SOLVER.ACCUMULATE" in args.opts[::2]:
+            return
+        # As at the first start, where Detectron2 scales a step with the number of processes.
+        self.cfg = DefaultTrainer.auto_scale_workers(self.cfg, first["processes"])
+        self.cfg.defrost()
+        solver, processes = self.cfg.SOLVER, comm.get_world_size()
+        solver.REFERENCE_WORLD_SIZE = processes if solver.REFERENCE_WORLD_SIZE else 0
+        whole, accumulate = solver.IMS_PER_BATCH, first.get("accumulate", solver.ACCUMULATE)
+        options = {"first_processes": first["processes"], "first_accumulate": accumulate}
+        images, accumulate = micro_batch_plan(whole, processes, **options)
+        new = {
+            "IMS_PER_BATCH": images,
+            "ACCUMULATE": accumulate,
+            "BASE_LR": solver.BASE_LR * images / whole,
+        }
+        changes = {f"SOLVER.{key}": (solver[key], value) for key, value in new.items()}
+        self.notes.append(describe_changes(first, changes))
+        solver.update(new)
 
 
 def configure(args: argparse.Namespace) -> RunConfig:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import detectron2
 import torch
@@ -22,22 +23,24 @@ from eakd_det.utils.files import read_json, write_json
 NAME = "run.json"
 
 
-def record_start(output_dir: str, device: str, *, resume: bool) -> None:
+def record_start(output_dir: str, device: str, *, resume: bool, accumulate: int = 1) -> None:
     """Record the start of a run, or that it is resumed, from the main process.
 
     Args:
         output_dir: of the run; created if missing. Empty: nothing is recorded.
         device: of the model, "cpu" or "cuda".
         resume: keep the records of earlier starts.
+        accumulate: micro-batches of a step on each process.
     """
     if not output_dir or not comm.is_main_process():
         return
     path = os.path.join(output_dir, NAME)
-    recorded = read_json(path) if resume else {}
+    recorded = read_record(output_dir) if resume else {}
     start = {
         "command": command(),
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "processes": comm.get_world_size(),
+        "accumulate": accumulate,
         "device": torch.cuda.get_device_name() if device.startswith("cuda") else processor(),
         "versions": versions(),
     }
@@ -49,8 +52,20 @@ def record_parameters(output_dir: str, student: nn.Module) -> None:
     if output_dir and comm.is_main_process():
         parameters = student.named_parameters()
         number = sum(p.numel() for name, p in parameters if not name.startswith(ADAPTERS))
-        path = os.path.join(output_dir, NAME)
-        write_json(path, {**read_json(path), "parameters": number})
+        add_to_record(output_dir, parameters=number)
+
+
+def read_record(output_dir: str) -> dict[str, Any]:
+    """Return the content of a folder's run.json, empty without one.
+
+    "starts" are the run's starts, the oldest first; see `record_start` and `record_launch`.
+    """
+    return read_json(os.path.join(output_dir, NAME)) if output_dir else {}
+
+
+def add_to_record(output_dir: str, **values: Any) -> None:
+    """Set values in run.json."""
+    write_json(os.path.join(output_dir, NAME), {**read_record(output_dir), **values})
 
 
 def command() -> str:

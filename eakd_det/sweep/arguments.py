@@ -40,6 +40,7 @@ def parse(
         metavar="N",
         help="number of runs at a time; 1 by default",
     )
+    _add_launcher(parser)
     parser.add_argument("--output-dir", default=output_dir, help="default: %(default)s")
     parser.add_argument(
         "--pairs", nargs="+", type=_pair, default=[], metavar="A:B", help="also compare A with B"
@@ -59,10 +60,73 @@ def parse(
         parser.add_argument(
             flag, metavar=kind, help="your own data for detectors, as for train_net.py"
         )
+    parser.add_argument(
+        "--status",
+        action="store_true",
+        help="print which runs are done, are trained or have failed, from any machine",
+    )
     args = command_line.parse_arguments(parser)
-    if not args.table_only and not (args.configs and args.seeds):
-        parser.error("name --configs and --seeds, or --table-only")
+    needs_grid = not args.table_only and (args.configs or not args.status)
+    if needs_grid and not (args.configs and args.seeds):
+        parser.error("name --configs and --seeds, or --table-only or --status")
+    if args.detach and args.launcher == "local":
+        parser.error("--detach: this process trains the runs of --launcher local")
+    if args.detach and args.launcher == "ray":
+        parser.error(
+            "--detach: Ray ends the runs of a sweep that has exited. Keep the sweep running "
+            'instead: "nohup COMMAND &", or "ray job submit --no-wait -- COMMAND".'
+        )
+    for launcher, flag, is_given in (
+        ("local", "--jobs", args.jobs != 1),
+        ("slurm", "--slurm", args.slurm),
+        ("ray", "--ray-address", args.ray_address),
+    ):
+        if is_given and args.launcher != launcher:
+            parser.error(f"{flag} belongs to --launcher {launcher}")
     return args
+
+
+def _add_launcher(parser: argparse.ArgumentParser) -> None:
+    """Add the options on where the runs are trained."""
+    parser.add_argument(
+        "--gpus-per-run",
+        type=command_line.positive,
+        default=1,
+        metavar="N",
+        help="processes of each run, each with a GPU if there are any; 1 by default",
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=["local", "slurm", "ray"],
+        default="local",
+        help="train on this machine (default), a SLURM cluster or a Ray cluster",
+    )
+    parser.add_argument(
+        "--slurm",
+        action="append",
+        type=_option,
+        default=[],
+        metavar="KEY=VALUE",
+        help="option of sbatch, as partition=gpu; can be repeated",
+    )
+    parser.add_argument(
+        "--ray-address",
+        default="",
+        metavar="ADDRESS",
+        help='of a running Ray cluster, or "auto"; starts one on this machine by default',
+    )
+    parser.add_argument(
+        "--detach",
+        action="store_true",
+        help="submit the runs to the cluster and exit",
+    )
+
+
+def _option(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    return key, value
 
 
 def _pair(text: str) -> tuple[str, str]:

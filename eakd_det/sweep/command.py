@@ -1,6 +1,7 @@
 """The command of a sweep, as tools/sweep.py and tools/sweep_lm.py have it."""
 
 import argparse
+import contextlib
 import logging
 import shlex
 import signal
@@ -10,11 +11,12 @@ from pathlib import Path
 
 from eakd_det.utils.errors import UserError
 
-from . import processes
+from . import launchers, processes
 from .detectors import Detectors
-from .grid import plan
+from .grid import Run, plan
 from .kinds import RunKind, kind_of_configs, kind_of_folder
 from .runner import run_sweep
+from .status import status
 from .tables import write_tables
 
 
@@ -31,23 +33,45 @@ def run(args: argparse.Namespace, kinds: Sequence[RunKind], tools: Path) -> None
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
     logging.getLogger("eakd_det.sweep").setLevel(logging.INFO)
     processes.interrupt_on_signals()
-    errors = []
+    failures: dict[str, str] = {}
     try:
+        if args.status:
+            runs = _plan(args, kind_of_configs(args.configs, kinds)) if args.configs else []
+            print(status(args.output_dir, runs))
+            return
         if args.table_only:
             kind = kind_of_folder(args.output_dir, kinds)
         else:
             kind = kind_of_configs(args.configs, kinds)
-            data = {flag: vars(args).get(flag[2:].replace("-", "_")) for flag in Detectors.flags}
-            data = {flag: value for flag, value in data.items() if value is not None}
-            runs = plan(kind, args.configs, args.seeds, args.output_dir, args.opts, data)
-            script = str(tools / kind.script)
-            failures = run_sweep(runs, script, args.output_dir, args.jobs, overwrite=args.overwrite)
-            errors += [f"{title}: {why}" for title, why in failures.items()]
-        print(f"\n{write_tables(kind, args.output_dir, args.pairs)}")
+            failures = _train(args, kind, str(tools / kind.script))
+        if args.detach:
+            print("Submitted. --status shows the progress, and --table-only writes the tables.")
+        else:
+            print(f"\n{write_tables(kind, args.output_dir, args.pairs)}")
     except UserError as error:
-        errors.append(f"error: {error}")
+        failures["error"] = str(error)
     except KeyboardInterrupt:
-        print(f"\nStopped. To continue: {shlex.join([sys.executable, *sys.argv])}", file=sys.stderr)
+        still = "; what was submitted goes on" if args.detach else ""
+        command = shlex.join([sys.executable, *sys.argv])
+        print(f"\nStopped{still}. To continue: {command}", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
-    if errors:
-        sys.exit("\n".join(errors))
+    if failures:
+        sys.exit("\n".join(f"{title}: {why}" for title, why in failures.items()))
+
+
+def _plan(args: argparse.Namespace, kind: RunKind) -> list[Run]:
+    data = {flag: vars(args).get(flag[2:].replace("-", "_")) for flag in Detectors.flags}
+    data = {flag: value for flag, value in data.items() if value is not None}
+    return plan(kind, args.configs, args.seeds, args.output_dir, args.opts, data)
+
+
+def _train(args: argparse.Namespace, kind: RunKind, script: str) -> dict[str, str]:
+    """Return the failures of `run_sweep`."""
+    runs = _plan(args, kind)
+    with contextlib.closing(launchers.make(args)) as launcher:
+        return run_sweep(
+            *(runs, script, args.output_dir, launcher),
+            gpus=args.gpus_per_run,
+            overwrite=args.overwrite,
+            detach=args.detach,
+        )

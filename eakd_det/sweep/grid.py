@@ -1,16 +1,17 @@
 """A grid of configs and seeds: the runs, their folders, and the origin that they note."""
 
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from detectron2.config import CfgNode
 
 from eakd_det.config.safe_yaml import read_yaml
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import read_json, write_json
-from eakd_det.utils.lock import lock_file
+from eakd_det.utils.lock import RUNNING, Lock
 from eakd_det.utils.output_dir import DESCRIPTIONS
 
 from .kinds import RunKind
@@ -19,6 +20,7 @@ from .origin import change, configs_of, content_of, weights_of
 logger = logging.getLogger(__name__)
 
 RECORD = "sweep.json"
+LOG = "stdout.txt"  # output of the process
 
 
 @dataclass
@@ -57,31 +59,31 @@ class Run:
         holds_run = any(path for pattern in kept for path in self.folder.rglob(pattern))
         return self._change(noted) if noted and noted["fingerprint"] and holds_run else ""
 
-    def open_log(self, *, overwrite: bool = False) -> TextIO:
-        """Open the file for the run's output, locked while the run or its process has it open.
-
-        Args:
-            overwrite: remove an outdated run in the folder; the user's own files there stay.
+    def lock(self) -> Lock:
+        """Return the lock of the folder: the file of the run's output, which its process has open.
 
         Raises:
-            UserError: another process trains it, or the folder holds something else, or an outdated
-                run.
+            UserError: the folder holds something else.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        log, record = self.folder / "stdout.txt", self.folder / RECORD
-        others = [
-            p for p in self.folder.iterdir() if not p.name.startswith((log.name, record.name))
-        ]
+        own, record = (LOG, RECORD, RUNNING), self.folder / RECORD
+        others = [path for path in self.folder.iterdir() if not path.name.startswith(own)]
         if others and not record.exists():
             raise UserError(f"{self.folder} was not made by a sweep: choose another --output-dir.")
-        file = open(log, "a")  # noqa: SIM115  (stays open)
-        if not lock_file(file):
-            file.close()
-            raise UserError(f"another process trains it: see {log}")
-        noted = self._noted()
+        return Lock(str(self.folder / LOG), str(self.folder / RUNNING))
+
+    def start(self, *, overwrite: bool = False) -> None:
+        """Write sweep.json, while `lock` is held.
+
+        Args:
+            overwrite: remove an outdated run before; the user's own files in the folder stay.
+
+        Raises:
+            UserError: the folder holds an outdated run, which is not to be overwritten.
+        """
+        record, noted = self.folder / RECORD, self._noted()
         if noted and self._change(noted):
             if not overwrite and (why := self.outdated()):
-                file.close()
                 raise UserError(f"{self.folder} was made with {why}")
             logger.info("%s: config, options or teacher have changed, training again", self.title)
             # Stopped here, it starts over again.
@@ -89,9 +91,12 @@ class Run:
             self.kind.files.remove(str(self.folder))
             for name in DESCRIPTIONS:
                 (self.folder / name).unlink(missing_ok=True)
-            file.truncate(0)
+            os.truncate(self.folder / LOG, 0)
         write_json(record, self._now())
-        return file
+
+    def note(self, outcome: dict[str, Any]) -> None:
+        """Add the outcome of a training to sweep.json."""
+        write_json(self.folder / RECORD, {**self._noted(), "outcome": outcome})
 
     def _now(self) -> dict[str, Any]:
         """Return the record with the hash of the weights that the run learns from."""

@@ -162,6 +162,12 @@ class RunKind(ABC):
             cfg, arguments: of a run that needs it.
         """
 
+    def command(self, script: str, arguments: list[str], gpus: int) -> list[str]:
+        """Return the script with the arguments of a run, for `gpus` processes on one machine."""
+        # Two runs on a machine would otherwise meet at one port.
+        several = ["--num-gpus", str(gpus), "--dist-url", "auto"] if gpus > 1 else []
+        return [script, *several, *arguments]
+
     # Reports.
 
     def read(self, folder: str) -> tuple[dict[str, Series], dict[str, Any]]:

@@ -15,6 +15,15 @@ import torch
 STOP_SECONDS = 10  # that a process has to end before it is killed
 TAIL_LINES = 8
 
+# Becomes the Python process of argv[2:], which gets SIGTERM when the thread that started it ends,
+# however that ends: prctl(PR_SET_PDEATHSIG), which Linux keeps over exec. argv[1] is its parent.
+_END_WITH_PARENT = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 15)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+
 
 def interrupt_on_signals() -> None:
     """Raise KeyboardInterrupt at SIGTERM and at the terminal's end, so that processes end, too."""
@@ -29,10 +38,14 @@ def start(
     """Start a Python script with its arguments; its output goes to `log`.
 
     It leads a group of its own: Ctrl-C reaches the sweep alone, which then ends the whole group.
+    On Linux it also gets SIGTERM, by which a run saves and ends, when the thread of the caller has
+    ended without that: a job that a cluster starts again does not wait for its lost predecessor.
 
     Args:
         keep: files that the process holds open too, so that their locks last as long as it does.
     """
+    if sys.platform == "linux":
+        command = ["-I", "-S", "-c", _END_WITH_PARENT, str(os.getpid()), *command]
     return subprocess.Popen(
         [sys.executable, *command],
         stdin=subprocess.DEVNULL,
@@ -44,11 +57,11 @@ def start(
     )
 
 
-def stop(processes: Iterable[subprocess.Popen]) -> None:
-    """End processes with their children; those that do not end in time are killed."""
+def stop(processes: Iterable[subprocess.Popen], grace: float = STOP_SECONDS) -> None:
+    """End processes with their children; those that do not end in `grace` seconds are killed."""
     running = [process for process in processes if process.poll() is None]
     _signal(running, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_SECONDS
+    deadline = time.monotonic() + grace
     for process in running:
         with suppress(subprocess.TimeoutExpired):
             process.wait(max(0.0, deadline - time.monotonic()))
@@ -63,18 +76,23 @@ def _signal(processes: Iterable[subprocess.Popen], number: int) -> None:
             os.killpg(process.pid, number)
 
 
-def share(jobs: int, slot: int) -> dict[str, str]:
-    """Return the environment of process `slot` of `jobs`: its share of the cores, one GPU.
+def share(jobs: int, slot: int, gpus: int = 1) -> dict[str, str]:
+    """Return the environment of training `slot` of `jobs`: its share of the cores and the GPUs.
 
-    An OMP_NUM_THREADS that is set already is kept; of CUDA_VISIBLE_DEVICES one is taken.
+    An OMP_NUM_THREADS that is set already is kept; of CUDA_VISIBLE_DEVICES, `gpus` are taken.
+
+    Args:
+        gpus: processes of a training.
     """
     environment = dict(os.environ)
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, joblib.cpu_count() // jobs)))
+    threads = joblib.cpu_count() // (jobs * gpus)
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, threads)))
     count = torch.cuda.device_count()
     if count:
         visible = environment.get("CUDA_VISIBLE_DEVICES")
-        gpus = visible.split(",") if visible else [str(number) for number in range(count)]
-        environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % count]
+        names = visible.split(",") if visible else [str(number) for number in range(count)]
+        own = [names[(slot * gpus + i) % count] for i in range(min(gpus, count))]
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(own)
     return environment
 
 

@@ -1,41 +1,42 @@
-"""Training of a grid: each run in a process of its own, several at once, and resumable."""
+"""Training of a grid by a launcher: resumable, with the teachers first."""
 
-import heapq
 import logging
-import os
-import subprocess
 import time
-from collections import deque
-from dataclasses import dataclass
-from datetime import timedelta
-from pathlib import Path
-from typing import TextIO
+from collections.abc import Sequence
 
-from eakd_det.utils.errors import UserError
-from eakd_det.utils.lock import run_lock
-
-from . import processes
 from .grid import Run, refuse_outdated
+from .job import ELSEWHERE, Job, Outcome
+from .jobs import Jobs
+from .launchers import Handle, Launcher
+from .progress import Progress, ProgressLine, duration, estimate, progress_line
+from .status import note_grid
 
 logger = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.1
-
 
 def run_sweep(
-    runs: list[Run], script: str, output_dir: str, jobs: int = 1, *, overwrite: bool = False
+    runs: list[Run],
+    script: str,
+    output_dir: str,
+    launcher: Launcher,
+    *,
+    gpus: int = 1,
+    overwrite: bool = False,
+    detach: bool = False,
 ) -> dict[str, str]:
-    """Train what is not finished yet: first the teachers one by one, then the runs.
+    """Train what is not finished yet: first the teachers, then the runs that need them.
 
-    A KeyboardInterrupt stops the processes; the same call goes on from their checkpoints.
+    An exception, as KeyboardInterrupt, cancels what has been submitted, unless `detach` is set; the
+    same call goes on from the checkpoints.
 
     Args:
         runs: of `eakd_det.sweep.grid.plan`.
         script: path of the script of their kind.
         output_dir: holds the output of the teachers' training, teachers/*.txt.
-        jobs: processes at once. They share the CPU's cores, unless OMP_NUM_THREADS is set, and
-            take turns on the GPUs.
+        launcher: trains them.
+        gpus: processes of a training.
         overwrite: train runs of another origin anew.
+        detach: return when all is submitted.
 
     Returns:
         Title of a failed run -> the reason, with the last lines of its output.
@@ -45,19 +46,29 @@ def run_sweep(
     """
     if not overwrite:
         refuse_outdated({str(run.folder): run.outdated() for run in runs})
-    todo = [run for run in runs if not _is_done(run)]
-    failed = _train_teachers(todo, script, Path(output_dir, "teachers"))
-    if not overwrite:  # of a teacher that was gone and has been trained anew
-        refuse_outdated({str(run.folder): run.outdated() for run in runs})
-    todo = [run for run in runs if run.result() is None]
-    failures = {f"teacher {teacher}": text for teacher, text in failed.items()}
-    ready = []
-    for run in todo:
-        if failed.keys() & run.kind.missing(run.cfg).keys():
-            failures[run.title] = "not started without its teacher"
-        else:
-            ready.append(run)
-    return failures | _Grid(script, jobs, overwrite).run(ready)
+    done = [run for run in runs if _is_done(run)]
+    todo = [run for run in runs if run not in done]
+    jobs = Jobs(script, output_dir, gpus, overwrite)
+    teachers = jobs.teachers(todo)
+    note_grid(output_dir, runs, teachers)
+    with progress_line(len(runs)) as line:
+        sweep = _Sweep(launcher, line, {run.title for run in runs}, len(done))
+        try:
+            sweep.submit(teachers)
+            if not detach and any(jobs.needs(run) for run in done):
+                sweep.wait()  # their teachers were gone: trained anew, they may be others
+                if not overwrite:
+                    refuse_outdated({str(run.folder): run.outdated() for run in runs})
+                todo = [run for run in runs if run.result() is None]
+                sweep.done = len(runs) - len(todo)
+            sweep.submit([jobs.of_run(run) for run in todo])
+            if not detach:
+                sweep.wait()
+        except BaseException:
+            if not detach:
+                sweep.cancel()
+            raise
+    return sweep.failures
 
 
 def _is_done(run: Run) -> bool:
@@ -67,118 +78,130 @@ def _is_done(run: Run) -> bool:
     return result is not None
 
 
-def _train_teachers(runs: list[Run], script: str, log_dir: Path) -> dict[str, str]:
-    """Train each missing model that runs learn from or start with.
+class _Sweep:
+    """Jobs of a launcher, from submission to outcome."""
 
-    A model that another process trains is waited for.
+    def __init__(self, launcher: Launcher, line: ProgressLine, runs: set[str], done: int):
+        """Begin without jobs.
 
-    Returns:
-        Config file of each that failed -> the reason.
-    """
-    missing = {
-        (file, folder): run for run in runs for file, folder in run.kind.missing(run.cfg).items()
-    }
-    failures = {}
-    for (teacher, folder), run in missing.items():
-        with run_lock(folder) as lock:
-            if teacher in run.kind.missing(run.cfg):
-                failures |= _train_teacher(teacher, run, script, log_dir, lock)
+        Args:
+            launcher: trains them.
+            line: shows the progress.
+            runs: titles of all runs.
+            done: number of those that are finished.
+        """
+        self.launcher, self.line, self.runs, self.done = launcher, line, runs, done
+        self.pending: dict[Handle, Job] = {}
+        self.elsewhere: list[Job] = []  # that other processes train
+        self.failures: dict[str, str] = {}
+        self.times: list[float] = []
+        self.started: dict[str, float] = {}  # title of a running job -> time of its start
+        self.slots = 1  # jobs that have run at once
+        self.retries: dict[str, int] = {}
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Submit jobs, those of the same teachers together."""
+        groups: dict[tuple[str, ...], list[Job]] = {}
+        for job in jobs:
+            if any(title in self.failures for title in job.needs):
+                self._fail(job, "not started without its teacher")
             else:
-                logger.info("Teacher %s: another process has trained it", teacher)
-    return failures
+                groups.setdefault(job.needs, []).append(job)
+        for needs, group in groups.items():
+            after = [handle for handle, job in self.pending.items() if job.title in needs]
+            self.pending |= zip(self.launcher.submit(group, after), group, strict=True)
 
+    def wait(self) -> None:
+        """Wait until all jobs have ended, and log their outcomes."""
+        while self.pending or self.elsewhere:
+            for handle, job in list(self.pending.items()):
+                if handle in self.pending:  # else canceled since, without its teacher
+                    self._look(handle, job)
+            self._look_elsewhere()
+            self.line.show(self.progress())
+            time.sleep(self.launcher.poll_seconds)
 
-def _train_teacher(
-    teacher: str, run: Run, script: str, log_dir: Path, lock: TextIO
-) -> dict[str, str]:
-    """Train one; its process holds the lock too, in case it outlives this one."""
-    log_dir.mkdir(parents=True, exist_ok=True)
-    name = "-".join(Path(teacher).with_suffix("").parts[-2:])
-    with open(log_dir / f"{name}.txt", "a") as log:
-        logger.info("Teacher %s: training", teacher)
-        start = time.monotonic()
-        command = [script, *run.kind.source_arguments(teacher, run.cfg, run.arguments)]
-        process = processes.start(command, log, dict(os.environ), keep=(lock,))
-        try:
-            code = process.wait()
-        finally:
-            processes.stop([process])
-    seconds = time.monotonic() - start
-    logger.info("Teacher %s: %s (%.0f s)", teacher, "failed" if code else "done", seconds)
-    return {teacher: f"{processes.describe_end(code)}; {processes.tail(log.name)}"} if code else {}
+    def cancel(self) -> None:
+        """Cancel what has not ended."""
+        self.launcher.cancel(list(self.pending))
 
-
-@dataclass
-class _Started:
-    run: Run
-    slot: int
-    process: subprocess.Popen
-    start: float
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.start
-
-
-class _Grid:
-    """Runs, `jobs` of them at once."""
-
-    def __init__(self, script: str, jobs: int, overwrite: bool):
-        self.script, self.jobs, self.overwrite = script, jobs, overwrite
-        self.slots = deque(range(jobs))
-        self.waiting, self.started = deque(), []
-        self.times, self.failures = [], {}
-
-    def run(self, runs: list[Run]) -> dict[str, str]:
-        """Train them all; return title -> reason of those that failed."""
-        self.waiting = deque(runs)
-        try:
-            while self.waiting or self.started:
-                while self.waiting and self.slots:
-                    self._start(self.waiting.popleft())
-                time.sleep(POLL_SECONDS)
-                for started in [s for s in self.started if s.process.poll() is not None]:
-                    self._finish(started)
-        finally:
-            processes.stop(started.process for started in self.started)
-        return self.failures
-
-    def _start(self, run: Run) -> None:
-        if _is_done(run):  # meanwhile, by another sweep
-            return
-        try:
-            log = run.open_log(overwrite=self.overwrite)
-        except UserError as error:
-            logger.info("%s: %s", run.title, error)
-            self.failures[run.title] = str(error)
-            return
-        slot = self.slots.popleft()
-        logger.info("%s: started", run.title)
-        with log:
-            environment = processes.share(self.jobs, slot)
-            process = processes.start([self.script, *run.arguments], log, environment)
-        self.started.append(_Started(run, slot, process, time.monotonic()))
-
-    def _finish(self, started: _Started) -> None:
-        run, code, result = started.run, started.process.returncode, started.run.result()
-        self.started.remove(started)
-        self.slots.append(started.slot)
-        if code == 0 and result is not None:
-            self.times.append(started.seconds)
-            outcome = run.kind.describe(result)
+    def _look(self, handle: Handle, job: Job) -> None:
+        outcome = self.launcher.outcome(handle)
+        if outcome is None:
+            has_started = self.launcher.state(handle) == "running"
         else:
-            end = processes.describe_end(code) if code else "no result.json"
-            self.failures[run.title] = f"{end}; {processes.tail(str(run.folder / 'stdout.txt'))}"
-            outcome = f"failed, {end}"
-        logger.info("%s: %s (%.0f s)%s", run.title, outcome, started.seconds, self._left())
+            has_started = outcome.seconds > 0
+        if has_started and job.title not in self.started:
+            logger.info("%s: started", job.title)
+            self.started[job.title] = time.monotonic()
+            self.slots = max(self.slots, len(self.started))
+        if outcome is not None:
+            del self.pending[handle]
+            self.started.pop(job.title, None)
+            self._finish(job, outcome)
+
+    def _look_elsewhere(self) -> None:
+        for job in [job for job in self.elsewhere if not job.lock().is_held()]:
+            self.elsewhere.remove(job)
+            if job.result() is None:
+                self.submit([job])
+            else:
+                self._log_done(job, Outcome("done", ELSEWHERE))
+
+    def _finish(self, job: Job, outcome: Outcome) -> None:
+        retries = self.retries.get(job.title, 0)
+        if outcome.state == "elsewhere":
+            logger.info("%s: %s trains it, waiting until it ends", job.title, outcome.reason)
+            self.elsewhere.append(job)
+        elif outcome.state == "stopped" and retries < self.launcher.retries:
+            logger.info("%s: %s, submitted again", job.title, outcome.reason)
+            self.retries[job.title] = retries + 1
+            self._submit_again(job)
+        elif outcome.state == "done":
+            self._log_done(job, outcome)
+        else:
+            seconds = f" ({outcome.seconds:.0f} s)" if outcome.seconds else ""
+            logger.info("%s: failed, %s%s%s", job.title, outcome.reason, seconds, self._left())
+            self._fail(job, str(outcome))
+
+    def _log_done(self, job: Job, outcome: Outcome) -> None:
+        self.done += job.title in self.runs
+        result = job.result()
+        if outcome.reason:
+            logger.info("%s: %s, %s", job.title, result, outcome.reason)
+        else:
+            self.times.append(outcome.seconds)
+            left = self._left()
+            logger.info("%s: %s (%.0f s)%s", job.title, result, outcome.seconds, left)
+
+    def _fail(self, job: Job, why: str) -> None:
+        """Note a failure, with those of the jobs that need this one."""
+        self.failures[job.title] = why
+        self.submit(self._withdraw_dependents(job))
+
+    def _submit_again(self, job: Job) -> None:
+        dependents = self._withdraw_dependents(job)
+        self.submit([job])
+        self.submit(dependents)
+
+    def _withdraw_dependents(self, job: Job) -> list[Job]:
+        """Cancel the jobs that need one that has not ended as "done", and return them."""
+        handles = [handle for handle, other in self.pending.items() if job.title in other.needs]
+        self.launcher.cancel(handles)
+        return [self.pending.pop(handle) for handle in handles]
+
+    def progress(self) -> Progress:
+        """Return the numbers of the runs, and the time left by that of those that have ended."""
+        active = self.started.keys() | {job.title for job in self.elsewhere}
+        others = len((self.failures.keys() | active) & self.runs)
+        left = len(self.runs) - self.done - others
+        seconds = None
+        if self.pending or self.elsewhere:
+            now = time.monotonic()
+            running = [now - start for start in self.started.values()]
+            seconds = estimate(self.times, running, left, self.slots)
+        return Progress(self.done, len(active), len(self.failures), left, seconds)
 
     def _left(self) -> str:
-        """Estimate the time of the other runs from those that have finished."""
-        if not self.times or not (self.waiting or self.started):
-            return ""
-        mean = sum(self.times) / len(self.times)
-        ends = [0.0] * len(self.slots) + [max(mean - s.seconds, 0.0) for s in self.started]
-        heapq.heapify(ends)
-        for _ in self.waiting:
-            heapq.heapreplace(ends, ends[0] + mean)
-        return f", left about {timedelta(seconds=round(max(ends)))}"
+        seconds = self.progress().seconds
+        return "" if seconds is None else f", left about {duration(seconds)}"

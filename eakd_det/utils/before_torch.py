@@ -1,12 +1,15 @@
 """Settings of the process of a tool, which must be imported before torch reads them.
 
-Deprecation warnings of imported packages are hidden, and waiting threads sleep. The package itself
-does not import this module, so a user's own process keeps its settings.
+Deprecation warnings of imported packages are hidden, and waiting threads sleep. A training of a
+sweep keeps the heartbeat of its lock. The package itself does not import this module, so a user's
+own process keeps its settings.
 """
 
 import logging
 import os
 import warnings
+
+from .heartbeat import beat_with_parent
 
 DEPRECATIONS = (
     "pkg_resources is deprecated",
@@ -29,3 +32,5 @@ class _NoAdviceForTracers(logging.Filter):
 
 
 logging.getLogger("torch.fx._symbolic_trace").addFilter(_NoAdviceForTracers())
+
+beat_with_parent()

@@ -10,7 +10,7 @@ from typing import TextIO
 
 from detectron2.utils import comm
 
-from .errors import UserError
+from .heartbeat import Heartbeat, read_holder
 
 if sys.platform == "win32":
     import msvcrt
@@ -20,38 +20,114 @@ else:
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+RUNNING = "running.json"  # name, or end of the name, of a heartbeat
+
+
+class Lock:
+    """Lock of a training, held from `acquire` to `release` or to the end of a with-block.
+
+    It consists of the system's lock of a file, which lasts until the process that locked it, and
+    all children that inherited the file, have ended for whatever reason; and of a heartbeat, for
+    the machines that do not see that lock. Without locks in the file system the heartbeat is alone.
+
+    Attributes:
+        path: file that is locked; it is not removed.
+        file: the locked file, for children to inherit.
+        heartbeat: file beside it, which is removed at the end.
+    """
+
+    def __init__(self, path: str, heartbeat: str):
+        self.path = path
+        self.file: TextIO | None = None
+        self.heartbeat = Heartbeat(heartbeat)
+        self._is_logged = False
+
+    @classmethod
+    def of_folder(cls, folder: str) -> "Lock":
+        """Return the lock of a run's folder: FOLDER.lock beside it, and FOLDER.running.json."""
+        folder = os.path.normpath(folder)
+        return cls(f"{folder}.lock", f"{folder}.{RUNNING}")
+
+    def acquire(self) -> bool:
+        """Take the lock; return False if another process holds it."""
+        file, is_alone = self._lock_file()
+        if file is not None and self.heartbeat.acquire(is_alone=is_alone):
+            self.file = file
+            return True
+        if file is not None:
+            file.close()
+        return False
+
+    def release(self) -> None:
+        """Close the file without unlocking it: a child that is still running keeps the lock."""
+        if self.file is not None:
+            self.heartbeat.release()
+            self.file.close()
+            self.file = None
+
+    def is_held(self) -> bool:
+        """Return whether another process holds the lock."""
+        file, is_alone = self._lock_file()
+        if file is None:
+            return True
+        with file:
+            return self.heartbeat.is_held(is_alone=is_alone)
+
+    def holder(self) -> str:
+        """Describe the process that holds the lock."""
+        return str(read_holder(self.heartbeat.path) or "another process")
+
+    def log_waiting(self, folder: str) -> None:
+        """Log once that the lock of a folder is waited for."""
+        if not self._is_logged:
+            logger.warning("Another process trains %s: waiting until it ends", folder)
+        self._is_logged = True
+
+    def _lock_file(self) -> tuple[TextIO | None, bool]:
+        """Lock the file by the system.
+
+        Returns:
+            The open file, or None if another process has locked it; and False if the file system
+            has no locks.
+        """
+        os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
+        file = open(self.path, "a")  # noqa: SIM115  (stays open)
+        try:
+            if lock_file(file):
+                return file, True
+        except OSError as error:
+            logger.info("%s has no lock (%s), a heartbeat alone", self.path, error.strerror)
+            return file, False
+        file.close()
+        return None, True
+
+    def __enter__(self) -> "Lock":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 @contextmanager
-def run_lock(folder: str) -> Iterator[TextIO | None]:
+def run_lock(folder: str) -> Iterator[Lock]:
     """Hold the lock of a folder in the with-block; wait while another process holds it.
 
-    The processes of a distributed run hold it together. The system releases it when the process
-    that locked it, and all children that inherited the file, have ended for whatever reason.
+    The processes of a distributed run hold it together.
 
     Args:
-        folder: folder of a run; the lock is the file FOLDER.lock beside it, which is not removed.
+        folder: folder of a run.
 
     Yields:
-        The locked file in the main process, for children to inherit; None in the others.
-
-    Raises:
-        UserError: the file system does not support locks.
+        The lock, which the main process holds.
     """
-    path = f"{os.path.normpath(folder)}.lock"
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    file = open(path, "a") if comm.is_main_process() else None  # noqa: SIM115  (closed below)
-    try:
-        is_logged = False
-        while not comm.all_gather(file is None or _acquire(file))[0]:
-            if file is not None and not is_logged:
-                logger.warning("Another process trains %s: waiting until it ends", folder)
-                is_logged = True
+    lock = Lock.of_folder(folder)
+    is_main = comm.is_main_process()
+    with lock:
+        while not comm.all_gather(not is_main or lock.acquire())[0]:
+            if is_main:
+                lock.log_waiting(folder)
             time.sleep(POLL_SECONDS)
-        yield file
-    finally:
-        if file is not None:
-            file.close()  # without unlocking: a child that is still running keeps the lock
+        yield lock
 
 
 def lock_file(file: TextIO) -> bool:
@@ -71,13 +147,3 @@ def lock_file(file: TextIO) -> bool:
         except BlockingIOError:
             return False
     return True
-
-
-def _acquire(file: TextIO) -> bool:
-    try:
-        return lock_file(file)
-    except OSError as error:
-        raise UserError(
-            f"{file.name} cannot be locked ({error.strerror}): train the run beside it first, with "
-            "its own config and in a single process."
-        ) from error

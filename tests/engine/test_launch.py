@@ -3,7 +3,6 @@ import json
 import logging
 import os
 import socket
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,17 +18,10 @@ from eakd_det.utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
-STAND_IN = """
-import json, os
-def init(**options):
-    with open(os.path.join(options["dir"], "init.json"), "w") as f:
-        json.dump(options, f)
-"""
-
 
 @pytest.fixture
 def arguments():
-    return argparse.Namespace(config_file="", wandb="project", eval_only=False, resume=False)
+    return argparse.Namespace(config_file="", wandb=None, eval_only=False, resume=False)
 
 
 @pytest.fixture
@@ -112,25 +104,44 @@ def test_the_device_is_that_of_the_config(cli_cfg, tmp_path, two_gpus):
         assert device_of(args) == device
 
 
-def test_wandb_gets_what_tensorboard_gets(stock_cfg, arguments, tmp_path, monkeypatch):
-    stock_cfg.OUTPUT_DIR = str(tmp_path)
-    (tmp_path / "wandb.py").write_text(STAND_IN)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "wandb", raising=False)
-    launch.set_up(stock_cfg, arguments, str(tmp_path))
-    options = json.loads(Path(tmp_path / "init.json").read_text())
-    assert options == {"project": "project", "dir": str(tmp_path), "sync_tensorboard": True}
+def test_the_time_limit_is_that_of_the_config(cli_cfg, tmp_path, monkeypatch, torchrun):
+    (tmp_path / "run.yaml").write_text(cli_cfg.dump())
+    lazy = ROOT / "configs" / "COCO-Detection" / "lazy" / "student_r18.py"
+    digits = ROOT / "configs" / "Digits" / "KD.yaml"
+    seen = []
+    init = distributed.init_process_group
+
+    def note_limit(backend, *, timeout, **options):
+        seen.append(timeout.total_seconds())
+        init(backend, timeout=timeout, **options)
+
+    monkeypatch.setattr(launch.distributed, "init_process_group", note_limit)
+    for run, config, options, seconds in [
+        (detection_run, tmp_path / "run.yaml", [], 1800),
+        (detection_run, tmp_path / "run.yaml", ["DDP_TIMEOUT", "60"], 60),
+        (detection_run, lazy, [], 1800),
+        (detection_run, lazy, ["train.ddp_timeout=60"], 60),
+        (classification_run, digits, ["DDP_TIMEOUT", "60"], 60),
+    ]:
+        args = argparse.Namespace(config_file=str(config), opts=options)
+        launch.launch(lambda _: None, args, lambda _: "cpu", timeout_of=run.timeout_of)
+        assert seen.pop() == seconds
+    args.opts = ["DDP_TIMEOUT", "0"]
+    with pytest.raises(SystemExit, match="error: DDP_TIMEOUT .* not 0"):
+        launch.launch(lambda _: None, args, lambda _: "cpu", timeout_of=run.timeout_of)
 
 
-def test_wandb_is_asked_for_and_absent(stock_cfg, arguments, tmp_path, monkeypatch):
-    stock_cfg.OUTPUT_DIR = str(tmp_path)
-    monkeypatch.setattr(launch.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="--wandb: the package wandb is not installed"):
-        launch.set_up(stock_cfg, arguments, str(tmp_path))
+def test_the_time_limit_is_passed_to_the_processes_of_num_gpus(monkeypatch):
+    seen = []
+    note = lambda *_, timeout, **__: seen.append(timeout.total_seconds())  # noqa: E731
+    monkeypatch.setattr(launch, "launch_processes", note)
+    args = argparse.Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto")
+    launch.launch(print, args, lambda _: "cpu", timeout_of=lambda _: 60)
+    assert seen == [60]
 
 
 def test_the_log_is_plain_and_the_terminal_shows_no_config(stock_cfg, arguments, tmp_path, capsys):
-    stock_cfg.OUTPUT_DIR, arguments.wandb = str(tmp_path), None
+    stock_cfg.OUTPUT_DIR = str(tmp_path)
     arguments.config_file = str(tmp_path / "mine.yaml")
     (tmp_path / "mine.yaml").write_text("VERSION: 2\n")
     launch.set_up(stock_cfg, arguments, str(tmp_path))
@@ -145,7 +156,7 @@ def test_the_log_is_plain_and_the_terminal_shows_no_config(stock_cfg, arguments,
 
 
 def test_what_trains_notes_its_command_and_an_evaluation_leaves_it(stock_cfg, arguments, tmp_path):
-    stock_cfg.OUTPUT_DIR, arguments.wandb = str(tmp_path), None
+    stock_cfg.OUTPUT_DIR = str(tmp_path)
     launch.set_up(stock_cfg, arguments, str(tmp_path))
     before = (tmp_path / "run.json").read_text()
     assert json.loads(before)["starts"][0]["processes"] == 1
@@ -159,7 +170,7 @@ def test_a_mistake_of_the_user_s_leaves_no_traceback_in_the_log(stock_cfg, argum
         def run_step(self):
             raise UserError("a.png cannot be read.")
 
-    stock_cfg.OUTPUT_DIR, arguments.wandb = str(tmp_path), None
+    stock_cfg.OUTPUT_DIR = str(tmp_path)
     launch.set_up(stock_cfg, arguments, str(tmp_path))
     with pytest.raises(UserError):
         Trainer().train(0, 1)

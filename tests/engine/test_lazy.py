@@ -1,3 +1,4 @@
+import argparse
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from eakd_det.config.defaults import stock_config
 from eakd_det.config.lazy import distillation, load_lazy_config
 from eakd_det.config.merge import load_config
 from eakd_det.data.datasets.digits import NAMES
+from eakd_det.engine import lazy as lazy_run
 from eakd_det.engine.lazy import _class_names
 from eakd_det.utils.errors import UserError
 from tests.conftest import save_teacher
@@ -246,3 +248,23 @@ model.roi_heads.box_predictor.test_score_thresh = 0.0  # an untrained student is
     code, _, err = call("--check")
     assert code == 1
     assert "error: A Python config names data, teacher, student and schedule itself" in err
+
+
+@pytest.mark.parametrize(
+    ("processes", "overrides", "images", "accumulate", "rate"),
+    [(1, [], 4, 4, 0.02), (3, [], 3, 5, 0.02 * 15 / 16), (1, ["train.accumulate=2"], 16, 2, 0.02)],
+)
+def test_a_step_keeps_its_images(
+    processes, overrides, images, accumulate, rate, tmp_path, monkeypatch
+):
+    """A run of 4 processes that is resumed; train.accumulate= has the last word."""
+    monkeypatch.setattr(lazy_run.comm, "get_world_size", lambda: processes)
+    monkeypatch.setattr(lazy_run.comm, "all_gather", lambda mine: [mine])
+    (tmp_path / "run.json").write_text('{"starts": [{"processes": 4, "accumulate": 1}]}')
+    sizes = ["dataloader.train.total_batch_size=16", "optimizer.lr=0.02"]
+    options = [f"train.output_dir={tmp_path}", *sizes, *overrides]
+    cfg = load_lazy_config(str(LAZY / "ea_dkd_r18_r101.py"), options)
+    note = lazy_run._keep_step(cfg, argparse.Namespace(resume=True, opts=options))
+    assert cfg.dataloader.train.total_batch_size == images
+    assert (cfg.train.get("accumulate"), cfg.optimizer.lr) == (accumulate, pytest.approx(rate))
+    assert f"train.accumulate is {accumulate}, not 1" in note or overrides

@@ -1,9 +1,12 @@
 import argparse
+import json
 from pathlib import Path
 
 import pytest
+from detectron2.engine import DefaultTrainer
 
 from eakd_det.config.choices import Choice
+from eakd_det.engine import run_config
 from eakd_det.engine.run_config import configure
 from eakd_det.model_zoo import get_config_file
 from eakd_det.utils.errors import UserError
@@ -91,3 +94,49 @@ def test_pairs_precede_flags():
 def test_configs_of_other_tools_are_refused(config, tool):
     with pytest.raises(UserError, match=f"{config}.yaml is the config of a.*: tools/{tool}.py"):
         _configure(ROOT / "configs" / f"{config}.yaml")
+
+
+def _resume(folder, *opts, processes=4, accumulate=1):
+    """The config of a run that began with some processes and is resumed with one, and its notes."""
+    start = {"processes": processes, "accumulate": accumulate}
+    (folder / "run.json").write_text(json.dumps({"starts": [start]}))
+    opts = [
+        "OUTPUT_DIR",
+        str(folder),
+        "SOLVER.BASE_LR",
+        "0.02",
+        "SOLVER.IMS_PER_BATCH",
+        "16",
+        *opts,
+    ]
+    run = _configure(FASTER, *opts)
+    run.keep_step(argparse.Namespace(resume=True, opts=opts))
+    return run.cfg, run.notes
+
+
+def test_a_step_keeps_its_images_with_fewer_processes(tmp_path):
+    cfg, notes = _resume(tmp_path)
+    assert (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE, cfg.SOLVER.BASE_LR) == (16, 4, 0.02)
+    assert notes == ["The run began with 4 processes and has 1: SOLVER.ACCUMULATE is 4, not 1."]
+    assert _resume(tmp_path, accumulate=2)[0].SOLVER.ACCUMULATE == 8
+    cfg, notes = _resume(tmp_path, "SOLVER.ACCUMULATE", "2")  # has the last word
+    assert cfg.SOLVER.ACCUMULATE == 2 and not notes
+    assert not _resume(tmp_path, processes=1)[1]
+
+
+def test_a_step_that_processes_do_not_divide(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_config.comm, "get_world_size", lambda: 3)
+    monkeypatch.setattr(run_config.comm, "all_gather", lambda mine: [mine])
+    cfg, notes = _resume(tmp_path)
+    assert (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE) == (15, 5)
+    assert cfg.SOLVER.BASE_LR == pytest.approx(0.02 * 15 / 16)
+    assert "SOLVER.IMS_PER_BATCH is 15, not 16; SOLVER.ACCUMULATE is 5, not 1; SOLV" in notes[0]
+
+
+def test_a_step_that_detectron2_scales_stays_as_it_began(tmp_path):
+    """REFERENCE_WORLD_SIZE 2: with 4 processes a step had twice the images, half the iterations."""
+    options = ("SOLVER.REFERENCE_WORLD_SIZE", "2", "SOLVER.MAX_ITER", "100", "SOLVER.STEPS", "()")
+    cfg, _ = _resume(tmp_path, *options)
+    solver = DefaultTrainer.auto_scale_workers(cfg, 1).SOLVER  # as the trainer does
+    assert (solver.IMS_PER_BATCH, solver.ACCUMULATE, solver.MAX_ITER) == (32, 4, 50)
+    assert solver.BASE_LR == pytest.approx(0.04)

@@ -78,7 +78,8 @@ def test_every_config_loads(path):
     cfg = load_config(str(path))
     assert Path(cfg.OUTPUT_DIR).name == path.stem
     assert cfg.DISTILL.EA.ENABLED == path.stem.startswith("EA-")
-    method = path.stem.removeprefix("EA-")
+    method, _, mode = path.stem.removeprefix("EA-").partition("-")
+    assert cfg.DISTILL.EA.MODE == (mode or "full")
     expected = () if method in ("Start", "Student", "Teacher") else (method,)
     assert tuple(cfg.DISTILL.METHODS) == expected
     assert bool(cfg.TEACHER.CONFIG_FILE) == bool(expected)

@@ -113,7 +113,7 @@ def test_the_origin_of_a_run(run_of, tmp_path):
     run = run_of()
     assert run.folder == tmp_path / "out" / "KD" / tmp_path.name / "seed3"
     assert "--evaluate" in run.arguments and run.cfg.TRAINING.SEED == 3
-    run.open_log().close()
+    run.start()
     (run.folder / "model.safetensors").touch()
     assert run.outdated() == "" and run.result() is None
     settings = run.cfg.TEST.dump()
@@ -179,7 +179,7 @@ def test_tables_and_report_of_a_sweep(cfg, tmp_path):
     files[1].write_text(cfg.dump())
     out = tmp_path / "out"
     for run in plan(KIND, [str(file) for file in files], [1, 2], str(out), []):
-        run.open_log().close()
+        run.start()
         rouge = 20.0 * run.cfg.DISTILL.EA.ENABLED + run.record["seed"]
         scores = {name: {"rougeL": [rouge], "exact": [1.0]} for name in "ac"}
         result = {**figures_of(scores), "teacher_rougeL": 50.0, "settings": cfg.TEST.dump()}

@@ -1,6 +1,7 @@
 import fcntl
 import os
 import signal
+import sys
 import time
 
 import pytest
@@ -18,6 +19,17 @@ def test_gpus_in_turn(monkeypatch, visible, gpus):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     environments = [processes.share(4, slot) for slot in range(4)]
     assert [e["CUDA_VISIBLE_DEVICES"] for e in environments] == gpus
+
+
+def test_several_gpus_a_training(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    monkeypatch.setattr("joblib.cpu_count", lambda: 16)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    environments = [processes.share(2, slot, 2) for slot in range(3)]
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments] == ["4,5", "6,7", "4,5"]
+    assert environments[0]["OMP_NUM_THREADS"] == "4"
+    assert processes.share(1, 0, 8)["CUDA_VISIBLE_DEVICES"] == "4,5,6,7"
 
 
 @pytest.mark.parametrize(("jobs", "threads"), [(1, "8"), (3, "2"), (20, "1")])
@@ -71,8 +83,7 @@ time.sleep(300)
     processes.stop([process])  # of what has ended already nothing is left to do
 
 
-def test_stop_kills_what_does_not_obey(tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "STOP_SECONDS", 0.3)
+def test_stop_kills_what_does_not_obey(tmp_path):
     body = """
 import signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -80,7 +91,7 @@ print("deaf", flush=True)
 time.sleep(300)
 """
     process, _ = start(tmp_path, body)
-    processes.stop([process])
+    processes.stop([process], 0.3)
     assert process.returncode == -signal.SIGKILL
 
 
@@ -91,3 +102,29 @@ def test_the_tail_of_a_log(tmp_path):
     assert lines[0] == f"{path} ends with"
     assert lines[1:] == [*(f"    {i}" for i in range(43, 50)), "    � last"]
     assert processes.describe_end(2) == "exit code 2"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a signal of Linux")
+def test_a_process_saves_and_ends_when_its_parent_is_killed(tmp_path):
+    """It would hold the lock of its folder, for which the job waits that is started again."""
+    body = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(print("saved")))
+os.kill(os.getppid(), signal.SIGKILL)
+print("killed", flush=True)
+time.sleep(300)
+"""
+    script, log = tmp_path / "script.py", tmp_path / "log.txt"
+    script.write_text(body)
+    parent = os.fork()
+    if not parent:
+        with open(log, "w") as f:
+            fcntl.flock(f, fcntl.LOCK_EX)
+            processes.start([str(script)], f, dict(os.environ)).wait()
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(parent, 0)[1]) == -signal.SIGKILL
+    deadline = time.monotonic() + 10
+    while is_locked(log):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert log.read_text().endswith("saved\n")

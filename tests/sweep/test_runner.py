@@ -1,11 +1,13 @@
 """The runs are real processes, of a script in place of tools/train_classifier.py."""
 
+import contextlib
 import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,7 +15,9 @@ import pytest
 
 from classification.runs import Classifiers
 from eakd_det.sweep.grid import plan
+from eakd_det.sweep.launchers import Local
 from eakd_det.sweep.runner import run_sweep
+from eakd_det.sweep.status import status
 from eakd_det.utils.errors import UserError
 
 KIND = Classifiers()
@@ -86,9 +90,10 @@ def calls(out):
 def sweep(script, out):
     """Sweeps over configs with a script; the failures."""
 
-    def call(configs, seeds, options=(), *, body=COUNT, **how):
+    def call(configs, seeds, options=(), *, body=COUNT, jobs=1, launcher=None, **how):
         runs = plan(KIND, configs, seeds, str(out), list(options))
-        return run_sweep(runs, script(body), str(out), **how)
+        with contextlib.closing(launcher or Local(jobs)) as launcher:
+            return run_sweep(runs, script(body), str(out), launcher, **how)
 
     return call
 
@@ -322,19 +327,35 @@ def test_a_teacher_that_another_process_trains_is_waited_for(
 def test_without_its_teacher_a_run_is_not_started(sweep, with_teacher, out):
     failures = sweep(with_teacher, [1], ["DATASET.NUM_WORKERS", "1"], body=TEACHER)
     teacher, *runs = failures.items()
-    assert teacher[0].startswith("teacher ") and teacher[1].endswith("    no data")
+    assert teacher[0].startswith("Teacher ") and teacher[1].endswith("    no data")
     assert [why for _, why in runs] == ["not started without its teacher"] * 2
     assert [p.parts[-4] for p in out.glob("*/*/*/result.json")] == ["Student"]
 
 
-def test_a_run_that_another_process_trains_is_left_alone(sweep, config, out):
-    sweep([config("KD")], [1], body="sys.exit(1)")
-    with open(out / "KD" / "resnet20_resnet8" / "seed1" / "stdout.txt") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
-        (why,) = sweep([config("KD")], [1]).values()
-        assert why.startswith("another process trains it")
-        assert calls(out) == []
-    assert sweep([config("KD")], [1]) == {}
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_run_that_another_process_trains_is_waited_for(sweep, config, out, caplog, ends):
+    """Its result is used; where it ends without one, the run is trained."""
+    body = 'sys.exit(1) if seed == "1" else finish(80.0)'
+    sweep([config("KD")], [1], body=body)
+    folder = out / "KD" / "resnet20_resnet8" / "seed1"
+
+    def end():
+        if ends:
+            result = {"top1": 50.0, "top5": 60.0, "best_top1": 50.0, "teacher_top1": None}
+            (folder / "result.json").write_text(json.dumps(result))
+        other.close()
+
+    with open(folder / "stdout.txt") as other, caplog.at_level("INFO", "eakd_det.sweep"):
+        fcntl.flock(other, fcntl.LOCK_EX)
+        timer = threading.Timer(1.0, end)
+        timer.start()
+        assert sweep([config("KD")], [1, 2]) == {}
+        timer.join()
+    assert calls(out) == ["KD 2"] + ["KD 1"] * (not ends)
+    title = "[1/2] KD/resnet20_resnet8 seed 1: "
+    messages = [m.removeprefix(title) for m in caplog.messages if m.startswith(title)]
+    assert "another process trains it, waiting until it ends" in messages
+    assert messages[-1].startswith("top-1 50.00, another process has" if ends else "top-1 81.00 (")
 
 
 def test_folders_of_others_are_left_alone(sweep, config, out):
@@ -347,6 +368,67 @@ def test_folders_of_others_are_left_alone(sweep, config, out):
     with pytest.raises(UserError, match="seed2: another config or other options"):
         sweep([config("KD")], [2], ["DATASET.NAME", "cifar10"])
     assert (folder.parent / "seed2" / "result.json").exists()
+
+
+class Retrying(Local):
+    """Submits lost jobs again, as launchers of clusters do."""
+
+    retries = 3
+
+
+def test_what_was_killed_is_submitted_again(sweep, config, out, caplog):
+    """Not a run that has failed by itself; and not more than three times."""
+    body = """
+times = folder / "times"
+times.write_text(times.read_text() + "x" if times.exists() else "x")
+if seed == "2":
+    sys.exit(4)
+if seed == "3" or len(times.read_text()) < 3:
+    os.kill(os.getpid(), 9)
+finish(80.0)
+"""
+    with caplog.at_level("INFO", "eakd_det.sweep"):
+        failures = sweep([config("KD")], [1, 2, 3], body=body, launcher=Retrying(2))
+    title = "[{0}/3] KD/resnet20_resnet8 seed {0}"
+    assert failures.keys() == {title.format(2), title.format(3)}
+    assert failures[title.format(3)].startswith("killed by SIGKILL; ")
+    folders = [out / "KD" / "resnet20_resnet8" / f"seed{seed}" for seed in (1, 2, 3)]
+    assert [len((folder / "times").read_text()) for folder in folders] == [3, 1, 4]
+    again = title.format(1) + ": killed by SIGKILL, submitted again"
+    assert caplog.messages.count(again) == 2
+    outcomes = [json.loads((f / "sweep.json").read_text())["outcome"] for f in folders]
+    assert [outcome["state"] for outcome in outcomes] == ["done", "failed", "stopped"]
+    text = status(str(out))
+    assert text.startswith("done 1, running 0, failed 1, left 1, time left 0:00:0")
+    assert "failed   exit code 4" in text and "stopped  killed by SIGKILL" in text
+
+
+def test_a_teacher_that_was_killed_is_submitted_again_with_its_students(
+    sweep, with_teacher, tmp_path
+):
+    body = TEACHER.replace(
+        "    time.sleep(0.3)",
+        """
+    if len((weights.parent / "trained.txt").read_text()) == 4:
+        os.kill(os.getpid(), 9)
+""",
+    )
+    assert sweep(with_teacher, [1], body=body, launcher=Retrying(2)) == {}
+    assert (tmp_path / "teacher" / "trained.txt").read_text() == "onceonce"
+
+
+def test_several_processes_a_run(sweep, config, out):
+    body = """
+assert arguments[:4] == ["--num-gpus", "2", "--dist-url", "auto"]
+finish(float(os.environ["OMP_NUM_THREADS"]))
+"""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("OMP_NUM_THREADS", raising=False)
+        patch.setattr("eakd_det.sweep.processes.joblib.cpu_count", lambda: 8)
+        assert sweep([config("KD")], [1], body=body, jobs=2, gpus=2) == {}
+    (result,) = out.glob("*/*/*/result.json")
+    assert json.loads(result.read_text())["top1"] == 2.0
+    assert sweep([config("KD")], [1], body=body) == {}  # the same run, by one process
 
 
 # tools/sweep.py with a script in place of its own. A test suite in the background of a shell is

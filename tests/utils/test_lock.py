@@ -1,8 +1,10 @@
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -11,8 +13,8 @@ import pytest
 from classification.config import load_config
 from classification.run import fit_teacher
 from eakd_det.sweep import processes
-from eakd_det.utils.errors import UserError
-from eakd_det.utils.lock import run_lock
+from eakd_det.utils.heartbeat import read_holder
+from eakd_det.utils.lock import Lock, run_lock
 
 HOLDER = """
 import fcntl, sys, time
@@ -84,22 +86,65 @@ def test_the_end_of_a_process_frees_its_lock(folder, tmp_path):
 
 
 def test_a_child_keeps_the_lock_that_it_was_given(folder, tmp_path):
-    with open(tmp_path / "log.txt", "w") as log, run_lock(folder) as file:
+    with open(tmp_path / "log.txt", "w") as log, run_lock(folder) as lock:
         code = "import time; time.sleep(300)"
-        process = processes.start(["-c", code], log, dict(os.environ), keep=(file,))
+        process = processes.start(["-c", code], log, dict(os.environ), keep=(lock.file,))
     assert is_locked(folder)
     processes.stop([process])
     assert not is_locked(folder)
 
 
-def test_a_file_system_without_locks_is_told(folder, monkeypatch):
+@pytest.fixture
+def without_locks(monkeypatch):
+    """A file system without locks, as seen from several machines."""
+
     def refuse(*_):
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr("eakd_det.utils.lock.fcntl.flock", refuse)
-    with pytest.raises(UserError, match=r"teacher\.lock cannot be locked \(Function not impl"):  # noqa: SIM117
+
+
+def test_without_locks_of_the_file_system_the_heartbeat_holds(folder, without_locks):
+    first, second = Lock.of_folder(folder), Lock.of_folder(folder)
+    with first, second:
+        assert first.acquire() and not second.acquire() and second.is_held()
+        assert second.holder() == f"process {os.getpid()} on {socket.gethostname()}"
+        first.release()
+        assert not second.is_held() and second.acquire() and not first.acquire()
+    assert sorted(os.listdir(os.path.dirname(folder))) == ["teacher.lock"]
+
+
+def test_a_dead_machine_s_lock_is_taken_over(folder, without_locks, monkeypatch):
+    """A training waits for it, until its heartbeat is old."""
+    with Lock.of_folder(folder) as dead:
+        assert dead.acquire()
+        path = dead.heartbeat.path
+
+        def sleep(_):
+            os.utime(path, (time.time() - 61,) * 2)
+
+        monkeypatch.setattr("eakd_det.utils.lock.time.sleep", sleep)
         with run_lock(folder):
-            pass
+            assert read_holder(path).token != dead.heartbeat.token
+            dead.release()
+            assert read_holder(path) is not None
+    assert not os.path.exists(path)
+
+
+def test_on_one_machine_a_killed_holder_is_not_waited_for(folder, tmp_path):
+    """Its heartbeat is young, but the system has released its lock."""
+    os.makedirs(os.path.dirname(folder))
+    lock = Lock.of_folder(folder)
+    code = f"""
+import os
+from eakd_det.utils.heartbeat import Heartbeat
+assert Heartbeat({lock.heartbeat.path!r}).acquire(is_alone=True)
+os._exit(1)
+"""
+    subprocess.run([sys.executable, "-c", code], check=False)
+    assert os.path.exists(lock.heartbeat.path) and not lock.is_held()
+    with lock:
+        assert lock.acquire()
 
 
 def test_a_classifier_s_teacher_is_trained_by_one_process(folder, held, tmp_path):

@@ -5,21 +5,27 @@ import re
 
 from detectron2.engine.hooks import PeriodicCheckpointer
 
-PERIODIC = re.compile(r"model_\d+\.pth")
+PERIODIC = re.compile(r"model_(\d+)\.pth")
 
 
 class PeriodicCheckpoint(PeriodicCheckpointer):
     """PeriodicCheckpointer that counts the checkpoints of earlier starts of a run, too.
 
-    Among them are those that a stopped run has left between two periods.
+    Among them are those that a stopped run has left between two periods. A file behind the start,
+    of a process that was killed before it named the file in last_checkpoint, is written again and
+    does not count as an older one.
     """
 
     def before_train(self) -> None:
         super().before_train()
         if self.trainer.start_iter:
             files = sorted(self.checkpointer.get_all_checkpoint_files())
-            periodic = [file for file in files if PERIODIC.fullmatch(os.path.basename(file))]
-            self.recent_checkpoints = periodic
+            found = {file: PERIODIC.fullmatch(os.path.basename(file)) for file in files}
+            self.recent_checkpoints = [
+                file
+                for file, name in found.items()
+                if name and int(name[1]) < self.trainer.start_iter
+            ]
 
     def after_step(self) -> None:
         super().after_step()

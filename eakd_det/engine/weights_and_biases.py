@@ -1,0 +1,29 @@
+"""Weights & Biases, which are sent TensorBoard's data."""
+
+import importlib.util
+
+from eakd_det.utils.errors import UserError
+
+from .run_record import add_to_record, read_record
+
+KEY = "wandb"  # in run.json: id of the run at Weights & Biases
+
+
+def start_wandb(project: str, output_dir: str, *, is_training: bool) -> None:
+    """Start to send TensorBoard's data to a project; a resumed training continues its run there.
+
+    Args:
+        output_dir: of the run; its run.json keeps the id of a training.
+
+    Raises:
+        UserError: wandb is not installed.
+    """
+    if importlib.util.find_spec("wandb") is None:
+        raise UserError("--wandb: the package wandb is not installed; pip install wandb.")
+    import wandb
+
+    known = read_record(output_dir).get(KEY) if is_training else None
+    options = {"id": known, "resume": "allow"} if known else {}
+    run = wandb.init(project=project, dir=output_dir, sync_tensorboard=True, **options)
+    if is_training and output_dir:
+        add_to_record(output_dir, **{KEY: run.id})

@@ -1,0 +1,210 @@
+"""Jobs on a SLURM cluster, submitted by submitit: each is one task of an array.
+
+A job does not depend on the sweep that has submitted it: SLURM starts it after the teachers that it
+needs, and requeues it when its time limit is near, when it is preempted, or when its machine or its
+process is lost. It then goes on from its checkpoints.
+"""
+
+import logging
+import os
+import shlex
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+from eakd_det.sweep import processes
+from eakd_det.sweep.job import Job, Outcome, RunJob
+from eakd_det.sweep.origin import content_of
+from eakd_det.utils.errors import UserError
+from eakd_det.utils.files import read_json, write_json
+
+from . import slurm_options
+from .base import Handle, Launcher
+
+try:
+    import submitit
+except ModuleNotFoundError as error:
+    raise UserError(
+        "--launcher slurm needs submitit: pip install -r requirements/cluster.txt"
+    ) from error
+
+from .slurm_queue import QUEUED, UNKNOWN, Queue
+from .slurm_task import Task, outcome_file
+
+logger = logging.getLogger(__name__)
+
+RECORD = "jobs.json"  # folder of a training -> id of its job, and a hash of what is trained
+TIME_LIMITS = 1000  # times that a job is requeued, each time from a newer checkpoint
+RESTARTS = 10  # of a job, after which one whose worker was killed is not requeued any more
+COMMANDS = ("sbatch", "scancel", "sinfo", "squeue", "srun")
+
+_BEFORE = [
+    f"export SUBMITIT_PREEMPT_SIGNAL={slurm_options.SIGNAL}",
+    'export LOKY_MAX_CPU_COUNT="$SLURM_CPUS_ON_NODE"',
+    # srun of SLURM 22.05 and later does not take the number of CPUs from sbatch.
+    '[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
+]
+_AFTER = [  # a worker that was killed, or signaled while it started, cannot requeue its job
+    "code=$?",
+    f'if [ "$code" -gt 128 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {RESTARTS} ]; then',
+    # In an array, SLURM_JOB_ID may be the id of the whole array.
+    '  job="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"',
+    '  state=$(squeue --noheader --jobs "$job" --format=%T)',
+    '  [ "$state" != RUNNING ] || scontrol requeue "$job"',
+    "fi",
+    'exit "$code"',
+]
+
+
+class Slurm(Launcher):
+    """Submits jobs to the cluster of this machine.
+
+    Attributes:
+        file_seconds: time in which a file that another machine has written is seen here.
+    """
+
+    file_seconds: ClassVar[float] = 60.0
+
+    def __init__(self, options: dict[str, str], folder: Path):
+        """Check the options and the cluster.
+
+        Args:
+            options: of --slurm.
+            folder: for logs, ids and outcomes; all machines of the cluster see it.
+        """
+        self._options, self._parallelism = slurm_options.check(options)
+        self._folder = folder.absolute()
+        self._queue = self._open_queue()
+        self._ended_at: dict[Handle, float] = {}
+
+    def submit(self, jobs: Sequence[Job], after: Sequence[Handle] = ()) -> list[Handle]:
+        noted = read_json(self._folder / RECORD)
+        handles = self._submitted_before(jobs, noted)
+        new = [job for job in jobs if str(job.folder) not in handles]
+        if new:
+            ids = self._submit(new, [str(handle) for handle in after])
+            for job, handle in zip(new, ids, strict=True):
+                handles[str(job.folder)] = handle
+                noted[str(job.folder)] = {"id": handle, "content": _content(job)}
+            write_json(self._folder / RECORD, noted)
+            last = f" to {ids[-1]}" if len(ids) > 1 else ""
+            logger.info("SLURM: submitted job %s%s, logs in %s", ids[0], last, self._folder)
+        return [handles[str(job.folder)] for job in jobs]
+
+    def outcome(self, handle: Handle) -> Outcome | None:
+        job = str(handle)
+        if not self._queue.has_ended(job):
+            return None
+        ended_at = self._ended_at.setdefault(handle, time.monotonic())
+        if found := read_json(self._folder / outcome_file(job)):
+            return Outcome(**found)
+        state, reason = self._queue.state(job)
+        is_late = time.monotonic() >= ended_at + self.file_seconds
+        if state in ("COMPLETED", "FAILED", UNKNOWN) and not is_late:
+            return None
+        return self._lost(job, state, reason)
+
+    def state(self, handle: Handle) -> str:
+        return "queued" if self._queue.state(str(handle))[0] in QUEUED else "running"
+
+    def cancel(self, handles: Sequence[Handle]) -> None:
+        self._queue.cancel([str(handle) for handle in handles])
+        noted = read_json(self._folder / RECORD)
+        kept = {folder: entry for folder, entry in noted.items() if entry["id"] not in handles}
+        if kept != noted:
+            write_json(self._folder / RECORD, kept)
+
+    def close(self) -> None:
+        pass
+
+    def _submitted_before(
+        self, jobs: Sequence[Job], noted: dict[str, dict[str, str]]
+    ) -> dict[str, Handle]:
+        """Return folder -> handle of the jobs that were submitted before and have not ended.
+
+        Jobs with another config or other options are canceled.
+        """
+        found: dict[str, Handle] = {}
+        entries = [(job, noted[str(job.folder)]) for job in jobs if str(job.folder) in noted]
+        if entries:
+            self._queue.find(entry["id"] for _, entry in entries)
+        for job, entry in entries:
+            if self._queue.has_ended(entry["id"]):
+                continue
+            if entry["content"] == _content(job):
+                logger.info("%s: job %s, submitted before", job.title, entry["id"])
+                found[str(job.folder)] = entry["id"]
+            else:
+                logger.info("%s: job %s had another config, canceled", job.title, entry["id"])
+                self._queue.cancel([entry["id"]])
+        return found
+
+    def _submit(self, jobs: Sequence[Job], after: Sequence[str]) -> list[str]:
+        """Submit jobs as one array; return their ids."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        tasks = [Task(job, str(self._folder)) for job in jobs]
+        executor = self._executor(jobs[0].gpus, after)
+        try:
+            with _outside_of_jobs():
+                ids = [job.job_id for job in executor.submit_array(tasks)]
+        except submitit.core.utils.FailedJobError as error:
+            raise UserError(f"sbatch refuses the jobs: {error}\n{slurm_options.NAMES}") from error
+        self._queue.add(ids)
+        return ids
+
+    def _lost(self, job: str, state: str, reason: str) -> Outcome:
+        """Return the outcome of a job that has left none."""
+        if state == "CANCELLED" and reason == "DependencyNeverSatisfied":
+            return Outcome("stopped", "not started without its teacher")
+        if state == "CANCELLED":
+            return Outcome("failed", f"job {job} was canceled")
+        paths = submitit.core.utils.JobPaths(self._folder, job)
+        output = processes.tail(str(paths.stderr)) if paths.stderr.exists() else ""
+        if state == "OUT_OF_MEMORY":
+            return Outcome("failed", "out of memory: ask for more with --slurm mem=...", output)
+        how = "failed" if paths.result_pickle.exists() else "stopped"  # by an error of the worker
+        return Outcome(how, f"job {job} has ended as {state}", output)
+
+    def _open_queue(self) -> Queue:
+        if missing := [command for command in COMMANDS if not shutil.which(command)]:
+            raise UserError(
+                f"--launcher slurm: this machine has no command {' and no '.join(missing)}. Start "
+                "the sweep on a login node of the cluster."
+            )
+        return Queue()
+
+    def _executor(self, gpus: int, after: Sequence[str]) -> submitit.Executor:
+        """Build submitit's executor for jobs of `gpus` processes that start after others."""
+        options = slurm_options.complete(self._options, gpus)
+        if left := [job for job in after if self._queue.state(job)[0] != "COMPLETED"]:
+            options |= {"dependency": f"afterok:{':'.join(left)}", "kill-on-invalid-dep": "yes"}
+        path = f"export PYTHONPATH={shlex.quote(os.environ.get('PYTHONPATH', ''))}"
+        executor = submitit.SlurmExecutor(self._folder, max_num_timeout=TIME_LIMITS)
+        executor.update_parameters(
+            job_name="eakd-sweep",
+            array_parallelism=self._parallelism or 100_000,
+            setup=[path, *_BEFORE],
+            teardown=_AFTER,
+            additional_parameters=options,
+        )
+        return executor
+
+
+def _content(job: Job) -> str:
+    """Hash what a job trains, as far as it is known when it is submitted."""
+    fingerprint = job.run.record["fingerprint"] if isinstance(job, RunJob) else ""
+    return content_of([job.command, job.directory, fingerprint])
+
+
+@contextmanager
+def _outside_of_jobs() -> Iterator[None]:
+    """Hide the variables of a job in which this process runs; sbatch would pass them on."""
+    names = [x for x in os.environ if x.startswith(("SLURM_", "SRUN_")) and x != "SLURM_CONF"]
+    hidden = {name: os.environ.pop(name) for name in names}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)

@@ -1,0 +1,52 @@
+import sys
+
+import pytest
+
+from eakd_det.sweep import arguments
+
+GRID = ["--configs", "a.yaml", "--seeds", "1"]
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """Parses words of a command line."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["sweep.py", *words])
+        return arguments.parse("A sweep.")
+
+    return call
+
+
+def test_options_of_launchers(parse):
+    args = parse(*GRID)
+    assert (args.launcher, args.jobs, args.gpus_per_run, args.detach) == ("local", 1, 1, False)
+    slurm = ["--launcher", "slurm", "--slurm", "partition=gpu", "--slurm", "comment=a=b"]
+    args = parse(*GRID, *slurm, "--detach", "SOLVER.EPOCHS", "3")
+    assert args.slurm == [("partition", "gpu"), ("comment", "a=b")] and args.detach
+    assert args.opts == ["SOLVER.EPOCHS", "3"]
+    assert parse(*GRID, "--launcher", "ray", "--ray-address", "auto").ray_address == "auto"
+
+
+def test_the_status_needs_no_grid(parse):
+    assert parse("--status").configs == []
+    assert parse(*GRID, "--status").seeds == [1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name --configs and --seeds, or --table-only or --status"),
+        (["--status", "--configs", "a.yaml"], "name --configs and --seeds"),
+        ([*GRID, "--detach"], "--detach: this process trains the runs of --launcher local"),
+        ([*GRID, "--slurm", "time=60"], "--slurm belongs to --launcher slurm"),
+        ([*GRID, "--launcher", "slurm", "--jobs", "2"], "--jobs belongs to --launcher local"),
+        ([*GRID, "--ray-address", "auto"], "--ray-address belongs to --launcher ray"),
+        ([*GRID, "--launcher", "slurm", "--slurm", "time"], "'time' is not KEY=VALUE"),
+        ([*GRID, "--gpus-per-run", "0"], "'0' is not a whole number above 0"),
+    ],
+)
+def test_mistakes(parse, capsys, words, message):
+    with pytest.raises(SystemExit):
+        parse(*words)
+    assert message in capsys.readouterr().err
