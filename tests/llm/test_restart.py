@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 
 from eakd_det.utils.errors import UserError
 from llm import training
+from llm.checkpoints import saved_processes
 from llm.restart import record_batch, same_global_batch
 from llm.training import TRAIN_RESULT, fit, prepare, train
 
@@ -201,3 +202,28 @@ def test_random_states_of_another_number_of_processes(saving, caplog):
     fit(saving, resume=True)
     text = "The checkpoint is of 2 processes and this run has 1: the random states are not restored"
     assert text in caplog.text
+
+
+TRAINS = """
+import sys
+from llm.config import load_config
+from llm.training import train
+print(train(load_config(sys.argv[1])) is not None)
+"""
+
+
+def test_two_processes_train_a_needed_teacher_together(saving, call_code, tmp_path):
+    """Once, under its lock; both see that it has ended."""
+    saving.TRAINING.MAX_STEPS = 2
+    teacher = saving.clone()
+    teacher.DISTILL.METHODS, teacher.OUTPUT_DIR = (), str(tmp_path / "own-teacher")
+    (tmp_path / "teacher.yaml").write_text(teacher.dump())
+    saving.TEACHER.WEIGHTS, saving.TEACHER.CONFIG_FILE = "", str(tmp_path / "teacher.yaml")
+    (tmp_path / "run.yaml").write_text(saving.dump())
+    code, out, err = call_code(TRAINS, tmp_path / "run.yaml", ranks=2)
+    assert code == 0 and out.count("True") == 2, out + err
+    for folder in (tmp_path / "own-teacher", tmp_path / "run"):
+        record = json.loads((folder / "run.json").read_text())
+        assert [start["processes"] for start in record["starts"]] == [2]
+        assert record["batch"] == {"devices": 2, "per_device": 1, "accumulate": 1}
+        assert saved_processes(folder / "checkpoint-2") == 2

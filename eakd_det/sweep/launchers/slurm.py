@@ -32,12 +32,13 @@ except ModuleNotFoundError as error:
     ) from error
 
 from .slurm_queue import QUEUED, UNKNOWN, Queue
-from .slurm_task import KILLS, Task, outcome_file
+from .slurm_task import Task, outcome_file
 
 logger = logging.getLogger(__name__)
 
 RECORD = "jobs.json"  # folder of a training -> id of its job, and a hash of what is trained
 TIME_LIMITS = 1000  # times that a job is requeued, each time from a newer checkpoint
+RESTARTS = 10  # of a job, after which one whose worker was killed is not requeued any more
 COMMANDS = ("sbatch", "scancel", "sinfo", "squeue", "srun")
 
 _BEFORE = [
@@ -46,10 +47,13 @@ _BEFORE = [
     # srun of SLURM 22.05 and later does not take the number of CPUs from sbatch.
     '[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
 ]
-_AFTER = [  # a worker that was killed cannot requeue its job
+_AFTER = [  # a worker that was killed, or signaled while it started, cannot requeue its job
     "code=$?",
-    f'if [ "$code" = 137 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {KILLS} ]; then',
-    '  scontrol requeue "$SLURM_JOB_ID"',
+    f'if [ "$code" -gt 128 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {RESTARTS} ]; then',
+    # In an array, SLURM_JOB_ID may be the id of the whole array.
+    '  job="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"',
+    '  state=$(squeue --noheader --jobs "$job" --format=%T)',
+    '  [ "$state" != RUNNING ] || scontrol requeue "$job"',
     "fi",
     'exit "$code"',
 ]

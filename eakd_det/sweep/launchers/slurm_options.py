@@ -7,10 +7,12 @@ from eakd_det.utils.errors import UserError
 
 NAMES = (
     "--slurm KEY=VALUE takes the options of sbatch: partition, account, qos, time (limit of a run, "
-    "as 4:00:00), gpus (as a100:1), cpus (of a run), mem (as 32G), signal (USR2@SECONDS before the "
+    "as 4:00:00), gpus (as a100:1), cpus (of a run), mem (as 32G), signal (USR1@SECONDS before the "
     "time limit) and any other by its long name; and array-parallelism (number of runs at a time)."
 )
-SIGNAL = "USR2"  # by which submitit's jobs are requeued at the time limit
+# SLURM sends it to all processes of a job: trainings save a checkpoint then, which they do not at
+# USR2, submitit's own choice.
+SIGNAL = "USR1"
 SECONDS = 120  # between that signal and the time limit
 
 _OTHER_NAMES = {"cpus": "cpus-per-task"}

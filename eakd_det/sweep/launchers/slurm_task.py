@@ -40,7 +40,7 @@ class Task:
         environment = submitit.JobEnvironment()
         number = signal.Signals[f"SIG{SIGNAL}"]
         requeue = signal.getsignal(number)  # submitit's handler, which calls checkpoint()
-        for each in (signal.SIGTERM, signal.SIGUSR1, number):
+        for each in (signal.SIGTERM, number):
             signal.signal(each, lambda *_: stop.set())
         # SLURM itself kills a process that does not end in time.
         outcome = train(self.job, processes.share(1, 0, self.job.gpus), stop, grace=3600)
@@ -75,4 +75,4 @@ def _is_running(environment: submitit.JobEnvironment) -> bool:
     """
     if environment.cluster != "slurm":
         return True
-    return squeue("--jobs", environment.raw_job_id, "--format=%T").strip() == "RUNNING"
+    return squeue("--jobs", environment.job_id, "--format=%T").strip() == "RUNNING"
