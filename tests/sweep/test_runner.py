@@ -509,6 +509,42 @@ def test_stopped_and_started_again(start, call, config, out, number):
     assert row in text
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the training goes on to its end")
+def test_a_training_that_outlives_a_killed_sweep(start, sweep, config, out, caplog):
+    """It saves, for which the next sweep waits, and goes on."""
+    body = """
+import signal
+
+def save(*_):
+    time.sleep(3)
+    (folder / "saved").touch()
+    sys.exit(143)
+
+if not (folder / "saved").exists():
+    signal.signal(signal.SIGTERM, save)
+    (folder / "began").touch()
+    time.sleep(300)
+finish(80.0)
+"""
+    process = start(body, "--configs", config("KD"), "--seeds", "1")
+    folder = out / "KD" / "resnet20_resnet8" / "seed1"
+    deadline = time.monotonic() + 60
+    while not (folder / "began").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    assert f"process {process.pid} on" in status(str(out))
+    with caplog.at_level("INFO", "eakd_det.sweep"):
+        assert sweep([config("KD")], [1], body=body) == {}
+    title = "[1/1] KD/resnet20_resnet8 seed 1: "
+    trains = f"process {process.pid} on {os.uname().nodename} trains it, waiting until it ends"
+    assert title + trains in caplog.messages
+    assert caplog.messages[-1].startswith(f"{title}top-1 80.00 (")
+    assert status(str(out)).startswith("done 1, running 0, failed 0, left 0")
+
+
 def test_the_tool_ends_with_the_failures(call, config, out):
     body = 'sys.exit("the reason") if seed == "2" else finish(80.0)'
     code, text, err = call(body, "--configs", config("KD"), "--seeds", "1", "2", "--jobs", "2")
