@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from eakd_det.utils.files import read_json, write_json
-from eakd_det.utils.lock import lock_file
+from eakd_det.utils.lock import POLL_SECONDS, Lock
 
 from .generated import folder_when_complete
 from .typefaces import TABLE, Face, find_fonts, read_faces
@@ -186,8 +186,8 @@ def _generate_alone(folder: str) -> None:
     os.makedirs(root, exist_ok=True)
     faces = read_faces()
     fonts = find_fonts(faces, root)
-    with open(f"{folder}.lock", "a") as file:
-        while not lock_file(file):
-            time.sleep(0.5)
+    with Lock.of_folder(folder) as lock:
+        while not lock.acquire():
+            time.sleep(POLL_SECONDS)
         if not os.path.isdir(folder):
             generate_glyphs(folder, faces, fonts)

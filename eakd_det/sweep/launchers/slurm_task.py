@@ -1,6 +1,8 @@
 """Part of the SLURM launcher that runs on the cluster's machines."""
 
+import logging
 import signal
+import subprocess
 import threading
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +15,8 @@ from eakd_det.utils.files import write_json
 
 from .slurm_options import SIGNAL
 from .slurm_queue import squeue
+
+logger = logging.getLogger(__name__)
 
 KILLS = 3  # times that a job is requeued after its process was killed
 
@@ -46,10 +50,13 @@ class Task:
         outcome = train(self.job, processes.share(1, 0, self.job.gpus), stop, grace=3600)
         if outcome.state == "stopped":
             self.kills += not stop.is_set()
-            if not _is_running(environment):  # canceled, or requeued already
-                raise SystemExit(128 + signal.SIGTERM)
             if self.kills <= KILLS:
-                requeue(number, None)
+                try:
+                    if _is_running(environment):  # else canceled, or requeued already
+                        requeue(number, None)
+                except subprocess.CalledProcessError:  # the batch script tries again
+                    logger.exception("SLURM does not answer")
+                raise SystemExit(128 + signal.SIGTERM)
             outcome = replace(
                 outcome, state="failed", reason=f"{outcome.reason}, {self.kills} times"
             )

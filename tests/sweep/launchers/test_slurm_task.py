@@ -110,11 +110,12 @@ def test_a_killed_training_is_requeued_a_few_times(run):
     assert outcome["reason"] == "killed by SIGKILL, 4 times"
 
 
-def test_a_canceled_job_saves_and_is_not_requeued(run, tmp_path, monkeypatch):
-    """SLURM then says of the job that it is completing."""
+@pytest.mark.parametrize("answer", ["echo COMPLETING", "exit 1"])
+def test_a_canceled_job_saves_and_is_not_requeued(run, tmp_path, monkeypatch, answer):
+    """It is COMPLETING for squeue; where squeue fails, the batch script requeues the job."""
     squeue = tmp_path / "bin" / "squeue"
     squeue.parent.mkdir()
-    squeue.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked; echo COMPLETING\n')
+    squeue.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/arguments; {answer}\n')
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", str(squeue.parent), prepend=":")
     variables = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "5", "SLURM_ARRAY_JOB_ID": "5"}
@@ -125,4 +126,4 @@ def test_a_canceled_job_saves_and_is_not_requeued(run, tmp_path, monkeypatch):
     outcome, error, _ = run(SAVES)
     assert (outcome, error.code) == (None, 143)
     assert (folder / "saved").exists()
-    assert "--jobs 5_1 " in (tmp_path / "asked").read_text()  # 5 would be the whole array
+    assert "--jobs 5_1 " in (tmp_path / "arguments").read_text()  # 5 would be the whole array
