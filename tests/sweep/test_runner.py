@@ -429,7 +429,7 @@ def test_a_result_that_is_seen_later(sweep, config, out, caplog, monkeypatch):
     with caplog.at_level("INFO", "eakd_det.sweep"):
         assert sweep([config("KD")], [1], launcher=Late(1, 0.5)) == {}
     assert caplog.messages[-1].startswith("[1/1] KD/resnet20_resnet8 seed 1: top-1 81.00 (")
-    monkeypatch.setattr("eakd_det.sweep.runner.SEEN_SECONDS", 0.1)
+    monkeypatch.setattr("eakd_det.sweep.tracker.SEEN_SECONDS", 0.1)
     (why,) = sweep([config("KD")], [2], launcher=Late(1, 0.5)).values()
     assert why.startswith("done, but this machine does not see a result in ")
 
