@@ -1,11 +1,13 @@
 """Runs of language models as sweep and report see them."""
 
+import contextlib
 import fcntl
 import json
 import os
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from classification.runs import Classifiers
@@ -14,6 +16,9 @@ from eakd_det.report.runs import read_runs
 from eakd_det.sweep.detectors import Detectors
 from eakd_det.sweep.grid import plan
 from eakd_det.sweep.kinds import kind_of, kind_of_folder
+from eakd_det.sweep.launchers import Local
+from eakd_det.sweep.runner import run_sweep
+from eakd_det.sweep.status import status
 from eakd_det.sweep.tables import write_tables
 from eakd_det.utils.errors import UserError
 from llm.config import language_config
@@ -180,6 +185,23 @@ def test_several_processes_multiply_the_batch(run_of):
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     assert KIND.command("x.py", ["--resume"], 2) == [*torchrun, "x.py", "--resume"]
     assert KIND.command("x.py", ["--resume"], 1) == ["x.py", "--resume"]
+
+
+@pytest.mark.slow
+def test_a_sweep_with_two_processes_a_run(cfg, tmp_path):
+    """On a machine without GPUs they train one run together, though USE_CPU is not set."""
+    cfg.TRAINING.USE_CPU, cfg.TRAINING.PER_DEVICE_TRAIN_BATCH_SIZE = torch.cuda.is_available(), 2
+    cfg.TEST.SETS, cfg.TEST.MAX_NEW_TOKENS = (f"own={cfg.DATASET.TRAIN}",), 2
+    (tmp_path / "KD.yaml").write_text(cfg.dump())
+    out = str(tmp_path / "out")
+    runs = plan(KIND, [str(tmp_path / "KD.yaml")], [3], out, [], gpus=2)
+    with contextlib.closing(Local(1)) as launcher:
+        assert run_sweep(runs, str(ROOT / "tools" / "train_lm.py"), out, launcher, gpus=2) == {}
+    (run,) = runs
+    record = json.loads((run.folder / "run.json").read_text())
+    assert [start["processes"] for start in record["starts"]] == [2]
+    assert record["batch"] == {"devices": 2, "per_device": 2, "accumulate": 1}
+    assert status(out).startswith("done 1, running 0, failed 0, left 0")
 
 
 def test_tables_and_report_of_a_sweep(cfg, tmp_path):

@@ -403,6 +403,37 @@ finish(80.0)
     assert "failed   exit code 4" in text and "stopped  killed by SIGKILL" in text
 
 
+class Late(Local):
+    """Hides each result for a while, as the cache of a network's file system does."""
+
+    def __init__(self, jobs, seconds):
+        super().__init__(jobs)
+        self.seconds, self.timers = seconds, {}
+
+    def outcome(self, handle):
+        outcome = super().outcome(handle)
+        if outcome is not None and handle not in self.timers:
+            path = handle.job.folder / "result.json"
+            hidden = path.rename(path.with_name("hidden"))
+            self.timers[handle] = threading.Timer(self.seconds, hidden.rename, [path])
+            self.timers[handle].start()
+        return outcome
+
+    def close(self):
+        super().close()
+        for timer in self.timers.values():
+            timer.join()
+
+
+def test_a_result_that_is_seen_later(sweep, config, out, caplog, monkeypatch):
+    with caplog.at_level("INFO", "eakd_det.sweep"):
+        assert sweep([config("KD")], [1], launcher=Late(1, 0.5)) == {}
+    assert caplog.messages[-1].startswith("[1/1] KD/resnet20_resnet8 seed 1: top-1 81.00 (")
+    monkeypatch.setattr("eakd_det.sweep.runner.SEEN_SECONDS", 0.1)
+    (why,) = sweep([config("KD")], [2], launcher=Late(1, 0.5)).values()
+    assert why.startswith("done, but this machine does not see a result in ")
+
+
 def test_a_teacher_that_was_killed_is_submitted_again_with_its_students(
     sweep, with_teacher, tmp_path
 ):
