@@ -98,6 +98,7 @@ class _Sweep:
         self.started: dict[str, float] = {}  # title of a running job -> time of its start
         self.slots = 1  # jobs that have run at once
         self.retries: dict[str, int] = {}
+        self.next_look = 0.0  # time at which the jobs elsewhere are looked at
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Submit jobs, those of the same teachers together."""
@@ -141,6 +142,9 @@ class _Sweep:
             self._finish(job, outcome)
 
     def _look_elsewhere(self) -> None:
+        if time.monotonic() < self.next_look:
+            return
+        self.next_look = time.monotonic() + 5 * self.launcher.poll_seconds
         for job in [job for job in self.elsewhere if not job.lock().is_held()]:
             self.elsewhere.remove(job)
             if job.result() is None:

@@ -101,8 +101,9 @@ def run_of(cfg, tmp_path):
     cfg.TEST.SETS = ("a=b",)
     (tmp_path / "KD.yaml").write_text(cfg.dump())
 
-    def make(*options):
-        (run,) = plan(KIND, [str(tmp_path / "KD.yaml")], [3], str(tmp_path / "out"), [*options])
+    def make(*options, gpus=1):
+        where = [str(tmp_path / "KD.yaml")], [3], str(tmp_path / "out")
+        (run,) = plan(KIND, *where, [*options], gpus=gpus)
         return run
 
     return make
@@ -168,6 +169,17 @@ def test_the_folder_of_a_run_without_result_json(cfg, tmp_path):
     }
     assert files.metrics == {"total_loss": [(4, 2.0)], "eval_loss": [(8, 1.0)]}
     assert files.seconds == (7.0, True) and files.iterations == 5
+
+
+def test_several_processes_multiply_the_batch(run_of):
+    """They are started by torchrun, and are another run; finished runs of one process stay."""
+    run_of().start()
+    run = run_of(gpus=2)
+    (run.folder / "model.safetensors").touch()
+    assert run.outdated() == "another config or other options" and run_of().outdated() == ""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    assert KIND.command("x.py", ["--resume"], 2) == [*torchrun, "x.py", "--resume"]
+    assert KIND.command("x.py", ["--resume"], 1) == ["x.py", "--resume"]
 
 
 def test_tables_and_report_of_a_sweep(cfg, tmp_path):

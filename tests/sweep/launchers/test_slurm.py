@@ -273,16 +273,19 @@ class _Recorder(submitit.LocalExecutor):
 class _Processes(Queue):
     """States of submitit's processes on this machine."""
 
+    seconds: ClassVar[float] = 0.0
+
     def __init__(self, jobs):
         super().__init__()
         self.jobs = jobs
 
-    def state(self, job):
-        return "RUNNING" if self.jobs[job].state == "RUNNING" else "NODE_FAIL", ""
-
     def cancel(self, ids):
         for job in ids:
             self.jobs[job].cancel()
+
+    def _read(self):
+        states = {job: self.jobs[job].state == "RUNNING" for job in self._states}
+        self._states = {job: ("RUNNING" if x else "NODE_FAIL", "") for job, x in states.items()}
 
 
 def kill_when_it_trains(folder, killed, is_worker):
