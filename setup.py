@@ -42,6 +42,7 @@ setup(
     package_dir={"": "."},
     package_data={
         "eakd_det": [
+            "data/datasets/typefaces.tsv",
             "sweep/published.yaml",
             "report/page.css",
             "report/page.html.j2",

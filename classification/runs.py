@@ -45,7 +45,7 @@ class Classifiers(RunKind):
     def dataset(self, config: Config) -> str:
         return data_name(config["DATASET"])
 
-    def identity(self, cfg: CfgNode) -> list[str]:
+    def identity(self, cfg: CfgNode, gpus: int) -> list[str]:
         """Return the name of the folder of own images, which may lie elsewhere."""
         return [self.dataset(cfg)] if is_own(cfg.DATASET.NAME) else []
 

@@ -1,4 +1,4 @@
-"""Image sets by name: those of torchvision, scikit-learn and Debian, and own image files."""
+"""Image sets by name: of torchvision, scikit-learn and Debian, drawn ones, and own files."""
 
 import os
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from torchvision import datasets
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
 from eakd_det.data.datasets.fashion_mnist import FETCH_FASHION_MNIST, NAMES, read_fashion_mnist
+from eakd_det.data.datasets.glyphs import CLASSES, read_glyphs
 from eakd_det.utils.errors import UserError
 
 from .augment import CROP_PADDING, CROPS, MAGNITUDES, SCALINGS
@@ -67,6 +68,11 @@ def _fashion_mnist(root: str, is_train: bool) -> tuple[Tensor, Tensor]:
     return images[:, None].repeat(1, 3, 1, 1), labels
 
 
+def _glyphs100(root: str, is_train: bool) -> tuple[Tensor, Tensor]:
+    images, labels = read_glyphs(root, is_train)
+    return images[:, None].repeat(1, 3, 1, 1), labels
+
+
 def _digits(root: str, is_train: bool) -> tuple[Tensor, Tensor]:
     from sklearn.datasets import load_digits  # slow to import
 
@@ -116,6 +122,16 @@ DATASETS: dict[str, Source] = {
         crop_padding=2,
         fetch=FETCH_FASHION_MNIST,
         names=tuple(NAMES),
+    ),
+    "glyphs100": Source(
+        _glyphs100,
+        len(CLASSES),
+        mean=(0.26,) * 3,
+        std=(0.19,) * 3,
+        image_size=32,
+        crop_padding=2,
+        flip=False,
+        names=tuple(CLASSES),
     ),
     "digits": Source(
         _digits,

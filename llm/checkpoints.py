@@ -65,8 +65,8 @@ def remove_incomplete(folder: str) -> None:
 
 
 def _folders(folder: str) -> list[Path]:
-    found = Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*/")
-    return [path for path in found if path.name.rpartition("-")[2].isdigit()]
+    found = Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+    return [path for path in found if path.name.rpartition("-")[2].isdigit() and path.is_dir()]
 
 
 def _step(path: Path) -> int:

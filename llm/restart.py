@@ -5,6 +5,7 @@ import math
 import os
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from detectron2.config import CfgNode
 from detectron2.utils import comm
@@ -28,7 +29,10 @@ def connect(cfg: CfgNode) -> None:
         return
     timeout = time_limit(cfg.TRAINING.DDP_TIMEOUT)
     use_own_store(timeout)
-    if cfg.TRAINING.USE_CPU:  # where TrainingArguments leaves the timeout out
+    if cfg.TRAINING.USE_CPU or not torch.accelerator.is_available():
+        # Without it processes that have no GPU are not connected, and each trains the run.
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+        # TrainingArguments leaves the timeout out.
         PartialState(cpu=True, backend=cfg.TRAINING.DDP_BACKEND, timeout=timeout)
     training_arguments(cfg)
     limit_exchanges(timeout)

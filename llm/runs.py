@@ -80,6 +80,10 @@ class LanguageModels(RunKind):
     def is_current(self, result: dict[str, Any], cfg: CfgNode) -> bool:
         return result["settings"] == cfg.TEST.dump()
 
+    def identity(self, cfg: CfgNode, gpus: int) -> list[str]:
+        """Return the number of processes, by which the batch is multiplied."""
+        return [f"{gpus} processes"] if gpus > 1 else []
+
     def split(self, path: Path) -> tuple[str, str]:
         """Return the file's name and the folder's."""
         return path.stem, path.parent.name

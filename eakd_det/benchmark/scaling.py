@@ -26,8 +26,8 @@ import eakd_det
 from eakd_det.engine.signals import StopNotice
 from eakd_det.utils.files import read_json, write_json
 
-from .batches import benchmark_config, make_batch
-from .bench import Bench
+from .batches import benchmark_config, make_batch, with_options
+from .bench import CPU_SIZE, Bench
 from .scaling_data import measure_data
 from .scaling_model import Bucket, Reduction
 from .scaling_tables import scaling_tables
@@ -40,18 +40,20 @@ EXCHANGES = 200
 
 
 def run_scaling(bench: Bench) -> dict[str, Any]:
-    """Measure what several nodes share and wait for, and report the model's tables.
+    """Measure what several nodes share and wait for, on the CPU, and report the model's tables.
 
     Returns:
         "reduction", as of `measure_reduction`, with its bytes; "step_seconds", of the model's
         tables; and the seconds and bytes of the other functions of this module.
     """
     cfg = benchmark_config(bench.args.config_file, bench.args.opts, bench.folder)
-    batch = make_batch(bench.size, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+    cfg = with_options(cfg, {"MODEL.DEVICE": "cpu"})  # where a call ends when its work does
+    size = CPU_SIZE if bench.args.size is None else bench.size
+    batch = make_batch(size, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
     build, step = _timed(lambda: build_step(cfg, batch))
     reduction = measure_reduction(step)
     results: dict[str, Any] = {
-        "step_seconds": _timed(step)[0] if bench.on_gpu else STEP_SECONDS,
+        "step_seconds": STEP_SECONDS,
         "reduction": reduction,
         **measure_checkpoint(step, bench.folder),
         **{"import_seconds": measure_import(), "build_seconds": build},

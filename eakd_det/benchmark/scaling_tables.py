@@ -12,8 +12,7 @@ GBIT = (100, 200, 400)
 FASTER = (1, 2, 4)  # steps of this many times the speed: fewer images, or another device
 DAY = 24 * 3600.0
 FAILURES = (1, 10, 100)  # days of a node between two failures
-# Seconds beside those that are measured: lost node noticed (15), processes and NCCL connected.
-CONNECT = 45.0
+CONNECT = 45.0  # seconds, assumed: torchrun waits 30 for other machines, CUDA and NCCL take 15
 MEASURED = {
     "import_seconds": "import",
     "build_seconds": "build of student and teacher",

@@ -114,6 +114,7 @@ def check_shared(output_dir: str) -> None:
         if comm.is_main_process():
             make_folder(output_dir)
             mark.touch()
+        comm.synchronize()
         blind = _wait_for(mark)
     finally:
         if comm.is_main_process():

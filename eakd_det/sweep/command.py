@@ -62,7 +62,8 @@ def run(args: argparse.Namespace, kinds: Sequence[RunKind], tools: Path) -> None
 def _plan(args: argparse.Namespace, kind: RunKind) -> list[Run]:
     data = {flag: vars(args).get(flag[2:].replace("-", "_")) for flag in Detectors.flags}
     data = {flag: value for flag, value in data.items() if value is not None}
-    return plan(kind, args.configs, args.seeds, args.output_dir, args.opts, data)
+    grid = args.configs, args.seeds, args.output_dir, args.opts, data
+    return plan(kind, *grid, args.gpus_per_run)
 
 
 def _train(args: argparse.Namespace, kind: RunKind, script: str) -> dict[str, str]:

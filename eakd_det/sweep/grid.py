@@ -132,6 +132,7 @@ def plan(
     output_dir: str,
     options: list[str],
     data: dict[str, str] | None = None,
+    gpus: int = 1,
 ) -> list[Run]:
     """Return the runs of a grid, seed after seed, so that an unfinished sweep can be compared.
 
@@ -142,6 +143,7 @@ def plan(
         output_dir: holds <method>/<models>/seed<s>, or <folder>/<file>/seed<s> of other paths.
         options: KEY VALUE pairs for every run.
         data: flags that name data for every run, with their values.
+        gpus: processes of a training.
 
     Raises:
         UserError: a config, an option or a flag is wrong, or two configs have one name.
@@ -160,7 +162,7 @@ def plan(
             )
         cfg = kind.load(file, [*options, kind.seed_key, str(min(seeds))])
         method, models = kind.names(path, cfg)
-        fingerprint = _fingerprint(kind, file, options, [*flags, *kind.identity(cfg)])
+        fingerprint = _fingerprint(kind, file, options, [*flags, *kind.identity(cfg, gpus)])
         record = {"method": method, "models": models, "fingerprint": fingerprint}
         record["teacher"] = configs_of([of for of, _ in kind.sources(cfg) if of])
         configs[name] = file, cfg, record

@@ -125,8 +125,13 @@ class RunKind(ABC):
         """Return whether a finished run was evaluated as its config says now."""
         return True
 
-    def identity(self, cfg: CfgNode) -> list[str]:
-        """Return texts that identify a run beside its config and options, as its data's name."""
+    def identity(self, cfg: CfgNode, gpus: int) -> list[str]:
+        """Return texts that identify a run beside its config and options, as its data's name.
+
+        Args:
+            cfg: of the run.
+            gpus: processes of the training.
+        """
         return []
 
     @abstractmethod

@@ -13,6 +13,8 @@ from .status import note_grid
 
 logger = logging.getLogger(__name__)
 
+SEEN_SECONDS = 60.0  # in which a machine sees the files that another writes on a shared disk
+
 
 def run_sweep(
     runs: list[Run],
@@ -98,6 +100,8 @@ class _Sweep:
         self.started: dict[str, float] = {}  # title of a running job -> time of its start
         self.slots = 1  # jobs that have run at once
         self.retries: dict[str, int] = {}
+        self.seen_until: dict[str, float] = {}  # title -> time by which its result must be seen
+        self.next_look = 0.0  # time at which the jobs elsewhere are looked at
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Submit jobs, those of the same teachers together."""
@@ -128,19 +132,31 @@ class _Sweep:
     def _look(self, handle: Handle, job: Job) -> None:
         outcome = self.launcher.outcome(handle)
         if outcome is None:
-            has_started = self.launcher.state(handle) == "running"
+            is_running = self.launcher.state(handle) == "running"
         else:
-            has_started = outcome.seconds > 0
-        if has_started and job.title not in self.started:
+            is_running = outcome.seconds > 0
+        if not is_running:  # or not any more, as a job that its cluster has requeued
+            self.started.pop(job.title, None)
+        elif job.title not in self.started:
             logger.info("%s: started", job.title)
             self.started[job.title] = time.monotonic()
             self.slots = max(self.slots, len(self.started))
-        if outcome is not None:
+        if outcome is not None and self._is_seen(job, outcome):
             del self.pending[handle]
             self.started.pop(job.title, None)
             self._finish(job, outcome)
 
+    def _is_seen(self, job: Job, outcome: Outcome) -> bool:
+        """Return False while this machine does not see the result that another has written."""
+        if outcome.state != "done" or job.result() is not None:
+            return True
+        end = self.seen_until.setdefault(job.title, time.monotonic() + SEEN_SECONDS)
+        return time.monotonic() > end
+
     def _look_elsewhere(self) -> None:
+        if time.monotonic() < self.next_look:
+            return
+        self.next_look = time.monotonic() + 5 * self.launcher.poll_seconds
         for job in [job for job in self.elsewhere if not job.lock().is_held()]:
             self.elsewhere.remove(job)
             if job.result() is None:
@@ -157,6 +173,8 @@ class _Sweep:
             logger.info("%s: %s, submitted again", job.title, outcome.reason)
             self.retries[job.title] = retries + 1
             self._submit_again(job)
+        elif outcome.state == "done" and job.result() is None:
+            self._fail(job, f"done, but this machine does not see a result in {job.folder}")
         elif outcome.state == "done":
             self._log_done(job, outcome)
         else:
@@ -170,7 +188,7 @@ class _Sweep:
         if outcome.reason:
             logger.info("%s: %s, %s", job.title, result, outcome.reason)
         else:
-            self.times.append(outcome.seconds)
+            self.times += [outcome.seconds] * (job.title in self.runs)
             left = self._left()
             logger.info("%s: %s (%.0f s)%s", job.title, result, outcome.seconds, left)
 

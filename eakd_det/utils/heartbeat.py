@@ -94,7 +94,14 @@ class Heartbeat:
         holder = read_holder(self.path)
         if holder is None or (is_alone and holder.kernel == _kernel()):
             return False
-        return server_time(os.path.dirname(self.path)) - holder.beat < DEAD_SECONDS
+        return self._age(holder) < DEAD_SECONDS
+
+    def is_dead(self) -> bool:
+        """Return whether a process of another machine holds it that does not beat any more."""
+        holder = read_holder(self.path)
+        return (
+            holder is not None and holder.kernel != _kernel() and self._age(holder) >= DEAD_SECONDS
+        )
 
     def acquire(self, *, is_alone: bool) -> bool:
         """Take the heartbeat, also of a dead holder; return False if another process holds it.
@@ -126,9 +133,14 @@ class Heartbeat:
         if holder is not None and holder.token == self.token:
             os.remove(self.path)
 
+    def _age(self, holder: Holder) -> float:
+        return server_time(os.path.dirname(self.path)) - holder.beat
+
     def _beat(self, ended: threading.Event) -> None:
-        _keep_beating(self.path, self.token, ended)
-        self.is_lost = not ended.is_set()
+        try:
+            _keep_beating(self.path, self.token, ended)
+        finally:
+            self.is_lost = not ended.is_set()
 
     def _remove_abandoned(self, taking: str) -> None:
         """Remove the file of a process that was killed while it took the heartbeat."""

@@ -50,12 +50,13 @@ class Lock:
 
     def acquire(self) -> bool:
         """Take the lock; return False if another process holds it."""
-        file, is_alone = self._lock_file()
-        if file is not None and self.heartbeat.acquire(is_alone=is_alone):
+        file, is_locked = self._open()
+        # A file server may keep the locks of a machine that has died.
+        is_free = is_locked is not False or self.heartbeat.is_dead()
+        if is_free and self.heartbeat.acquire(is_alone=is_locked is True):
             self.file = file
             return True
-        if file is not None:
-            file.close()
+        file.close()
         return False
 
     def release(self) -> None:
@@ -67,11 +68,11 @@ class Lock:
 
     def is_held(self) -> bool:
         """Return whether another process holds the lock."""
-        file, is_alone = self._lock_file()
-        if file is None:
-            return True
+        file, is_locked = self._open()
         with file:
-            return self.heartbeat.is_held(is_alone=is_alone)
+            if is_locked is False and not self.heartbeat.is_dead():
+                return True
+            return self.heartbeat.is_held(is_alone=is_locked is True)
 
     def holder(self) -> str:
         """Describe the process that holds the lock."""
@@ -83,23 +84,20 @@ class Lock:
             logger.warning("Another process trains %s: waiting until it ends", folder)
         self._is_logged = True
 
-    def _lock_file(self) -> tuple[TextIO | None, bool]:
-        """Lock the file by the system.
+    def _open(self) -> tuple[TextIO, bool | None]:
+        """Open the file, and lock it by the system.
 
         Returns:
-            The open file, or None if another process has locked it; and False if the file system
-            has no locks.
+            The open file; and True if it is locked, False if another process has locked it, None
+            if the file system has no locks.
         """
         os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
         file = open(self.path, "a")  # noqa: SIM115  (stays open)
         try:
-            if lock_file(file):
-                return file, True
+            return file, lock_file(file)
         except OSError as error:
             logger.info("%s has no lock (%s), a heartbeat alone", self.path, error.strerror)
-            return file, False
-        file.close()
-        return None, True
+            return file, None
 
     def __enter__(self) -> "Lock":
         return self

@@ -17,7 +17,7 @@ from classification.teacher_run import teacher_config
 from eakd_det.distillers import method_settings
 
 ROOT = Path(__file__).parent.parent.parent
-SETS = ("CIFAR100", "FashionMNIST", "ImageNet")
+SETS = ("CIFAR100", "FashionMNIST", "Glyphs100", "ImageNet")
 FILES = sorted(file for name in SETS for file in (ROOT / "configs" / name).rglob("*.yaml"))
 PARTS = ("methods", "pairs")
 LEAVES = [f for f in FILES if f.stem != "Base" and f.parent.name not in PARTS]

@@ -37,7 +37,7 @@ def imagenet(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", sorted(DATASETS.keys() - {"digits", "fashion_mnist"}))
+@pytest.mark.parametrize("name", sorted(DATASETS.keys() - {"digits", "fashion_mnist", "glyphs100"}))
 def test_missing_files_are_reported_with_the_command(name, tmp_path):
     with pytest.raises(UserError) as info:
         read_images(data_of(name, str(tmp_path)), is_train=True)

@@ -31,11 +31,12 @@ def test_the_newest_complete_checkpoint(tmp_path):
     make(tmp_path / "checkpoint-14", state=None)
     make(tmp_path / "checkpoint-16", state='{"global_')
     make(tmp_path / "checkpoint-best")
+    (tmp_path / "checkpoint-20").touch()
     assert newest_checkpoint(str(tmp_path)) == newest
     assert saved_processes(newest) == 1 and saved_processes(tmp_path / "checkpoint-9") == 2
     remove_incomplete(str(tmp_path))
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {f"checkpoint-{name}" for name in ("9", "10", "12", "best")}
+    assert left == {f"checkpoint-{name}" for name in ("9", "10", "12", "20", "best")}
 
 
 def test_a_checkpoint_that_another_machine_lacks(cfg, monkeypatch):

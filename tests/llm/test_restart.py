@@ -12,6 +12,7 @@ from eakd_det.utils.errors import UserError
 from llm import training
 from llm.checkpoints import saved_processes
 from llm.restart import record_batch, same_global_batch
+from llm.stopping import ResumableTrainer
 from llm.training import TRAIN_RESULT, fit, prepare, train
 
 
@@ -116,6 +117,26 @@ def test_a_run_that_ends_while_it_saves(saving, agent, crash, event):
     assert_equal(saving, whole)
     state = json.loads(Path(saving.OUTPUT_DIR, "trainer_state.json").read_text())
     assert state["global_step"] == 5
+
+
+def test_a_checkpoint_that_was_being_saved(saving, monkeypatch, caplog):
+    """The resumed run removes it, and continues from the one before."""
+    whole = saving.clone()
+    whole.OUTPUT_DIR += "-whole"
+    fit(whole)
+    save = ResumableTrainer._save_rng_state
+
+    def fails_at_4(self, folder):
+        if self.state.global_step == 4:
+            raise RuntimeError
+        save(self, folder)
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(ResumableTrainer, "_save_rng_state", fails_at_4)
+        fit(saving)
+    fit(saving, resume=True)
+    assert "checkpoint-4 is incomplete, of a process that was killed: removed" in caplog.text
+    assert_equal(saving, whole)
 
 
 def test_an_ended_run_that_is_extended_is_no_ended_restart(saving, agent, crash):

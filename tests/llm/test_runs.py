@@ -1,11 +1,13 @@
 """Runs of language models as sweep and report see them."""
 
+import contextlib
 import fcntl
 import json
 import os
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from classification.runs import Classifiers
@@ -14,6 +16,9 @@ from eakd_det.report.runs import read_runs
 from eakd_det.sweep.detectors import Detectors
 from eakd_det.sweep.grid import plan
 from eakd_det.sweep.kinds import kind_of, kind_of_folder
+from eakd_det.sweep.launchers import Local
+from eakd_det.sweep.runner import run_sweep
+from eakd_det.sweep.status import status
 from eakd_det.sweep.tables import write_tables
 from eakd_det.utils.errors import UserError
 from llm.config import language_config
@@ -101,8 +106,9 @@ def run_of(cfg, tmp_path):
     cfg.TEST.SETS = ("a=b",)
     (tmp_path / "KD.yaml").write_text(cfg.dump())
 
-    def make(*options):
-        (run,) = plan(KIND, [str(tmp_path / "KD.yaml")], [3], str(tmp_path / "out"), [*options])
+    def make(*options, gpus=1):
+        where = [str(tmp_path / "KD.yaml")], [3], str(tmp_path / "out")
+        (run,) = plan(KIND, *where, [*options], gpus=gpus)
         return run
 
     return make
@@ -168,6 +174,34 @@ def test_the_folder_of_a_run_without_result_json(cfg, tmp_path):
     }
     assert files.metrics == {"total_loss": [(4, 2.0)], "eval_loss": [(8, 1.0)]}
     assert files.seconds == (7.0, True) and files.iterations == 5
+
+
+def test_several_processes_multiply_the_batch(run_of):
+    """They are started by torchrun, and are another run; finished runs of one process stay."""
+    run_of().start()
+    run = run_of(gpus=2)
+    (run.folder / "model.safetensors").touch()
+    assert run.outdated() == "another config or other options" and run_of().outdated() == ""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    assert KIND.command("x.py", ["--resume"], 2) == [*torchrun, "x.py", "--resume"]
+    assert KIND.command("x.py", ["--resume"], 1) == ["x.py", "--resume"]
+
+
+@pytest.mark.slow
+def test_a_sweep_with_two_processes_a_run(cfg, tmp_path):
+    """On a machine without GPUs they train one run together, though USE_CPU is not set."""
+    cfg.TRAINING.USE_CPU, cfg.TRAINING.PER_DEVICE_TRAIN_BATCH_SIZE = torch.cuda.is_available(), 2
+    cfg.TEST.SETS, cfg.TEST.MAX_NEW_TOKENS = (f"own={cfg.DATASET.TRAIN}",), 2
+    (tmp_path / "KD.yaml").write_text(cfg.dump())
+    out = str(tmp_path / "out")
+    runs = plan(KIND, [str(tmp_path / "KD.yaml")], [3], out, [], gpus=2)
+    with contextlib.closing(Local(1)) as launcher:
+        assert run_sweep(runs, str(ROOT / "tools" / "train_lm.py"), out, launcher, gpus=2) == {}
+    (run,) = runs
+    record = json.loads((run.folder / "run.json").read_text())
+    assert [start["processes"] for start in record["starts"]] == [2]
+    assert record["batch"] == {"devices": 2, "per_device": 2, "accumulate": 1}
+    assert status(out).startswith("done 1, running 0, failed 0, left 0")
 
 
 def test_tables_and_report_of_a_sweep(cfg, tmp_path):

@@ -17,7 +17,7 @@ CLASSIFIERS, DETECTORS = Classifiers(), Detectors()
 NESTED = [
     path
     for path in sorted((ROOT / "configs").glob("*/*/*.yaml"))
-    if path.parts[-3] in ("CIFAR100", "FashionMNIST", "ImageNet")
+    if path.parts[-3] in ("CIFAR100", "FashionMNIST", "Glyphs100", "ImageNet")
     and path.parent.name not in ("methods", "pairs")
 ]
 

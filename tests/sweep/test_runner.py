@@ -403,6 +403,37 @@ finish(80.0)
     assert "failed   exit code 4" in text and "stopped  killed by SIGKILL" in text
 
 
+class Late(Local):
+    """Hides each result for a while, as the cache of a network's file system does."""
+
+    def __init__(self, jobs, seconds):
+        super().__init__(jobs)
+        self.seconds, self.timers = seconds, {}
+
+    def outcome(self, handle):
+        outcome = super().outcome(handle)
+        if outcome is not None and handle not in self.timers:
+            path = handle.job.folder / "result.json"
+            hidden = path.rename(path.with_name("hidden"))
+            self.timers[handle] = threading.Timer(self.seconds, hidden.rename, [path])
+            self.timers[handle].start()
+        return outcome
+
+    def close(self):
+        super().close()
+        for timer in self.timers.values():
+            timer.join()
+
+
+def test_a_result_that_is_seen_later(sweep, config, out, caplog, monkeypatch):
+    with caplog.at_level("INFO", "eakd_det.sweep"):
+        assert sweep([config("KD")], [1], launcher=Late(1, 0.5)) == {}
+    assert caplog.messages[-1].startswith("[1/1] KD/resnet20_resnet8 seed 1: top-1 81.00 (")
+    monkeypatch.setattr("eakd_det.sweep.runner.SEEN_SECONDS", 0.1)
+    (why,) = sweep([config("KD")], [2], launcher=Late(1, 0.5)).values()
+    assert why.startswith("done, but this machine does not see a result in ")
+
+
 def test_a_teacher_that_was_killed_is_submitted_again_with_its_students(
     sweep, with_teacher, tmp_path
 ):
@@ -507,6 +538,42 @@ def test_stopped_and_started_again(start, call, config, out, number):
     assert text.count("finished before") == 2
     row = "| Student (EA-KD/resnet20_resnet8) | 80.50 ± 0.24 |      2 |"  # they have no METHODS
     assert row in text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the training goes on to its end")
+def test_a_training_that_outlives_a_killed_sweep(start, sweep, config, out, caplog):
+    """It saves, for which the next sweep waits, and goes on."""
+    body = """
+import signal
+
+def save(*_):
+    time.sleep(3)
+    (folder / "saved").touch()
+    sys.exit(143)
+
+if not (folder / "saved").exists():
+    signal.signal(signal.SIGTERM, save)
+    (folder / "began").touch()
+    time.sleep(300)
+finish(80.0)
+"""
+    process = start(body, "--configs", config("KD"), "--seeds", "1")
+    folder = out / "KD" / "resnet20_resnet8" / "seed1"
+    deadline = time.monotonic() + 60
+    while not (folder / "began").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    assert f"process {process.pid} on" in status(str(out))
+    with caplog.at_level("INFO", "eakd_det.sweep"):
+        assert sweep([config("KD")], [1], body=body) == {}
+    title = "[1/1] KD/resnet20_resnet8 seed 1: "
+    trains = f"process {process.pid} on {os.uname().nodename} trains it, waiting until it ends"
+    assert title + trains in caplog.messages
+    assert caplog.messages[-1].startswith(f"{title}top-1 80.00 (")
+    assert status(str(out)).startswith("done 1, running 0, failed 0, left 0")
 
 
 def test_the_tool_ends_with_the_failures(call, config, out):

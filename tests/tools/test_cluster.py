@@ -122,6 +122,15 @@ def test_the_commands_in_the_comments_exist(script, parsed):
         assert (ROOT / "tools" / tool).exists()
 
 
+def test_the_cluster_of_ray(parsed):
+    text = (FOLDER / "ray_cluster.yaml").read_text()
+    assert yaml.safe_load(text)["provider"]["head_ip"]
+    words = shlex.split(re.search(r"tools/sweep.py (.*)'", text.replace("\\\n#", ""))[1])
+    args = parsed("tools/sweep.py", words)
+    assert (args.launcher, args.ray_address) == ("ray", "auto")
+    assert all(any(ROOT.glob(path)) for path in args.configs)
+
+
 def test_the_job_of_kubernetes(parsed):
     spec = yaml.safe_load((FOLDER / "pytorchjob.yaml").read_text())["spec"]
     policy, worker = spec["elasticPolicy"], spec["pytorchReplicaSpecs"]["Worker"]

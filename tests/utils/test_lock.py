@@ -131,6 +131,21 @@ def test_a_dead_machine_s_lock_is_taken_over(folder, without_locks, monkeypatch)
     assert not os.path.exists(path)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "age", "is_free"), [("other", 61, True), ("other", 30, False), ("", 61, False)]
+)
+def test_a_lock_that_the_file_server_keeps(folder, monkeypatch, kernel, age, is_free):
+    """That of a machine that has died is passed over; on this machine its process is alive."""
+    with Lock.of_folder(folder) as held:
+        with monkeypatch.context() as patch:
+            if kernel:
+                patch.setattr("eakd_det.utils.heartbeat._kernel", lambda: kernel)
+            assert held.acquire()
+        os.utime(held.heartbeat.path, (time.time() - age,) * 2)
+        with Lock.of_folder(folder) as other:
+            assert other.is_held() != is_free and other.acquire() == is_free
+
+
 def test_on_one_machine_a_killed_holder_is_not_waited_for(folder, tmp_path):
     """Its heartbeat is young, but the system has released its lock."""
     os.makedirs(os.path.dirname(folder))
