@@ -306,6 +306,7 @@ def test_a_sweep_with_killed_workers(tmp_path, monkeypatch, caplog):
     """One training and one worker are killed; the tables equal those of --launcher local."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("SUBMITIT_PREEMPT_SIGNAL", "USR1")  # which the batch script sets
     folder = tmp_path / "configs" / "Digits"
     folder.mkdir(parents=True)
     for name in ("Base", "Teacher", "KD", "EA-KD"):
