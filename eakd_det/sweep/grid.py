@@ -34,6 +34,7 @@ class Run:
         folder: its OUTPUT_DIR.
         arguments: of the script that trains it.
         record: contents of sweep.json.
+        content: hash of the config file and of its teacher's (`configs_of`), when it was planned.
     """
 
     kind: RunKind
@@ -42,6 +43,7 @@ class Run:
     folder: Path
     arguments: list[str]
     record: dict[str, Any]
+    content: str
 
     def result(self) -> dict[str, Any] | None:
         """Return result.json of the run, if it is finished and of the same origin."""
@@ -79,8 +81,15 @@ class Run:
             overwrite: remove an outdated run before; the user's own files in the folder stay.
 
         Raises:
-            UserError: the folder holds an outdated run, which is not to be overwritten.
+            UserError: the folder holds an outdated run, which is not to be overwritten, or a config
+                file has changed since the run was planned.
         """
+        file = self.arguments[1]
+        if configs_of([file]) != self.content:
+            raise UserError(
+                f"{file}, or its teacher's config, has changed since the sweep was started: start "
+                "the sweep again."
+            )
         record, noted = self.folder / RECORD, self._noted()
         if noted and self._change(noted):
             if not overwrite and (why := self.outdated()):
@@ -165,13 +174,13 @@ def plan(
         fingerprint = _fingerprint(kind, file, options, [*flags, *kind.identity(cfg, gpus)])
         record = {"method": method, "models": models, "fingerprint": fingerprint}
         record["teacher"] = configs_of([of for of, _ in kind.sources(cfg) if of])
-        configs[name] = file, cfg, record
+        configs[name] = file, cfg, record, configs_of([file])
     if taken := {kind.seed_key, "OUTPUT_DIR"} & set(options[::2]):
         raise UserError(f"{' and '.join(sorted(taken))}: use --seeds and --output-dir.")
     grid = [(name, seed) for seed in dict.fromkeys(seeds) for name in configs]
     runs = []
     for number, (name, seed) in enumerate(grid, start=1):
-        file, cfg, of_config = configs[name]
+        file, cfg, of_config, content = configs[name]
         folder = Path(output_dir, name, f"seed{seed}")
         own = [kind.seed_key, str(seed), "OUTPUT_DIR", str(folder)]
         arguments = ["--config-file", file, "--resume", *kind.arguments, *flags, *own, *options]
@@ -179,7 +188,7 @@ def plan(
         record = {"kind": kind.title, "dataset": dataset, "seed": seed, **of_config}
         record |= {"options": options, "arguments": arguments}
         title = f"[{number}/{len(grid)}] {name} seed {seed}"
-        runs.append(Run(kind, title, cfg, folder, arguments, record))
+        runs.append(Run(kind, title, cfg, folder, arguments, record, content))
     return runs
 
 

@@ -119,6 +119,17 @@ def test_ends(job, call, body, state, reason):
     assert outcome.output.endswith("    no data") == ("no data" in body)
 
 
+def test_a_config_that_has_changed_in_the_queue(job, call, tmp_path):
+    queued, config = job(FINISH), tmp_path / "configs" / "KD.yaml"
+    before = config.read_text()
+    config.write_text(f"{before}SOLVER:\n  EPOCHS: 2\n")
+    outcome = call(queued)
+    assert outcome.state == "failed" and not (queued.folder / "result.json").exists()
+    assert outcome.reason.startswith("configs/KD.yaml, or its teacher's config, has changed")
+    config.write_text(f"# A comment does not count.\n{before}")
+    assert call(queued).state == "done"
+
+
 def test_what_another_machine_trains_is_left_to_it(job, call, tmp_path, monkeypatch):
     other = job(FINISH)
     monkeypatch.chdir(tmp_path)
