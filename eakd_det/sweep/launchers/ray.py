@@ -60,12 +60,15 @@ class Ray(Launcher):
         handler = signal.getsignal(signal.SIGTERM)  # ray.init sets another
         try:
             ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
-        except (ConnectionError, RuntimeError) as error:
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            if not address:
+                raise
             raise UserError(
                 f"--ray-address {address}: {error}. It needs a running cluster with this version "
                 "of Python and Ray, and RAY_AUTH_MODE=token if that wants a token."
             ) from error
-        signal.signal(signal.SIGTERM, handler)
+        finally:
+            signal.signal(signal.SIGTERM, handler)
         ray._private.worker._worker_logs_enabled = False  # the sweep logs lost workers itself
 
     def submit(self, jobs: Sequence[Job], after: Sequence[Handle] = ()) -> list[Handle]:

@@ -31,6 +31,14 @@ def test_without_the_package(monkeypatch):
         Ray("")
 
 
+def test_an_address_that_is_none(monkeypatch):
+    pytest.importorskip("ray")
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_NUM_REDIS_GET_RETRIES"):
+        monkeypatch.setenv(name, "1")  # it sets them
+    with pytest.raises(UserError, match="--ray-address head: Invalid address .* a running cluster"):
+        Ray("head")
+
+
 def test_detached_tasks_are_refused(monkeypatch, capsys):
     command = "sweep.py --configs a.yaml --seeds 1 --launcher ray --detach"
     monkeypatch.setattr(sys, "argv", command.split())
