@@ -4,8 +4,10 @@ import os
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+import numpy as np
 import torch
 from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from eakd_det.utils.errors import UserError
@@ -51,6 +53,26 @@ def read_steps(pending: list[PendingStep]) -> None:
     for step, (*losses, is_skipped) in zip(pending, values, strict=True):
         step.values = dict(zip(step.has_gradient, losses, strict=True))
         step.was_skipped = bool(is_skipped)
+
+
+def write_steps(pending: list[PendingStep]) -> None:
+    """Write the losses of read steps, as SimpleTrainer.write_metrics does those of one.
+
+    The processes send those of all steps at once to the first one, which writes their means.
+    """
+    own = [({n: v.item() for n, v in step.values.items()}, step.data_time) for step in pending]
+    storage = get_event_storage()
+    for step in pending:
+        storage.put_scalar("rank_data_time", step.data_time, cur_iter=step.iteration)
+    gathered = comm.gather(own)
+    if not comm.is_main_process():
+        return
+    for step, *of_processes in zip(pending, *gathered, strict=True):
+        losses, times = zip(*of_processes, strict=True)
+        means = {name: np.mean([x[name] for x in losses]) for name in losses[0]}
+        scalars = {"data_time": max(times), "total_loss": sum(means.values())}
+        scalars |= means if len(means) > 1 else {}
+        storage.put_scalars(cur_iter=step.iteration, **scalars)
 
 
 def stop_at(

@@ -21,7 +21,7 @@ from eakd_det.modeling.meta_arch.distilled import Distilled
 from .fused import fuse, keep_implementation, step_unless
 from .look_ahead import LookAhead, reads_in_workers
 from .loss_ratio import MAX_RATIO, LossRatio, loss_names, name_of_method
-from .pending import PendingStep, read_steps, stop_at
+from .pending import PendingStep, read_steps, stop_at, write_steps
 from .skipped_steps import SkippedSteps, is_finite
 from .snapshot import Snapshot, optimized, running_buffers, with_gradient
 from .zero_losses import ZeroLosses
@@ -263,7 +263,7 @@ class DistillStep(SimpleTrainer):
             is_last = step.iteration + 1 == self.max_iter
             self.ratio.update(step.iteration, step.values, is_last=is_last)
             self.skipped_steps.update(step.iteration, step.was_skipped)
-            self.write_metrics(step.values, step.data_time, step.iteration)
+        write_steps(self.pending)
         self.pending.clear()
 
     def _check_losses(self) -> None:
