@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from eakd_det.distillers.entropy_statistics import LOG_PERIOD
+
 
 class Bucket(NamedTuple):
     """Gradients that DistributedDataParallel reduces together.
@@ -75,8 +77,8 @@ class Network:
         """Return the seconds of a step with what its processes exchange.
 
         The buckets are reduced one after the other, each when it is complete; what follows the
-        backward pass waits for the last. The losses of each step are gathered on the CPU, in as
-        many messages one after the other as there are processes.
+        backward pass waits for the last. The losses of LOG_PERIOD steps are gathered on the CPU, in
+        as many messages one after the other as there are processes.
 
         Args:
             seconds: of the step of one process, with as many images.
@@ -86,7 +88,8 @@ class Network:
             start = max(reduced, bucket.ready * seconds)
             reduced = start + self.all_reduce(bucket.bytes, nodes)
         end = reduction.end * seconds
-        return max(reduced, end) + seconds - end + nodes * self.gpus * self.latency_cpu
+        losses = nodes * self.gpus * self.latency_cpu / LOG_PERIOD
+        return max(reduced, end) + seconds - end + losses
 
 
 def checkpoint_interval(checkpoint: float, failure: float) -> float:

@@ -23,7 +23,7 @@ MEASURED = {
     "read_seconds": "reading of COCO's annotations by Detectron2, each process",
     "coco_eval_seconds": "COCOeval of COCO's validation data, first process",
     "signal_seconds": "exchange of a signal, two processes",
-    "losses_seconds": "gathering of the losses of a step, two processes",
+    "losses_seconds": "gathering of the losses, two processes",
 }
 
 

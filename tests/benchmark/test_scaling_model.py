@@ -41,7 +41,9 @@ def test_early_gradients_are_reduced_during_the_backward_pass():
 
 def test_losses_are_gathered_one_message_after_the_other():
     network = Network(400, latency=0, latency_inside=0)
-    assert network.step(Reduction([Bucket(0, 0.5)], 0.9), 1.0, 4) == pytest.approx(1 + 32 * 50e-6)
+    assert network.step(Reduction([Bucket(0, 0.5)], 0.9), 1.0, 4) == pytest.approx(
+        1 + 32 * 50e-6 / 20
+    )
 
 
 def test_the_interval_loses_least():
