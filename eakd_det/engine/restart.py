@@ -113,6 +113,8 @@ def check_shared(output_dir: str) -> None:
     try:
         if comm.is_main_process():
             make_folder(output_dir)
+            for left in Path(output_dir).glob(".shared-*"):  # by a start that was killed here
+                left.unlink()
             mark.touch()
         comm.synchronize()
         blind = _wait_for(mark)

@@ -24,8 +24,8 @@ def run_sweep(
 ) -> dict[str, str]:
     """Train what is not finished yet: first the teachers, then the runs that need them.
 
-    An exception, as KeyboardInterrupt, cancels what has been submitted, unless `detach` is set; the
-    same call goes on from the checkpoints.
+    KeyboardInterrupt cancels what has been submitted, unless `detach` is set; the same call goes on
+    from the checkpoints. So does another exception, unless the jobs outlive this process.
 
     Args:
         runs: of `eakd_det.sweep.grid.plan`.
@@ -62,8 +62,10 @@ def run_sweep(
             tracker.submit([jobs.of_run(run) for run in todo])
             if not detach:
                 tracker.wait()
-        except BaseException:
-            if not detach:
+        except BaseException as error:
+            if launcher.outlives and not isinstance(error, KeyboardInterrupt):
+                logger.warning("What was submitted goes on; the same command waits for it.")
+            elif not detach:
                 tracker.cancel()
             raise
     return tracker.failures

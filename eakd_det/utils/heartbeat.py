@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 10.0  # between two touches
 DEAD_SECONDS = 60.0  # age from which the holder counts as dead
+CONFIRM_SECONDS = 12.0  # without a beat before it is taken over: the file server may have stalled
 VARIABLE = "EAKD_HEARTBEAT"  # TOKEN:PATH of the heartbeat that a process keeps too
 
 
@@ -106,7 +107,8 @@ class Heartbeat:
     def acquire(self, *, is_alone: bool) -> bool:
         """Take the heartbeat, also of a dead holder; return False if another process holds it.
 
-        Of several processes one takes it: the one that makes the file PATH.taking.
+        Of several processes one takes it: the one that makes the file PATH.taking. That of a dead
+        holder is watched for CONFIRM_SECONDS before.
         """
         taking = f"{self.path}.taking"
         try:
@@ -115,7 +117,7 @@ class Heartbeat:
             self._remove_abandoned(taking)
             return False
         try:
-            if self.is_held(is_alone=is_alone):
+            if self.is_held(is_alone=is_alone) or self._beats_again(is_alone):
                 return False
             own = {"host": socket.gethostname(), "pid": os.getpid(), "kernel": _kernel()}
             own |= {"job": os.environ.get("SLURM_JOB_ID", ""), "since": time.time()}
@@ -133,6 +135,14 @@ class Heartbeat:
         if holder is not None and holder.token == self.token:
             os.remove(self.path)
 
+    def _beats_again(self, is_alone: bool) -> bool:
+        """Return whether a holder beats that seemed dead, as all do while a file server stalls."""
+        holder = read_holder(self.path)
+        if holder is None or (is_alone and holder.kernel == _kernel()):
+            return False
+        time.sleep(CONFIRM_SECONDS)
+        return read_holder(self.path) != holder
+
     def _age(self, holder: Holder) -> float:
         return server_time(os.path.dirname(self.path)) - holder.beat
 
@@ -141,6 +151,12 @@ class Heartbeat:
             _keep_beating(self.path, self.token, ended)
         finally:
             self.is_lost = not ended.is_set()
+            if self.is_lost:
+                logger.error(
+                    "%s is lost: another process trains there, since this one gave no sign of life "
+                    "for %d seconds. End this one.",
+                    *(self.path, DEAD_SECONDS),
+                )
 
     def _remove_abandoned(self, taking: str) -> None:
         """Remove the file of a process that was killed while it took the heartbeat."""

@@ -150,5 +150,6 @@ def test_the_job_of_kubernetes(parsed):
     variables = {x["name"]: x["value"] for x in container["env"]}
     shared = [variables["DETECTRON2_DATASETS"], variables["XDG_CACHE_HOME"], args.opts[-1]]
     assert all(path.startswith(mounted["shared"] + "/") for path in shared)
+    assert variables["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1"  # pods that are replaced join
     shutdown = int(variables["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"])
     assert shutdown < pod["terminationGracePeriodSeconds"]

@@ -14,6 +14,7 @@ from eakd_det.utils.heartbeat import Heartbeat, read_holder, server_time
 @pytest.fixture
 def path(tmp_path, monkeypatch):
     monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(heartbeat, "CONFIRM_SECONDS", 0.1)
     return str(tmp_path / "running.json")
 
 
@@ -55,6 +56,7 @@ def test_it_beats_until_it_is_released(path, take):
 
 
 def test_who_holds_it(path, take, monkeypatch):
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 100)
     take()
     holder = read_holder(path)
     assert str(holder) == f"process {os.getpid()} on {holder.host}"
@@ -98,14 +100,25 @@ def test_of_many_one_takes_over(path, take, monkeypatch):
     assert os.listdir(os.path.dirname(path)) == ["running.json"]
 
 
-def test_a_holder_that_did_not_beat_notices_that_it_has_lost(path, take, monkeypatch):
+def test_a_holder_whose_file_server_has_stalled(path, take, monkeypatch):
+    """It beats again before it is taken over."""
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 100)
+    take()
+    age(path, 100)
+    monkeypatch.setattr(heartbeat.time, "sleep", lambda _: os.utime(path))
+    assert not take()[1]
+
+
+def test_a_holder_that_did_not_beat_notices_that_it_has_lost(path, take, monkeypatch, caplog):
     own, _ = take()
+    monkeypatch.setattr(heartbeat, "CONFIRM_SECONDS", 0.0)
     token = own.token
     wait_until(lambda: read_holder(path).token == token)
     monkeypatch.setattr(heartbeat, "DEAD_SECONDS", -1.0)  # any age is too much
     other, is_taken = take()
     assert is_taken
     wait_until(lambda: own.is_lost)
+    wait_until(lambda: f"{path} is lost: another process trains there" in caplog.text)
     own.release()
     assert read_holder(path).token == other.token and not other.is_lost
 

@@ -13,6 +13,7 @@ import pytest
 from classification.config import load_config
 from classification.run import fit_teacher
 from eakd_det.sweep import processes
+from eakd_det.utils import heartbeat
 from eakd_det.utils.heartbeat import read_holder
 from eakd_det.utils.lock import Lock, run_lock
 
@@ -94,6 +95,11 @@ def test_a_child_keeps_the_lock_that_it_was_given(folder, tmp_path):
     assert not is_locked(folder)
 
 
+@pytest.fixture(autouse=True)
+def confirmed_soon(monkeypatch):
+    monkeypatch.setattr(heartbeat, "CONFIRM_SECONDS", 0.1)
+
+
 @pytest.fixture
 def without_locks(monkeypatch):
     """A file system without locks, as seen from several machines."""
@@ -118,11 +124,8 @@ def test_a_dead_machine_s_lock_is_taken_over(folder, without_locks, monkeypatch)
     """A training waits for it, until its heartbeat is old."""
     with Lock.of_folder(folder) as dead:
         assert dead.acquire()
-        path = dead.heartbeat.path
-
-        def sleep(_):
-            os.utime(path, (time.time() - 61,) * 2)
-
+        path, last = dead.heartbeat.path, time.time() - 61
+        sleep = lambda _: os.utime(path, (last, last))  # noqa: E731
         monkeypatch.setattr("eakd_det.utils.lock.time.sleep", sleep)
         with run_lock(folder):
             assert read_holder(path).token != dead.heartbeat.token

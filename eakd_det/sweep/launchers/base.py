@@ -16,10 +16,12 @@ class Launcher(ABC):
         poll_seconds: time between two calls of `outcome` for a job.
         retries: times that a job which ends as "stopped", because it was killed or its machine was
             lost, is submitted again.
+        outlives: jobs go on without the process that has submitted them.
     """
 
     poll_seconds: ClassVar[float] = 2.0
     retries: ClassVar[int] = 3
+    outlives: ClassVar[bool] = False
 
     @abstractmethod
     def submit(self, jobs: Sequence[Job], after: Sequence[Handle] = ()) -> list[Handle]:

@@ -67,6 +67,7 @@ class Slurm(Launcher):
     """
 
     file_seconds: ClassVar[float] = 60.0
+    outlives: ClassVar[bool] = True
 
     def __init__(self, options: dict[str, str], folder: Path):
         """Check the options and the cluster.
