@@ -22,7 +22,7 @@ from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import write_atomically, write_json
 from eakd_det.utils.lock import run_lock
 
-from .checkpoints import checkpoint_to_resume, newest_checkpoint
+from .checkpoints import checkpoint_to_resume, resumable_steps
 from .config import load_config, training_arguments
 from .data import Instruction, PadRight, encode, read_instructions
 from .distillers import TokenObjective
@@ -172,7 +172,7 @@ def check_folder(cfg: CfgNode, resume: bool, overwrite: bool) -> None:
         UserError: OUTPUT_DIR holds a run and neither `resume` nor `overwrite` is set, or `resume`
             is and the run has ended without a checkpoint.
     """
-    if resume and has_ended(cfg) and newest_checkpoint(cfg.OUTPUT_DIR) is None:
+    if resume and has_ended(cfg) and not resumable_steps(cfg.OUTPUT_DIR):
         raise UserError(
             f"--resume: the run in {cfg.OUTPUT_DIR} has ended and has no checkpoint to continue "
             "from (TRAINING.SAVE_STRATEGY); --overwrite trains it anew."
