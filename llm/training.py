@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from eakd_det.engine.hooks.preemption import leave
-from eakd_det.engine.restart import check_shared, is_restart, record_launch
+from eakd_det.engine.restart import RESTARTED, check_shared, is_restart, record_launch
 from eakd_det.engine.run_record import record_parameters, record_start
 from eakd_det.engine.signals import listening
 from eakd_det.utils.device import log_cpu
@@ -151,8 +151,8 @@ def _set_up(
     keep_events_together(trainer)
     if args.process_index == 0:
         if resume:
-            begin = f"continues from {checkpoint}" if checkpoint else "no checkpoint: from step 0"
-            logger.info("%s: %s", "--resume" if asked else "Restarted by torchrun", begin)
+            begin = f"from {checkpoint}" if checkpoint else "at step 0: nothing is saved"
+            logger.info("--resume: the run goes on %s." if asked else RESTARTED, begin)
         _log_start(cfg, trainer)
     return trainer, tokenizer, checkpoint
 
