@@ -13,39 +13,40 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from eakd_det.utils.errors import UserError
 
-from .restart import of_first
-
 logger = logging.getLogger(__name__)
 
 RANDOM_STATES = "rng_state*.pth"  # one file of each process; none with SAVE_ONLY_MODEL
 
 
-def newest_checkpoint(folder: str) -> str | None:
-    """Return the newest checkpoint from which a run can resume, or None without one."""
+def resumable_steps(folder: str) -> set[int]:
+    """Return the steps of the complete checkpoints from which a run can resume."""
     complete = (path for path in _folders(folder) if _is_written(path))
-    with_states = (path for path in complete if saved_processes(str(path)))
-    newest = max(with_states, key=_step, default=None)
-    return None if newest is None else str(newest)
+    return {_step(path) for path in complete if saved_processes(str(path))}
 
 
 def checkpoint_to_resume(args: TrainingArguments) -> str | None:
-    """Return the first process's newest checkpoint, and remove incomplete ones.
+    """Return the newest checkpoint that is complete on all machines, or None without one.
+
+    Later ones that are not complete on all machines are removed.
 
     Raises:
-        UserError: another machine does not have it (with TRAINING.SAVE_ON_EACH_NODE).
+        UserError: there are checkpoints, but none is on all machines (TRAINING.SAVE_ON_EACH_NODE).
     """
-    checkpoint = of_first(newest_checkpoint(args.output_dir))
-    if args.should_save:
-        remove_incomplete(args.output_dir)
-    lacks = checkpoint is not None and not Path(checkpoint).exists()
-    hosts = {host for host, is_lacking in comm.all_gather((gethostname(), lacks)) if is_lacking}
-    if hosts:
+    found = comm.all_gather((gethostname(), resumable_steps(args.output_dir)))
+    if not args.save_on_each_node:
+        found = found[:1]  # of the folder that all machines share
+    common = set.intersection(*(steps for _, steps in found))
+    last = max(set.union(*(steps for _, steps in found)), default=0)
+    step = max(common, default=0)
+    if last and not step:
+        lacking = sorted({host for host, steps in found if last not in steps})
         raise UserError(
-            f"{checkpoint} of {of_first(gethostname())} (the first process) is missing on "
-            f"{', '.join(sorted(hosts))}: copy it there, or name an OUTPUT_DIR on a disk that all "
-            "machines share."
+            f"{_path(args.output_dir, last)} is missing on {', '.join(lacking)}, and no checkpoint "
+            "is on all machines: copy it there, or name an OUTPUT_DIR on a disk that all share."
         )
-    return checkpoint
+    if args.should_save:
+        remove_incomplete(args.output_dir, step)
+    return str(_path(args.output_dir, step)) if step else None
 
 
 def saved_processes(checkpoint: str) -> int:
@@ -53,13 +54,14 @@ def saved_processes(checkpoint: str) -> int:
     return len(list(Path(checkpoint).glob(RANDOM_STATES)))
 
 
-def remove_incomplete(folder: str) -> None:
-    """Remove checkpoints that a killed process has not completed.
+def remove_incomplete(folder: str, step: int) -> None:
+    """Remove checkpoints after a step that a killed process has not completed on all machines.
 
-    Their files would be mixed with those of the next checkpoint of the same step.
+    Their files would be mixed with those of the next checkpoint of the same step. Complete ones of
+    SAVE_ONLY_MODEL stay.
     """
     for path in _folders(folder):
-        if not _is_written(path):
+        if _step(path) > step and (saved_processes(str(path)) or not _is_written(path)):
             logger.warning("%s is incomplete, of a process that was killed: removed", path)
             shutil.rmtree(path)
 
@@ -67,6 +69,10 @@ def remove_incomplete(folder: str) -> None:
 def _folders(folder: str) -> list[Path]:
     found = Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
     return [path for path in found if path.name.rpartition("-")[2].isdigit() and path.is_dir()]
+
+
+def _path(folder: str, step: int) -> Path:
+    return Path(folder, f"{PREFIX_CHECKPOINT_DIR}-{step}")
 
 
 def _step(path: Path) -> int:

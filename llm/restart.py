@@ -12,9 +12,8 @@ from detectron2.utils import comm
 
 from eakd_det.engine.process_group import limit_exchanges, time_limit
 from eakd_det.engine.rendezvous import use_own_store
-from eakd_det.engine.restart import is_restart, micro_batch_plan
+from eakd_det.engine.restart import changed_step, is_restart
 from eakd_det.engine.run_record import add_to_record, read_record
-from eakd_det.utils.errors import UserError
 
 from .config import training_arguments
 
@@ -64,20 +63,13 @@ def same_global_batch(cfg: CfgNode, devices: int) -> CfgNode:
     if first is None or devices == first["devices"] or _batch(cfg, first["devices"]) != first:
         return cfg
     examples = math.prod(first.values())
-    if devices > examples:
-        raise UserError(
-            f"{devices} processes cannot share the {examples} examples of a step: start fewer."
-        )
-    kept, accumulate = micro_batch_plan(
-        examples,
-        devices,
-        first_processes=first["devices"],
-        first_accumulate=first["accumulate"],
-    )
+    micro_batches = first["devices"] * first["accumulate"]
     adapted = cfg.clone()
+    kept, accumulate, adapted.TRAINING.LEARNING_RATE = changed_step(
+        examples, cfg.TRAINING.LEARNING_RATE, devices, micro_batches
+    )
     adapted.TRAINING.GRADIENT_ACCUMULATION_STEPS = accumulate
     adapted.TRAINING.PER_DEVICE_TRAIN_BATCH_SIZE = kept // (devices * accumulate)
-    adapted.TRAINING.LEARNING_RATE *= kept / examples
     if comm.is_main_process():
         _log_batch(cfg, adapted, (first["devices"], devices), (examples, kept))
     return adapted

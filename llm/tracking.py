@@ -8,10 +8,9 @@ from pathlib import Path
 from transformers import Trainer, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
-from eakd_det.engine.run_record import add_to_record, read_record
+from eakd_det.engine.weights_and_biases import start_or_continue
 
 EVENTS = "runs"  # folder in OUTPUT_DIR
-WANDB = "wandb"  # key of run.json: the id of the run
 
 
 def keep_events_together(trainer: Trainer) -> None:
@@ -27,10 +26,9 @@ def keep_events_together(trainer: Trainer) -> None:
 
 @contextmanager
 def wandb_run(args: TrainingArguments) -> Iterator[None]:
-    """Hold the run of Weights & Biases to which Trainer logs in the with-block.
+    """Hold the run of Weights & Biases to which Trainer logs; see `start_or_continue`.
 
-    It is the run whose id is in run.json, or a new one, whose id is recorded there; nothing if
-    TRAINING.REPORT_TO does not name wandb, or the caller has started a run.
+    None is started if TRAINING.REPORT_TO does not name wandb, or the caller has started one.
     """
     if "wandb" not in args.report_to or args.process_index:
         yield
@@ -40,12 +38,6 @@ def wandb_run(args: TrainingArguments) -> Iterator[None]:
     if wandb.run is not None:
         yield
         return
-    run = wandb.init(
-        project=os.getenv("WANDB_PROJECT", "huggingface"),  # as Trainer names it
-        name=args.run_name,
-        id=read_record(args.output_dir).get(WANDB),
-        resume="allow",
-    )
-    with run:
-        add_to_record(args.output_dir, **{WANDB: run.id})
+    project = os.getenv("WANDB_PROJECT", "huggingface")  # as Trainer names it
+    with start_or_continue(args.output_dir, project=project, name=args.run_name):
         yield

@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from eakd_det.engine.hooks.preemption import leave
-from eakd_det.engine.restart import check_shared, is_restart, record_launch
+from eakd_det.engine.restart import RESTARTED, check_shared, is_restart, record_launch
 from eakd_det.engine.run_record import record_parameters, record_start
 from eakd_det.engine.signals import listening
 from eakd_det.utils.device import log_cpu
@@ -22,7 +22,7 @@ from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import write_atomically, write_json
 from eakd_det.utils.lock import run_lock
 
-from .checkpoints import checkpoint_to_resume, newest_checkpoint
+from .checkpoints import checkpoint_to_resume, resumable_steps
 from .config import load_config, training_arguments
 from .data import Instruction, PadRight, encode, read_instructions
 from .distillers import TokenObjective
@@ -151,8 +151,8 @@ def _set_up(
     keep_events_together(trainer)
     if args.process_index == 0:
         if resume:
-            begin = f"continues from {checkpoint}" if checkpoint else "no checkpoint: from step 0"
-            logger.info("%s: %s", "--resume" if asked else "Restarted by torchrun", begin)
+            begin = f"from {checkpoint}" if checkpoint else "at step 0: nothing is saved"
+            logger.info("--resume: the run goes on %s." if asked else RESTARTED, begin)
         _log_start(cfg, trainer)
     return trainer, tokenizer, checkpoint
 
@@ -172,7 +172,7 @@ def check_folder(cfg: CfgNode, resume: bool, overwrite: bool) -> None:
         UserError: OUTPUT_DIR holds a run and neither `resume` nor `overwrite` is set, or `resume`
             is and the run has ended without a checkpoint.
     """
-    if resume and has_ended(cfg) and newest_checkpoint(cfg.OUTPUT_DIR) is None:
+    if resume and has_ended(cfg) and not resumable_steps(cfg.OUTPUT_DIR):
         raise UserError(
             f"--resume: the run in {cfg.OUTPUT_DIR} has ended and has no checkpoint to continue "
             "from (TRAINING.SAVE_STRATEGY); --overwrite trains it anew."

@@ -29,7 +29,7 @@ from .hooks.assembly import complete_hooks, stock_hooks
 from .hooks.process_states import ProcessStates
 from .hooks.random_states import preserved_random_state
 from .launch import set_up
-from .restart import changed_start, continued, describe_changes, micro_batch_plan, record_launch
+from .restart import changed_start, changed_step, continued, describe_changes, record_launch
 from .student_config import NAME as STUDENT_CONFIG
 from .student_config import stock_lazy_config
 from .train_step.step import DistillStep, log_step_size
@@ -90,13 +90,12 @@ def _keep_step(cfg: DictConfig, args: argparse.Namespace) -> str:
         return ""
     processes, before = comm.get_world_size(), cfg.train.get("accumulate", 1)
     whole, rate = loader.total_batch_size * before, cfg.optimizer.lr
-    accumulate = first.get("accumulate", before)
-    options = {"first_processes": first["processes"], "first_accumulate": accumulate}
-    images, accumulate = micro_batch_plan(whole, processes, **options)
+    micro_batches = first["processes"] * first.get("accumulate", before)
+    images, accumulate, new_rate = changed_step(whole, rate, processes, micro_batches)
     changes = {
         "train.accumulate": (before, accumulate),
         "dataloader.train.total_batch_size": (loader.total_batch_size, images // accumulate),
-        "optimizer.lr": (rate, rate * images / whole),
+        "optimizer.lr": (rate, new_rate),
     }
     for key, (_, new) in changes.items():
         OmegaConf.update(cfg, key, new)

@@ -1,4 +1,4 @@
-"""Store by which the processes of one attempt of torchrun find each other."""
+"""Store through which the processes of one attempt of torchrun connect to each other."""
 
 import os
 import time
@@ -14,11 +14,11 @@ _servers: list[TCPStore] = []  # of this process, as long as it runs
 
 
 def own_part(store: Store, timeout: timedelta) -> PrefixStore:
-    """Return a part of the agent's store that this attempt alone uses.
+    """Return the agent's store with a prefix for the keys of this attempt alone.
 
     torchrun's agent keeps its store for all attempts, and with it the addresses of processes that
-    have died, which the processes after a restart would try to reach. The first process chooses the
-    part, of which the others learn under keys that no earlier attempt has used.
+    have died, to which processes would connect after a restart. The first process chooses the
+    prefix and publishes it to the others.
 
     Args:
         store: of the agent, as `torch.distributed.rendezvous` opens it.
@@ -30,17 +30,17 @@ def own_part(store: Store, timeout: timedelta) -> PrefixStore:
     rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     name = uuid4().hex
     if rank == 0:
-        offer(store, name, processes, timeout)
+        publish(store, name, processes, timeout)
     else:
-        name = ask(store, rank)
+        name = request(store, rank)
     return PrefixStore(name, store)
 
 
 def use_own_store(timeout: timedelta) -> None:
-    """Let the next process group of this process of torchrun use a store of this attempt alone.
+    """Set the environment so that the next process group uses a store of this attempt alone.
 
-    It is for a group that another package makes, from the environment; see `own_part`. The first
-    process starts a store at a free port of its machine, and sets MASTER_PORT, as do the others.
+    For a group that another package initializes from the environment; see `own_part`. The first
+    process starts a store at a free port of its machine; MASTER_PORT is set to it in each process.
 
     Args:
         timeout: time limit of the processes for one another.
@@ -57,36 +57,38 @@ def use_own_store(timeout: timedelta) -> None:
         server = TCPStore(host, 0, is_master=True, multi_tenant=True, wait_for_workers=False)
         _servers.append(server)
         port = server.port
-        offer(agent, str(port), processes, timeout)
+        publish(agent, str(port), processes, timeout)
     else:
-        port = int(ask(agent, rank))
+        port = int(request(agent, rank))
     os.environ.update(MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE="False")
 
 
-def offer(store: Store, word: str, processes: int, timeout: timedelta) -> None:
-    """Answer every question for the word, those of earlier attempts too, until all have it.
+def publish(store: Store, value: str, processes: int, timeout: timedelta) -> None:
+    """Send a value to the other processes of this attempt; return when each has received it.
+
+    Requests of earlier attempts, which are still in the store, get it, too.
 
     Raises:
-        TimeoutError: a process has not asked within the time limit.
+        TimeoutError: a process has not requested it within the time limit.
     """
-    end, offered = time.monotonic() + timeout.total_seconds(), uuid4().hex
+    end, publication = time.monotonic() + timeout.total_seconds(), uuid4().hex
     waiting = set(range(1, processes))
     while waiting:
         for rank in sorted(waiting):
-            question = f"{KEY}/question/{rank}"
-            if store.check([question]):
-                store.set(f"{KEY}/answer/{store.get(question).decode()}", f"{word} {offered}")
-            if store.check([f"{KEY}/received/{offered}/{rank}"]):
+            key = f"{KEY}/request/{rank}"
+            if store.check([key]):
+                store.set(f"{KEY}/reply/{store.get(key).decode()}", f"{value} {publication}")
+            if store.check([f"{KEY}/received/{publication}/{rank}"]):
                 waiting.discard(rank)
         if time.monotonic() > end:
             raise TimeoutError(f"Processes {sorted(waiting)} have not started within {timeout}.")
         time.sleep(POLL_SECONDS)
 
 
-def ask(store: Store, rank: int) -> str:
-    """Return the word that the first process of this attempt offers, which is waited for."""
-    own = uuid4().hex
-    store.set(f"{KEY}/question/{rank}", own)
-    word, offered = store.get(f"{KEY}/answer/{own}").decode().split()
-    store.set(f"{KEY}/received/{offered}/{rank}", "")
-    return word
+def request(store: Store, rank: int) -> str:
+    """Wait for the value that the first process of this attempt publishes, and return it."""
+    identity = uuid4().hex
+    store.set(f"{KEY}/request/{rank}", identity)
+    value, publication = store.get(f"{KEY}/reply/{identity}").decode().split()
+    store.set(f"{KEY}/received/{publication}/{rank}", "")
+    return value

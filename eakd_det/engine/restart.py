@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 SHARED_SECONDS = 90  # NFS may keep for a minute that a folder does not exist
 POLL_SECONDS = 0.5
+RESTARTED = "torchrun has started the processes again: the run goes on %s."
 
 
 def launch_identity() -> str:
@@ -64,7 +65,7 @@ def log_restart(output_dir: str) -> None:
     if is_restart(output_dir):
         has_saved = os.path.exists(os.path.join(output_dir, "last_checkpoint"))
         begin = "from its newest checkpoint" if has_saved else "at iteration 0: nothing is saved"
-        logger.warning("torchrun has started the processes again: the run goes on %s.", begin)
+        logger.warning(RESTARTED, begin)
 
 
 def record_launch(output_dir: str) -> None:
@@ -144,36 +145,36 @@ def _wait_for(mark: Path) -> list[str]:
         time.sleep(POLL_SECONDS)
 
 
-def micro_batch_plan(
-    images: int, processes: int, *, first_processes: int, first_accumulate: int
-) -> tuple[int, int]:
+def changed_step(
+    images: int, rate: float, processes: int, micro_batches: int
+) -> tuple[int, int, float]:
     """Divide the images of a step among another number of processes than at a run's first start.
 
-    A micro-batch of a process has at most the images that it had then. "processes" and "accumulate"
-    of the first start are in the first entry of "starts" in run.json.
+    A micro-batch of a process has at most the images that it had then.
 
     Args:
         images: of a step, over all processes and micro-batches, at the first start.
+        rate: learning rate.
         processes: of this start.
-        first_processes, first_accumulate: processes, and micro-batches of each, of the first start.
+        micro_batches: of a step over all processes at the first start.
 
     Returns:
-        The images of a step (the given number, or the next smaller multiple of `processes`), and
-        the micro-batches of each process.
+        The images of a step (the given number, or the next smaller multiple of `processes`), the
+        micro-batches of each process, and the learning rate, scaled with the images.
 
     Raises:
         UserError: there are more processes than images.
     """
     if processes > images:
         raise UserError(
-            f"{processes} processes cannot share the {images} images of a step: start "
+            f"{processes} processes cannot share the {images} examples of a step: start "
             f"{images} or fewer."
         )
     share = images // processes
-    most = max(images // (first_processes * first_accumulate), 1)
+    most = max(images // micro_batches, 1)
     fewest = -(-share // most)
     accumulate = next(n for n in range(fewest, share + 1) if share % n == 0)
-    return share * processes, accumulate
+    return share * processes, accumulate, rate * (share * processes / images)
 
 
 def _is_connected() -> bool:

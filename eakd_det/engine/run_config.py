@@ -19,7 +19,7 @@ from eakd_det.data.registered import count_training_images
 from eakd_det.model_zoo.model_zoo import CONFIGS
 from eakd_det.utils.errors import UserError
 
-from .restart import changed_start, describe_changes, micro_batch_plan
+from .restart import changed_start, changed_step, describe_changes
 from .schedule import epoch_choices
 from .teacher_folder import check_is_distilled, compare_classes, find_teacher, teacher_choices
 
@@ -69,14 +69,9 @@ class RunConfig:
         self.cfg.defrost()
         solver, processes = self.cfg.SOLVER, comm.get_world_size()
         solver.REFERENCE_WORLD_SIZE = processes if solver.REFERENCE_WORLD_SIZE else 0
-        whole, accumulate = solver.IMS_PER_BATCH, first.get("accumulate", solver.ACCUMULATE)
-        options = {"first_processes": first["processes"], "first_accumulate": accumulate}
-        images, accumulate = micro_batch_plan(whole, processes, **options)
-        new = {
-            "IMS_PER_BATCH": images,
-            "ACCUMULATE": accumulate,
-            "BASE_LR": solver.BASE_LR * images / whole,
-        }
+        micro_batches = first["processes"] * first.get("accumulate", solver.ACCUMULATE)
+        step = changed_step(solver.IMS_PER_BATCH, solver.BASE_LR, processes, micro_batches)
+        new = dict(zip(("IMS_PER_BATCH", "ACCUMULATE", "BASE_LR"), step, strict=True))
         changes = {f"SOLVER.{key}": (solver[key], value) for key, value in new.items()}
         self.notes.append(describe_changes(first, changes))
         solver.update(new)

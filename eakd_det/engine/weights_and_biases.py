@@ -1,6 +1,7 @@
-"""Weights & Biases, which are sent TensorBoard's data."""
+"""Runs at Weights & Biases, which go on in resumed trainings."""
 
 import importlib.util
+from typing import Any
 
 from eakd_det.utils.errors import UserError
 
@@ -22,8 +23,22 @@ def start_wandb(project: str, output_dir: str, *, is_training: bool) -> None:
         raise UserError("--wandb: the package wandb is not installed; pip install wandb.")
     import wandb
 
-    known = read_record(output_dir).get(KEY) if is_training else None
-    options = {"id": known, "resume": "allow"} if known else {}
-    run = wandb.init(project=project, dir=output_dir, sync_tensorboard=True, **options)
+    options = {"project": project, "dir": output_dir, "sync_tensorboard": True}
     if is_training and output_dir:
-        add_to_record(output_dir, **{KEY: run.id})
+        start_or_continue(output_dir, **options)
+    else:
+        wandb.init(**options)
+
+
+def start_or_continue(output_dir: str, **options: Any) -> Any:
+    """Return the run of wandb whose id is in run.json, or a new one, whose id is recorded there.
+
+    Args:
+        options: of wandb.init.
+    """
+    import wandb
+
+    known = read_record(output_dir).get(KEY)
+    run = wandb.init(**options, **({"id": known, "resume": "allow"} if known else {}))
+    add_to_record(output_dir, **{KEY: run.id})
+    return run

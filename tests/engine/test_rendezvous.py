@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from torch.distributed import TCPStore
 
-from eakd_det.engine.rendezvous import KEY, ask, offer, own_part, use_own_store
+from eakd_det.engine.rendezvous import KEY, own_part, publish, request, use_own_store
 
 LIMIT = timedelta(seconds=20)
 
@@ -15,22 +15,23 @@ def store():
     return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=LIMIT)
 
 
-def test_processes_learn_the_word_of_their_own_attempt(store):
-    """Questions of the processes of an earlier attempt are in the store, and its answers."""
+def test_processes_receive_the_value_of_their_own_attempt(store):
+    """The store still holds requests of an earlier attempt, and the replies to them."""
     for rank in (1, 2):
-        store.set(f"{KEY}/question/{rank}", f"dead{rank}")
-        store.set(f"{KEY}/answer/dead{rank}", "1111 dead")
+        store.set(f"{KEY}/request/{rank}", f"dead{rank}")
+        store.set(f"{KEY}/reply/dead{rank}", "1111 dead")
         store.set(f"{KEY}/received/dead/{rank}", "")
-    first = threading.Thread(target=offer, args=(store, "2222", 3, LIMIT))
+    first = threading.Thread(target=publish, args=(store, "2222", 3, LIMIT))
     first.start()
-    assert [ask(TCPStore("127.0.0.1", store.port), rank) for rank in (1, 2)] == ["2222", "2222"]
+    received = [request(TCPStore("127.0.0.1", store.port), rank) for rank in (1, 2)]
+    assert received == ["2222", "2222"]
     first.join(5)
     assert not first.is_alive()
 
 
 def test_a_process_that_does_not_start(store):
     with pytest.raises(TimeoutError, match=r"Processes \[1\] have not started within 0:00:00.2"):
-        offer(store, "2222", 2, timedelta(seconds=0.2))
+        publish(store, "2222", 2, timedelta(seconds=0.2))
 
 
 def test_each_attempt_has_its_own_part_of_the_store(store, monkeypatch):

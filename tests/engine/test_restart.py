@@ -8,13 +8,13 @@ from eakd_det.engine import restart
 from eakd_det.engine.distill import distill
 from eakd_det.engine.restart import (
     changed_start,
+    changed_step,
     check_shared,
     continued,
     describe_changes,
     is_restart,
     launch_identity,
     log_restart,
-    micro_batch_plan,
     record_launch,
 )
 from eakd_det.engine.run_record import record_start
@@ -142,21 +142,20 @@ def test_one_process_needs_no_shared_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("images", "processes", "first", "plan"),
+    ("images", "processes", "micro_batches", "step"),
     [
-        (16, 4, (8, 1), (16, 2)),
-        (16, 1, (2, 2), (16, 4)),
-        (16, 8, (4, 2), (16, 1)),  # more processes than at first: smaller micro-batches
-        (16, 16, (4, 1), (16, 1)),
-        (16, 3, (4, 1), (15, 5)),  # 5 each, of 4 at most: 5 does not divide into fewer
-        (24, 4, (3, 1), (24, 1)),
-        (24, 2, (3, 1), (24, 2)),
-        (6, 5, (2, 1), (5, 1)),
+        (16, 4, 8, (16, 2, 0.1)),
+        (16, 1, 4, (16, 4, 0.1)),
+        (16, 8, 8, (16, 1, 0.1)),
+        (16, 16, 4, (16, 1, 0.1)),  # more processes than at first: smaller micro-batches
+        (16, 3, 4, (15, 5, 0.1 * 0.9375)),  # 5 each, of 4 at most: 5 does not divide into fewer
+        (24, 4, 3, (24, 1, 0.1)),  # the same rate to the last digit
+        (24, 2, 3, (24, 2, 0.1)),
+        (8, 5, 2, (5, 1, 0.1 * 0.625)),
     ],
 )
-def test_the_images_of_a_step_stay(images, processes, first, plan):
-    options = dict(zip(("first_processes", "first_accumulate"), first, strict=True))
-    assert micro_batch_plan(images, processes, **options) == plan
+def test_the_images_of_a_step_stay(images, processes, micro_batches, step):
+    assert changed_step(images, 0.1, processes, micro_batches) == step
 
 
 def test_a_folder_that_another_machine_does_not_see(call_code, tmp_path):
@@ -187,5 +186,5 @@ except UserError as error:
 
 
 def test_more_processes_than_images():
-    with pytest.raises(UserError, match="3 processes cannot share the 2 images of a step"):
-        micro_batch_plan(2, 3, first_processes=1, first_accumulate=1)
+    with pytest.raises(UserError, match="3 processes cannot share the 2 examples of a step"):
+        changed_step(2, 0.5, 3, 1)

@@ -82,7 +82,7 @@ def test_a_restart_resumes_and_does_not_overwrite(saving, agent, crash, caplog):
     caplog.set_level("INFO", "llm")
     assert train(saving, overwrite=True)["train_loss"] > 0
     checkpoint = Path(saving.OUTPUT_DIR, "checkpoint-2")
-    assert f"Restarted by torchrun: continues from {checkpoint}" in caplog.text
+    assert f"started the processes again: the run goes on from {checkpoint}." in caplog.text
     assert_equal(saving, whole)
     assert train(saving, overwrite=True) is None, "again restarted: it has ended"
     assert "has ended: nothing is left to train" in caplog.text
@@ -99,7 +99,7 @@ def test_a_restart_before_the_first_checkpoint(saving, agent, crash, caplog):
     crash("", 0)
     caplog.set_level("INFO", "llm")
     train(saving)
-    assert "Restarted by torchrun: no checkpoint: from step 0" in caplog.text
+    assert "the processes again: the run goes on at step 0: nothing is saved." in caplog.text
 
 
 @pytest.mark.parametrize("event", ["on_train_end", "on_save"])

@@ -61,11 +61,11 @@ def test_a_resumed_run_goes_on_in_the_same_run_of_wandb(tmp_path, wandb):
     add_to_record(folder, starts=[])
     with pytest.raises(SystemExit), wandb_run(args):
         raise SystemExit(143)
-    expected = {"project": "huggingface", "name": "name", "id": None, "resume": "allow"}
+    expected = {"project": "huggingface", "name": "name"}
     assert wandb("init") == expected and wandb("end") is False
     assert read_record(folder) == {"starts": [], "wandb": "x1"}
     with wandb_run(args):
-        assert wandb("init") == {**expected, "id": "x1"}
+        assert wandb("init") == {**expected, "id": "x1", "resume": "allow"}
         with wandb_run(args):  # a run of the caller is left alone
             pass
         assert wandb("end") is False
