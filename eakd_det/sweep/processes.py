@@ -12,13 +12,16 @@ from typing import TextIO
 import joblib
 import torch
 
-STOP_SECONDS = 10  # that a process has to end before it is killed
+STOP_SECONDS = 40  # that a process has to end before it is killed; torchrun gives its workers 30
 TAIL_LINES = 8
 
 # Becomes the Python process of argv[2:], which gets SIGTERM when the thread that started it ends,
 # however that ends: prctl(PR_SET_PDEATHSIG), which Linux keeps over exec. argv[1] is its parent.
-_END_WITH_PARENT = """
-import ctypes, os, sys
+# SIGUSR1, which SLURM sends to each process of a job, would end torchrun without its workers: it is
+# ignored. A run sets a handler of its own.
+_START = """
+import ctypes, os, signal, sys
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 ctypes.CDLL(None).prctl(1, 15)
 if os.getppid() == int(sys.argv[1]):
     os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
@@ -45,7 +48,7 @@ def start(
         keep: files that the process holds open too, so that their locks last as long as it does.
     """
     if sys.platform == "linux":
-        command = ["-I", "-S", "-c", _END_WITH_PARENT, str(os.getpid()), *command]
+        command = ["-I", "-S", "-c", _START, str(os.getpid()), *command]
     return subprocess.Popen(
         [sys.executable, *command],
         stdin=subprocess.DEVNULL,

@@ -17,7 +17,7 @@ from eakd_det.utils.heartbeat import BEAT_SECONDS, DEAD_SECONDS, read_holder, se
 from eakd_det.utils.lock import RUNNING, Lock
 
 from .grid import LOG, RECORD, Run
-from .job import TeacherJob
+from .jobs import TeacherJob
 from .progress import Progress, duration, estimate
 
 GRID = "grid.json"  # runs and teachers of all sweeps into the folder

@@ -13,7 +13,8 @@ import pytest
 
 from classification.runs import Classifiers
 from eakd_det.sweep.grid import plan
-from eakd_det.sweep.job import ELSEWHERE, Outcome, RunJob, TeacherJob, train
+from eakd_det.sweep.job import ELSEWHERE, Outcome, train
+from eakd_det.sweep.jobs import RunJob, TeacherJob
 from eakd_det.utils import heartbeat
 from eakd_det.utils.files import write_json
 

@@ -21,7 +21,7 @@ from eakd_det.sweep.origin import content_of
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import read_json, write_json
 
-from . import slurm_options
+from . import slurm_options, slurm_script
 from .base import Handle, Launcher
 
 try:
@@ -38,25 +38,7 @@ logger = logging.getLogger(__name__)
 
 RECORD = "jobs.json"  # folder of a training -> id of its job, and a hash of what is trained
 TIME_LIMITS = 1000  # times that a job is requeued, each time from a newer checkpoint
-RESTARTS = 10  # of a job, after which one whose worker was killed is not requeued any more
 COMMANDS = ("sbatch", "scancel", "sinfo", "squeue", "srun")
-
-_BEFORE = [
-    f"export SUBMITIT_PREEMPT_SIGNAL={slurm_options.SIGNAL}",
-    'export LOKY_MAX_CPU_COUNT="$SLURM_CPUS_ON_NODE"',
-    # srun of SLURM 22.05 and later does not take the number of CPUs from sbatch.
-    '[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
-]
-_AFTER = [  # a worker that was killed, or signaled while it started, cannot requeue its job
-    "code=$?",
-    f'if [ "$code" -gt 128 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {RESTARTS} ]; then',
-    # In an array, SLURM_JOB_ID may be the id of the whole array.
-    '  job="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"',
-    '  state=$(squeue --noheader --jobs "$job" --format=%T)',
-    '  [ "$state" != RUNNING ] || scontrol requeue "$job"',
-    "fi",
-    'exit "$code"',
-]
 
 
 class Slurm(Launcher):
@@ -186,8 +168,8 @@ class Slurm(Launcher):
         executor.update_parameters(
             job_name="eakd-sweep",
             array_parallelism=self._parallelism or 100_000,
-            setup=[path, *_BEFORE],
-            teardown=_AFTER,
+            setup=[path, *slurm_script.BEFORE],
+            teardown=slurm_script.AFTER,
             additional_parameters=options,
         )
         return executor

@@ -17,7 +17,8 @@ import pytest
 
 from classification.runs import Classifiers
 from eakd_det.sweep.grid import plan
-from eakd_det.sweep.job import Outcome, RunJob
+from eakd_det.sweep.job import Outcome
+from eakd_det.sweep.jobs import RunJob
 from eakd_det.sweep.launchers import Local
 from eakd_det.sweep.runner import run_sweep
 from eakd_det.sweep.tables import write_tables

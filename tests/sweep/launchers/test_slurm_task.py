@@ -10,7 +10,7 @@ import pytest
 
 from classification.runs import Classifiers
 from eakd_det.sweep.grid import plan
-from eakd_det.sweep.job import RunJob
+from eakd_det.sweep.jobs import RunJob
 
 submitit = pytest.importorskip("submitit")
 
