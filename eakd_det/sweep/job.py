@@ -75,6 +75,11 @@ class Job(ABC):
     def folder(self) -> Path:
         """OUTPUT_DIR of the training."""
 
+    @property
+    @abstractmethod
+    def content(self) -> str:
+        """Hash of the configs of the training, as they were when the job was made."""
+
     @abstractmethod
     def result(self) -> str | None:
         """Return the result in words; None if the training is not finished."""

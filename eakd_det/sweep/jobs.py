@@ -12,6 +12,7 @@ from eakd_det.utils.lock import Lock
 
 from .grid import Run
 from .job import Job, Outcome
+from .origin import configs_of, content_of
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class RunJob(Job):
     @property
     def folder(self) -> Path:
         return self.run.folder
+
+    @property
+    def content(self) -> str:
+        return content_of([self.run.record["fingerprint"], self.run.content])
 
     def result(self) -> str | None:
         result = self.run.result()
@@ -52,12 +57,14 @@ class TeacherJob(Job):
         config_file: of the model.
         output_dir: its OUTPUT_DIR.
         log: file of the process's output.
+        content: hash of the config.
     """
 
     waits: ClassVar[bool] = True
     config_file: str = ""
     output_dir: str = ""
     log: str = ""
+    content: str = ""
 
     @property
     def folder(self) -> Path:
@@ -111,6 +118,7 @@ class Jobs:
             config_file=file,
             output_dir=folder,
             log=str(Path(self.output_dir, "teachers", f"{name}.txt")),
+            content=configs_of([file]),
         )
 
     def needs(self, run: Run) -> tuple[str, ...]:
