@@ -104,8 +104,9 @@ class Run:
         write_json(record, self._now())
 
     def note(self, outcome: dict[str, Any]) -> None:
-        """Add the outcome of a training to sweep.json."""
-        write_json(self.folder / RECORD, {**self._noted(), "outcome": outcome})
+        """Add the outcome of a training to sweep.json, also of one refused by `start`."""
+        noted = self._noted() or {**self.record, "fingerprint": ""}
+        write_json(self.folder / RECORD, {**noted, "outcome": outcome})
 
     def _now(self) -> dict[str, Any]:
         """Return the record with the hash of the weights that the run learns from."""

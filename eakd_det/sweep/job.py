@@ -6,14 +6,12 @@ import socket
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import ClassVar, TextIO
 
 from eakd_det.utils.errors import UserError
-from eakd_det.utils.files import write_json
 from eakd_det.utils.lock import Lock
 
 from . import processes
@@ -21,6 +19,7 @@ from .grid import Run
 
 POLL_SECONDS = 0.1
 ATTEMPTS = 5  # to take the lock of a run
+WAIT_SECONDS = 2.0  # between further attempts, each of which writes to the shared disk
 ELSEWHERE = "another process has trained it"
 STOPPED = (128 + 15, 128 + 10)  # exit codes of a run that SIGTERM or SIGUSR1 has stopped
 
@@ -32,8 +31,8 @@ class Outcome:
     Attributes:
         state: "done"; "failed" by its own fault; "stopped", to go on from its checkpoints when it
             is submitted again; or "elsewhere", since another process trains it.
-        reason: of any other state than "done", as "exit code 1". Of "done": who has trained it, if
-            it was not this job.
+        reason: of any other state than "done", as "exit code 1"; for "done" the process that has
+            trained it, if that was not the job's own.
         output: the last lines of the process's output.
         seconds: time of the training.
     """
@@ -58,7 +57,11 @@ class Job(ABC):
         directory: working directory, to which paths are relative.
         gpus: processes of the training, on one machine; each has a GPU, if the machine has any.
         needs: titles of the jobs that must be done before.
+        waits: other processes that train it are waited for, since other jobs need its result;
+            else it ends as "elsewhere".
     """
+
+    waits: ClassVar[bool] = False
 
     title: str
     run: Run
@@ -71,6 +74,11 @@ class Job(ABC):
     @abstractmethod
     def folder(self) -> Path:
         """OUTPUT_DIR of the training."""
+
+    @property
+    @abstractmethod
+    def content(self) -> str:
+        """Hash of the configs of the training, as they were when the job was made."""
 
     @abstractmethod
     def result(self) -> str | None:
@@ -93,76 +101,6 @@ class Job(ABC):
         """Write the outcome of the training for `eakd_det.sweep.status`, while the lock is held."""
 
 
-@dataclass(frozen=True)
-class RunJob(Job):
-    """Training of a run of the grid.
-
-    Attributes:
-        overwrite: train a run of another origin anew.
-    """
-
-    overwrite: bool = False
-
-    @property
-    def folder(self) -> Path:
-        return self.run.folder
-
-    def result(self) -> str | None:
-        result = self.run.result()
-        return None if result is None else self.run.kind.describe(result)
-
-    def lock(self) -> Lock:
-        return self.run.lock()
-
-    @contextmanager
-    def open_log(self, lock: Lock) -> Iterator[TextIO]:
-        self.run.start(overwrite=self.overwrite)
-        yield lock.file
-
-    def note(self, outcome: Outcome) -> None:
-        self.run.note(asdict(outcome))
-
-
-@dataclass(frozen=True)
-class TeacherJob(Job):
-    """Training of a model that runs learn from or start with.
-
-    Attributes:
-        config_file: of the model.
-        output_dir: its OUTPUT_DIR.
-        log: file of the process's output.
-    """
-
-    config_file: str = ""
-    output_dir: str = ""
-    log: str = ""
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.output_dir)
-
-    @property
-    def outcome_file(self) -> Path:
-        """File of the outcome of the last attempt, beside the log."""
-        return Path(self.log).with_suffix(".json")
-
-    def result(self) -> str | None:
-        return None if self.config_file in self.run.kind.missing(self.run.cfg) else "done"
-
-    def lock(self) -> Lock:
-        return Lock.of_folder(self.output_dir)
-
-    @contextmanager
-    def open_log(self, lock: Lock) -> Iterator[TextIO]:
-        os.makedirs(os.path.dirname(self.log), exist_ok=True)
-        self.outcome_file.unlink(missing_ok=True)
-        with open(self.log, "a") as log:
-            yield log
-
-    def note(self, outcome: Outcome) -> None:
-        write_json(self.outcome_file, asdict(outcome))
-
-
 def train(
     job: Job,
     environment: dict[str, str],
@@ -182,38 +120,48 @@ def train(
         grace: seconds that it then has before it is killed.
 
     Returns:
-        The outcome. A teacher that another process trains is waited for; a run is "elsewhere".
+        The outcome; "elsewhere" only for a job that does not wait.
     """
     if not os.path.isdir(job.directory):
         return Outcome("failed", f"{socket.gethostname()} does not see {job.directory}")
     os.chdir(job.directory)
     try:
-        with job.lock() as lock:
-            if not _acquire(job, lock, stop):
-                state = "stopped" if stop.is_set() else "elsewhere"
-                return Outcome(state, lock.holder())
-            if job.result() is not None:
-                return Outcome("done", ELSEWHERE)
-            with job.open_log(lock) as log:
-                outcome = _train(job, lock, log, environment, stop, grace)
-            if outcome.state != "elsewhere":
-                job.note(outcome)
-            return outcome
-    except UserError as error:
+        while True:
+            outcome = _attempt(job, environment, stop, grace)
+            if outcome.state != "elsewhere" or not job.waits:
+                return outcome
+    except (UserError, OSError) as error:
         return Outcome("failed", str(error))
 
 
+def _attempt(job: Job, environment: dict[str, str], stop: threading.Event, grace: float) -> Outcome:
+    """Train a job once its lock is taken, and note the outcome while it is held."""
+    with job.lock() as lock:
+        if not _acquire(job, lock, stop):
+            return Outcome("stopped" if stop.is_set() else "elsewhere", lock.holder())
+        if job.result() is not None:
+            return Outcome("done", ELSEWHERE)
+        try:
+            with job.open_log(lock) as log:
+                outcome = _train(job, lock, log, environment, stop, grace)
+        except UserError as error:
+            outcome = Outcome("failed", str(error))
+        if outcome.state != "elsewhere":
+            job.note(outcome)
+        return outcome
+
+
 def _acquire(job: Job, lock: Lock, stop: threading.Event) -> bool:
-    """Take the lock of a job; wait for that of a teacher until `stop` is set."""
+    """Take the lock of a job; if the job waits, try until `stop` is set."""
     for attempt in itertools.count(1):
         if lock.acquire():
             return True
         # A sweep that looks at a lock holds it for a moment.
-        if stop.is_set() or (isinstance(job, RunJob) and attempt == ATTEMPTS):
+        if stop.is_set() or (attempt == ATTEMPTS and not job.waits):
             return False
-        if isinstance(job, TeacherJob):
+        if job.waits:
             lock.log_waiting(str(job.folder))
-        time.sleep(POLL_SECONDS)
+        time.sleep(POLL_SECONDS if attempt < ATTEMPTS else WAIT_SECONDS)
     raise AssertionError  # the attempts do not end
 
 

@@ -1,11 +1,95 @@
 """Jobs of a grid and of the teachers that are missing."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar, TextIO
+
+from eakd_det.utils.files import write_json
+from eakd_det.utils.lock import Lock
 
 from .grid import Run
-from .job import RunJob, TeacherJob
+from .job import Job, Outcome
+from .origin import configs_of, content_of
+
+
+@dataclass(frozen=True)
+class RunJob(Job):
+    """Training of a run of the grid.
+
+    Attributes:
+        overwrite: train a run of another origin anew.
+    """
+
+    overwrite: bool = False
+
+    @property
+    def folder(self) -> Path:
+        return self.run.folder
+
+    @property
+    def content(self) -> str:
+        return content_of([self.run.record["fingerprint"], self.run.content])
+
+    def result(self) -> str | None:
+        result = self.run.result()
+        return None if result is None else self.run.kind.describe(result)
+
+    def lock(self) -> Lock:
+        return self.run.lock()
+
+    @contextmanager
+    def open_log(self, lock: Lock) -> Iterator[TextIO]:
+        self.run.start(overwrite=self.overwrite)
+        yield lock.file
+
+    def note(self, outcome: Outcome) -> None:
+        self.run.note(asdict(outcome))
+
+
+@dataclass(frozen=True)
+class TeacherJob(Job):
+    """Training of a model that runs learn from or start with.
+
+    Attributes:
+        config_file: of the model.
+        output_dir: its OUTPUT_DIR.
+        log: file of the process's output.
+        content: hash of the config.
+    """
+
+    waits: ClassVar[bool] = True
+    config_file: str = ""
+    output_dir: str = ""
+    log: str = ""
+    content: str = ""
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.output_dir)
+
+    @property
+    def outcome_file(self) -> Path:
+        """File of the outcome of the last attempt, beside the log."""
+        return Path(self.log).with_suffix(".json")
+
+    def result(self) -> str | None:
+        return None if self.config_file in self.run.kind.missing(self.run.cfg) else "done"
+
+    def lock(self) -> Lock:
+        return Lock.of_folder(self.output_dir)
+
+    @contextmanager
+    def open_log(self, lock: Lock) -> Iterator[TextIO]:
+        os.makedirs(os.path.dirname(self.log), exist_ok=True)
+        self.outcome_file.unlink(missing_ok=True)
+        with open(self.log, "a") as log:
+            yield log
+
+    def note(self, outcome: Outcome) -> None:
+        write_json(self.outcome_file, asdict(outcome))
 
 
 class Jobs:
@@ -34,6 +118,7 @@ class Jobs:
             config_file=file,
             output_dir=folder,
             log=str(Path(self.output_dir, "teachers", f"{name}.txt")),
+            content=configs_of([file]),
         )
 
     def needs(self, run: Run) -> tuple[str, ...]:

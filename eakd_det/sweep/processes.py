@@ -4,21 +4,26 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 import joblib
 import torch
 
-STOP_SECONDS = 10  # that a process has to end before it is killed
+STOP_SECONDS = 40  # that a process has to end before it is killed; torchrun gives its workers 30
 TAIL_LINES = 8
+ENDS = [x for x in signal.Signals if x.name in ("SIGINT", "SIGTERM", "SIGHUP")]
 
 # Becomes the Python process of argv[2:], which gets SIGTERM when the thread that started it ends,
 # however that ends: prctl(PR_SET_PDEATHSIG), which Linux keeps over exec. argv[1] is its parent.
-_END_WITH_PARENT = """
-import ctypes, os, sys
+# SIGUSR1, which SLURM sends to each process of a job, would end torchrun without its workers: it is
+# ignored. A run sets a handler of its own.
+_START = """
+import ctypes, os, signal, sys
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 ctypes.CDLL(None).prctl(1, 15)
 if os.getppid() == int(sys.argv[1]):
     os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
@@ -30,6 +35,27 @@ def interrupt_on_signals() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup sets
         signal.signal(signal.SIGHUP, signal.default_int_handler)
+
+
+@contextmanager
+def delayed_signals() -> Iterator[None]:
+    """Delay the signals that end a sweep until the with-block has ended.
+
+    They are delayed in the main thread, in which alone they are handled.
+    """
+    received: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {
+        number: signal.signal(number, lambda number, _: received.append(number))
+        for number in (ENDS if is_main else ())
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in received:
+            signal.raise_signal(number)
 
 
 def start(
@@ -45,7 +71,7 @@ def start(
         keep: files that the process holds open too, so that their locks last as long as it does.
     """
     if sys.platform == "linux":
-        command = ["-I", "-S", "-c", _END_WITH_PARENT, str(os.getpid()), *command]
+        command = ["-I", "-S", "-c", _START, str(os.getpid()), *command]
     return subprocess.Popen(
         [sys.executable, *command],
         stdin=subprocess.DEVNULL,

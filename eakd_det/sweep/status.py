@@ -17,7 +17,7 @@ from eakd_det.utils.heartbeat import BEAT_SECONDS, DEAD_SECONDS, read_holder, se
 from eakd_det.utils.lock import RUNNING, Lock
 
 from .grid import LOG, RECORD, Run
-from .job import TeacherJob
+from .jobs import TeacherJob
 from .progress import Progress, duration, estimate
 
 GRID = "grid.json"  # runs and teachers of all sweeps into the folder
@@ -59,7 +59,8 @@ def status(output_dir: str, runs: Sequence[Run] = ()) -> str:
 
     Args:
         output_dir: of the sweep.
-        runs: to which the status is restricted; empty for all in the folder.
+        runs: to which the status is restricted; empty for all in the folder. Their results count
+            if they are of the same config, options and teacher.
 
     Raises:
         UserError: there is no sweep in the folder.
@@ -68,8 +69,9 @@ def status(output_dir: str, runs: Sequence[Run] = ()) -> str:
     folders = [run.folder for run in runs] or _folders(output_dir, grid)
     if not folders:
         raise UserError(f"{output_dir} holds no sweep.")
-    now = server_time(output_dir) if os.path.isdir(output_dir) else time.time()
-    states = [_of_run(folder, output_dir, now) for folder in folders]
+    now, warning = _server_time(output_dir)
+    current = {run.folder: run.result() is not None for run in runs}
+    states = [_of_run(folder, output_dir, now, current) for folder in folders]
     teachers = [
         _of_teacher(title, entry, output_dir, now)
         for title, entry in grid.get("teachers", {}).items()
@@ -81,7 +83,18 @@ def status(output_dir: str, runs: Sequence[Run] = ()) -> str:
         text += "\n\n" + tabulate(rows, ("Run", "State", ""), disable_numparse=True)
     if any(s.state == "failed" for s in states):
         text += f"\n\nOutput of a run: {Path(output_dir, 'RUN', LOG)}"
-    return text
+    return f"{text}\n\n{warning}" if warning else text
+
+
+def _server_time(output_dir: str) -> tuple[float, str]:
+    """Return the file server's time; or this machine's, and a warning, if it cannot be read."""
+    if not os.path.isdir(output_dir):  # nothing has started yet
+        return time.time(), ""
+    try:
+        return server_time(output_dir), ""
+    except OSError as error:
+        why = f"{output_dir} cannot be written ({error.strerror})"
+        return time.time(), f"{why}: what runs is judged by the clock of this machine."
 
 
 def _folders(output_dir: str, grid: dict[str, Any]) -> list[Path]:
@@ -102,12 +115,17 @@ def _progress(states: Sequence[State], teachers: Sequence[State]) -> Progress:
     return Progress(len(done), left=left, seconds=seconds, **numbers)
 
 
-def _of_run(folder: Path, output_dir: str, now: float) -> State:
+def _of_run(folder: Path, output_dir: str, now: float, current: dict[Path, bool]) -> State:
+    """Return the state of a run.
+
+    Args:
+        current: folder -> the result is of the run as it is planned; without an entry it is.
+    """
     title = f"{folder.parent.relative_to(output_dir)} seed {folder.name.removeprefix('seed')}"
     outcome = read_json(folder / RECORD).get("outcome", {})
     if running := _running(title, folder / RUNNING, now):
         return running
-    if (folder / "result.json").exists():
+    if current.get(folder, (folder / "result.json").exists()):
         return State(title, "done", seconds=outcome.get("seconds", 0.0))
     return _ended(title, outcome)
 

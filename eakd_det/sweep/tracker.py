@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Sequence
 
+from . import processes
 from .job import ELSEWHERE, Job, Outcome
 from .launchers import Handle, Launcher
 from .progress import Progress, ProgressLine, duration, estimate
@@ -51,7 +52,8 @@ class Tracker:
                 groups.setdefault(job.needs, []).append(job)
         for needs, group in groups.items():
             after = [handle for handle, job in self.pending.items() if job.title in needs]
-            self.pending |= zip(self.launcher.submit(group, after), group, strict=True)
+            with processes.delayed_signals():  # a job that is submitted can be canceled
+                self.pending |= zip(self.launcher.submit(group, after), group, strict=True)
 
     def wait(self) -> None:
         """Wait until all jobs have ended, and log their outcomes."""

@@ -13,9 +13,11 @@ import pytest
 
 from classification.runs import Classifiers
 from eakd_det.sweep.grid import plan
-from eakd_det.sweep.job import ELSEWHERE, Outcome, RunJob, TeacherJob, train
+from eakd_det.sweep.job import ELSEWHERE, Outcome, train
+from eakd_det.sweep.jobs import RunJob, TeacherJob
 from eakd_det.utils import heartbeat
 from eakd_det.utils.files import write_json
+from eakd_det.utils.lock import Lock
 
 FINISH = """
 import json, pathlib, sys
@@ -126,6 +128,7 @@ def test_a_config_that_has_changed_in_the_queue(job, call, tmp_path):
     outcome = call(queued)
     assert outcome.state == "failed" and not (queued.folder / "result.json").exists()
     assert outcome.reason.startswith("configs/KD.yaml, or its teacher's config, has changed")
+    assert json.loads((queued.folder / "sweep.json").read_text())["outcome"]["state"] == "failed"
     config.write_text(f"# A comment does not count.\n{before}")
     assert call(queued).state == "done"
 
@@ -175,9 +178,73 @@ def test_folders_of_others_are_failures(job, call, tmp_path):
     assert outcome.state == "failed" and "was not made by a sweep" in outcome.reason
 
 
-def test_a_waiting_teacher_is_stopped(job, call, tmp_path, caplog):
-    of = job(FINISH)
-    teacher = TeacherJob("Teacher x", of.run, ["script.py"], str(tmp_path), output_dir="teacher")
+def test_an_error_of_the_disk_is_a_failure(job, call, monkeypatch):
+    full = job(FINISH)
+
+    def note(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(full), "note", note)
+    assert call(full) == Outcome("failed", "[Errno 28] No space left on device")
+
+
+@pytest.fixture
+def teacher(job, tmp_path):
+    """Makes the job of a missing teacher with a script, which is started in its folder."""
+    text = "VERSION: 2\nDATASET:\n  NAME: digits\n"
+
+    def make(body):
+        of = job(body)
+        (tmp_path / "T.yaml").write_text(f"{text}OUTPUT_DIR: {tmp_path}/teacher\n")
+        of.run.cfg.TEACHER.CONFIG_FILE = str(tmp_path / "T.yaml")
+        of.run.cfg.DISTILL.METHODS = ("KD",)
+        files = {"config_file": str(tmp_path / "T.yaml"), "output_dir": "teacher"}
+        log = str(tmp_path / "log.txt")
+        (tmp_path / "teacher").mkdir()
+        return TeacherJob("T", of.run, ["script.py"], str(tmp_path), **files, log=log)
+
+    return make
+
+
+def test_a_teacher_that_was_taken_over_is_waited_for(teacher, tmp_path, monkeypatch):
+    """Jobs that need it start after it alone."""
+    monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.05)
+    job, path, text = teacher(SLOW), tmp_path / "teacher.running.json", tmp_path / "log.txt"
+    os.chdir(tmp_path)
+
+    def take_over_and_finish():
+        while not (text.exists() and text.read_text()):
+            time.sleep(0.02)
+        write_json(path, {**json.loads(path.read_text()), "token": "another", "kernel": "other"})
+        time.sleep(0.3)
+        (tmp_path / "teacher" / "model_final.pth").touch()
+        path.unlink()
+
+    other = threading.Thread(target=take_over_and_finish)
+    other.start()
+    assert job.result() is None
+    assert train(job, dict(os.environ), threading.Event()) == Outcome("done", ELSEWHERE)
+    other.join()
+
+
+def test_a_lock_that_is_waited_for_is_tried_less_often(teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr("eakd_det.sweep.job.ATTEMPTS", 2)
+    monkeypatch.setattr("eakd_det.sweep.job.WAIT_SECONDS", 0.3)
+    job, tries, stop = teacher(SLOW), [], threading.Event()
+
+    def acquire(_):
+        tries.append(time.monotonic())
+        if len(tries) == 4:
+            stop.set()
+        return False
+
+    monkeypatch.setattr(Lock, "acquire", acquire)
+    assert train(job, {}, stop).state == "stopped"
+    assert tries[2] - tries[1] >= 0.3 and tries[3] - tries[2] >= 0.3
+
+
+def test_a_waiting_teacher_is_stopped(teacher, tmp_path, caplog):
+    teacher = teacher(FINISH)
     stop = threading.Event()
     os.chdir(tmp_path)
     with teacher.lock() as lock:

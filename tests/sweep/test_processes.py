@@ -83,6 +83,23 @@ time.sleep(300)
     processes.stop([process])  # of what has ended already nothing is left to do
 
 
+def test_sigusr1_does_not_end_what_has_no_handler(tmp_path):
+    """SLURM sends it to torchrun, too, which would leave its workers behind."""
+    body = """
+import os, signal
+os.kill(os.getpid(), signal.SIGUSR1)
+print("alive", flush=True)
+signal.pause()
+"""
+    process, _ = start(tmp_path, body)
+    processes.stop([process])
+    assert process.returncode == -signal.SIGTERM
+
+
+def test_torchrun_has_the_time_to_end_its_workers():
+    assert processes.STOP_SECONDS > 30
+
+
 def test_stop_kills_what_does_not_obey(tmp_path):
     body = """
 import signal, time

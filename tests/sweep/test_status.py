@@ -4,6 +4,8 @@ import time
 
 import pytest
 
+from classification.runs import Classifiers
+from eakd_det.sweep.grid import plan
 from eakd_det.sweep.status import GRID, status
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.heartbeat import Heartbeat
@@ -85,6 +87,39 @@ def test_a_run_that_does_not_beat(out, run, beat):
     assert text.endswith(("no sign of life for 40 s", "no sign of life for 41 s"))
     os.utime(path, (time.time() - 61,) * 2)
     assert status(str(out)) == "done 0, running 0, failed 0, left 1"
+
+
+def test_results_of_other_options_do_not_count(out, tmp_path):
+    config = tmp_path / "Digits" / "Student.yaml"
+    config.parent.mkdir()
+    config.write_text("VERSION: 2\nDATASET:\n  NAME: digits\nMODEL:\n  NAME: resnet8\n")
+
+    def planned(*options):
+        return plan(Classifiers(), [str(config)], [1], str(out), list(options))
+
+    (run,) = planned()
+    run.folder.mkdir(parents=True)
+    run.start()
+    run.note(outcome("done", seconds=3.0))
+    (run.folder / "result.json").write_text('{"top1": 80.0}')
+    for runs in ([], [run]):
+        assert status(str(out), runs) == "done 1, running 0, failed 0, left 0"
+    assert status(str(out), planned("SOLVER.EPOCHS", "3")).startswith("done 0, running 0, failed 0")
+
+
+def test_a_user_without_the_permission_to_write(out, run, beat, monkeypatch):
+    beat(run(1) / "running.json")
+
+    def refuse(**_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    text = status(str(out))
+    assert text.startswith("done 0, running 1, failed 0, left 0")
+    assert text.endswith(
+        f"{out} cannot be written (Permission denied): what runs is judged by the clock of this "
+        "machine."
+    )
 
 
 def test_a_folder_without_a_sweep(out):

@@ -9,6 +9,7 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,12 +17,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from eakd_det.sweep import processes
-from eakd_det.sweep.job import Job, Outcome, RunJob
+from eakd_det.sweep.job import Job, Outcome
 from eakd_det.sweep.origin import content_of
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import read_json, write_json
 
-from . import slurm_options
+from . import slurm_options, slurm_script
 from .base import Handle, Launcher
 
 try:
@@ -38,25 +39,7 @@ logger = logging.getLogger(__name__)
 
 RECORD = "jobs.json"  # folder of a training -> id of its job, and a hash of what is trained
 TIME_LIMITS = 1000  # times that a job is requeued, each time from a newer checkpoint
-RESTARTS = 10  # of a job, after which one whose worker was killed is not requeued any more
 COMMANDS = ("sbatch", "scancel", "sinfo", "squeue", "srun")
-
-_BEFORE = [
-    f"export SUBMITIT_PREEMPT_SIGNAL={slurm_options.SIGNAL}",
-    'export LOKY_MAX_CPU_COUNT="$SLURM_CPUS_ON_NODE"',
-    # srun of SLURM 22.05 and later does not take the number of CPUs from sbatch.
-    '[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
-]
-_AFTER = [  # a worker that was killed, or signaled while it started, cannot requeue its job
-    "code=$?",
-    f'if [ "$code" -gt 128 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {RESTARTS} ]; then',
-    # In an array, SLURM_JOB_ID may be the id of the whole array.
-    '  job="${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"',
-    '  state=$(squeue --noheader --jobs "$job" --format=%T)',
-    '  [ "$state" != RUNNING ] || scontrol requeue "$job"',
-    "fi",
-    'exit "$code"',
-]
 
 
 class Slurm(Launcher):
@@ -82,15 +65,17 @@ class Slurm(Launcher):
         self._ended_at: dict[Handle, float] = {}
 
     def submit(self, jobs: Sequence[Job], after: Sequence[Handle] = ()) -> list[Handle]:
-        noted = read_json(self._folder / RECORD)
-        handles = self._submitted_before(jobs, noted)
+        handles = self._submitted_before(jobs)
         new = [job for job in jobs if str(job.folder) not in handles]
         if new:
             ids = self._submit(new, [str(handle) for handle in after])
-            for job, handle in zip(new, ids, strict=True):
-                handles[str(job.folder)] = handle
-                noted[str(job.folder)] = {"id": handle, "content": _content(job)}
-            write_json(self._folder / RECORD, noted)
+            entries = {
+                str(job.folder): {"id": handle, "content": self._content(job)}
+                for job, handle in zip(new, ids, strict=True)
+            }
+            # Read again: other sweeps into the folder may have submitted jobs.
+            write_json(self._folder / RECORD, read_json(self._folder / RECORD) | entries)
+            handles |= {folder: entry["id"] for folder, entry in entries.items()}
             last = f" to {ids[-1]}" if len(ids) > 1 else ""
             logger.info("SLURM: submitted job %s%s, logs in %s", ids[0], last, self._folder)
         return [handles[str(job.folder)] for job in jobs]
@@ -112,7 +97,8 @@ class Slurm(Launcher):
         return "queued" if self._queue.state(str(handle))[0] in QUEUED else "running"
 
     def cancel(self, handles: Sequence[Handle]) -> None:
-        self._queue.cancel([str(handle) for handle in handles])
+        if not self._queue.cancel([str(handle) for handle in handles]):
+            return
         noted = read_json(self._folder / RECORD)
         kept = {folder: entry for folder, entry in noted.items() if entry["id"] not in handles}
         if kept != noted:
@@ -121,13 +107,15 @@ class Slurm(Launcher):
     def close(self) -> None:
         pass
 
-    def _submitted_before(
-        self, jobs: Sequence[Job], noted: dict[str, dict[str, str]]
-    ) -> dict[str, Handle]:
+    def _submitted_before(self, jobs: Sequence[Job]) -> dict[str, Handle]:
         """Return folder -> handle of the jobs that were submitted before and have not ended.
 
         Jobs with another config or other options are canceled.
+
+        Raises:
+            UserError: squeue or scancel fails.
         """
+        noted = read_json(self._folder / RECORD)
         found: dict[str, Handle] = {}
         entries = [(job, noted[str(job.folder)]) for job in jobs if str(job.folder) in noted]
         if entries:
@@ -135,13 +123,23 @@ class Slurm(Launcher):
         for job, entry in entries:
             if self._queue.has_ended(entry["id"]):
                 continue
-            if entry["content"] == _content(job):
+            if entry["content"] == self._content(job):
                 logger.info("%s: job %s, submitted before", job.title, entry["id"])
                 found[str(job.folder)] = entry["id"]
             else:
-                logger.info("%s: job %s had another config, canceled", job.title, entry["id"])
-                self._queue.cancel([entry["id"]])
+                if not self._queue.cancel([entry["id"]]):
+                    raise UserError(
+                        f"{job.title}: job {entry['id']} is of another config or other "
+                        "options, and is not canceled; cancel it before you start the sweep again."
+                    )
+                what = "had another config or other options, canceled"
+                logger.info("%s: job %s %s", job.title, entry["id"], what)
         return found
+
+    def _content(self, job: Job) -> str:
+        """Hash what a job trains, as far as it is known when it is submitted, and its options."""
+        options = self._options, self._parallelism
+        return content_of([job.command, job.directory, job.content, options])
 
     def _submit(self, jobs: Sequence[Job], after: Sequence[str]) -> list[str]:
         """Submit jobs as one array; return their ids."""
@@ -149,7 +147,7 @@ class Slurm(Launcher):
         tasks = [Task(job, str(self._folder)) for job in jobs]
         executor = self._executor(jobs[0].gpus, after)
         try:
-            with _outside_of_jobs():
+            with _outside_of_jobs(), _without_signals():
                 ids = [job.job_id for job in executor.submit_array(tasks)]
         except submitit.core.utils.FailedJobError as error:
             raise UserError(f"sbatch refuses the jobs: {error}\n{slurm_options.NAMES}") from error
@@ -187,17 +185,11 @@ class Slurm(Launcher):
         executor.update_parameters(
             job_name="eakd-sweep",
             array_parallelism=self._parallelism or 100_000,
-            setup=[path, *_BEFORE],
-            teardown=_AFTER,
+            setup=[path, *slurm_script.BEFORE],
+            teardown=slurm_script.AFTER,
             additional_parameters=options,
         )
         return executor
-
-
-def _content(job: Job) -> str:
-    """Hash what a job trains, as far as it is known when it is submitted."""
-    fingerprint = job.run.record["fingerprint"] if isinstance(job, RunJob) else ""
-    return content_of([job.command, job.directory, fingerprint])
 
 
 @contextmanager
@@ -209,3 +201,13 @@ def _outside_of_jobs() -> Iterator[None]:
         yield
     finally:
         os.environ.update(hidden)
+
+
+@contextmanager
+def _without_signals() -> Iterator[None]:
+    """Let Ctrl-C and the end of the terminal not reach sbatch, whose jobs' ids would be lost."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, processes.ENDS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

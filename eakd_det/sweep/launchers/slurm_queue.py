@@ -60,10 +60,17 @@ class Queue:
         """Return whether a job has ended and will not be requeued."""
         return self.state(job)[0] not in QUEUED | RUNNING
 
-    def cancel(self, ids: Iterable[str]) -> None:
-        """Cancel those jobs that have not ended."""
-        if left := [job for job in ids if not self.has_ended(job)]:
-            subprocess.run(["scancel", "--quiet", *left], check=False)
+    def cancel(self, ids: Iterable[str]) -> bool:
+        """Cancel those jobs that have not ended; return False, with a warning, if scancel fails."""
+        left = [job for job in ids if not self.has_ended(job)]
+        if not left:
+            return True
+        command = ["scancel", "--quiet", *left]
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            why, call = done.stderr.strip(), " ".join(["scancel", *left])
+            logger.warning("scancel fails: %s. The jobs go on. To cancel them: %s", why, call)
+        return done.returncode == 0
 
     def _read(self) -> None:
         self._read_at = time.monotonic()

@@ -18,6 +18,7 @@ from .slurm_queue import squeue
 
 logger = logging.getLogger(__name__)
 
+GRACE = 3600  # seconds to save; SLURM itself kills a process that does not end in time
 KILLS = 3  # times that a job is requeued after its process was killed
 
 
@@ -46,8 +47,9 @@ class Task:
         requeue = signal.getsignal(number)  # submitit's handler, which calls checkpoint()
         for each in (signal.SIGTERM, number):
             signal.signal(each, lambda *_: stop.set())
-        # SLURM itself kills a process that does not end in time.
-        outcome = train(self.job, processes.share(1, 0, self.job.gpus), stop, grace=3600)
+        variables = processes.share(1, 0, self.job.gpus)
+        variables["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(GRACE)  # that torchrun gives its workers
+        outcome = train(self.job, variables, stop, grace=GRACE)
         if outcome.state == "stopped":
             self.kills += not stop.is_set()
             if self.kills <= KILLS:

@@ -8,7 +8,7 @@ import pytest
 
 from classification.runs import Classifiers
 from eakd_det.sweep.grid import plan
-from eakd_det.sweep.job import RunJob
+from eakd_det.sweep.jobs import RunJob
 from eakd_det.sweep.launchers import Local
 
 BODY = """

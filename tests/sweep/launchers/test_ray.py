@@ -18,7 +18,8 @@ import pytest
 from classification.runs import Classifiers
 from eakd_det.sweep import arguments
 from eakd_det.sweep.grid import plan
-from eakd_det.sweep.job import Outcome, RunJob
+from eakd_det.sweep.job import Outcome
+from eakd_det.sweep.jobs import RunJob
 from eakd_det.sweep.launchers.ray import Ray, _train
 from eakd_det.utils.errors import UserError
 

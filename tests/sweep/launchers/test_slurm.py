@@ -17,10 +17,13 @@ import pytest
 
 from classification.runs import Classifiers
 from eakd_det.sweep.grid import plan
-from eakd_det.sweep.job import Outcome, RunJob
+from eakd_det.sweep.job import Outcome
+from eakd_det.sweep.jobs import RunJob
 from eakd_det.sweep.launchers import Local
+from eakd_det.sweep.progress import progress_line
 from eakd_det.sweep.runner import run_sweep
 from eakd_det.sweep.tables import write_tables
+from eakd_det.sweep.tracker import Tracker
 from eakd_det.utils.errors import UserError
 
 submitit = pytest.importorskip("submitit")
@@ -150,6 +153,51 @@ def test_started_again_it_finds_its_jobs(slurm, jobs, cluster, caplog):
     write_command(cluster, "squeue", "echo no controller >&2; exit 1")
     with pytest.raises(UserError, match="squeue fails: no controller"):
         slurm().submit(jobs([1]))
+
+
+def test_jobs_with_other_options_or_another_teacher_are_submitted_anew(
+    slurm, jobs, cluster, tmp_path
+):
+    teacher = tmp_path / "Teacher.yaml"
+    teacher.write_text("SOLVER:\n  EPOCHS: 1\n")
+    (first,) = jobs([1])
+    config = Path(first.run.arguments[1])
+    config.write_text(config.read_text() + f"TEACHER:\n  CONFIG_FILE: {teacher}\n")
+    (cluster / "squeue.txt").write_text("11|PENDING|None\n12|PENDING|None\n")
+    assert slurm(time="1:00").submit(jobs([1])) == ["11"]
+    assert slurm(time="1:00").submit(jobs([1])) == ["11"]
+    teacher.write_text("SOLVER:\n  EPOCHS: 2\n")
+    assert slurm(time="1:00").submit(jobs([1])) == ["12"]
+    assert slurm(time="2:00").submit(jobs([1])) == ["13"]
+    assert lines(cluster / "canceled") == ["--quiet 11", "--quiet 12"]
+
+
+def test_jobs_that_scancel_leaves_are_kept_in_mind(slurm, jobs, cluster, caplog):
+    launcher = slurm()
+    handles = launcher.submit(jobs([1, 2]))
+    (cluster / "squeue.txt").write_text("11_0|RUNNING|None\n11_1|PENDING|None\n")
+    write_command(cluster, "scancel", "echo no controller >&2; exit 1")
+    launcher.cancel(handles)
+    warning = "scancel fails: no controller. The jobs go on. To cancel them: scancel 11_0 11_1"
+    assert caplog.messages == [warning]
+    assert slurm().submit(jobs([1, 2])) == handles
+    with pytest.raises(UserError, match="seed 1: job 11_0 is of another config .* not canceled"):
+        slurm(time="1:00").submit(jobs([1]))
+
+
+def test_a_signal_does_not_come_between_sbatch_and_the_record(slurm, jobs, cluster):
+    """Neither the sweep nor sbatch, which the terminal signals, too, is interrupted by it."""
+    other = '{"/other": {"id": "7", "content": ""}}'  # of another sweep into the folder
+    body = f"kill -INT $PPID; kill -INT $$; echo '{other}' > ../out/slurm/jobs.json"
+    path = cluster / "sbatch"  # Debian's sh would unblock the signals
+    path.write_text(f"#!/bin/bash\ncd {cluster}\n{body}\n{COMMANDS['sbatch']}\n")
+    with progress_line(1) as line:
+        tracker = Tracker(slurm(), line, set(), 0)
+        with pytest.raises(KeyboardInterrupt):
+            tracker.submit(jobs([1]))
+    assert [*tracker.pending] == ["11"]
+    noted = json.loads((cluster.parent / "out/slurm/jobs.json").read_text())
+    assert sorted(entry["id"] for entry in noted.values()) == ["11", "7"]
 
 
 def test_canceled_jobs_are_submitted_anew(slurm, jobs, cluster):
@@ -282,6 +330,7 @@ class _Processes(Queue):
     def cancel(self, ids):
         for job in ids:
             self.jobs[job].cancel()
+        return True
 
     def _read(self):
         states = {job: self.jobs[job].state == "RUNNING" for job in self._states}

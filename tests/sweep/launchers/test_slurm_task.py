@@ -10,7 +10,7 @@ import pytest
 
 from classification.runs import Classifiers
 from eakd_det.sweep.grid import plan
-from eakd_det.sweep.job import RunJob
+from eakd_det.sweep.jobs import RunJob
 
 submitit = pytest.importorskip("submitit")
 
@@ -28,7 +28,8 @@ signal.signal(signal.SIGTERM, save)
 time.sleep(60)
 """
 DONE = """
-import json, pathlib, sys
+import json, os, pathlib, sys
+assert os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == "3600"
 folder = pathlib.Path(sys.argv[sys.argv.index("OUTPUT_DIR") + 1])
 result = {"top1": 80.0, "top5": 99.0, "best_top1": 80.0, "teacher_top1": None, "seconds": 1.0}
 folder.joinpath("result.json").write_text(json.dumps({**result, "epochs": 8}))
