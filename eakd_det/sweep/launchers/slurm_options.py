@@ -74,7 +74,10 @@ def _partition(name: str | bool | None) -> tuple[str, bool]:
     """Return the default time limit of a partition, or of the default one, and if it has GPUs."""
     command = ["sinfo", "--noheader", "--format=%P|%L|%l|%G"]
     command += [f"--partition={name}"] if name else []
-    text = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
+    try:
+        text = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    except subprocess.CalledProcessError as error:
+        raise UserError(f"sinfo fails: {error.stderr.strip()}") from error
     rows = [line.split("|") for line in text.splitlines()]
     rows = [row for row in rows if name or row[0].endswith("*")]
     limits = [limit for row in rows for limit in row[1:3] if limit != "n/a"]
