@@ -9,10 +9,8 @@ import logging
 import os
 import shlex
 import shutil
-import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -147,7 +145,7 @@ class Slurm(Launcher):
         tasks = [Task(job, str(self._folder)) for job in jobs]
         executor = self._executor(jobs[0].gpus, after)
         try:
-            with _outside_of_jobs(), _without_signals():
+            with slurm_script.calling_sbatch():
                 ids = [job.job_id for job in executor.submit_array(tasks)]
         except submitit.core.utils.FailedJobError as error:
             raise UserError(f"sbatch refuses the jobs: {error}\n{slurm_options.NAMES}") from error
@@ -190,24 +188,3 @@ class Slurm(Launcher):
             additional_parameters=options,
         )
         return executor
-
-
-@contextmanager
-def _outside_of_jobs() -> Iterator[None]:
-    """Hide the variables of a job in which this process runs; sbatch would pass them on."""
-    names = [x for x in os.environ if x.startswith(("SLURM_", "SRUN_")) and x != "SLURM_CONF"]
-    hidden = {name: os.environ.pop(name) for name in names}
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
-
-
-@contextmanager
-def _without_signals() -> Iterator[None]:
-    """Let Ctrl-C and the end of the terminal not reach sbatch, whose jobs' ids would be lost."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, processes.ENDS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

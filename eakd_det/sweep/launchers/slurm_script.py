@@ -1,4 +1,11 @@
-"""Lines of a job's batch script around those of submitit."""
+"""A job's batch script: its lines around those of submitit, and the call of sbatch."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from eakd_det.sweep import processes
 
 from .slurm_options import SIGNAL
 
@@ -20,3 +27,20 @@ AFTER = [  # a worker that was killed, or signaled while it started, cannot requ
     "fi",
     'exit "$code"',
 ]
+
+
+@contextmanager
+def calling_sbatch() -> Iterator[None]:
+    """Shield sbatch, which is called in the with-block, from its surroundings.
+
+    It would pass on the variables of a job in which this process runs, and Ctrl-C or the end of the
+    terminal could end it before it prints the ids of the jobs that it has submitted.
+    """
+    names = [x for x in os.environ if x.startswith(("SLURM_", "SRUN_")) and x != "SLURM_CONF"]
+    hidden = {name: os.environ.pop(name) for name in names}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, processes.ENDS)
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
