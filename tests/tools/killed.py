@@ -1,7 +1,7 @@
 """A tool whose processes are killed: killed.py KILLS SEED TOOL [ARGUMENTS...]
 
 In each of the first KILLS attempts of torchrun's agent, one process is killed by SIGKILL at a
-random moment of one of its first steps.
+random moment of one of its first steps, whose time is taken to be that of the step before.
 """
 
 import os
@@ -15,26 +15,27 @@ import time
 from detectron2.engine import TrainerBase
 
 MOST_STEPS = 3
-LONGEST_DELAY = 0.2  # seconds, about a step
 
 
 def kill_in_a_step(kills, seed):
     attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
     generator = random.Random(seed * 1000 + attempt)
     victim = generator.randrange(int(os.environ["WORLD_SIZE"]))
-    step, delay = generator.randint(1, MOST_STEPS), generator.uniform(0, LONGEST_DELAY)
+    step, moment = generator.randint(1, MOST_STEPS), generator.random()
     if attempt >= kills or victim != int(os.environ["RANK"]):
         return
-    before_step = TrainerBase.before_step
+    before_step, starts = TrainerBase.before_step, []
 
     def count(trainer):
         before_step(trainer)
+        starts.append(time.monotonic())
         if trainer.iter - trainer.start_iter == step:
-            threading.Thread(target=kill, daemon=True).start()
+            delay = moment * (starts[-1] - starts[-2])
+            threading.Thread(target=kill, args=(delay,), daemon=True).start()
 
-    def kill():
+    def kill(delay):
         time.sleep(delay)
-        print(f"Killing process {victim}, {delay:.2f} s into step {step} of attempt {attempt}")
+        print(f"Killing process {victim}, {delay:.3f} s into step {step} of attempt {attempt}")
         sys.stdout.flush()
         os.kill(os.getpid(), signal.SIGKILL)
 

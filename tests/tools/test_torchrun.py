@@ -22,7 +22,7 @@ VERSION: 2
 OUTPUT_DIR: run
 MODEL: {NAME: resnet8, DEVICE: cpu}
 DATASET: {NAME: digits, TRAIN_SIZE: 32}
-SOLVER: {EPOCHS: 14, BATCH_SIZE: 16}  # two steps an epoch, and a checkpoint after each
+SOLVER: {EPOCHS: 24, BATCH_SIZE: 16}  # two steps an epoch, and a checkpoint after each
 """
 
 
@@ -31,9 +31,9 @@ def detector(cli_cfg, tmp_path):
     """The command line of a detector's run, which saves every other step."""
     cfg = cli_cfg
     cfg.DISTILL.METHODS = ("DKD", "REVIEWKD")
-    cfg.SOLVER.MAX_ITER = 28
+    cfg.SOLVER.MAX_ITER = 48
     cfg.SOLVER.CHECKPOINT_PERIOD = 2
-    cfg.DATASETS.TEST, cfg.TEST.EVAL_PERIOD = ("digits_det_val",), 10
+    cfg.DATASETS.TEST, cfg.TEST.EVAL_PERIOD = ("digits_det_val",), 16
     cfg.OUTPUT_DIR = "run"
     (tmp_path / "detector.yaml").write_text(cfg.dump())
     return ["train_net.py", "--config-file", "detector.yaml"]
