@@ -46,7 +46,7 @@ WARP = 1.5  # standard deviation of the displacements on a grid of 4 x 4
 BLUR = (0.4, 1.0)  # standard deviation, in pixels of the image
 INK, GROUND, SLOPE = (130, 255), (0, 90), 30  # grey levels, and the ground's change over the image
 NOISE = (4, 24)  # standard deviation, grey levels
-# SHA256 of the images on which docs/results.md was measured, and the versions that drew them.
+# SHA256 of the images with the versions below, which drew them first.
 REFERENCE = (
     "2839a200f46a25b2d78bce6ffff2d1483b33c4342cb655243edff73f13234393",
     "Pillow 13.0.0, FreeType 2.14.3",
@@ -76,8 +76,7 @@ def read_glyphs(root: str, is_train: bool) -> tuple[Tensor, Tensor]:
     record = read_json(os.path.join(folder, "record.json"))
     if record["sha256"] != REFERENCE[0]:
         logger.warning(
-            "The pixels of %s, drawn by %s, differ from those of docs/results.md, drawn by %s: "
-            "results differ slightly",
+            "The pixels of %s, drawn by %s, differ from those drawn by %s: results differ slightly",
             *(folder, record["drawn_by"], REFERENCE[1]),
         )
     split = "train" if is_train else "test"
