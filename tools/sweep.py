@@ -5,7 +5,7 @@ tools/sweep.py --configs configs/CIFAR100/{KD,EA-KD}/resnet32x4_resnet8x4.yaml -
 tools/sweep.py --configs ... --seeds 1 2 3 --output-dir output/sweep/short --jobs 2 SOLVER.EPOCHS 60
 tools/sweep.py --configs configs/Fashion-Detection/{DKD,EA-DKD}-R18-R101.yaml --seeds 1 2 3
 tools/sweep.py --configs configs/LLM/tiny/{Student,KD,EA-KD}.yaml --seeds 1 2 3
-tools/sweep.py --configs ... --seeds 1 2 3 --launcher slurm --slurm partition=gpu --slurm time=8:00:00
+tools/sweep.py --configs ... --seeds 1 2 3 --launcher slurm --slurm partition=gpu
 tools/sweep.py --output-dir output/sweep/short --status
 tools/sweep.py --output-dir output/sweep/short --table-only
 
