@@ -12,7 +12,7 @@ from eakd_det.checkpoint.checkpointer import last_checkpoint
 from eakd_det.engine.launch import set_up
 from eakd_det.engine.restart import changed_start, continued, describe_changes, record_launch
 from eakd_det.utils.lock import run_lock
-from eakd_det.utils.output_dir import TRAINER_FILES
+from eakd_det.utils.output_dir import TRAINER_FILES, check_output_dir
 
 from .config import load_config
 from .data import read_images
@@ -44,7 +44,7 @@ def main(args: argparse.Namespace) -> None:
     else:
         own = continued(args, cfg.OUTPUT_DIR)
         if not args.teacher_only:
-            _check_folder(cfg, own)
+            check_output_dir(cfg, own)
             _check_models(cfg)
             _print_plan(cfg)
         fit_teacher(cfg, args)
@@ -88,7 +88,7 @@ def fit_teacher(cfg: CfgNode, args: argparse.Namespace) -> None:
         comm.synchronize()
         if is_missing:
             args = continued(args, teacher.OUTPUT_DIR)
-            _check_folder(teacher, args)
+            check_output_dir(teacher, args)
             _print_plan(teacher, "The teacher, trained first")
             _fit(teacher, args, options=())
 
@@ -103,15 +103,6 @@ def _print_plan(cfg: CfgNode, title: str = "The run") -> None:
     steps = f", learning rate times {solver.GAMMA:g} after {', '.join(map(str, solver.STEPS))}"
     epochs = f"{solver.EPOCHS} epochs{steps if solver.STEPS else ''}"
     print(f"{title}: {cfg.MODEL.NAME} {weights}; {epochs}; in {cfg.OUTPUT_DIR}", flush=True)
-
-
-def _check_folder(cfg: CfgNode, args: argparse.Namespace) -> None:
-    TRAINER_FILES.check(
-        cfg.OUTPUT_DIR,
-        resume=args.resume,
-        overwrite=args.overwrite,
-        inputs=(cfg.MODEL.WEIGHTS, cfg.TEACHER.WEIGHTS),
-    )
 
 
 def _check_models(cfg: CfgNode) -> None:

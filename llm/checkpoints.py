@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 from pathlib import Path
 from socket import gethostname
 
@@ -12,6 +11,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from eakd_det.utils.errors import UserError
+from eakd_det.utils.files import unused_path
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def resumable_steps(folder: str) -> set[int]:
 def checkpoint_to_resume(args: TrainingArguments) -> str | None:
     """Return the newest checkpoint that is complete on all machines, or None without one.
 
-    Later ones that are not complete on all machines are removed.
+    Later ones that are not complete on all machines are set aside.
 
     Raises:
         UserError: there are checkpoints, but none is on all machines (TRAINING.SAVE_ON_EACH_NODE).
@@ -45,7 +45,7 @@ def checkpoint_to_resume(args: TrainingArguments) -> str | None:
             "is on all machines: copy it there, or name an OUTPUT_DIR on a disk that all share."
         )
     if args.should_save:
-        remove_incomplete(args.output_dir, step)
+        set_aside_incomplete(args.output_dir, step)
     return str(_path(args.output_dir, step)) if step else None
 
 
@@ -54,16 +54,17 @@ def saved_processes(checkpoint: str) -> int:
     return len(list(Path(checkpoint).glob(RANDOM_STATES)))
 
 
-def remove_incomplete(folder: str, step: int) -> None:
-    """Remove checkpoints after a step that a killed process has not completed on all machines.
+def set_aside_incomplete(folder: str, step: int) -> None:
+    """Rename checkpoints after a step that a killed process has not completed on all machines.
 
-    Their files would be mixed with those of the next checkpoint of the same step. Complete ones of
-    SAVE_ONLY_MODEL stay.
+    Their files would be mixed with those of the next checkpoint of the same step. They are not
+    removed: they may be weights that the user has kept. Complete ones of SAVE_ONLY_MODEL stay.
     """
     for path in _folders(folder):
         if _step(path) > step and (saved_processes(str(path)) or not _is_written(path)):
-            logger.warning("%s is incomplete, of a process that was killed: removed", path)
-            shutil.rmtree(path)
+            aside = unused_path(str(path.with_name(f"incomplete-{path.name}")))
+            logger.warning("%s is incomplete, of a process that was killed: now %s", path, aside)
+            path.rename(aside)
 
 
 def _folders(folder: str) -> list[Path]:

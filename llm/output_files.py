@@ -20,6 +20,7 @@ FILES = OutputFiles(
         *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"),
         *("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
         *("tokenizer.model", "chat_template.jinja"),
+        "incomplete-checkpoint-*",
         *("runs/events.out.tfevents.*", "runs/*/events.out.tfevents.*"),
     ),
 )

@@ -18,7 +18,7 @@ from eakd_det.evaluation.comparison import compare_results
 from eakd_det.modeling.build import comparable_teacher_config
 from eakd_det.utils.command_line import data_sources
 from eakd_det.utils.errors import UserError
-from eakd_det.utils.output_dir import TRAINER_FILES
+from eakd_det.utils.output_dir import TRAINER_FILES, check_output_dir
 
 from .data_report import report_data
 from .evaluation import evaluate, evaluate_teacher
@@ -71,7 +71,7 @@ def run_detector(args: argparse.Namespace) -> tuple[CfgNode, Results | None]:
     cfg = run.cfg
     if not args.eval_only:
         args = continued(args, cfg.OUTPUT_DIR)
-        _check_folder(cfg, args)
+        check_output_dir(cfg, args)
         comm.synchronize()  # before the first process writes
     _use_data(run, args, _check_data(args, cfg))
     if args.epochs and not args.eval_only:
@@ -99,7 +99,7 @@ def check_first(args: argparse.Namespace) -> None:
     run = configure(args)
     cfg = run.cfg
     if not (args.eval_only or args.check):
-        _check_folder(cfg, continued(args, cfg.OUTPUT_DIR))
+        check_output_dir(cfg, continued(args, cfg.OUTPUT_DIR))
     _use_data(run, args, _check_data(args, cfg, again=args.check))
     if not args.check:
         check_datasets(cfg, ("TEST",) if args.eval_only else ("TRAIN", "TEST"))
@@ -117,15 +117,6 @@ def timeout_of(args: argparse.Namespace) -> float:
     if _is_python(args):
         return load_lazy_config(args.config_file, args.opts).train.get("ddp_timeout", TIMEOUT)
     return load_config(args.config_file, args.opts).DDP_TIMEOUT
-
-
-def _check_folder(cfg: CfgNode, args: argparse.Namespace) -> None:
-    TRAINER_FILES.check(
-        cfg.OUTPUT_DIR,
-        resume=args.resume,
-        overwrite=args.overwrite,
-        inputs=(cfg.MODEL.WEIGHTS, cfg.TEACHER.WEIGHTS),
-    )
 
 
 def _use_data(run: RunConfig, args: argparse.Namespace, data: dict[str, CustomData]) -> None:

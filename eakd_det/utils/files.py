@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -78,3 +79,10 @@ def _remove_abandoned(folder: str) -> None:
         with suppress(FileNotFoundError):  # renamed meanwhile, or removed by another process
             if time.time() - os.stat(path).st_mtime > ABANDONED_SECONDS:
                 os.remove(path)
+
+
+def unused_path(path: str) -> str:
+    """Return the path with the lowest number before its suffix that nothing has."""
+    stem, ending = os.path.splitext(path)
+    candidates = (f"{stem}_earlier{number}{ending}" for number in count(1))
+    return next(candidate for candidate in candidates if not os.path.exists(candidate))

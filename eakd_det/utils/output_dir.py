@@ -1,5 +1,6 @@
 """Checks of OUTPUT_DIR for an earlier run, and its removal with --overwrite."""
 
+import argparse
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from .errors import UserError
@@ -127,3 +129,10 @@ TRAINER_FILES = OutputFiles(
         "inference/*/instances_predictions.pth",
     ),
 )
+
+
+def check_output_dir(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Check OUTPUT_DIR of a detector's or classifier's config, as `OutputFiles.check` does."""
+    inputs = cfg.MODEL.WEIGHTS, cfg.TEACHER.WEIGHTS
+    options = {"resume": args.resume, "overwrite": args.overwrite, "inputs": inputs}
+    TRAINER_FILES.check(cfg.OUTPUT_DIR, **options)

@@ -6,9 +6,9 @@ from eakd_det.utils.errors import UserError
 from llm import checkpoints
 from llm.checkpoints import (
     checkpoint_to_resume,
-    remove_incomplete,
     resumable_steps,
     saved_processes,
+    set_aside_incomplete,
 )
 from llm.config import training_arguments
 
@@ -35,9 +35,14 @@ def test_complete_and_incomplete_checkpoints(tmp_path):
     (tmp_path / "checkpoint-20").touch()
     assert resumable_steps(str(tmp_path)) == {9, 10}
     assert saved_processes(newest) == 1 and saved_processes(tmp_path / "checkpoint-9") == 2
-    remove_incomplete(str(tmp_path), 10)
+    (tmp_path / "incomplete-checkpoint-14_earlier1").mkdir()
+    set_aside_incomplete(str(tmp_path), 10)
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {f"checkpoint-{name}" for name in ("8", "9", "10", "12", "20", "best")}
+    kept = {f"checkpoint-{name}" for name in ("8", "9", "10", "12", "20", "best")}
+    aside = {
+        f"incomplete-checkpoint-{name}" for name in ("14_earlier1", "14_earlier2", "16_earlier1")
+    }
+    assert left == kept | aside
 
 
 @pytest.fixture

@@ -135,7 +135,7 @@ def test_a_checkpoint_that_was_being_saved(saving, monkeypatch, caplog):
         patched.setattr(ResumableTrainer, "_save_rng_state", fails_at_4)
         fit(saving)
     fit(saving, resume=True)
-    assert "checkpoint-4 is incomplete, of a process that was killed: removed" in caplog.text
+    assert "checkpoint-4 is incomplete, of a process that was killed: now " in caplog.text
     assert_equal(saving, whole)
 
 

@@ -2,11 +2,11 @@
 
 import logging
 import os
-from itertools import count
 
 from detectron2.engine.hooks import BestCheckpointer
 
 from eakd_det.checkpoint.safe_pickle import load_pth
+from eakd_det.utils.files import unused_path
 
 
 class BestCheckpoint(BestCheckpointer):
@@ -17,7 +17,7 @@ class BestCheckpoint(BestCheckpointer):
         if not os.path.isfile(path):
             return
         if self.trainer.start_iter == 0:  # of another run in the same folder
-            os.replace(path, _unused(path))
+            os.replace(path, unused_path(path))
         else:
             saved = load_pth(path)
             self.best_metric, self.best_iter = saved["metric"], saved["iteration"]
@@ -33,10 +33,3 @@ class BestCheckpoint(BestCheckpointer):
         is_better = self.best_metric is None or value > self.best_metric
         if is_better and self._update_best(value, iteration):  # a NaN is no update
             self._checkpointer.save(self._file_prefix, iteration=iteration, metric=value)
-
-
-def _unused(path: str) -> str:
-    """Return the path with the lowest number before its suffix that no file has."""
-    stem, ending = os.path.splitext(path)
-    candidates = (f"{stem}_earlier{number}{ending}" for number in count(1))
-    return next(candidate for candidate in candidates if not os.path.exists(candidate))
