@@ -30,7 +30,7 @@ def as_markdown(
 
     Args:
         summary: as `eakd_det.sweep.tables.summarize` returns it.
-        differences: as `eakd_det.sweep.tables.compare` returns them.
+        differences: as `eakd_det.sweep.comparison.compare` returns them.
         options: config -> KEY VALUE pairs of its runs.
     """
     parts = []

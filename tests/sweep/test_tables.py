@@ -6,7 +6,9 @@ import pytest
 from scipy import stats
 
 from classification.runs import Classifiers
-from eakd_det.sweep.tables import collect, compare, summarize, write_tables
+from eakd_det.sweep.comparison import compare
+from eakd_det.sweep.rows import collect
+from eakd_det.sweep.tables import summarize, write_tables
 from eakd_det.utils.errors import UserError
 
 KIND = Classifiers()
