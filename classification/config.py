@@ -49,6 +49,7 @@ def classification_config() -> CfgNode:
     # Of a teacher that is trained first, with CONFIG_FILE and NAME:
     cfg.TEACHER.PRETRAINED = False  # start from the published weights of timm or torchvision
     cfg.TEACHER.EPOCHS = 0  # 0: those of CONFIG_FILE
+    cfg.TEACHER.OUTPUT_DIR = ""  # empty: that of CONFIG_FILE
     cfg.TEACHER.FAST = True  # fuse batch norms into convolutions, channels_last; not for FCFD
     cfg.TEACHER.PRECISION = ""  # float32, bfloat16, float16 or amp; empty: the student's
 

@@ -53,6 +53,8 @@ def teacher_options(cfg: CfgNode, own: CfgNode) -> list[str]:
         if own.OUTPUT_DIR != default_output_dir(own, teacher.CONFIG_FILE):
             folder = os.path.dirname(own.OUTPUT_DIR)
             keys["OUTPUT_DIR"] = os.path.join(folder, model_name(teacher.NAME))
+    if teacher.OUTPUT_DIR:
+        keys["OUTPUT_DIR"] = teacher.OUTPUT_DIR
     if teacher.PRETRAINED:
         keys["MODEL.WEIGHTS"] = PRETRAINED
     if teacher.EPOCHS:

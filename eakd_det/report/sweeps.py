@@ -9,6 +9,7 @@ from eakd_det.sweep.kinds import RunKind
 from eakd_det.sweep.names import ALONE
 from eakd_det.sweep.rows import collect
 from eakd_det.sweep.tables import summarize
+from eakd_det.sweep.vary import split_method
 
 STUDENT = ALONE[1]  # method of a student without a teacher
 
@@ -38,7 +39,7 @@ def read_sweeps(folder: str, kind: RunKind) -> list[Sweep]:
     if not rows:
         return []
     kind = kind.measured(rows)
-    methods = list(dict.fromkeys(row["method"] for row in rows))
+    methods = list(dict.fromkeys(split_method(row["method"])[0] for row in rows))
     pairs = [(method, STUDENT) for method in methods if STUDENT in methods and method not in ALONE]
     summary, differences = summarize(kind, rows), compare(kind, rows, pairs)
     has_models = len({row["models"] for row in rows if row["method"] not in ALONE}) > 1

@@ -34,6 +34,14 @@ def parse(
         help="seeds of each config",
     )
     parser.add_argument(
+        "--vary",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar=command_line.KEY_AND_VALUES,
+        help="train each config with each value of a key",
+    )
+    parser.add_argument(
         "--jobs",
         type=command_line.positive,
         default=1,
@@ -69,6 +77,7 @@ def parse(
     needs_grid = not args.table_only and (args.configs or not args.status)
     if needs_grid and not (args.configs and args.seeds):
         parser.error("name --configs and --seeds, or --table-only or --status")
+    args.vary = _only_lever(parser, args.vary)
     if args.detach and args.launcher == "local":
         parser.error("--detach: this process trains the runs of --launcher local")
     if args.detach and args.launcher == "ray":
@@ -84,6 +93,15 @@ def parse(
         if is_given and args.launcher != launcher:
             parser.error(f"{flag} belongs to --launcher {launcher}")
     return args
+
+
+def _only_lever(parser: argparse.ArgumentParser, given: Sequence[list[str]]) -> list[str]:
+    """Return KEY VALUE ... of the only --vary; empty without one."""
+    if len(given) > 1:
+        parser.error("--vary: a sweep varies one key")
+    if any(len(words) < 2 for words in given):
+        parser.error(f"--vary {given[0][0]}: name the values, as in --vary KEY 1 2 3")
+    return given[0] if given else []
 
 
 def _add_launcher(parser: argparse.ArgumentParser) -> None:

@@ -13,8 +13,9 @@ from eakd_det.utils.errors import UserError
 
 from . import launchers, processes
 from .detectors import Detectors
-from .grid import Run, plan
+from .grid import plan
 from .kinds import RunKind, kind_of_configs, kind_of_folder
+from .run import Run
 from .runner import run_sweep
 from .status import status
 from .tables import write_tables
@@ -63,7 +64,7 @@ def _plan(args: argparse.Namespace, kind: RunKind) -> list[Run]:
     data = {flag: vars(args).get(flag[2:].replace("-", "_")) for flag in Detectors.flags}
     data = {flag: value for flag, value in data.items() if value is not None}
     grid = args.configs, args.seeds, args.output_dir, args.opts, data
-    return plan(kind, *grid, args.gpus_per_run)
+    return plan(kind, *grid, args.gpus_per_run, args.vary)
 
 
 def _train(args: argparse.Namespace, kind: RunKind, script: str) -> dict[str, str]:

@@ -1,7 +1,6 @@
-"""A grid of configs and seeds: the runs, their folders, and the origin that they note."""
+"""A grid of configs, values of a key, and seeds."""
 
-import logging
-import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,116 +9,11 @@ from detectron2.config import CfgNode
 
 from eakd_det.config.safe_yaml import read_yaml
 from eakd_det.utils.errors import UserError
-from eakd_det.utils.files import read_json, write_json
-from eakd_det.utils.lock import RUNNING, Lock
-from eakd_det.utils.output_dir import DESCRIPTIONS
 
 from .kinds import RunKind
-from .origin import change, configs_of, content_of, weights_of
-
-logger = logging.getLogger(__name__)
-
-RECORD = "sweep.json"
-LOG = "stdout.txt"  # output of the process
-
-
-@dataclass
-class Run:
-    """One config with one seed.
-
-    Attributes:
-        kind: its family.
-        title: "[3/15] EA-KD/resnet20_resnet8 seed 2".
-        cfg: its config, but for seed and folder.
-        folder: its OUTPUT_DIR.
-        arguments: of the script that trains it.
-        record: contents of sweep.json.
-        content: hash of the config file and of its teacher's (`configs_of`), when it was planned.
-    """
-
-    kind: RunKind
-    title: str
-    cfg: CfgNode
-    folder: Path
-    arguments: list[str]
-    record: dict[str, Any]
-    content: str
-
-    def result(self) -> dict[str, Any] | None:
-        """Return result.json of the run, if it is finished and of the same origin."""
-        result, noted = read_json(self.folder / "result.json"), self._noted()
-        if not result or not noted or self._change(noted):
-            return None
-        return result if self.kind.is_current(result, self.cfg) else None
-
-    def outdated(self) -> str:
-        """Describe the other origin of a run in the folder; empty if there is none worth keeping.
-
-        A run that has left neither a result nor weights is not worth keeping.
-        """
-        noted, kept = self._noted(), ("result.json", *self.kind.weights)
-        holds_run = any(path for pattern in kept for path in self.folder.rglob(pattern))
-        return self._change(noted) if noted and noted["fingerprint"] and holds_run else ""
-
-    def lock(self) -> Lock:
-        """Return the lock of the folder: the file of the run's output, which its process has open.
-
-        Raises:
-            UserError: the folder holds something else.
-        """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        own, record = (LOG, RECORD, RUNNING), self.folder / RECORD
-        others = [path for path in self.folder.iterdir() if not path.name.startswith(own)]
-        if others and not record.exists():
-            raise UserError(f"{self.folder} was not made by a sweep: choose another --output-dir.")
-        return Lock(str(self.folder / LOG), str(self.folder / RUNNING))
-
-    def start(self, *, overwrite: bool = False) -> None:
-        """Write sweep.json, while `lock` is held.
-
-        Args:
-            overwrite: remove an outdated run before; the user's own files in the folder stay.
-
-        Raises:
-            UserError: the folder holds an outdated run, which is not to be overwritten, or a config
-                file has changed since the run was planned.
-        """
-        file = self.arguments[1]
-        if configs_of([file]) != self.content:
-            raise UserError(
-                f"{file}, or its teacher's config, has changed since the sweep was started: start "
-                "the sweep again."
-            )
-        record, noted = self.folder / RECORD, self._noted()
-        if noted and self._change(noted):
-            if not overwrite and (why := self.outdated()):
-                raise UserError(f"{self.folder} was made with {why}")
-            logger.info("%s: config, options or teacher have changed, training again", self.title)
-            # Stopped here, it starts over again.
-            write_json(record, {**self.record, "fingerprint": ""})
-            self.kind.files.remove(str(self.folder))
-            for name in DESCRIPTIONS:
-                (self.folder / name).unlink(missing_ok=True)
-            os.truncate(self.folder / LOG, 0)
-        write_json(record, self._now())
-
-    def note(self, outcome: dict[str, Any]) -> None:
-        """Add the outcome of a training to sweep.json, also of one refused by `start`."""
-        noted = self._noted() or {**self.record, "fingerprint": ""}
-        write_json(self.folder / RECORD, {**noted, "outcome": outcome})
-
-    def _now(self) -> dict[str, Any]:
-        """Return the record with the hash of the weights that the run learns from."""
-        hashes = [weights_of(weights) for _, weights in self.kind.sources(self.cfg)]
-        several = content_of(hashes) if hashes and all(hashes) else ""
-        return {**self.record, "teacher_weights": hashes[0] if len(hashes) == 1 else several}
-
-    def _noted(self) -> dict[str, Any]:
-        return read_json(self.folder / RECORD)
-
-    def _change(self, noted: dict[str, Any]) -> str:
-        names = [file or weights for file, weights in self.kind.sources(self.cfg)]
-        return change(noted, self._now(), f"its teacher {' or '.join(names)}")
+from .origin import configs_of, content_of
+from .run import Run
+from .vary import Lever
 
 
 def refuse_outdated(outdated: dict[str, str]) -> None:
@@ -135,14 +29,36 @@ def refuse_outdated(outdated: dict[str, str]) -> None:
         raise UserError("\n".join([first, *lines, last]))
 
 
+@dataclass(frozen=True)
+class Variant:
+    """A config with a value of the varied key, or without one.
+
+    Attributes:
+        file: of the config.
+        name: parts of its runs' folders above the seed, as "KD-EA.TEMPERATURE=2/a_b".
+        cfg: its config, but for seed and folder.
+        options: KEY VALUE pairs.
+        record: what sweep.json notes of it.
+        content: see `Run`.
+    """
+
+    file: str
+    name: str
+    cfg: CfgNode
+    options: list[str]
+    record: dict[str, Any]
+    content: str
+
+
 def plan(
     kind: RunKind,
-    config_files: list[str],
-    seeds: list[int],
+    config_files: Sequence[str],
+    seeds: Sequence[int],
     output_dir: str,
     options: list[str],
     data: dict[str, str] | None = None,
     gpus: int = 1,
+    vary: Sequence[str] = (),
 ) -> list[Run]:
     """Return the runs of a grid, seed after seed, so that an unfinished sweep can be compared.
 
@@ -154,43 +70,100 @@ def plan(
         options: KEY VALUE pairs for every run.
         data: flags that name data for every run, with their values.
         gpus: processes of a training.
+        vary: a key and its values, for each config on which it can act.
 
     Raises:
-        UserError: a config, an option or a flag is wrong, or two configs have one name.
+        UserError: a config, an option, a value or a flag is wrong, or two configs have one name.
     """
     data = data or {}
     if wrong := data.keys() - set(kind.flags):
         raise UserError(f"{', '.join(sorted(wrong))}: not for {kind.title}.")
     flags = [word for pair in data.items() for word in pair]
-    configs = {}
-    for file in dict.fromkeys(config_files):
-        path = Path(file).absolute()
-        name = "/".join(kind.split(path))
-        if name in configs:
-            raise UserError(
-                f"{configs[name][0]} and {file} would both be {name}: sweep them apart."
-            )
-        cfg = kind.load(file, [*options, kind.seed_key, str(min(seeds))])
-        method, models = kind.names(path, cfg)
-        fingerprint = _fingerprint(kind, file, options, [*flags, *kind.identity(cfg, gpus)])
-        record = {"method": method, "models": models, "fingerprint": fingerprint}
-        record["teacher"] = configs_of([of for of, _ in kind.sources(cfg) if of])
-        configs[name] = file, cfg, record, configs_of([file])
-    if taken := {kind.seed_key, "OUTPUT_DIR"} & set(options[::2]):
+    if taken := {kind.seed_key, "OUTPUT_DIR"} & {*options[::2], *vary[:1]}:
         raise UserError(f"{' and '.join(sorted(taken))}: use --seeds and --output-dir.")
-    grid = [(name, seed) for seed in dict.fromkeys(seeds) for name in configs]
+    planner = _Planner(kind, Lever.parse(vary, options), options, str(min(seeds)), flags, gpus)
+    variants = planner.variants(config_files)
+    grid = [(variant, seed) for seed in dict.fromkeys(seeds) for variant in variants]
     runs = []
-    for number, (name, seed) in enumerate(grid, start=1):
-        file, cfg, of_config, content = configs[name]
-        folder = Path(output_dir, name, f"seed{seed}")
-        own = [kind.seed_key, str(seed), "OUTPUT_DIR", str(folder)]
-        arguments = ["--config-file", file, "--resume", *kind.arguments, *flags, *own, *options]
-        dataset = Path(data["--val-json"]).stem if "--val-json" in data else kind.dataset(cfg)
-        record = {"kind": kind.title, "dataset": dataset, "seed": seed, **of_config}
-        record |= {"options": options, "arguments": arguments}
-        title = f"[{number}/{len(grid)}] {name} seed {seed}"
-        runs.append(Run(kind, title, cfg, folder, arguments, record, content))
+    for number, (variant, seed) in enumerate(grid, start=1):
+        folder = Path(output_dir, variant.name, f"seed{seed}")
+        own = [kind.seed_key, str(seed), "OUTPUT_DIR", str(folder), *variant.options]
+        arguments = ["--config-file", variant.file, "--resume", *kind.arguments, *flags, *own]
+        dataset = kind.dataset(variant.cfg)
+        dataset = Path(data["--val-json"]).stem if "--val-json" in data else dataset
+        record = {"kind": kind.title, "dataset": dataset, "seed": seed, **variant.record}
+        record |= {"options": variant.options, "arguments": arguments}
+        title = f"[{number}/{len(grid)}] {variant.name} seed {seed}"
+        runs.append(Run(kind, title, variant.cfg, folder, arguments, record, variant.content))
     return runs
+
+
+@dataclass(frozen=True)
+class _Planner:
+    """Loads the configs of a grid.
+
+    Attributes:
+        kind, options, flags, gpus: see `plan`.
+        lever: varied key.
+        seed: with which the configs are loaded.
+    """
+
+    kind: RunKind
+    lever: Lever
+    options: list[str]
+    seed: str
+    flags: list[str]
+    gpus: int
+
+    def variants(self, config_files: Sequence[str]) -> list[Variant]:
+        """Return the variants of all configs.
+
+        Raises:
+            UserError: see `plan`.
+        """
+        variants: dict[str, Variant] = {}
+        for file in dict.fromkeys(config_files):
+            for variant in self._of_config(file):
+                if variant.name in variants:
+                    raise UserError(
+                        f"{variants[variant.name].file} and {file} would both be {variant.name}: "
+                        "sweep them apart."
+                    )
+                variants[variant.name] = variant
+        key = self.lever.key
+        if key and all(key not in variant.options for variant in variants.values()):
+            raise UserError(f"--vary {key}: it can act on none of the configs.")
+        return [*variants.values()]
+
+    def _of_config(self, file: str) -> Iterator[Variant]:
+        path = Path(file).absolute()
+        plain = self._load(file, [])
+        method, models = self.kind.names(path, plain)
+        more = models.removeprefix(self.kind.models(plain))
+        values: dict[str, CfgNode] = {}
+        for lever, pair in self.lever.variants(method):
+            cfg = self._load(file, pair)
+            if same := next((name for name, other in values.items() if other == cfg), None):
+                raise UserError(f"--vary: {same} and {lever} are the same for {file}.")
+            values[lever] = cfg
+            if own := self.kind.separate_sources(plain, cfg, lever):
+                pair = [*pair, *own]
+                cfg = self._load(file, pair)
+            of_path, networks = self.kind.split(path)
+            name = "/".join([f"{of_path}-{lever}" if lever else of_path, networks])
+            record = {"method": f"{method} {lever}".strip(), "models": self.kind.models(cfg) + more}
+            yield self._variant(file, name, cfg, [*self.options, *pair], record)
+
+    def _load(self, file: str, pair: list[str]) -> CfgNode:
+        return self.kind.load(file, [*self.options, *pair, self.kind.seed_key, self.seed])
+
+    def _variant(
+        self, file: str, name: str, cfg: CfgNode, options: list[str], record: dict[str, Any]
+    ) -> Variant:
+        others = [*self.flags, *self.kind.identity(cfg, self.gpus)]
+        record["fingerprint"] = _fingerprint(self.kind, file, options, others)
+        record["teacher"] = configs_of([of for of, _ in self.kind.sources(cfg) if of])
+        return Variant(file, name, cfg, options, record, configs_of([file]))
 
 
 def _fingerprint(kind: RunKind, config_file: str, options: list[str], others: list[str]) -> str:

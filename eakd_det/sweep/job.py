@@ -15,7 +15,7 @@ from eakd_det.utils.errors import UserError
 from eakd_det.utils.lock import Lock
 
 from . import processes
-from .grid import Run
+from .run import Run
 
 POLL_SECONDS = 0.1
 ATTEMPTS = 5  # to take the lock of a run

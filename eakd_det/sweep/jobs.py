@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar, TextIO
 
+from eakd_det.config.safe_yaml import read_yaml
 from eakd_det.utils.files import write_json
 from eakd_det.utils.lock import Lock
 
-from .grid import Run
 from .job import Job, Outcome
 from .origin import configs_of, content_of
+from .run import Run
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,11 @@ class Jobs:
 
     def _teacher(self, file: str, folder: str, run: Run) -> TeacherJob:
         arguments = run.kind.source_arguments(file, run.cfg, run.arguments)
-        name = "-".join(Path(file).with_suffix("").parts[-2:])
+        name, title = "-".join(Path(file).with_suffix("").parts[-2:]), f"Teacher {file}"
+        if folder != read_yaml(file).get("OUTPUT_DIR", folder):  # runs differ in their teachers
+            name, title = f"{name}-{Path(folder).name}", f"{title} in {folder}"
         return TeacherJob(
-            *(f"Teacher {file}", run, run.kind.command(self.script, arguments, self.gpus)),
+            *(title, run, run.kind.command(self.script, arguments, self.gpus)),
             *(self.directory, self.gpus),
             config_file=file,
             output_dir=folder,

@@ -158,6 +158,16 @@ class RunKind(ABC):
     def missing(self, cfg: CfgNode) -> dict[str, str]:
         """Return config file -> OUTPUT_DIR of the `sources` that are yet to be trained."""
 
+    def separate_sources(self, cfg: CfgNode, varied: CfgNode, name: str) -> list[str]:
+        """Return KEY VALUE pairs with which a run has sources of its own, where it needs them.
+
+        Args:
+            cfg: of the run without its varied key.
+            varied: with the key, which may act on the training of a source.
+            name: distinguishes its folder from those of the key's other values.
+        """
+        return []
+
     @abstractmethod
     def source_arguments(self, file: str, cfg: CfgNode, arguments: list[str]) -> list[str]:
         """Return the script's arguments that train a missing source.

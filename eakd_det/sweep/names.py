@@ -48,6 +48,14 @@ def addition(text: str, name: str) -> str | None:
     return rest if begins and (not rest or rest.startswith("-")) else None
 
 
+def is_part(network: str, models: str) -> bool:
+    """Return whether a network is the student of classifiers, or of detectors, called `models`.
+
+    Classifiers are named <teacher>_<student>, detectors and language models <student>-<teacher>.
+    """
+    return models.startswith(f"{network}-") or models.endswith(f"_{network}")
+
+
 def tell_apart(rows: list[dict[str, Any]], config: str, label: str = "") -> None:
     """Rename the method of rows whose name several configs share.
 

@@ -10,6 +10,7 @@ from eakd_det.utils.statistics import mean_and_interval
 
 from .kinds import FIRST, RunKind
 from .names import ALONE, tell_apart
+from .vary import order, split_method
 
 # Origin that the runs of a config must have in common, as far as it is noted.
 _ALIKE = {
@@ -45,10 +46,10 @@ def collect(kind: RunKind, output_dir: str) -> list[dict[str, Any]]:
 
 def _order(row: dict[str, Any]) -> tuple:
     """Sort key: by dataset and models; there the student alone first, EA-X after X."""
-    method = row["method"]
+    method, lever = split_method(row["method"])
     base = method.removeprefix("EA-")
     alone = ALONE.index(base) if base in ALONE else len(ALONE)
-    return row["dataset"], row["models"], alone, base, method != base
+    return row["dataset"], row["models"], alone, base, method != base, order(lever)
 
 
 def by_config(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str, str], list[dict[str, Any]]]:

@@ -2,10 +2,11 @@
 
 import logging
 
-from .grid import Run, refuse_outdated
+from .grid import refuse_outdated
 from .jobs import Jobs
 from .launchers import Launcher
 from .progress import progress_line
+from .run import Run
 from .status import note_grid
 from .tracker import Tracker
 

@@ -16,9 +16,9 @@ from eakd_det.utils.files import read_json, write_json
 from eakd_det.utils.heartbeat import BEAT_SECONDS, DEAD_SECONDS, read_holder, server_time
 from eakd_det.utils.lock import RUNNING, Lock
 
-from .grid import LOG, RECORD, Run
 from .jobs import TeacherJob
 from .progress import Progress, duration, estimate
+from .run import LOG, RECORD, Run
 
 GRID = "grid.json"  # runs and teachers of all sweeps into the folder
 REASON_WIDTH = 100

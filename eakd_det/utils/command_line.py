@@ -19,6 +19,7 @@ from .errors import UserError
 
 # KEY or NODE.KEY, and the keys in lower case of an open node.
 _KEY = re.compile(r"[A-Z][A-Z0-9_]+|[A-Z][A-Z0-9_]*(\.[A-Z][A-Z0-9_]*)+(\.\w+)?")
+KEY_AND_VALUES = ("KEY", "VALUE")  # metavar of a flag that takes a key and a list of its values
 _OVERRIDE = re.compile(r"[+~]*[A-Za-z_][\w.]*=.*", re.DOTALL)  # of a Python config
 
 # Flags that several tools have.
@@ -166,7 +167,9 @@ def split_options(
             `key=value` of a Python config stands for a pair.
     """
     takes_value = {  # store_true takes none, and a list ends at the next KEY
-        name: action.nargs is None for action in parser._actions for name in action.option_strings
+        name: action.nargs is None or action.metavar == KEY_AND_VALUES
+        for action in parser._actions
+        for name in action.option_strings
     }
     flags, options, left = [], [], deque(words)
     while left:
