@@ -48,7 +48,7 @@ def read_sweeps(folder: str, kind: RunKind) -> list[Sweep]:
             folder,
             dataset,
             dataset_tables(kind, dataset, summary, differences),
-            notes(kind, summary),
+            notes(kind, summary, differences),
             {
                 row["folder"]: (
                     f"{row['method']} {row['models']}" if has_models else row["method"],

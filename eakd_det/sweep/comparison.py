@@ -4,9 +4,11 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from eakd_det.utils.statistics import holm, paired_test
+
 from .kinds import RunKind
 from .names import CONTROLS
-from .rows import by_config, spreads
+from .rows import Groups, by_config, spreads
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +25,8 @@ def compare(
 
     Returns:
         Entries as `eakd_det.sweep.tables.summarize` gives them, of method minus "minus", where
-        seeds are common.
+        "seeds" are common; with "p" and "effect" of `paired_test` for the main metric, and
+        "p_holm", which is corrected for the number of entries with a "p".
 
     Raises:
         UserError: the runs of a config are not alike.
@@ -31,26 +34,37 @@ def compare(
     groups = by_config(rows)
     differences = []
     for method, other in dict.fromkeys([*_pairs(row["method"] for row in rows), *pairs]):
-        found_seeds = False
-        for dataset, models in dict.fromkeys(key[:2] for key in groups):
-            ours, theirs = (
-                {row["seed"]: row for row in _runs_of(groups, dataset, models, name)}
-                for name in (method, other)
-            )
-            seeds = sorted(ours.keys() & theirs.keys())
-            if seeds:
-                found_seeds = True
-                entry = {"dataset": dataset, "models": models, "method": method, "minus": other}
-                differ = [
-                    {key: ours[seed][key] - theirs[seed][key] for key in kind.metrics}
-                    for seed in seeds
-                ]
-                entry |= spreads(kind, differ)
-                differences.append({**entry, "seeds": seeds})
-        if (method, other) in pairs and not found_seeds:
+        found = [
+            entry
+            for dataset, models in dict.fromkeys(key[:2] for key in groups)
+            if (entry := _difference(kind, groups, dataset, models, method, other))
+        ]
+        if (method, other) in pairs and not found:
             logger.warning("--pairs %s:%s: no seed is finished for both", method, other)
+        differences += found
+    tested = [entry for entry in differences if entry["p"] is not None]
+    for entry, p in zip(tested, holm([entry["p"] for entry in tested]), strict=True):
+        entry["p_holm"] = p
     _warn_of_unpaired(groups, differences)
     return differences
+
+
+def _difference(
+    kind: RunKind, groups: Groups, dataset: str, models: str, method: str, other: str
+) -> dict[str, Any] | None:
+    """Return the entry of two methods on a dataset; None if they have no seed in common."""
+    ours, theirs = (
+        {row["seed"]: row for row in _runs_of(groups, dataset, models, name)}
+        for name in (method, other)
+    )
+    seeds = sorted(ours.keys() & theirs.keys())
+    if not seeds:
+        return None
+    differ = [{key: ours[seed][key] - theirs[seed][key] for key in kind.metrics} for seed in seeds]
+    entry = {"dataset": dataset, "models": models, "method": method, "minus": other}
+    entry |= spreads(kind, differ)
+    entry |= {**paired_test([each[kind.main] for each in differ]), "p_holm": None}
+    return {**entry, "seeds": seeds}
 
 
 def _pairs(methods: Iterable[str]) -> list[tuple[str, str]]:
@@ -81,9 +95,7 @@ def _warn_of_unpaired(
             )
 
 
-def _runs_of(
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]], dataset: str, models: str, method: str
-) -> list[dict[str, Any]]:
+def _runs_of(groups: Groups, dataset: str, models: str, method: str) -> list[dict[str, Any]]:
     """Return the runs of a method; those of a student alone have no teacher in "models".
 
     Classifiers are named <teacher>_<student>, detectors <student>-<teacher>.

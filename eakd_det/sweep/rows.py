@@ -20,6 +20,10 @@ _ALIKE = {
 }
 
 
+# (dataset, models, method) -> its runs.
+Groups = dict[tuple[str, str, str], list[dict[str, Any]]]
+
+
 def collect(kind: RunKind, output_dir: str) -> list[dict[str, Any]]:
     """Return the finished runs of a kind in a sweep, one dict each, by config and seed.
 
@@ -52,7 +56,7 @@ def _order(row: dict[str, Any]) -> tuple:
     return row["dataset"], row["models"], alone, base, method != base, order(lever)
 
 
-def by_config(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
+def by_config(rows: Iterable[dict[str, Any]]) -> Groups:
     """Return (dataset, models, method) -> its runs.
 
     Raises:

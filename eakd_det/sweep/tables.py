@@ -51,6 +51,7 @@ def columns(kind: RunKind) -> list[str]:
     return [
         *("dataset", "models", "method", "minus", "runs", "mean", "std", "interval", *others),
         *(f"teacher_{kind.main}", "published_mean", "published_std", "difference", "source"),
+        *("p", "p_holm", "effect"),
     ]
 
 
