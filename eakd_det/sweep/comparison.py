@@ -1,14 +1,15 @@
 """Differences between the methods of a sweep, paired by seed."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from eakd_det.utils.statistics import holm, paired_test
 
 from .kinds import RunKind
-from .names import CONTROLS
+from .names import CONTROLS, is_part
 from .rows import Groups, by_config, spreads
+from .vary import levers_of, same_lever, split_method, with_levers
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +23,7 @@ def compare(
         rows: of `eakd_det.sweep.rows.collect`.
         pairs: (method, other method) beside EA-X and X, and EA-X and its controls EA-X-matched and
             EA-X-teacher, which are found by their names. The student alone may be one of them.
+            With a lever, both methods have the same value, where the key acts on both.
 
     Returns:
         Entries as `eakd_det.sweep.tables.summarize` gives them, of method minus "minus", where
@@ -31,21 +33,22 @@ def compare(
     Raises:
         UserError: the runs of a config are not alike.
     """
-    groups = by_config(rows)
+    groups, levers = by_config(rows), levers_of(rows)
     differences = []
-    for method, other in dict.fromkeys([*_pairs(row["method"] for row in rows), *pairs]):
+    for pair in dict.fromkeys([*_pairs(row["method"] for row in rows), *pairs]):
         found = [
             entry
+            for method, other in with_levers(pair, levers)
             for dataset, models in dict.fromkeys(key[:2] for key in groups)
             if (entry := _difference(kind, groups, dataset, models, method, other))
         ]
-        if (method, other) in pairs and not found:
-            logger.warning("--pairs %s:%s: no seed is finished for both", method, other)
+        if pair in pairs and not found:
+            logger.warning("--pairs %s:%s: no seed is finished for both", *pair)
         differences += found
     tested = [entry for entry in differences if entry["p"] is not None]
     for entry, p in zip(tested, holm([entry["p"] for entry in tested]), strict=True):
         entry["p_holm"] = p
-    _warn_of_unpaired(groups, differences)
+    _warn_of_unpaired(groups, differences, levers)
     return differences
 
 
@@ -68,16 +71,18 @@ def _difference(
 
 
 def _pairs(methods: Iterable[str]) -> list[tuple[str, str]]:
-    """Return the names of the methods that are compared, if both have runs."""
+    """Return the names of the methods that are compared, if both have runs; without levers."""
     return [
         pair
-        for method in dict.fromkeys(methods)
+        for method in dict.fromkeys(split_method(method)[0] for method in methods)
         for pair in [(f"EA-{method}", method), *((method, f"{method}-{x}") for x in CONTROLS)]
     ]
 
 
 def _warn_of_unpaired(
-    groups: Iterable[tuple[str, str, str]], differences: list[dict[str, Any]]
+    groups: Iterable[tuple[str, str, str]],
+    differences: list[dict[str, Any]],
+    levers: Mapping[str, str],
 ) -> None:
     """Warn of each EA-X without an X to compare it with: often its X has another name."""
     paired = {
@@ -87,7 +92,8 @@ def _warn_of_unpaired(
     }
     for dataset, models, method in groups:
         if method.startswith("EA-") and (dataset, models, method) not in paired:
-            other = method.removeprefix("EA-")
+            other, lever = split_method(method.removeprefix("EA-"))
+            other = same_lever(other, lever, levers[lever]) if lever in levers else other
             logger.warning(
                 "%s of %s on %s has no counterpart: no run of %s with these models and one of its "
                 "seeds is finished.",
@@ -96,14 +102,10 @@ def _warn_of_unpaired(
 
 
 def _runs_of(groups: Groups, dataset: str, models: str, method: str) -> list[dict[str, Any]]:
-    """Return the runs of a method; those of a student alone have no teacher in "models".
-
-    Classifiers are named <teacher>_<student>, detectors <student>-<teacher>.
-    """
+    """Return the runs of a method; those of a student alone have no teacher in "models"."""
     if (dataset, models, method) in groups or not method.startswith("Student"):
         return groups.get((dataset, models, method), [])
     for (of, student, name), group in groups.items():
-        is_student = models.startswith(f"{student}-") or models.endswith(f"_{student}")
-        if (of, name) == (dataset, method) and is_student:
+        if (of, name) == (dataset, method) and is_part(student, models):
             return group
     return []

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,37 @@ from eakd_det.analysis.figures import (
     MARKERS,
     TEACHER_COLOUR,
     label_ends,
+    save,
     tidy,
 )
 
-from .levers import Entry, Panel
+from .kinds import RunKind
+from .levers import Entry, Panel, lever_panels
 from .names import ALONE, CONTROLS
+from .vary import levers_of
 
 LOG_FROM = 20  # ratio of largest and smallest value above which the axis is logarithmic
 MOST_LETTERS = 36  # of horizontal tick labels side by side
 ALONE_COLOUR = "0.4"
 PALETTE = (*COLOURS, "#8C564B")  # brown: figures of seven methods are common
+
+
+def write_levers(
+    kind: RunKind,
+    rows: Sequence[Entry],
+    summary: Sequence[Entry],
+    differences: Sequence[Entry],
+    folder: str,
+) -> None:
+    """Write lever.png, lever.svg and lever.json, the numbers of the figure, if a key is varied.
+
+    Args:
+        rows: runs of the kind, of `collect`.
+        summary, differences: of `summarize` and `compare`.
+    """
+    if panels := lever_panels(summary, differences, levers_of(rows)):
+        figure = draw_levers(panels, kind.metrics[kind.main])
+        save(figure, folder, "lever", {"panels": [asdict(panel) for panel in panels]})
 
 
 def draw_levers(panels: Sequence[Panel], metric: str) -> Figure:

@@ -15,7 +15,9 @@ from eakd_det.utils.files import write_atomically
 from .comparison import compare
 from .formats import as_latex, as_markdown
 from .kinds import RunKind
+from .lever_figure import write_levers
 from .rows import by_config, collect, spreads
+from .vary import split_method
 
 
 def summarize(kind: RunKind, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -30,7 +32,9 @@ def summarize(kind: RunKind, rows: list[dict[str, Any]]) -> list[dict[str, Any]]
         entry |= spreads(kind, [{key: row[key] for key in kind.metrics} for row in group])
         teachers = [row[teacher] for row in group if row.get(teacher) is not None]
         entry[teacher] = float(np.mean(teachers)) if teachers else None
-        summary.append(entry | _published(kind, group[0]["folder"], entry["mean"]))
+        is_varied = split_method(method)[1]  # no paper's recipe
+        found = {} if is_varied else _published(kind, group[0]["folder"], entry["mean"])
+        summary.append(entry | found)
     return summary
 
 
@@ -58,6 +62,8 @@ def columns(kind: RunKind) -> list[str]:
 def write_tables(kind: RunKind, output_dir: str, pairs: Sequence[tuple[str, str]] = ()) -> str:
     """Write table.md, table.csv, table.tex and results.json of the finished runs.
 
+    If a key is varied, its figure is written, too.
+
     Returns:
         The text of table.md.
 
@@ -84,4 +90,5 @@ def write_tables(kind: RunKind, output_dir: str, pairs: Sequence[tuple[str, str]
         writer = csv.DictWriter(f, columns(kind), extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(summary + differences)
+    write_levers(kind, rows, summary, differences, output_dir)
     return texts["table.md"]

@@ -1,0 +1,103 @@
+import pytest
+
+from eakd_det.sweep.vary import (
+    Lever,
+    acts,
+    levers_of,
+    order,
+    same_lever,
+    short_key,
+    split_method,
+    with_levers,
+)
+from eakd_det.utils.errors import UserError
+
+TEMPERATURE = "DISTILL.EA.TEMPERATURE"
+
+
+@pytest.mark.parametrize(
+    ("key", "methods", "others"),
+    [
+        (TEMPERATURE, ["EA-KD", "EA-DKD+LS-matched"], ["KD", "Student", "Teacher-Cascade"]),
+        ("DISTILL.KD.TEMPERATURE", ["KD", "EA-KD", "KD+LS-T2"], ["DKD", "Student"]),
+        ("DISTILL.REVIEWKD.WEIGHT", ["EA-ReviewKD", "DKD+REVIEWKD"], ["KD"]),
+        ("DISTILL.EA.ENABLED", ["KD", "EA-KD"], ["Student"]),
+        ("DISTILL.CE_WEIGHT", ["KD"], ["Student"]),
+        ("TEACHER.EPOCHS", ["KD", "EA-KD"], ["Student", "Teacher"]),
+        ("MODEL.NAME", ["KD", "Student", "Teacher"], []),
+        ("SOLVER.BASE_LR", ["KD", "Student-Cascade"], []),
+    ],
+)
+def test_where_a_key_acts(key, methods, others):
+    assert [method for method in methods + others if acts(key, method)] == methods
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ([TEMPERATURE, "1", "2.5", "1"], ["EA.TEMPERATURE=1", "EA.TEMPERATURE=2.5"]),
+        (["MODEL.NAME", "resnet8", "timm:x/y"], ["MODEL.NAME=resnet8", "MODEL.NAME=y"]),
+        (["TEACHER.WEIGHTS", "a.pth", "out/b.pkl"], ["TEACHER.WEIGHTS=a", "TEACHER.WEIGHTS=b"]),
+        (
+            ["TEACHER.WEIGHTS", "out/a/model.pth", "out/b/model.pth"],
+            ["TEACHER.WEIGHTS=a-model", "TEACHER.WEIGHTS=b-model"],
+        ),
+        (["SOLVER.STEPS", "(3, 5)", "()"], ["SOLVER.STEPS=3_5", "SOLVER.STEPS=empty"]),
+    ],
+)
+def test_names_of_values(words, names):
+    lever = Lever.parse(words, [])
+    assert [*lever.values] == names
+    assert [*lever.values.values()] == list(dict.fromkeys(words[1:]))
+
+
+@pytest.mark.parametrize(
+    ("words", "options", "message"),
+    [
+        (["SEED.X", "1"], ["A", "1", "SEED.X", "2"], "SEED.X: the key is also among the KEY VALUE"),
+        (["A.B", "x", "X"], [], "two values would have one name"),
+        (["A.B", "x:1", "x/1", "x?1"], [], "two values would have one name"),
+    ],
+)
+def test_mistakes(words, options, message):
+    with pytest.raises(UserError, match=message):
+        Lever.parse(words, options)
+
+
+def test_methods_are_called_by_their_lever():
+    assert short_key(TEMPERATURE) == "EA.TEMPERATURE" and short_key("MODEL.NAME") == "MODEL.NAME"
+    assert split_method("EA-KD EA.TEMPERATURE=2") == ("EA-KD", "EA.TEMPERATURE=2")
+    for method in ("KD", "EA-KD (mine-A.B=2/run1)", "KD A.B=2 (mine-A.B=2/run1)"):
+        assert split_method(method) == (method, "")
+    lever = Lever.parse([TEMPERATURE, "2"], [])
+    assert [*lever.variants("EA-KD")] == [("EA.TEMPERATURE=2", [TEMPERATURE, "2"])]
+    assert [*lever.variants("KD")] == [("", [])] == [*Lever.parse([], []).variants("EA-KD")]
+
+
+def test_the_order_is_that_of_numbers():
+    levers = ["K=resnet20", "K=word", "K=10", "K=9", "K=resnet8", "K=1e-3", "K=-2"]
+    ordered = ["K=-2", "K=1e-3", "K=9", "K=10", "K=resnet8", "K=resnet20", "K=word"]
+    assert sorted(levers, key=order) == ordered
+
+
+def test_runs_of_one_value_are_compared():
+    rows = [
+        {"method": f"EA-KD EA.TEMPERATURE={t}", "options": ["A.B", "1", TEMPERATURE, t]}
+        for t in ("10", "9")
+    ]
+    rows += [{"method": "KD A.B=7", "options": ["A.B", "7"]}, {"method": "KD", "options": []}]
+    levers = levers_of(rows)
+    assert levers == {
+        "A.B=7": "A.B",
+        "EA.TEMPERATURE=9": TEMPERATURE,
+        "EA.TEMPERATURE=10": TEMPERATURE,
+    }
+    assert same_lever("KD", "EA.TEMPERATURE=9", TEMPERATURE) == "KD"
+    assert [*with_levers(("EA-KD", "KD"), levers)] == [
+        ("EA-KD", "KD"),
+        ("EA-KD A.B=7", "KD A.B=7"),
+        ("EA-KD EA.TEMPERATURE=9", "KD"),
+        ("EA-KD EA.TEMPERATURE=10", "KD"),
+    ]
+    named = "EA-KD EA.TEMPERATURE=9", "EA-KD EA.TEMPERATURE=10"
+    assert [*with_levers(named, levers)] == [named]
