@@ -11,7 +11,7 @@ from eakd_det.sweep.kinds import Config, RunKind
 from eakd_det.sweep.run_files import RunFiles
 
 from .analyses import ANALYSES
-from .config import as_options, load_config
+from .config import load_config
 from .names import data_name
 from .own_images import is_own
 from .teacher_run import final_checkpoint, needs_training, teacher_config, teacher_options
@@ -85,7 +85,7 @@ class Classifiers(RunKind):
         before, now = teacher_config(cfg), teacher_config(varied)
         if before is None or now is None or now == before or now.OUTPUT_DIR != before.OUTPUT_DIR:
             return []
-        return as_options({"TEACHER.OUTPUT_DIR": f"{now.OUTPUT_DIR}-{name}"})
+        return ["TEACHER.OUTPUT_DIR", f"{now.OUTPUT_DIR}-{name}"]
 
     def source_arguments(self, file: str, cfg: CfgNode, arguments: list[str]) -> list[str]:
         """Return those of a plain run of the teacher, on the student's device and data."""

@@ -5,6 +5,7 @@ tools/sweep.py --configs configs/CIFAR100/{KD,EA-KD}/resnet32x4_resnet8x4.yaml -
 tools/sweep.py --configs ... --seeds 1 2 3 --output-dir output/sweep/short --jobs 2 SOLVER.EPOCHS 60
 tools/sweep.py --configs configs/Fashion-Detection/{DKD,EA-DKD}-R18-R101.yaml --seeds 1 2 3
 tools/sweep.py --configs configs/LLM/tiny/{Student,KD,EA-KD}.yaml --seeds 1 2 3
+tools/sweep.py --configs ... --seeds 1 2 3 --vary DISTILL.EA.TEMPERATURE 1 2 4
 tools/sweep.py --configs ... --seeds 1 2 3 --launcher slurm --slurm partition=gpu
 tools/sweep.py --output-dir output/sweep/short --status
 tools/sweep.py --output-dir output/sweep/short --table-only
@@ -15,7 +16,8 @@ not trained again. If a config, an option or a teacher has changed since, --over
 which retrains those runs. Missing teachers, and models that students start from, are trained first.
 
 The output folder gets table.md, table.csv and table.tex (means, published figures, and differences,
-paired by seed, of EA-X and X and of EA-X and its controls) and results.json (figures of each run).
+paired by seed, of EA-X and X and of EA-X and its controls) and results.json (figures of each run);
+with --vary also lever.png and lever.svg (the main metric over the values of a key).
 """
 
 import sys

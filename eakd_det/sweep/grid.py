@@ -144,7 +144,7 @@ class _Planner:
         for lever, pair in self.lever.variants(method):
             cfg = self._load(file, pair)
             if same := next((name for name, other in values.items() if other == cfg), None):
-                raise UserError(f"--vary: {same} and {lever} are the same for {file}.")
+                raise UserError(f"--vary: {same} and {lever} are one value for {file}.")
             values[lever] = cfg
             if own := self.kind.separate_sources(plain, cfg, lever):
                 pair = [*pair, *own]

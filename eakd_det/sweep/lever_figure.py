@@ -141,8 +141,9 @@ def _draw_lines(
     looks: Mapping[str, dict[str, Any]],
 ) -> list[tuple[float, str, str]]:
     """Draw lines that are shifted from one another, and return their ends for `label_ends`."""
-    gaps = np.diff([*places.values()])
-    step = min(0.06, 0.5 / max(len(lines), 1)) * (gaps.min() if len(gaps) else 1.0)
+    x = np.array([*places.values()])
+    gap, span = (np.diff(x).min(), x[-1] - x[0]) if len(x) > 1 else (1.0, 1.0)
+    step = min(0.06 * gap, 0.5 * gap / max(len(lines), 1), 0.012 * span)
     ends = []
     for i, (method, line) in enumerate(lines.items()):
         shift = step * (i - (len(lines) - 1) / 2)

@@ -28,6 +28,15 @@ def test_options_of_launchers(parse):
     assert parse(*GRID, "--launcher", "ray", "--ray-address", "auto").ray_address == "auto"
 
 
+def test_a_varied_key(parse):
+    args = parse(*GRID, "--vary", "DISTILL.EA.MODE", "full", "matched", "SOLVER.EPOCHS", "3")
+    assert args.vary == ["DISTILL.EA.MODE", "full", "matched"]
+    assert args.opts == ["SOLVER.EPOCHS", "3"]
+    args = parse("SOLVER.EPOCHS", "3", "--vary", "SOLVER.BASE_LR", "1e-2", "-1", *GRID)
+    assert args.vary == ["SOLVER.BASE_LR", "1e-2", "-1"] and args.opts == ["SOLVER.EPOCHS", "3"]
+    assert parse(*GRID).vary == []
+
+
 def test_the_status_needs_no_grid(parse):
     assert parse("--status").configs == []
     assert parse(*GRID, "--status").seeds == [1]
@@ -43,6 +52,8 @@ def test_the_status_needs_no_grid(parse):
         ([*GRID, "--launcher", "slurm", "--jobs", "2"], "--jobs belongs to --launcher local"),
         ([*GRID, "--ray-address", "auto"], "--ray-address belongs to --launcher ray"),
         ([*GRID, "--launcher", "slurm", "--slurm", "time"], "'time' is not KEY=VALUE"),
+        ([*GRID, "--vary", "SOLVER.EPOCHS"], "--vary SOLVER.EPOCHS: name the values"),
+        ([*GRID, *2 * ["--vary", "SEED", "1"]], "--vary: a sweep varies one key"),
         ([*GRID, "--gpus-per-run", "0"], "'0' is not a whole number above 0"),
     ],
 )

@@ -93,3 +93,49 @@ def test_controls_are_compared_with_what_they_control(finished):
         ("EA-KD", "EA-KD-matched"): -1.0,
         ("EA-KD", "EA-KD-teacher"): -2.0,
     }
+
+
+TEMPERATURE = "DISTILL.EA.TEMPERATURE"
+
+
+def varied(finished, key, lever, **tops):
+    """Write runs of methods with a lever."""
+    for method, top1 in tops.items():
+        method = method.replace("_", "-")
+        options = [key, lever.partition("=")[2]]
+        name = {"method": f"{method} {lever}", "models": "a_b"}
+        folder = finished(f"{method}-{lever}/a_b", top1, options=options, **name)
+    return folder
+
+
+def test_a_varied_method_is_compared_with_one_that_is_not(finished, caplog):
+    for value in (2, 10):
+        tops = {"EA_KD": {1: 3.0, 2: 3.0 + value}, "EA_KD_matched": {1: 2.0, 2: 2.0}}
+        varied(finished, TEMPERATURE, f"EA.TEMPERATURE={value}", **tops)
+    finished("Student/b", {1: 0.0, 2: 0.0})
+    rows = collect(KIND, finished("KD/a_b", {1: 1.0, 2: 1.0}))
+    entries = compare(KIND, rows, [("EA-KD", "Student"), ("KD", "Student")])
+    assert [(e["method"], e["minus"], e["mean"]) for e in entries] == [
+        ("EA-KD EA.TEMPERATURE=2", "KD", 3.0),
+        ("EA-KD EA.TEMPERATURE=10", "KD", 7.0),
+        ("EA-KD EA.TEMPERATURE=2", "EA-KD-matched EA.TEMPERATURE=2", 2.0),
+        ("EA-KD EA.TEMPERATURE=10", "EA-KD-matched EA.TEMPERATURE=10", 6.0),
+        ("EA-KD EA.TEMPERATURE=2", "Student", 4.0),
+        ("EA-KD EA.TEMPERATURE=10", "Student", 8.0),
+        ("KD", "Student", 1.0),
+    ]
+    assert caplog.messages == []
+    named = ("EA-KD EA.TEMPERATURE=10", "EA-KD EA.TEMPERATURE=2")
+    assert compare(KIND, rows, [named])[-1]["mean"] == 4.0
+
+
+def test_runs_of_other_values_are_not_compared(finished, caplog):
+    """Also not with a run of all images, while that of the value is not finished."""
+    key = "DATASET.TRAIN_SIZE"
+    varied(finished, key, f"{key}=100", EA_KD={1: 3.0}, KD={1: 1.0})
+    varied(finished, key, f"{key}=500", EA_KD={1: 9.0})
+    rows = collect(KIND, finished("KD/a_b", {1: 2.0}))
+    (entry,) = compare(KIND, rows)
+    assert (entry["method"], entry["mean"]) == (f"EA-KD {key}=100", 2.0)
+    (message,) = caplog.messages
+    assert f"no run of KD {key}=500 with these models" in message

@@ -7,6 +7,8 @@ from eakd_det.sweep.grid import plan
 from eakd_det.utils.errors import UserError
 
 KIND = Classifiers()
+ROOT = Path(__file__).parents[2]
+DIGITS = [f"configs/Digits/{name}.yaml" for name in ("Student", "KD", "EA-KD")]
 
 
 @pytest.fixture
@@ -75,3 +77,111 @@ def test_two_configs_of_one_name_are_refused(config):
     with pytest.raises(UserError, match="would both be KD/resnet20_resnet8"):
         plan(KIND, [first, second], [1], "out", [])
     assert len(plan(KIND, [first, first], [1, 1], "out", [])) == 1
+
+
+@pytest.fixture
+def vary(monkeypatch):
+    """Plans configs/Digits with a varied key; "method, models" -> the run of seed 1."""
+    monkeypatch.chdir(ROOT)
+
+    def call(*words, options=(), configs=DIGITS):
+        runs = plan(KIND, configs, [1], "out", list(options), vary=words)
+        return {f"{run.record['method']}, {run.record['models']}": run for run in runs}
+
+    return call
+
+
+def test_a_key_is_varied_where_it_acts(vary):
+    epochs = ["SOLVER.EPOCHS", "9"]
+    runs, plain = vary("DISTILL.EA.TEMPERATURE", "1", "6", options=epochs), vary(options=epochs)
+    assert [*runs] == [
+        "Student, resnet8",
+        "KD, resnet20_resnet8",
+        "EA-KD EA.TEMPERATURE=1, resnet20_resnet8",
+        "EA-KD EA.TEMPERATURE=6, resnet20_resnet8",
+    ]
+    *alone, _, varied = runs.values()
+    assert [run.record for run in alone[:2]] == [
+        {**plain[name].record, "arguments": run.arguments} for name, run in [*runs.items()][:2]
+    ]
+    assert varied.folder == Path("out/Digits-EA.TEMPERATURE=6/EA-KD/seed1")
+    assert varied.title == "[4/4] Digits-EA.TEMPERATURE=6/EA-KD seed 1"
+    assert varied.cfg.DISTILL.EA.TEMPERATURE == 6.0
+    pair = ["DISTILL.EA.TEMPERATURE", "6"]
+    assert varied.record["options"] == [*epochs, *pair] == varied.arguments[-4:]
+    prints = {run.record["fingerprint"] for run in [*runs.values(), *plain.values()]}
+    assert len(prints) == 5
+
+
+@pytest.mark.parametrize("key", ["DATASET.TRAIN_SIZE", "SOLVER.BATCH_SIZE"])
+def test_keys_of_a_student_vary_it_too(vary, key):
+    runs = vary(key, "100", "50")
+    assert [*runs] == [
+        f"{method} {key}={value}, {models}"
+        for method, models in [
+            ("Student", "resnet8"),
+            ("KD", "resnet20_resnet8"),
+            ("EA-KD", "resnet20_resnet8"),
+        ]
+        for value in (100, 50)
+    ]
+
+
+def test_models_are_called_by_a_varied_student(vary):
+    files = [
+        f"configs/Glyphs100/{name}.yaml" for name in ("KD/resnet20_resnet8", "Student/resnet8")
+    ]
+    runs = vary("MODEL.NAME", "resnet8", "resnet14", configs=files)
+    assert [*runs] == [
+        "KD MODEL.NAME=resnet8, resnet20_resnet8",
+        "KD MODEL.NAME=resnet14, resnet20_resnet14",
+        "Student MODEL.NAME=resnet8, resnet8",
+        "Student MODEL.NAME=resnet14, resnet14",
+    ]
+    folders = [run.folder.parent.as_posix() for run in runs.values()]
+    assert folders[1:3] == [
+        "out/KD-MODEL.NAME=resnet14/resnet20_resnet8",
+        "out/Student-MODEL.NAME=resnet8/resnet8",
+    ]
+
+
+def test_teachers_of_varied_runs(vary):
+    """A value that changes the teacher's training has a teacher of its own."""
+    runs = vary("TEACHER.EPOCHS", "1", "8")
+    folders = [KIND.missing(run.cfg).get("configs/Digits/Teacher.yaml") for run in runs.values()]
+    own = "output/Digits/Teacher-TEACHER.EPOCHS=1"
+    trained = "output/Digits/Teacher"  # for 8 epochs
+    assert folders == [None, own, trained, own, trained]
+    assert runs["KD TEACHER.EPOCHS=1, resnet20_resnet8"].record["options"] == [
+        *("TEACHER.EPOCHS", "1", "TEACHER.OUTPUT_DIR", own)
+    ]
+    runs = vary("TEACHER.WEIGHTS", "a.pth", "b/c.pth")
+    assert [run.folder.parts[1] for run in runs.values()][1:3] == [
+        "Digits-TEACHER.WEIGHTS=a",
+        "Digits-TEACHER.WEIGHTS=c",
+    ]
+    assert {run.cfg.TEACHER.OUTPUT_DIR for run in runs.values()} == {""}
+    options = ["DATASET.ROOT", "mine", "DATASET.NAME", "folder"]
+    runs = vary(
+        "DATASET.IMAGE_SIZE", "32", "64", options=options, configs=["configs/Folder/KD.yaml"]
+    )
+    assert [KIND.missing(run.cfg)["configs/Folder/Teacher.yaml"] for run in runs.values()] == [
+        f"output/mine/Teacher/resnet50-DATASET.IMAGE_SIZE={size}" for size in (32, 64)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["DISTILL.EA.TEMPERATUR", "1"], "did you mean DISTILL.EA.TEMPERATURE"),
+        (["DISTILL.EA.TEMPERATURE", "1", "0"], "DISTILL.EA.TEMPERATURE must be above 0, not 0.0"),
+        (["DISTILL.EA.TEMPERATURE", "x"], "DISTILL.EA.TEMPERATURE"),
+        (["DISTILL.EA.TEMPERATURE", "1", "1.0"], "=1 and EA.TEMPERATURE=1.0 are one value for"),
+        (["DISTILL.DKD.ALPHA", "1"], "DISTILL.DKD.ALPHA: it can act on none of the configs"),
+        (["SOLVER.EPOCHS", "1"], "SOLVER.EPOCHS: the key is also among the KEY VALUE pairs"),
+        (["SEED", "1"], "SEED: use --seeds"),
+    ],
+)
+def test_mistakes_in_a_varied_key(vary, words, message):
+    with pytest.raises(UserError, match=message):
+        vary(*words, options=["SOLVER.EPOCHS", "9"])
