@@ -28,9 +28,9 @@ def collect(kind: RunKind, output_dir: str) -> list[dict[str, Any]]:
     """Return the finished runs of a kind in a sweep, one dict each, by config and seed.
 
     Returns:
-        "method" and "models" as tables call them; "folder", and "config", its last parts; the
-        "dataset", "seed", "options" and origin of sweep.json; and the contents of result.json,
-        with the metrics of the kind.
+        "method" and "models" as tables call them; "folder", and "config", its last parts; "file",
+        the path of the config file; the "dataset", "seed", "options" and origin of sweep.json; and
+        the contents of result.json, with the metrics of the kind.
     """
     rows = []
     for path in Path(output_dir).glob("*/*/seed*/sweep.json"):
@@ -43,8 +43,14 @@ def collect(kind: RunKind, output_dir: str) -> list[dict[str, Any]]:
         # Sweeps of earlier versions noted no names: those of the folders.
         names = {"method": record.get("method", method), "models": record.get("models", models)}
         row = {**names, "folder": str(path.parent), "config": f"{method}/{models}", **kept}
+        row["file"] = next(iter(record.get("arguments", [])[1:2]), "")
         rows.append({**row, **result})
     tell_apart(rows, "config")
+    return in_order(rows)
+
+
+def in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Sort runs as tables have them."""
     return sorted(rows, key=lambda row: (*_order(row), row["seed"]))
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -10,14 +11,18 @@ import numpy as np
 
 from eakd_det.config.safe_yaml import read_yaml
 from eakd_det.utils.errors import UserError
-from eakd_det.utils.files import write_atomically
+from eakd_det.utils.files import make_folder, write_atomically
 
 from .comparison import compare
+from .forest import draw_differences
 from .formats import as_latex, as_markdown
-from .kinds import RunKind
+from .kinds import Config, RunKind
 from .lever_figure import write_levers
 from .rows import by_config, collect, spreads
+from .runs_csv import find_config, write_runs
 from .vary import split_method
+
+logger = logging.getLogger(__name__)
 
 
 def summarize(kind: RunKind, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -33,20 +38,33 @@ def summarize(kind: RunKind, rows: list[dict[str, Any]]) -> list[dict[str, Any]]
         teachers = [row[teacher] for row in group if row.get(teacher) is not None]
         entry[teacher] = float(np.mean(teachers)) if teachers else None
         is_varied = split_method(method)[1]  # no paper's recipe
-        found = {} if is_varied else _published(kind, group[0]["folder"], entry["mean"])
+        found = {} if is_varied else _published(kind, group[0], entry["mean"])
         summary.append(entry | found)
     return summary
 
 
-def _published(kind: RunKind, folder: str, mean: float) -> dict[str, Any]:
+def _published(kind: RunKind, row: dict[str, Any], mean: float) -> dict[str, Any]:
     """Return the columns of the published figure for a run; empty without one."""
-    path = os.path.join(folder, "config.yaml")
-    figure = kind.published(read_yaml(path)) if os.path.exists(path) else None
+    config = _config(kind, row)
+    figure = None if config is None else kind.published(config)
     if figure is None or kind.main not in figure.figures:
         return {}
     published = figure.figures[kind.main]
     columns = {"published_mean": published, "published_std": figure.std}
     return columns | {"difference": mean - published, "source": figure.source}
+
+
+def _config(kind: RunKind, row: dict[str, Any]) -> Config | None:
+    """Return the config of a run: of its folder, or for a row of runs.csv of the config file."""
+    if row["folder"]:
+        path = os.path.join(row["folder"], "config.yaml")
+        return read_yaml(path) if os.path.exists(path) else None
+    file = find_config(row["file"])
+    try:
+        return None if file is None else kind.load(file, row["options"])
+    except UserError as error:  # it has changed since
+        logger.warning("%s: no published figure is looked up: %s", row["place"], error)
+        return None
 
 
 def columns(kind: RunKind) -> list[str]:
@@ -60,9 +78,7 @@ def columns(kind: RunKind) -> list[str]:
 
 
 def write_tables(kind: RunKind, output_dir: str, pairs: Sequence[tuple[str, str]] = ()) -> str:
-    """Write table.md, table.csv, table.tex and results.json of the finished runs.
-
-    If a key is varied, its figure is written, too.
+    """Write the files of `write_rows` for the finished runs of a sweep.
 
     Returns:
         The text of table.md.
@@ -73,7 +89,26 @@ def write_tables(kind: RunKind, output_dir: str, pairs: Sequence[tuple[str, str]
     rows = collect(kind, output_dir)
     if not rows:
         raise UserError(f"{output_dir} holds no finished run.")
-    kind = kind.measured(rows)
+    return write_rows(kind.measured(rows), rows, output_dir, pairs)
+
+
+def write_rows(
+    kind: RunKind,
+    rows: list[dict[str, Any]],
+    output_dir: str,
+    pairs: Sequence[tuple[str, str]] = (),
+) -> str:
+    """Write table.md, table.csv, table.tex, results.json, runs.csv and the figures.
+
+    They are those of the differences, and of a varied key, if there are any.
+
+    Args:
+        rows: of `collect`, or of `read_runs`.
+        pairs: of `compare`.
+
+    Returns:
+        The text of table.md.
+    """
     summary, differences = summarize(kind, rows), compare(kind, rows, pairs)
     options = {f"{row['method']}/{row['models']}": row["options"] for row in rows}
     texts = {
@@ -83,6 +118,7 @@ def write_tables(kind: RunKind, output_dir: str, pairs: Sequence[tuple[str, str]
             {"runs": rows, "summary": summary, "differences": differences}, indent=2
         ),
     }
+    make_folder(output_dir)
     for name, text in texts.items():
         with write_atomically(os.path.join(output_dir, name)) as f:
             f.write(text)
@@ -90,5 +126,8 @@ def write_tables(kind: RunKind, output_dir: str, pairs: Sequence[tuple[str, str]
         writer = csv.DictWriter(f, columns(kind), extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(summary + differences)
+    write_runs(kind, rows, os.path.join(output_dir, "runs.csv"))
+    if differences:
+        draw_differences(kind, differences, output_dir)
     write_levers(kind, rows, summary, differences, output_dir)
     return texts["table.md"]

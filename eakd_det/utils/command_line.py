@@ -153,6 +153,16 @@ def parse_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return args
 
 
+def _words_of(action: argparse.Action) -> int:
+    """Return how many of the words after a flag are its values, also if they look like a KEY.
+
+    store_true takes none, and a list ends at the next KEY; before it --vary takes a KEY.
+    """
+    if isinstance(action.nargs, int):
+        return action.nargs
+    return int(action.nargs is None or action.metavar == KEY_AND_VALUES)
+
+
 def split_options(
     parser: argparse.ArgumentParser, words: Sequence[str]
 ) -> tuple[list[str], list[str]]:
@@ -166,18 +176,14 @@ def split_options(
         words: of the command line. A word in capitals is a KEY, unless it is the value of a flag;
             `key=value` of a Python config stands for a pair.
     """
-    takes_value = {  # store_true takes none, and a list ends at the next KEY
-        name: action.nargs is None or action.metavar == KEY_AND_VALUES
-        for action in parser._actions
-        for name in action.option_strings
-    }
+    values = {name: _words_of(a) for a in parser._actions for name in a.option_strings}
     flags, options, left = [], [], deque(words)
     while left:
         word = left.popleft()
-        if takes_value.get(word):
-            flags += [word, *([left.popleft()] if left else [])]
+        if values.get(word):
+            flags += [word, *(left.popleft() for _ in range(min(values[word], len(left))))]
         elif _KEY.fullmatch(word):
-            has_value = left and left[0] not in takes_value
+            has_value = left and left[0] not in values
             options += [word, *([left.popleft()] if has_value else [])]
         else:
             (options if _OVERRIDE.fullmatch(word) else flags).append(word)

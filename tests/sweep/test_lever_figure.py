@@ -5,10 +5,11 @@ from matplotlib import colors
 
 from classification.runs import Classifiers
 from eakd_det.sweep.comparison import compare
-from eakd_det.sweep.lever_figure import draw_levers, write_levers
+from eakd_det.sweep.lever_figure import draw_levers
 from eakd_det.sweep.levers import lever_panels
 from eakd_det.sweep.rows import collect
-from eakd_det.sweep.tables import summarize, write_tables
+from eakd_det.sweep.runs_csv import read_runs
+from eakd_det.sweep.tables import summarize, write_rows, write_tables
 from eakd_det.sweep.vary import levers_of, short_key
 
 KIND = Classifiers()
@@ -106,5 +107,7 @@ def test_the_tables_come_with_the_figure(finished, tmp_path):
     assert {path.suffix for path in tmp_path.glob("lever.*")} == {".png", ".svg", ".json"}
     (panel,) = json.loads((tmp_path / "lever.json").read_text())["panels"]
     assert panel["lines"]["KD"]["2"]["mean"] == 2.0
-    write_levers(KIND, [], [], [], str(tmp_path / "none"))
-    assert not (tmp_path / "none").exists()
+    kind, rows = read_runs([str(tmp_path / "runs.csv")], [KIND])
+    assert write_rows(kind, rows, str(tmp_path / "again"))
+    drawn = [path.joinpath("lever.svg").read_bytes() for path in (tmp_path, tmp_path / "again")]
+    assert drawn[0] == drawn[1]
