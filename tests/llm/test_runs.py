@@ -239,3 +239,23 @@ def test_tables_and_report_of_a_sweep(cfg, tmp_path):
     folders = [str(path.parent) for path in out.glob("*/*/*/config.yaml")]
     page = Path(write_report(folders, kinds, str(tmp_path / "page.html"))).read_text()
     assert "teacher → student" in page and "+20.00 ± 0.00" in page and "exact match c" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "methods"),
+    [
+        (
+            ["DISTILL.EA.TEMPERATURE", "1", "3"],
+            ["Student", "KD", "EA-KD EA.TEMPERATURE=1", "EA-KD EA.TEMPERATURE=3"],
+        ),
+        (
+            ["DATASET.TRAIN_SIZE", "9"],
+            [f"{method} DATASET.TRAIN_SIZE=9" for method in ("Student", "KD", "EA-KD")],
+        ),
+    ],
+)
+def test_a_varied_key(monkeypatch, words, methods):
+    monkeypatch.chdir(ROOT)
+    files = [f"configs/LLM/tiny/{name}.yaml" for name in ("Student", "KD", "EA-KD")]
+    runs = plan(KIND, files, [1], "out", [], vary=words)
+    assert [run.record["method"] for run in runs] == methods

@@ -60,6 +60,32 @@ def test_a_teacher_without_a_yaml_config(distill_cfg, tmp_path, monkeypatch, tea
     assert (configs_of(["student.yaml"]) == before) == teacher.startswith("torchvision")
 
 
+@pytest.mark.parametrize(
+    ("words", "methods"),
+    [
+        (["DISTILL.EA.BOUND", "2"], ["Student", "DKD", "EA-DKD EA.BOUND=2"]),
+        (
+            ["TEACHER.WEIGHTS", "a.pth", "x/b.pth"],
+            [
+                *("Student", "DKD TEACHER.WEIGHTS=a", "DKD TEACHER.WEIGHTS=b"),
+                *("EA-DKD TEACHER.WEIGHTS=a", "EA-DKD TEACHER.WEIGHTS=b"),
+            ],
+        ),
+        (
+            ["SOLVER.MAX_ITER", "9"],
+            [f"{method} SOLVER.MAX_ITER=9" for method in ("Student", "DKD", "EA-DKD")],
+        ),
+    ],
+)
+def test_a_varied_key(monkeypatch, words, methods):
+    monkeypatch.chdir(ROOT)
+    names = ("Student-R18", "DKD-R18-R101", "EA-DKD-R18-R101")
+    files = [f"configs/Fashion-Detection/{name}.yaml" for name in names]
+    runs = plan(KIND, files, [1], "out", [], vary=words)
+    assert [run.record["method"] for run in runs] == methods
+    assert {run.record["models"] for run in runs} == {"R18", "R18-R101"}
+
+
 @pytest.fixture
 def configs(distill_cfg, teacher_cfg, scenes, tmp_path):
     """Config files of two distilled students, whose teacher is yet to be trained."""
