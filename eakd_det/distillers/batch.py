@@ -98,7 +98,7 @@ class LogitPair:
         # First the sum of the weights of each image, then its number of samples.
         sums = weight.new_zeros(2, num_images)
         sums.index_add_(1, self.images(), torch.stack([weight * counts, counts]))
-        return (sums[0] / sums[1].clamp(min=1)).where(sums[1] > 0, background or 0.0)
+        return (sums[0] / sums[1].clamp(min=1)).masked_fill(sums[1] == 0, background or 0.0)
 
 
 @dataclass

@@ -89,7 +89,7 @@ def weigh_pair(
             pair.mean_weight = _mean_of_processes(weight, is_counted)
         weight = mode.by_mean(weight, pair.mean_weight)
     if background_weight is not None:
-        weight = weight.where(pair.is_foreground, background_weight)
+        weight = weight.masked_fill(~pair.is_foreground, background_weight)
     pair.sample_weight, pair.background_weight = weight, background_weight
 
 
