@@ -100,9 +100,7 @@ def named_run(text: str) -> Run | None:
 
 def _split(text: str) -> tuple[str, tuple[str, str]]:
     """Return the label ("" if none is given), and folder and checkpoint."""
-    label, equals, path = text.partition("=")
-    if not equals or os.path.exists(text):
-        label, path = "", text
+    label, path = _split_label(text)
     if os.path.isdir(path):
         return label, (os.path.normpath(path), FINAL)
     if not os.path.exists(path):
@@ -112,6 +110,14 @@ def _split(text: str) -> tuple[str, tuple[str, str]]:
         )
     folder, name = os.path.split(path)
     return label, (os.path.normpath(folder), name)
+
+
+def _split_label(text: str) -> tuple[str, str]:
+    """Return label and path; "=" may also be in either, as a varied key's value is in a sweep's."""
+    parts = text.split("=")
+    splits = [("=".join(parts[:i]), "=".join(parts[i:])) for i in range(len(parts))]
+    fallback = splits[min(1, len(splits) - 1)]
+    return next((split for split in splits if os.path.exists(split[1])), fallback)
 
 
 def _names(folders: list[str]) -> list[str]:

@@ -99,10 +99,10 @@ def levers_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """
     found = {}
     for row in rows:
-        lever = split_method(row["method"])[1]
-        keys = {short_key(key): key for key in row["options"][::2]}
-        if key := keys.get(lever.partition("=")[0]):
-            found[lever] = key
+        if lever := split_method(row["method"])[1]:
+            keys = {short_key(key): key for key in row["options"][::2]}
+            if key := keys.get(lever.partition("=")[0]):
+                found[lever] = key
     return dict(sorted(found.items(), key=lambda item: order(item[0])))
 
 

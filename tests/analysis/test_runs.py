@@ -61,6 +61,7 @@ def test_what_a_run_holds(out, tmp_path):
 def test_a_path_with_an_equals_sign_is_a_path(out, tmp_path):
     (tmp_path / "lr=0.1").mkdir()
     assert labels("lr=0.1", "out/KD/pair") == ["lr=0.1", "out/KD/pair"]
+    assert labels("KD T=2, seed 1=lr=0.1", "A=out/KD/pair") == ["KD T=2, seed 1", "A"]
 
 
 def test_mistakes_are_told(out, tmp_path):
