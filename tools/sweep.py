@@ -8,6 +8,8 @@ tools/sweep.py --configs configs/LLM/tiny/{Student,KD,EA-KD}.yaml --seeds 1 2 3
 tools/sweep.py --configs ... --seeds 1 2 3 --launcher slurm --slurm partition=gpu
 tools/sweep.py --output-dir output/sweep/short --status
 tools/sweep.py --output-dir output/sweep/short --table-only
+tools/sweep.py --from-csv output/sweep/*/runs.csv
+tools/sweep.py --repeat output/sweep/short/runs.csv EA-KD --seeds 1
 
 The configs are all of detectors (AP, AP50 and AP75), of classifiers (top-1) or of language models
 (ROUGE-L and exact match). Ctrl-C stops the sweep; the same command continues it. Finished runs are
@@ -15,7 +17,9 @@ not trained again. If a config, an option or a teacher has changed since, --over
 which retrains those runs. Missing teachers, and models that students start from, are trained first.
 
 The output folder gets table.md, table.csv and table.tex (means, published figures, and differences,
-paired by seed, of EA-X and X and of EA-X and its controls) and results.json (figures of each run).
+paired by seed, of EA-X and X and of EA-X and its controls), differences.png and .svg, and the
+figures of each run in results.json and runs.csv. From files runs.csv, --from-csv makes the same
+tables, and --repeat trains the runs of a method again and prints both figures of each seed.
 """
 
 import sys

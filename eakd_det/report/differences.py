@@ -2,11 +2,11 @@
 
 from typing import Any
 
+from eakd_det.sweep.comparison import compare
 from eakd_det.sweep.formats import DASH, Table, dataset_tables
 from eakd_det.sweep.kinds import ARROW, RunKind
 from eakd_det.sweep.names import tell_apart
 from eakd_det.sweep.run_files import RunFiles
-from eakd_det.sweep.tables import compare
 
 from .sweeps import STUDENT
 

@@ -3,10 +3,12 @@
 import os
 from dataclasses import dataclass
 
+from eakd_det.sweep.comparison import compare
 from eakd_det.sweep.formats import Table, dataset_tables, notes
 from eakd_det.sweep.kinds import RunKind
 from eakd_det.sweep.names import ALONE
-from eakd_det.sweep.tables import collect, compare, summarize
+from eakd_det.sweep.rows import collect
+from eakd_det.sweep.tables import summarize
 
 STUDENT = ALONE[1]  # method of a student without a teacher
 
@@ -45,7 +47,7 @@ def read_sweeps(folder: str, kind: RunKind) -> list[Sweep]:
             folder,
             dataset,
             dataset_tables(kind, dataset, summary, differences),
-            notes(kind, summary),
+            notes(kind, summary, differences),
             {
                 row["folder"]: (
                     f"{row['method']} {row['models']}" if has_models else row["method"],

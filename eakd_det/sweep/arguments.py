@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from eakd_det.utils import command_line
 
+FROM_CSV_DIR, REPEAT_DIR = "output/tables", "output/repeat"  # defaults of --output-dir
 # Data of detectors, as tools/train_net.py takes them.
 DATA_FLAGS = ("--train-json", "--train-images", "--val-json", "--val-images")
 
@@ -29,7 +30,7 @@ def parse(
         "--seeds",
         nargs="+",
         type=int,
-        default=list(seeds),
+        default=[],
         metavar="N",
         help="seeds of each config",
     )
@@ -41,15 +42,7 @@ def parse(
         help="number of runs at a time; 1 by default",
     )
     _add_launcher(parser)
-    parser.add_argument("--output-dir", default=output_dir, help="default: %(default)s")
-    parser.add_argument(
-        "--pairs", nargs="+", type=_pair, default=[], metavar="A:B", help="also compare A with B"
-    )
-    parser.add_argument(
-        "--table-only",
-        action="store_true",
-        help="write the tables of finished runs, without training",
-    )
+    _add_tables(parser, output_dir)
     parser.add_argument(
         "--overwrite",
         action="store_true",
@@ -66,9 +59,15 @@ def parse(
         help="print which runs are done, are trained or have failed, from any machine",
     )
     args = command_line.parse_arguments(parser)
-    needs_grid = not args.table_only and (args.configs or not args.status)
+    _check_modes(parser, args)
+    if not args.output_dir:
+        from_file = FROM_CSV_DIR if args.from_csv else REPEAT_DIR if args.repeat else ""
+        args.output_dir = from_file or output_dir
+    args.seeds = args.seeds or ([] if args.repeat else list(seeds))
+    is_from_file = args.table_only or args.from_csv or args.repeat
+    needs_grid = not is_from_file and (args.configs or not args.status)
     if needs_grid and not (args.configs and args.seeds):
-        parser.error("name --configs and --seeds, or --table-only or --status")
+        parser.error("name --configs and --seeds, or --table-only or --status or --from-csv")
     if args.detach and args.launcher == "local":
         parser.error("--detach: this process trains the runs of --launcher local")
     if args.detach and args.launcher == "ray":
@@ -84,6 +83,52 @@ def parse(
         if is_given and args.launcher != launcher:
             parser.error(f"{flag} belongs to --launcher {launcher}")
     return args
+
+
+def _add_tables(parser: argparse.ArgumentParser, output_dir: str) -> None:
+    """Add the options on tables, and on the files that they are in."""
+    parser.add_argument(
+        "--output-dir",
+        help=f"default: {output_dir}; {FROM_CSV_DIR} with --from-csv, {REPEAT_DIR} with --repeat",
+    )
+    parser.add_argument(
+        "--pairs", nargs="+", type=_pair, default=[], metavar="A:B", help="also compare A with B"
+    )
+    parser.add_argument(
+        "--table-only",
+        action="store_true",
+        help="write the tables of finished runs, without training",
+    )
+    parser.add_argument(
+        "--from-csv",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="write the tables of the runs in the runs.csv of sweeps, without training",
+    )
+    parser.add_argument(
+        "--repeat",
+        nargs=2,
+        default=[],
+        metavar=("FILE", "METHOD"),
+        help="train the runs of a method in a runs.csv again; METHOD/MODELS if it has several",
+    )
+
+
+def _check_modes(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse options that --from-csv and --repeat would ignore."""
+    given = {
+        **{"--configs": args.configs, "--seeds": args.seeds, "--pairs": args.pairs},
+        **{"--table-only": args.table_only, "--status": args.status, "--repeat": args.repeat},
+        "KEY VALUE": args.opts,
+    }
+    for mode, is_on, taken in (
+        ("--from-csv", args.from_csv, {"--pairs"}),
+        ("--repeat", args.repeat, {"--seeds", "--repeat"}),
+    ):
+        wrong = [flag for flag, value in given.items() if value and flag not in taken]
+        if is_on and wrong:
+            parser.error(f"{' and '.join(wrong)}: not with {mode}")
 
 
 def _add_launcher(parser: argparse.ArgumentParser) -> None:

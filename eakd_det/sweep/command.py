@@ -15,9 +15,13 @@ from . import launchers, processes
 from .detectors import Detectors
 from .grid import Run, plan
 from .kinds import RunKind, kind_of_configs, kind_of_folder
+from .repeat import check_dataset, grid_of, repetition_table, select_rows
 from .runner import run_sweep
+from .runs_csv import read_runs
 from .status import status
-from .tables import write_tables
+from .tables import write_rows, write_tables
+
+_SUBMITTED = "Submitted. --status shows the progress, and --table-only writes the tables."
 
 
 def run(args: argparse.Namespace, kinds: Sequence[RunKind], tools: Path) -> None:
@@ -35,19 +39,7 @@ def run(args: argparse.Namespace, kinds: Sequence[RunKind], tools: Path) -> None
     processes.interrupt_on_signals()
     failures: dict[str, str] = {}
     try:
-        if args.status:
-            runs = _plan(args, kind_of_configs(args.configs, kinds)) if args.configs else []
-            print(status(args.output_dir, runs))
-            return
-        if args.table_only:
-            kind = kind_of_folder(args.output_dir, kinds)
-        else:
-            kind = kind_of_configs(args.configs, kinds)
-            failures = _train(args, kind, str(tools / kind.script))
-        if args.detach:
-            print("Submitted. --status shows the progress, and --table-only writes the tables.")
-        else:
-            print(f"\n{write_tables(kind, args.output_dir, args.pairs)}")
+        _run(args, kinds, tools, failures)
     except UserError as error:
         failures["error"] = str(error)
     except KeyboardInterrupt:
@@ -59,6 +51,35 @@ def run(args: argparse.Namespace, kinds: Sequence[RunKind], tools: Path) -> None
         sys.exit("\n".join(f"{title}: {why}" for title, why in failures.items()))
 
 
+def _run(
+    args: argparse.Namespace, kinds: Sequence[RunKind], tools: Path, failures: dict[str, str]
+) -> None:
+    """Do what the command line names; failures of runs are added to `failures`."""
+    if args.status:
+        runs = _plan(args, kind_of_configs(args.configs, kinds)) if args.configs else []
+        print(status(args.output_dir, runs))
+    elif args.from_csv:
+        kind, rows = read_runs(args.from_csv, kinds)
+        print(f"\n{write_rows(kind, rows, args.output_dir, args.pairs)}")
+    elif args.table_only:
+        kind = kind_of_folder(args.output_dir, kinds)
+        print(f"\n{write_tables(kind, args.output_dir, args.pairs)}")
+    elif args.repeat:
+        file, name = args.repeat
+        rows = select_rows(read_runs([file], kinds)[1], name, args.seeds, file)
+        args = argparse.Namespace(**{**vars(args), **grid_of(rows)})
+        kind = kind_of_configs(args.configs, kinds)
+        runs = _plan(args, kind)
+        check_dataset(rows, runs)
+        failures.update(_train(args, runs, str(tools / kind.script)))
+        print(_SUBMITTED if args.detach else f"\n{repetition_table(kind, rows, runs)}")
+    else:
+        kind = kind_of_configs(args.configs, kinds)
+        failures.update(_train(args, _plan(args, kind), str(tools / kind.script)))
+        table = "" if args.detach else write_tables(kind, args.output_dir, args.pairs)
+        print(_SUBMITTED if args.detach else f"\n{table}")
+
+
 def _plan(args: argparse.Namespace, kind: RunKind) -> list[Run]:
     data = {flag: vars(args).get(flag[2:].replace("-", "_")) for flag in Detectors.flags}
     data = {flag: value for flag, value in data.items() if value is not None}
@@ -66,9 +87,8 @@ def _plan(args: argparse.Namespace, kind: RunKind) -> list[Run]:
     return plan(kind, *grid, args.gpus_per_run)
 
 
-def _train(args: argparse.Namespace, kind: RunKind, script: str) -> dict[str, str]:
+def _train(args: argparse.Namespace, runs: list[Run], script: str) -> dict[str, str]:
     """Return the failures of `run_sweep`."""
-    runs = _plan(args, kind)
     with contextlib.closing(launchers.make(args)) as launcher:
         return run_sweep(
             *(runs, script, args.output_dir, launcher),

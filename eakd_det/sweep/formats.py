@@ -13,6 +13,7 @@ _LATEX = {char: "\\" + char for char in "&%$#_{}"} | {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
+    "<": "$<$",
     DASH: "---",
 }
 _MINUS = re.compile(r"^-(?=\d)")  # of a number, not the hyphen of EA-KD
@@ -30,7 +31,7 @@ def as_markdown(
 
     Args:
         summary: as `eakd_det.sweep.tables.summarize` returns it.
-        differences: as `eakd_det.sweep.tables.compare` returns them.
+        differences: as `eakd_det.sweep.comparison.compare` returns them.
         options: config -> KEY VALUE pairs of its runs.
     """
     parts = []
@@ -40,7 +41,7 @@ def as_markdown(
             align = ["left", "left", *["right"] * (len(header) - 2)]
             text = tabulate(rows, header, "pipe", disable_numparse=True, colalign=align)
             parts.append(text)
-    lines = notes(kind, summary)
+    lines = notes(kind, summary, differences)
     for given in dict.fromkeys(tuple(pairs) for pairs in options.values() if pairs):
         names = [name for name, pairs in options.items() if tuple(pairs) == given]
         which = "all runs" if len(names) == len(options) else ", ".join(names)
@@ -48,12 +49,20 @@ def as_markdown(
     return "\n\n".join([*parts, "\n".join(lines)]) + "\n"
 
 
-def notes(kind: RunKind, summary: list[dict[str, Any]]) -> list[str]:
+def notes(
+    kind: RunKind, summary: list[dict[str, Any]], differences: list[dict[str, Any]]
+) -> list[str]:
     """Return sentences on the figures, and the sources of published ones."""
     lines = [
         f"{kind.note}: mean ± sample standard deviation over the seeds.",
         "Differences are paired by seed, with the half width of their 95 % interval (Student's t).",
     ]
+    if tested := sum(entry["p"] is not None for entry in differences):
+        lines += [
+            f"p: paired t test of {kind.metrics[kind.main]}, two-sided, corrected for "
+            f"{tested} comparison{'s' * (tested > 1)} (Holm, 1979).",
+            "Effect: mean over standard deviation of the differences (Cohen's d_z, Lakens 2013).",
+        ]
     sources = dict.fromkeys(entry["source"] for entry in summary if "source" in entry)
     return [*lines, f"Published: {'; '.join(sources)}."] if sources else lines
 
@@ -91,11 +100,13 @@ def dataset_tables(
     titles = [name[0].upper() + name[1:] for name in names]
     header = ["Models", "Method", *titles, "Runs", "Teacher", "Published", "Difference"]
     tables = [(header, [_mean_row(kind, e) for e in summary if e["dataset"] == dataset])]
-    paired = [_paired_row(kind, e) for e in differences if e["dataset"] == dataset]
+    paired = [entry for entry in differences if entry["dataset"] == dataset]
     if not paired:
         return tables
     several = [f"Difference in {name}" for name in names] if len(names) > 1 else ["Difference"]
-    return [*tables, (["Models", "Methods", *several, "Runs"], paired)]
+    tests = ["p (Holm)", "Effect"] if any(entry["p"] is not None for entry in paired) else []
+    header = ["Models", "Methods", *several, *tests, "Runs"]
+    return [*tables, (header, [_paired_row(kind, entry, bool(tests)) for entry in paired])]
 
 
 def _mean_row(kind: RunKind, entry: dict[str, Any]) -> list[str]:
@@ -115,7 +126,8 @@ def _mean_row(kind: RunKind, entry: dict[str, Any]) -> list[str]:
     ]
 
 
-def _paired_row(kind: RunKind, entry: dict[str, Any]) -> list[str]:
+def _paired_row(kind: RunKind, entry: dict[str, Any], has_tests: bool) -> list[str]:
+    tests = [as_p_value(entry["p_holm"]), _number(entry["effect"], sign="+")]
     return [
         entry["models"],
         f"{entry['method']} minus {entry['minus']}",
@@ -123,6 +135,7 @@ def _paired_row(kind: RunKind, entry: dict[str, Any]) -> list[str]:
             f"{_number(entry[x + 'mean'], sign='+')} ± {_number(entry[x + 'interval'])}"
             for x in _prefixes(kind)
         ),
+        *(tests if has_tests else []),
         str(entry["runs"]),
     ]
 
@@ -134,3 +147,10 @@ def _prefixes(kind: RunKind) -> list[str]:
 
 def _number(value: float | None, sign: str = "") -> str:
     return DASH if value is None else f"{value:{sign}.2f}"
+
+
+def as_p_value(value: float | None) -> str:
+    """Return a p value as text, "<0.001" below that."""
+    if value is None:
+        return DASH
+    return "<0.001" if value < 0.001 else f"{value:.3f}"

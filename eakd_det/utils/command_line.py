@@ -165,16 +165,18 @@ def split_options(
         words: of the command line. A word in capitals is a KEY, unless it is the value of a flag;
             `key=value` of a Python config stands for a pair.
     """
-    takes_value = {  # store_true takes none, and a list ends at the next KEY
-        name: action.nargs is None for action in parser._actions for name in action.option_strings
+    values = {  # number; store_true takes none, and a list ends at the next KEY
+        name: action.nargs if isinstance(action.nargs, int) else int(action.nargs is None)
+        for action in parser._actions
+        for name in action.option_strings
     }
     flags, options, left = [], [], deque(words)
     while left:
         word = left.popleft()
-        if takes_value.get(word):
-            flags += [word, *([left.popleft()] if left else [])]
+        if values.get(word):
+            flags += [word, *(left.popleft() for _ in range(min(values[word], len(left))))]
         elif _KEY.fullmatch(word):
-            has_value = left and left[0] not in takes_value
+            has_value = left and left[0] not in values
             options += [word, *([left.popleft()] if has_value else [])]
         else:
             (options if _OVERRIDE.fullmatch(word) else flags).append(word)

@@ -241,7 +241,9 @@ def test_differences_between_students_and_the_best_of_them(write_run):
     cells = Parsed(text).cells
     at = cells.index("EA-DKD minus Student")
     # 3.0 and 2.5: their mean, and 12.706 standard errors.
-    assert cells[at + 1] == f"+2.75 ± {12.7062 * 0.25:.2f}" and cells[at + 4] == "2"
+    assert cells[at + 1] == f"+2.75 ± {12.7062 * 0.25:.2f}"
+    # p of t = 11 with one degree of freedom, and 2.75 over the deviation of 3.0 and 2.5.
+    assert cells[at + 4 : at + 7] == ["0.058", "+7.78", "2"]
     for folder in folders:
         rows = [{"iteration": i, "total_loss": 1.0, "bbox/AP": i / 2} for i in (19, 39)]
         (folder / "metrics.json").write_text("".join(json.dumps(row) + "\n" for row in rows))

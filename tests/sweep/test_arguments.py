@@ -33,10 +33,31 @@ def test_the_status_needs_no_grid(parse):
     assert parse(*GRID, "--status").seeds == [1]
 
 
+def test_files_of_runs_take_the_place_of_a_grid(parse):
+    args = parse("--from-csv", "a.csv", "b.csv", "--pairs", "KD:Student")
+    assert args.from_csv == ["a.csv", "b.csv"] and args.output_dir == "output/tables"
+    args = parse("--repeat", "a.csv", "KD", "--seeds", "1", "--jobs", "2")
+    assert args.repeat == ["a.csv", "KD"] and args.opts == []  # KD is no KEY
+    assert args.output_dir == "output/repeat" and args.seeds == [1]
+    assert parse("--repeat", "a.csv", "EA-KD", "--output-dir", "x").output_dir == "x"
+    assert parse(*GRID).output_dir == "output/sweep"
+
+
+def test_seeds_by_default(monkeypatch):
+    """As tools/sweep_lm.py has them."""
+    for words, seeds in ((["--configs", "a"], [1]), (["--repeat", "a.csv", "KD"], [])):
+        monkeypatch.setattr(sys, "argv", ["sweep_lm.py", *words])
+        assert arguments.parse("A sweep.", seeds=[1]).seeds == seeds
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ([], "name --configs and --seeds, or --table-only or --status"),
+        (["--from-csv", "a", *GRID], "--configs and --seeds: not with --from-csv"),
+        (["--from-csv", "a", "--repeat", "a", "KD"], "--repeat: not with --from-csv"),
+        (["--repeat", "a", "KD", "SOLVER.EPOCHS", "1"], "KEY VALUE: not with --repeat"),
+        (["--repeat", "a", "KD", "--status"], "--status: not with --repeat"),
         (["--status", "--configs", "a.yaml"], "name --configs and --seeds"),
         ([*GRID, "--detach"], "--detach: this process trains the runs of --launcher local"),
         ([*GRID, "--slurm", "time=60"], "--slurm belongs to --launcher slurm"),

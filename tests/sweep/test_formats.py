@@ -1,5 +1,5 @@
 from classification.runs import Classifiers
-from eakd_det.sweep.formats import as_latex, as_markdown
+from eakd_det.sweep.formats import as_latex, as_markdown, dataset_tables, notes
 
 KIND = Classifiers()
 MEAN = {"dataset": "cifar100", "runs": 5, "teacher_top1": 79.42, "interval": 0.1}
@@ -18,8 +18,14 @@ SUMMARY = [
 ]
 PAIRED = {"dataset": "cifar100", "models": "wrn_40_2_wrn_40_1", "method": "EA-KD", "minus": "KD"}
 DIFFERENCES = [
-    {**PAIRED, "runs": 3, "mean": 0.5, "interval": 0.7452},
-    {**PAIRED, "runs": 1, "mean": -0.25, "interval": None},
+    {
+        **{**PAIRED, "runs": 3, "mean": 0.5, "interval": 0.7452},
+        **{"p": 0.0002, "p_holm": 0.0004, "effect": 1.667},
+    },
+    {
+        **{**PAIRED, "runs": 1, "mean": -0.25, "interval": None},
+        **{"p": None, "p_holm": None, "effect": None},
+    },
 ]
 
 
@@ -36,15 +42,22 @@ def test_markdown():
         ["wrn_40_2_wrn_40_1", "KD", "73.46 ± 0.12", "5", "79.42", "—", "—"],
         ["wrn_40_2_wrn_40_1", "EA-KD", "74.30 ± 0.10", "5", "79.42", "74.38 ± 0.10", "-0.08"],
         ["a", "Student", "70.00 ± —", "1", "—", "69.50", "+0.50"],
-        ["Models", "Methods", "Difference", "Runs"],
-        ["wrn_40_2_wrn_40_1", "EA-KD minus KD", "+0.50 ± 0.75", "3"],
-        ["wrn_40_2_wrn_40_1", "EA-KD minus KD", "-0.25 ± —", "1"],
+        ["Models", "Methods", "Difference", "p (Holm)", "Effect", "Runs"],
+        ["wrn_40_2_wrn_40_1", "EA-KD minus KD", "+0.50 ± 0.75", "<0.001", "+1.67", "3"],
+        ["wrn_40_2_wrn_40_1", "EA-KD minus KD", "-0.25 ± —", "—", "—", "1"],
         ["Models", "Method", "Top-1", "Runs", "Teacher", "Published", "Difference"],
         ["a_b", "KD", "1.00 ± 0.00", "5", "79.42", "—", "—"],
     ]
     assert [line for line in lines if line.startswith("#")] == ["## cifar100", "## digits"]
     assert "Published: S, 1; S, 2." in lines
     assert "Options of EA-KD/a_b: `A.B 1`." in lines
+    assert sum("corrected for 1 comparison (Holm" in line for line in lines) == 1
+
+
+def test_differences_of_single_seeds_have_no_tests():
+    header, (row,) = dataset_tables(KIND, "cifar100", [], DIFFERENCES[1:])[1]
+    assert header == ["Models", "Methods", "Difference", "Runs"] and row[-1] == "1"
+    assert not any("Holm" in line for line in notes(KIND, [], DIFFERENCES[1:]))
 
 
 def test_markdown_is_aligned():
@@ -64,15 +77,16 @@ def test_options_of_all_runs_are_told_once():
 def test_latex():
     lines = as_latex(KIND, SUMMARY, DIFFERENCES).splitlines()
     assert lines.count(r"\begin{tabular}{llrrrrr}") == 2
-    assert lines.count(r"\begin{tabular}{llrr}") == 1
+    assert lines.count(r"\begin{tabular}{llrrrr}") == 1
     for row in (
         r"wrn\_40\_2\_wrn\_40\_1 & KD & 73.46 $\pm$ 0.12 & 5 & 79.42 & --- & --- \\",
-        r"wrn\_40\_2\_wrn\_40\_1 & EA-KD minus KD & $-$0.25 $\pm$ --- & 1 \\",
+        r"wrn\_40\_2\_wrn\_40\_1 & EA-KD minus KD & +0.50 $\pm$ 0.75 & $<$0.001 & +1.67 & 3 \\",
+        r"wrn\_40\_2\_wrn\_40\_1 & EA-KD minus KD & $-$0.25 $\pm$ --- & --- & --- & 1 \\",
     ):
         assert row in lines
     text = "\n".join(lines)
     assert text.count(r"\begin{") == text.count(r"\end{") == text.count(r"\toprule") == 3
-    assert all(line.count("&") in (0, 3, 6) for line in lines)
+    assert all(line.count("&") in (0, 5, 6) for line in lines)
 
 
 def test_latex_escapes():

@@ -19,6 +19,7 @@ def parser():
     for name in ("--configs", "--seeds"):
         parser.add_argument(name, nargs="+")
     parser.add_argument("--wandb")
+    parser.add_argument("--two", nargs=2)
     parser.add_argument("--resume", action="store_true")
     return parser
 
@@ -44,6 +45,9 @@ def test_a_value_of_a_flag_is_no_key(parser):
     words = ["--wandb", "SEED", "--resume"]
     assert split_options(parser, [*words, "SEED", "3"]) == (words, ["SEED", "3"])
     assert split_options(parser, ["--wandb"]) == (["--wandb"], [])
+    words = ["--two", "a.csv", "KD"]
+    assert split_options(parser, [*words, "SEED", "3"]) == (words, ["SEED", "3"])
+    assert split_options(parser, words[:2]) == (words[:2], [])
 
 
 def test_a_flag_is_no_value(parser):

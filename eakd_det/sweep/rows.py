@@ -1,0 +1,91 @@
+"""Rows of a sweep, one a run: read from its folder, grouped by config, averaged over seeds."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from eakd_det.utils.errors import UserError
+from eakd_det.utils.files import read_json
+from eakd_det.utils.statistics import mean_and_interval
+
+from .kinds import FIRST, RunKind
+from .names import ALONE, tell_apart
+
+# Origin that the runs of a config must have in common, as far as it is noted.
+_ALIKE = {
+    "fingerprint": "configs or options",
+    "teacher": "configs of their teacher",
+    "teacher_weights": "weights of their teacher",
+}
+
+
+# (dataset, models, method) -> its runs.
+Groups = dict[tuple[str, str, str], list[dict[str, Any]]]
+
+
+def collect(kind: RunKind, output_dir: str) -> list[dict[str, Any]]:
+    """Return the finished runs of a kind in a sweep, one dict each, by config and seed.
+
+    Returns:
+        "method" and "models" as tables call them; "folder", and "config", its last parts; "file",
+        the path of the config file; the "dataset", "seed", "options" and origin of sweep.json; and
+        the contents of result.json, with the metrics of the kind.
+    """
+    rows = []
+    for path in Path(output_dir).glob("*/*/seed*/sweep.json"):
+        record, result = read_json(path), read_json(path.with_name("result.json"))
+        if not result or record.get("kind", FIRST) != kind.title:
+            continue
+        method, models = path.parts[-4:-2]
+        kept = {key: record[key] for key in ("dataset", "seed", "options", "fingerprint")}
+        kept |= {key: record.get(key, "") for key in ("teacher", "teacher_weights")}
+        # Sweeps of earlier versions noted no names: those of the folders.
+        names = {"method": record.get("method", method), "models": record.get("models", models)}
+        row = {**names, "folder": str(path.parent), "config": f"{method}/{models}", **kept}
+        row["file"] = next(iter(record.get("arguments", [])[1:2]), "")
+        rows.append({**row, **result})
+    tell_apart(rows, "config")
+    return in_order(rows)
+
+
+def in_order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Sort runs as tables have them."""
+    return sorted(rows, key=lambda row: (*_order(row), row["seed"]))
+
+
+def _order(row: dict[str, Any]) -> tuple:
+    """Sort key: by dataset and models; there the student alone first, EA-X after X."""
+    method = row["method"]
+    base = method.removeprefix("EA-")
+    alone = ALONE.index(base) if base in ALONE else len(ALONE)
+    return row["dataset"], row["models"], alone, base, method != base
+
+
+def by_config(rows: Iterable[dict[str, Any]]) -> Groups:
+    """Return (dataset, models, method) -> its runs.
+
+    Raises:
+        UserError: they are not of one config, one set of options and one teacher.
+    """
+    groups = {}
+    for row in rows:
+        groups.setdefault((row["dataset"], row["models"], row["method"]), []).append(row)
+    for (_, models, method), group in groups.items():
+        for key, what in _ALIKE.items():
+            if len({row[key] for row in group} - {""}) > 1:
+                seeds = " and ".join(f"{row['seed']} ({row[key][:6]})" for row in group)
+                raise UserError(
+                    f"The runs of {method}/{models} were made with different {what}: seeds "
+                    f"{seeds}. Sweep over all of them again, or delete those that are outdated."
+                )
+    return groups
+
+
+def spreads(kind: RunKind, values: list[dict[str, float]]) -> dict[str, Any]:
+    """Compute `mean_and_interval` of the main metric, and of others under KEY_NAME."""
+    main, *others = kind.metrics
+    found = mean_and_interval([value[main] for value in values])
+    for key in others:
+        of = mean_and_interval([value[key] for value in values])
+        found |= {f"{key}_{name}": of[name] for name in ("mean", "std", "interval")}
+    return found

@@ -1,0 +1,95 @@
+import pytest
+from scipy import stats
+
+from classification.runs import Classifiers
+from eakd_det.sweep.comparison import compare
+from eakd_det.sweep.rows import collect
+
+from .conftest import EA_KD, KD
+
+KIND = Classifiers()
+
+
+def test_paired_differences(both):
+    (entry,) = compare(KIND, collect(KIND, both))
+    assert (entry["method"], entry["minus"], entry["runs"]) == ("EA-KD", "KD", 3)
+    assert entry["seeds"] == [1, 2, 3]  # seed 4 is of one of them alone
+    test = stats.ttest_rel([EA_KD[s] for s in KD], list(KD.values()))
+    low, high = test.confidence_interval(0.95)
+    assert entry["mean"] == pytest.approx((0.5 + 0.2 + 0.8) / 3)
+    assert entry["interval"] == pytest.approx((high - low) / 2)
+    assert entry["mean"] - entry["interval"] == pytest.approx(low)
+    assert entry["p"] == entry["p_holm"] == pytest.approx(test.pvalue)
+    assert entry["effect"] == pytest.approx(0.5 / 0.3)  # of 0.5, 0.2 and 0.8
+
+
+def test_p_values_are_corrected_for_all_datasets_and_pairs(finished):
+    for dataset, student in (("cifar100", "b"), ("digits", "c")):
+        finished(f"KD/a_{student}", {1: 1.0, 2: 2.0, 3: 3.0}, dataset=dataset)
+        finished(f"EA-KD/a_{student}", {1: 1.5, 2: 2.2, 3: 3.8}, dataset=dataset)
+    finished("EA-DKD/a_b", {1: 5.1, 2: 2.1})  # equal differences: no test
+    finished("DKD/a_b", {1: 4.0, 2: 1.0})
+    rows = collect(KIND, finished("EA-KD-matched/a_b", {1: 1.5}))  # one seed: no test
+    plain = compare(KIND, rows)
+    corrected = [(e["minus"], e["p_holm"]) for e in plain if e["p"] is not None]
+    (once,) = {entry["p"] for entry in plain} - {None}
+    assert corrected == [("KD", pytest.approx(2 * once))] * 2
+    assert sum(e["p_holm"] is None and e["effect"] is None for e in plain) == 2
+    paired = compare(KIND, rows, [("EA-KD", "DKD")])
+    assert [e["p_holm"] for e in paired if e["minus"] == "KD"] == [pytest.approx(3 * once)] * 2
+
+
+def test_pairs_are_of_one_set_and_the_same_models(finished, caplog):
+    finished("KD/a_b", {1: 1.0})
+    finished("EA-KD/a_c", {1: 1.0})
+    finished("EA-KD/d_e", {1: 5.0, 2: 6.0}, dataset="digits")
+    finished("KD/d_e", {3: 2.0}, dataset="digits")
+    finished("DKD/d_e", {2: 2.5}, dataset="digits")
+    rows = collect(KIND, finished("EA-DKD/d_e", {2: 3.0}, dataset="digits"))
+    (entry,) = compare(KIND, rows)
+    assert (entry["dataset"], entry["method"], entry["mean"]) == ("digits", "EA-DKD", 0.5)
+    assert [message.partition(": ")[0] for message in caplog.messages] == [
+        "EA-KD of a_c on cifar100 has no counterpart",
+        "EA-KD of d_e on digits has no counterpart",
+    ]
+    caplog.clear()
+    extra = compare(KIND, rows, [("EA-KD", "EA-DKD"), ("EA-DKD", "DKD"), ("KD", "DKD")])
+    assert [(e["method"], e["minus"]) for e in extra] == [("EA-DKD", "DKD"), ("EA-KD", "EA-DKD")]
+    assert extra[1]["mean"] == 3.0 and extra[1]["interval"] is None
+    assert caplog.messages[0] == "--pairs KD:DKD: no seed is finished for both"
+    (unpaired,) = caplog.messages[1:]
+    assert unpaired.startswith("EA-KD of a_c on cifar100 has no counterpart: no run of KD ")
+
+
+@pytest.mark.parametrize(
+    ("pair", "student", "other"),
+    [
+        ("wrn_40_2_wrn_40_1", "wrn_40_1", "wrn_16_2"),
+        ("R18-R101", "R18", "R1"),
+        ("R18-R101-fast", "R18", "R101-fast"),
+    ],
+)
+def test_a_method_is_compared_with_the_student_alone(finished, pair, student, other):
+    finished(f"Student/{other}", {1: 7.0, 2: 7.0})
+    finished(f"Student/{student}", {1: 1.0, 2: 2.0, 3: 9.0})
+    rows = collect(KIND, finished(f"KD/{pair}", {1: 3.0, 2: 5.0}))
+    (entry,) = compare(KIND, rows, [("KD", "Student")])
+    assert (entry["models"], entry["minus"]) == (pair, "Student")
+    assert (entry["mean"], entry["seeds"]) == (2.5, [1, 2])
+
+
+def test_methods_are_not_compared_across_models(finished):
+    finished("DKD/R18-R101", {1: 1.0})
+    rows = collect(KIND, finished("EA-DKD/R18-R101-fast", {1: 2.0}))
+    assert compare(KIND, rows) == []
+
+
+def test_controls_are_compared_with_what_they_control(finished):
+    for i, name in enumerate(["KD", "EA-KD", "EA-KD-matched", "EA-KD-teacher", "DKD"]):
+        folder = finished(f"{name}/a_b", {1: float(i), 2: float(i)})
+    found = {(e["method"], e["minus"]): e["mean"] for e in compare(KIND, collect(KIND, folder))}
+    assert found == {
+        ("EA-KD", "KD"): 1.0,
+        ("EA-KD", "EA-KD-matched"): -1.0,
+        ("EA-KD", "EA-KD-teacher"): -2.0,
+    }
