@@ -34,12 +34,13 @@ def draw_reliability(
         for index, (label, bins) in enumerate(panels[name].items()):
             _draw_bins(axes, bins, index, label)
             _draw_counts(counts, bins, index)
-        axes.set_title(name, pad=38)  # above the legend
+        axes.set_title(name, pad=8 + 15 * len(panels[name]))  # above the legend
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
         axes.tick_params(labelbottom=False)
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.legend(loc="lower left", bbox_to_anchor=(-0.04, 1), fontsize="small", frameon=False)
-        counts.set(xlabel="confidence", yscale="log")
+        most = max((number for bins in panels[name].values() for number in bins.number), default=1)
+        counts.set(xlabel="confidence", yscale="log", ylim=(0.7, 1.5 * most))
         counts.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         counts.xaxis.set_major_formatter(PercentFormatter(1))
         tidy(axes)
@@ -53,6 +54,9 @@ def draw_reliability(
 
 def _draw_bins(axes: Axes, bins: Reliability, index: int, label: str) -> None:
     """Draw the share of correct samples over the mean confidence, with Wilson's intervals."""
+    if not bins.number:
+        axes.plot([], [], label=label, linestyle="none", **style(index))
+        return
     pairs = zip(bins.correct, bins.number, strict=True)
     shares, low, high = zip(*(proportion(*pair) for pair in pairs), strict=True)
     ends = [

@@ -148,7 +148,8 @@ def test_detection(run_cfg, scenes, analyze, monkeypatch):
 
     out = analyze("detection", f"KD={run}", "--num-objects", "12")
     assert re.search(r"teacher +\d", out) and re.search(r"KD +\d", out)
-    names = ("ap_segments", "entropy_segments", "weights", "tsne", "gallery")
+    names = ("ap_segments", "entropy_segments", "weights", "detection_calibration")
+    names += ("tsne", "gallery")
     *_, tsne, gallery = check_figures(run / "analysis", *names)
     assert tsne["samples"] == 12 and gallery["student"] == "KD"
 
