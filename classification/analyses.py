@@ -1,7 +1,6 @@
 """The analyses of classifiers: commands of tools/analyze.py."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -81,12 +80,15 @@ def _class_names(networks: Networks) -> Sequence[str]:
     return source.names or [str(i) for i in range(source.num_classes)]
 
 
-def calibration_of(networks: Networks, *, save_calibrated: str) -> AnalysisResult:
+def calibration_of(networks: Networks, *, save_calibrated: str) -> Iterator[AnalysisResult]:
     """Compute NLL and ECE of each network on all test images, and the temperature it needs.
 
     Args:
         save_calibrated: path of a new checkpoint of the teacher, or of the only run without one,
             with the temperature in its weights; empty for none.
+
+    Yields:
+        The figure and its table, then the checkpoint.
 
     Raises:
         UserError: there are too few images, or the checkpoint cannot be written.
@@ -101,11 +103,12 @@ def calibration_of(networks: Networks, *, save_calibrated: str) -> AnalysisResul
         network.label: 100 * of.is_correct.double().mean().item()
         for network, of in zip(networks.all, samples, strict=True)
     }
-    result = calibration_result(found, top1, _rows(networks))
-    if saved is None:
-        return result
-    write_calibrated(saved, found[saved.label].temperature, networks.cfg, save_calibrated)
-    return replace(result, files=[save_calibrated])
+    yield calibration_result(found, top1, _rows(networks))
+    if saved is not None:
+        temperature = found[saved.label].temperature
+        write_calibrated(saved, temperature, networks.cfg, save_calibrated)
+        row = [saved.label, temperature]
+        yield AnalysisResult({}, ["checkpoint of", "temperature"], [row], files=[save_calibrated])
 
 
 def separation_of(networks: Networks, *, num_images: int, seed: int) -> AnalysisResult:

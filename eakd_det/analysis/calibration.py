@@ -1,7 +1,7 @@
 """Calibration of classifiers before and after temperature scaling.
 
 Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, arXiv 1706.04599. N counts
-samples, C classes, M bins.
+samples, C classes.
 """
 
 import math
@@ -67,10 +67,12 @@ def measure_calibration(samples: Samples) -> Calibration:
         raise UserError(f"{len(labels)} samples are too few for {NUM_BINS} bins.")
     is_second = second_half(labels)
     first, second = (fit_temperature(logits[x], labels[x]) for x in (~is_second, is_second))
-    scaled = logits / torch.where(is_second, first, second)[:, None]
-    temperature = fit_temperature(logits, labels)
+    of_other = torch.tensor([second, first], dtype=logits.dtype)[is_second.long()]
     return Calibration(
-        temperature, (first, second), _quality(logits, labels), _quality(scaled, labels)
+        fit_temperature(logits, labels),
+        (first, second),
+        before=_quality(logits, labels),
+        after=_quality(logits / of_other[:, None], labels),
     )
 
 
