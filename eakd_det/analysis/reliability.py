@@ -30,7 +30,7 @@ class Reliability:
 
     @property
     def ece(self) -> float:
-        """Expected calibration error (equation 5), percent: mean |accuracy - confidence|."""
+        """Expected calibration error, percent: mean |accuracy - confidence|."""
         bins = zip(self.number, self.correct, self.confidence, strict=True)
         gaps = (abs(right - number * confidence) for number, right, confidence in bins)
         return 100 * sum(gaps) / sum(self.number) if self.number else 0.0
