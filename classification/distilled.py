@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eakd_det.distillers import DistillationObjective, LogitPair
-from eakd_det.distillers.objective import NO_EA
+from eakd_det.distillers.ea import NO_EA
 from eakd_det.modeling.teacher import WithTeacher
 from eakd_det.utils.errors import UserError
 

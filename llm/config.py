@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 
 from eakd_det.config.defaults import distill_node
 from eakd_det.config.merge import merge_config
-from eakd_det.distillers import method_settings, scalar_defaults
+from eakd_det.distillers import EA_MODES, method_settings, scalar_defaults
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.precision import HALVES
 
@@ -124,13 +124,14 @@ def _check(cfg: CfgNode) -> None:
         if value not in choices:
             raise UserError(f"{key}: {value!r} is unknown; choose from {', '.join(choices)}.")
     _check_options(cfg.DISTILL)
+    mode = cfg.DISTILL.EA.MODE
     if not cfg.DISTILL.EA.TEMPERATURE > 0:
         raise UserError(
             f"DISTILL.EA.TEMPERATURE must be above 0, not {cfg.DISTILL.EA.TEMPERATURE}."
         )
-    if cfg.DISTILL.CHUNK_SIZE and cfg.DISTILL.EA.ENABLED and cfg.DISTILL.EA.MODE == "matched":
+    if cfg.DISTILL.CHUNK_SIZE and cfg.DISTILL.EA.ENABLED and EA_MODES[mode].by_mean is not None:
         raise UserError(
-            "DISTILL.EA.MODE matched needs all tokens of a batch: set DISTILL.CHUNK_SIZE 0."
+            f"DISTILL.EA.MODE {mode} needs all tokens of a batch: set DISTILL.CHUNK_SIZE 0."
         )
 
 

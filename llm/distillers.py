@@ -43,10 +43,11 @@ class TokenObjective:
     """The loss of each token: the cross-entropy and the methods, weighted as DISTILL says.
 
     Attributes:
-        is_matched: whether all tokens of a step share one EA weight, their mean.
-        step_weight: that weight, a scalar; None is the mean over the tokens of each call.
+        step_mean: mean of w_EA over the tokens of a step, a scalar, for a mode that needs it; None
+            is the mean over the tokens of each call.
         sums: sums over the tokens of all calls until they are cleared, detached scalars: of each
-            loss, as "loss_kd", and of the EA weight, "weight"; "tokens", their number.
+            loss, as "loss_kd", and of the EA weight, "weight", before a division by its mean;
+            "tokens", their number.
     """
 
     def __init__(self, node: CfgNode):
@@ -59,8 +60,7 @@ class TokenObjective:
         """
         self.distillation = DistillationObjective(DISTILLERS, **method_settings(node, DISTILLERS))
         self.ce_weight = node.CE_WEIGHT
-        self.is_matched = node.EA.ENABLED and node.EA.MODE == "matched"
-        self.step_weight: Tensor | None = None
+        self.step_mean: Tensor | None = None
         self.sums: dict[str, Tensor] = {}
 
     def __call__(self, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
@@ -82,18 +82,20 @@ class TokenObjective:
             The losses, (N,), at least float32; and the values of each token, (N,), whose sums are
             those of `sums`.
         """
-        pair = LogitPair(student_logits, teacher_logits, labels, normalizer=None)
-        if self.step_weight is not None:
-            pair.sample_weight = self.step_weight.expand(len(labels))
-        elif self.distillation.is_weighted:
+        logits = student_logits, teacher_logits
+        pair = LogitPair(*logits, labels, normalizer=None, mean_weight=self.step_mean)
+        if self.distillation.is_weighted:
             self.distillation.weigh([pair])
         terms = self.distillation.losses(DistillationBatch([pair]), {})
         if self.ce_weight:
             terms["loss_ce"] = self.ce_weight * _cross_entropy(student_logits, labels)
         loss = sum(terms.values())
         values = {**terms, "tokens": torch.ones_like(loss)}
-        if pair.sample_weight is not None:
-            values["weight"] = pair.sample_weight
+        weight = pair.sample_weight
+        if pair.mean_weight is not None:
+            weight = pair.mean_weight.expand(len(labels))
+        if weight is not None:
+            values["weight"] = weight
         return loss, values
 
     def add(self, sums: dict[str, Tensor]) -> None:

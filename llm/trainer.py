@@ -62,10 +62,10 @@ class DistillationTrainer(WatchedTrainer):
         self._loss_ratio = LossRatio(loss_names(objective.distillation.methods))
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Tensor | int | None]:
-        """Return Trainer's batches, and set the EA weight if all tokens of a step share it."""
+        """Return Trainer's batches, and set the mean EA weight of a step if it is needed."""
         batches, num_tokens = super().get_batch_samples(*args, **kwargs)
-        if self.objective.is_matched and len(batches) > 1:
-            self.objective.step_weight = self._mean_weight(batches)
+        if self.objective.distillation.needs_mean and len(batches) > 1:
+            self.objective.step_mean = self._mean_weight(batches)
         return batches, num_tokens
 
     def begin_step(self) -> None:
@@ -74,7 +74,7 @@ class DistillationTrainer(WatchedTrainer):
 
     def check_step(self) -> None:
         super().check_step()
-        self.objective.step_weight = None  # an evaluation may follow
+        self.objective.step_mean = None  # an evaluation may follow
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any

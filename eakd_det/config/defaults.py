@@ -6,6 +6,7 @@ from typing import Any
 from detectron2.config import CfgNode, get_cfg
 
 from eakd_det.distillers import DISTILLERS, scalar_defaults
+from eakd_det.distillers.ea import NO_EA
 from eakd_det.losses import entropy_weight
 
 # Our meta-architectures, and the stock ones of their students.
@@ -60,6 +61,7 @@ def add_distill_config(cfg: CfgNode) -> None:
     cfg.TEST.BEST_METRIC = BEST_METRIC  # metric whose highest value model_best.pth has
 
     cfg.DISTILL = distill_node({name: d.defaults for name, d in DISTILLERS.items()})
+    cfg.DISTILL.EA.BACKGROUND = NO_EA["background"]  # any of BACKGROUND_WEIGHTS
     cfg.DISTILL.LEVELS = ()  # the student's maps that methods on features compare; () is all
     cfg.DISTILL.FEATURES = ()  # (student's, teacher's) modules by name, compared in place of levels
     # Classes that student and teacher have in common: names, or pairs of the student's and the

@@ -9,6 +9,7 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig
 
 from eakd_det.distillers import DISTILLERS, scalar_defaults
+from eakd_det.distillers.ea import NO_EA
 from eakd_det.losses import entropy_weight
 from eakd_det.utils.errors import UserError
 
@@ -29,7 +30,7 @@ def distillation(
     Args:
         config_file, weights: config and weights of the teacher; see `make_teacher`.
         methods: name in DISTILLERS -> options that differ from their defaults.
-        ea: options of the EA weight (mode, temperature, bound); None turns it off.
+        ea: options of the EA weight (mode, temperature, bound, background); None turns it off.
         levels: names of the student's feature maps that are compared; all if empty.
         features: names of modules whose outputs are compared in place of the FPN's levels: pairs of
             the student's and the teacher's, or one name for both.
@@ -42,7 +43,7 @@ def distillation(
         UserError: a method or an option does not exist.
     """
     temperature = scalar_defaults(entropy_weight)["temperature"]
-    defaults = {"enabled": ea is not None, "mode": "full", "temperature": temperature, "bound": 0.0}
+    defaults = {**NO_EA, "enabled": ea is not None, "temperature": temperature}
     _check_names("methods", methods, DISTILLERS)
     for name, options in methods.items():
         _check_names(f"methods, {name}", options, ["weight", *DISTILLERS[name].defaults])

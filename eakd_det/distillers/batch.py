@@ -31,6 +31,9 @@ class LogitPair:
         images: returns the (R,) int64 index in the batch of each sample's image; None if samples
             are images (a classifier) or have none (tokens).
         sample_weight: (R,) EA weight of each sample, or None.
+        mean_weight: scalar, the mean that a mode of the EA weight needs; set before the weights it
+            may be that of more samples.
+        background_weight: weight of background samples; None is their own EA weight.
         student_deltas, teacher_deltas: (R, 4) or, class by class, (R, 4 K) box regression of ROIs,
             each in the units of its own box head; None if samples have none.
         target_deltas: returns the (R, 4) regression targets of foreground samples, in the student's
@@ -48,6 +51,8 @@ class LogitPair:
     first_boxes: Callable[[], Tensor] | None = None
     images: Callable[[], Tensor] | None = None
     sample_weight: Tensor | None = None
+    mean_weight: Tensor | None = None
+    background_weight: float | None = None
     student_deltas: Tensor | None = None
     teacher_deltas: Tensor | None = None
     target_deltas: Callable[[], Tensor] | None = None
@@ -71,6 +76,11 @@ class LogitPair:
         return self.student_logits.shape[1] - (self.has_background and not self.sigmoid)
 
     @property
+    def is_foreground(self) -> Tensor:
+        """(R,) bool."""
+        return self.labels < self.num_classes
+
+    @property
     def num_outcomes(self) -> int:
         """Number of outcomes of the distributions; the bound of their entropies is its log."""
         return 2 if self.sigmoid else self.student_logits.shape[1]
@@ -78,15 +88,17 @@ class LogitPair:
     def image_weight(self, num_images: int) -> Tensor | None:
         """Return the (B,) mean EA weight of each image's samples, 0 for an image without any.
 
-        None without the EA weight.
+        If background has a weight of its own, the mean is that of the foreground samples, and an
+        image without any has the weight of background. None without the EA weight.
         """
-        if self.sample_weight is None or self.images is None:
+        weight, background = self.sample_weight, self.background_weight
+        if weight is None or self.images is None:
             return None
+        counts = torch.ones_like(weight) if background is None else self.is_foreground.to(weight)
         # First the sum of the weights of each image, then its number of samples.
-        sums = self.sample_weight.new_zeros(2, num_images)
-        values = torch.stack([self.sample_weight, torch.ones_like(self.sample_weight)])
-        sums.index_add_(1, self.images(), values)
-        return sums[0] / sums[1].clamp(min=1)
+        sums = weight.new_zeros(2, num_images)
+        sums.index_add_(1, self.images(), torch.stack([weight * counts, counts]))
+        return (sums[0] / sums[1].clamp(min=1)).masked_fill(sums[1] == 0, background or 0.0)
 
 
 @dataclass

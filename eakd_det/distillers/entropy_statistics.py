@@ -18,6 +18,9 @@ def entropy_statistics(
 ) -> dict[str, float]:
     """Return mean entropies (nats) and mean, 10th and 90th percentile of w_EA, by part.
 
+    w_EA is that of the samples' entropies, in every mode and also of background that has a weight
+    of its own.
+
     Args:
         pairs: their samples are taken together. The parts are foreground and background, or the
             images, if there is no background.
@@ -36,9 +39,9 @@ def entropy_statistics(
     )
     if not pairs[0].has_background:
         return _part_statistics({"images": values})
-    background = torch.cat([pair.labels == pair.num_classes for pair in pairs])
+    foreground = torch.cat([pair.is_foreground for pair in pairs])
     return _part_statistics(
-        {"foreground": values[:, ~background], "background": values[:, background]}
+        {"foreground": values[:, foreground], "background": values[:, ~foreground]}
     )
 
 

@@ -13,11 +13,10 @@ from eakd_det.utils.errors import UserError
 
 from .base import Distiller
 from .batch import DistillationBatch, LogitPair
-from .ea import EA_MODES
+from .ea import BACKGROUND_WEIGHTS, EA_MODES, NO_EA, weigh_pair
 from .entropy_statistics import LOG_PERIOD, entropy_statistics
 from .label_agreement import LabelAgreement
-
-NO_EA = {"enabled": False, "mode": "full", "temperature": 1.0, "bound": 0.0}
+from .settings import check_ea
 
 
 class Method:
@@ -46,6 +45,7 @@ class DistillationObjective:
     Attributes:
         methods: name -> method.
         is_weighted: whether samples get an EA weight.
+        needs_mean: whether these depend on the mean over the batch.
         temperature, bound: of the entropies; `bound` None is their natural one.
         compares_logits: whether a method, or the EA weight, needs logits.
         agreement: compares the teacher's logits with the labels, for a log line.
@@ -64,15 +64,18 @@ class DistillationObjective:
         Args:
             distillers: the methods that exist.
             methods: name -> options of the distiller, "weight" and "warmup", as those of `Method`.
-            ea: "enabled", "mode", "temperature" and "bound" (0 is the natural one).
+            ea: "enabled", "mode", "temperature", "bound" (0 is the natural one) and "background";
+                missing ones are those of NO_EA.
             samples, causes: as those of `LabelAgreement`.
 
         Raises:
-            UserError: a method has no EA form, and the EA weight is enabled.
+            UserError: a method has no EA form, and the EA weight is enabled; see `check_ea`.
         """
+        self._ea = ea = {**NO_EA, **ea}
+        check_ea(ea, methods)
         self.methods = {name: Method(distillers[name], **methods[name]) for name in methods}
         self.is_weighted, self._mode = ea["enabled"], EA_MODES[ea["mode"]]
-        self._mode_name = ea["mode"]
+        self.needs_mean = self.is_weighted and self._mode.by_mean is not None
         self.temperature, self.bound = ea["temperature"], ea["bound"] or None
         without = [n for n, method in self.methods.items() if not method.distiller.has_ea_form]
         if self.is_weighted and without:
@@ -96,7 +99,9 @@ class DistillationObjective:
         ]
         ea = "no EA weight"
         if self.is_weighted:
-            ea = f"EA weight {self._mode_name}, temperature {self.temperature:g}"
+            ea = f"EA weight {self._ea['mode']}, temperature {self.temperature:g}"
+            if self._ea["background"] != NO_EA["background"]:
+                ea += f", background {self._ea['background']}"
         logging.getLogger(__name__).info(f"Methods: {', '.join(weights)}; {ea}")
 
     def methods_on(self, compared: str) -> list[str]:
@@ -166,7 +171,13 @@ class DistillationObjective:
         entropies = [pair.entropies(self.temperature) for pair in pairs]
         if self.is_weighted:
             for pair, of_both in zip(pairs, entropies, strict=True):
-                pair.sample_weight = self._mode(*of_both, pair.num_outcomes, self.bound)
+                weigh_pair(
+                    pair,
+                    *of_both,
+                    mode=self._mode,
+                    bound=self.bound,
+                    background_weight=BACKGROUND_WEIGHTS[self._ea["background"]],
+                )
         return entropies
 
     def losses(

@@ -1,14 +1,14 @@
 """Node DISTILL of a config: options of the methods, with defaults in signatures; pairs of names."""
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
 
 from eakd_det.utils.errors import UserError
 
-from .ea import EA_MODES
+from .ea import BACKGROUND_WEIGHTS, EA_MODES, NO_EA
 
 
 def scalar_defaults(function: Callable, *, leave_out: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -27,14 +27,30 @@ def method_settings(node: CfgNode, distillers: Iterable[str]) -> dict[str, Any]:
         "methods", name -> options, and "ea", the options of the EA weight; keys in lower case.
 
     Raises:
-        UserError: a method or the EA mode is unknown.
+        UserError: a method is unknown; see `check_ea`.
     """
     _check_choices("DISTILL.METHODS", node.METHODS, distillers)
-    _check_choices("DISTILL.EA.MODE", (node.EA.MODE,), EA_MODES)
-    return {
-        "methods": {name: _lower_keys(node[name]) for name in node.METHODS},
-        "ea": _lower_keys(node.EA),
-    }
+    ea = {**NO_EA, **_lower_keys(node.EA)}  # BACKGROUND is a key of detectors alone
+    check_ea(ea, node.METHODS)
+    return {"methods": {name: _lower_keys(node[name]) for name in node.METHODS}, "ea": ea}
+
+
+def check_ea(ea: Mapping[str, Any], methods: Collection[str]) -> None:
+    """Check the options of the EA weight.
+
+    Raises:
+        UserError: the mode or the value for background is unknown, or background is set apart
+            without the EA weight.
+    """
+    background = ea["background"]
+    _check_choices("DISTILL.EA.MODE", (ea["mode"],), EA_MODES)
+    _check_choices("DISTILL.EA.BACKGROUND", (background,), BACKGROUND_WEIGHTS)
+    if methods and not ea["enabled"] and background != NO_EA["background"]:
+        raise UserError(
+            f"DISTILL.EA.BACKGROUND {background} has no effect with DISTILL.EA.ENABLED False: set "
+            "that to True (DISTILL.EA.MODE matched then gives all foreground samples one weight), "
+            f"or BACKGROUND to {NO_EA['background']}."
+        )
 
 
 def name_pair(key: str, entry: Any, example: str) -> tuple[str, str]:

@@ -40,4 +40,9 @@ def test_image_weight_is_the_mean_of_its_samples():
     other = make_pair(sample_weight=torch.ones(7))
     assert_close(make_batch(pair, other).image_weight(), torch.tensor([2.0, 0, 1.5]))
     assert make_batch(make_pair()).image_weight() is None
+    weights = torch.tensor([1.0, 2, 6, 1, 1, 1, 5])  # the fourth is background
+    for background, expected in [(1.0, [3.0, 1, 7 / 3]), (0.0, [3.0, 0, 7 / 3])]:
+        weights[3] = background
+        pair = make_pair(sample_weight=weights, background_weight=background)
+        assert_close(make_batch(pair).image_weight(), torch.tensor(expected))
     assert make_batch().image_weight() is None

@@ -6,6 +6,7 @@ from detectron2.utils.events import EventStorage
 from torch.testing import assert_close
 
 from eakd_det.distillers import DISTILLERS, EA_MODES, DistillationObjective, LogitDistiller
+from eakd_det.distillers.ea import BACKGROUND_WEIGHTS, weigh_pair
 from eakd_det.distillers.entropy_statistics import LOG_PERIOD
 from eakd_det.distillers.label_agreement import ENOUGH
 from eakd_det.losses import combine_entropies, dkd_loss, entropy_weight, kd_loss, wttm_loss
@@ -37,12 +38,55 @@ def test_losses_are_weighted_and_named():
     assert_close(losses, expected)
 
 
+@pytest.mark.parametrize("background", BACKGROUND_WEIGHTS)
 @pytest.mark.parametrize("mode", EA_MODES)
-def test_modes_temperature_and_bound_count(mode):
-    ea, pair = {**EA, "mode": mode, "bound": 5.0}, make_pair()
-    entropies = make_objective("KD", ea=ea).weigh([pair])
+def test_options_of_the_weight_count(mode, background):
+    ea, pair, other = {**EA, "mode": mode, "bound": 5.0}, make_pair(), make_pair()
+    objective = make_objective("KD", ea={**ea, "background": background})
+    entropies = objective.weigh([pair])
     assert_close(entropies, [pair.entropies(2.0)])
-    assert torch.equal(pair.sample_weight, EA_MODES[mode](*entropies[0], 4, 5.0))
+    options = {"bound": 5.0, "background_weight": BACKGROUND_WEIGHTS[background]}
+    weigh_pair(other, *entropies[0], mode=EA_MODES[mode], **options)
+    assert torch.equal(pair.sample_weight, other.sample_weight)
+    assert objective.needs_mean == (mode in ("matched", "normalized"))
+
+
+def test_each_pair_has_its_own_mean():
+    """As the stages of a cascade."""
+    pairs = [make_pair(seed) for seed in (0, 1)]
+    make_objective("KD", ea={**EA, "mode": "normalized"}).weigh(pairs)
+    for pair in pairs:
+        weight = entropy_weight(pair.student_logits, pair.teacher_logits, temperature=2.0)
+        assert_close(pair.sample_weight, weight / weight.mean())
+
+
+def test_background_alone_is_ignored():
+    """The sum over the foreground is divided by the number of all samples."""
+    pair = make_pair()
+    with EventStorage(0):
+        losses = make_objective("KD", ea={**EA, "background": "ignored"})(make_batch(pair), {})
+    chosen = pair.labels < 3
+    logits = pair.student_logits[chosen], pair.teacher_logits[chosen]
+    weight = entropy_weight(*logits, temperature=2.0)
+    expected = kd_loss(*logits, weight=weight, reduction="none").sum() / 7
+    assert_close(losses["loss_kd"], expected)
+
+
+@pytest.mark.parametrize(
+    ("ea", "message"),
+    [
+        ({"mode": "half"}, "MODE: 'half' is unknown; choose from full, teacher, matched, norm"),
+        ({"background": "none"}, "BACKGROUND: 'none' is unknown; choose from weighted, unwei"),
+        ({"background": "ignored", "enabled": False}, "ignored has no effect with .* to weighted"),
+    ],
+)
+def test_wrong_options_of_the_weight(ea, message):
+    with pytest.raises(UserError, match=f"^DISTILL.EA.*{message}"):
+        make_objective("KD", ea={**EA, **ea})
+
+
+def test_background_without_a_method():
+    make_objective(ea={**EA, "enabled": False, "background": "ignored"})
 
 
 def test_without_ea_nothing_is_weighed():
@@ -58,9 +102,11 @@ def test_settings_are_logged_in_one_line(caplog):
         make_objective("KD", "DKD", weight=0.5).log_settings()
         make_objective("KD", ea={**EA, "enabled": False}, warmup=4.0).log_settings()
         make_objective().log_settings()
+        make_objective("KD", ea={**EA, "background": "ignored"}).log_settings()
     assert caplog.messages == [
         "Methods: KD with WEIGHT 0.5, DKD with WEIGHT 0.5; EA weight full, temperature 2",
         "Methods: KD with WEIGHT 1 after 4 epochs of warm-up; no EA weight",
+        "Methods: KD with WEIGHT 1; EA weight full, temperature 2, background ignored",
     ]
 
 
@@ -104,8 +150,14 @@ def test_objectness_is_weighed_and_not_logged():
     with EventStorage(LOG_PERIOD - 1) as storage:
         make_objective("RPN")(batch, {})
     entropies = batch.objectness.entropies(2.0)
-    assert torch.equal(batch.objectness.sample_weight, combine_entropies(*entropies, 2, None))
+    weight = combine_entropies(*entropies, 2, None)
+    assert torch.equal(batch.objectness.sample_weight, weight)
     assert not storage.latest()
+    labels = torch.tensor([4, 0, 0, 4, 0, 4, 4])  # 4 is background
+    batch = make_batch(objectness=make_pair(sigmoid=True, labels=labels))
+    with EventStorage(0):
+        make_objective("RPN", ea={**EA, "background": "ignored"})(batch, {})
+    assert torch.equal(batch.objectness.sample_weight, weight * (labels == 0))
 
 
 def test_features_alone_need_no_logits():

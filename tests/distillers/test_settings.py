@@ -17,12 +17,16 @@ def test_settings_of_a_config():
     node.METHODS, node.KD.WEIGHT = ("KD",), 0.5
     settings = method_settings(node, DISTILLERS)
     assert settings["methods"] == {"KD": {"weight": 0.5, **DISTILLERS["KD"].defaults}}
-    assert settings["ea"].keys() == {"enabled", "mode", "temperature", "bound"}
+    assert settings["ea"].keys() == {"enabled", "mode", "temperature", "bound", "background"}
 
 
 @pytest.mark.parametrize(
     ("key", "message"),
-    [("METHODS", "DISTILL.METHODS: 'X' is unknown"), ("EA.MODE", "DISTILL.EA.MODE: 'X' is")],
+    [
+        ("METHODS", "DISTILL.METHODS: 'X' is unknown"),
+        ("EA.MODE", "DISTILL.EA.MODE: 'X' is"),
+        ("EA.BACKGROUND", "DISTILL.EA.BACKGROUND: 'X' is"),
+    ],
 )
 def test_unknown_names_are_refused(key, message):
     cfg = detection_config()

@@ -76,6 +76,10 @@ def test_options_that_are_not_given_have_their_defaults():
         "standardize": False,
     }
     assert not lazy.ea.enabled
+    ea = {"mode": "normalized", "background": "ignored"}
+    lazy = distillation(config_file="a", weights="b", methods={"KD": {}}, ea=ea)
+    expected = {"enabled": True, "temperature": 3.0, "bound": 0.0, **ea}
+    assert dict(lazy.ea) == expected
 
 
 def test_classes_in_common(teacher_of_80, batch):

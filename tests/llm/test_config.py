@@ -57,7 +57,8 @@ def test_arguments_reach_transformers(tmp_path):
             ["MODEL.DTYPE", "float33"],
             "MODEL.DTYPE: 'float33' is unknown; choose from auto",
         ),
-        (["DISTILL.EA.MODE", "half"], "choose from full, teacher, matched"),
+        (["DISTILL.EA.MODE", "half"], "choose from full, teacher, matched, normalized"),
+        (["DISTILL.EA.BACKGROUND", "ignored"], "DISTILL.EA.BACKGROUND"),
         (["DISTILL.EA.TEMPERATURE", "0"], "EA.TEMPERATURE must be above 0"),
         (["DISTILL.CHUNK_SIZE", "-1"], "CHUNK_SIZE must be 0 or more"),
     ],
@@ -67,9 +68,10 @@ def test_refused(options, message):
         load_config(str(ROOT / "configs" / "LLM" / "KD.yaml"), options)
 
 
-def test_matched_weights_and_chunks_are_refused():
-    options = ["DISTILL.EA.MODE", "matched", "DISTILL.EA.ENABLED", "True"]
-    with pytest.raises(ValueError, match="set DISTILL.CHUNK_SIZE 0"):
+@pytest.mark.parametrize("mode", ["matched", "normalized"])
+def test_means_over_a_step_and_chunks_are_refused(mode):
+    options = ["DISTILL.EA.MODE", mode, "DISTILL.EA.ENABLED", "True"]
+    with pytest.raises(ValueError, match=f"MODE {mode} needs .* set DISTILL.CHUNK_SIZE 0"):
         load_config(str(ROOT / "configs" / "LLM" / "KD.yaml"), options)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from eakd_det.losses import chunked_loss
+from eakd_det.losses import chunked_loss, entropy_weight, forward_kl
 from llm.config import language_config
 from llm.distillers import TokenObjective
 from tests.losses.test_chunked import gradients, make_heads
@@ -58,6 +58,20 @@ def test_sums_are_those_of_the_plain_form():
     assert_close(sums, objective.sums)
 
 
+def test_weights_by_the_mean_of_a_step():
+    """The sum of the weights that gives that mean is of w_EA, whatever it is divided by."""
+    logits = torch.randn(2, 5, 11, generator=torch.Generator().manual_seed(0))
+    full = entropy_weight(*logits)
+    losses = forward_kl(*logits, torch.zeros(5, dtype=torch.int64), reduction="none")
+    for step_mean in (None, torch.tensor(0.5)):
+        mean = full.mean() if step_mean is None else step_mean
+        for mode, weight in [("matched", mean.repeat(5)), ("normalized", full / mean)]:
+            objective = make_objective("KD", mode=mode, CE_WEIGHT=0.0)
+            objective.step_mean = step_mean
+            assert_close(objective(*logits, torch.zeros(5, dtype=torch.int64)), weight * losses)
+            assert_close(objective.sums["weight"], 5 * mean)
+
+
 @pytest.mark.skipif(torch.__version__ < "2.7", reason="torch 2.6 fails on a CPU")
 def test_a_compiled_objective():
     """A new objective with the same settings is not compiled again."""
@@ -85,9 +99,9 @@ def test_compiled_methods(methods, mode, ce_weight):
 @pytest.mark.skipif(torch.__version__ < "2.7", reason="torch 2.6 fails on a CPU")
 def test_the_weight_of_each_step_needs_no_compilation():
     objective = make_objective("KD", mode="matched")
-    objective.step_weight = torch.tensor(1.5)
+    objective.step_mean = torch.tensor(1.5)
     assert_compiles(objective)
     before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    objective.step_weight = torch.tensor(0.25)
+    objective.step_mean = torch.tensor(0.25)
     assert_compiles(objective)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before

@@ -100,6 +100,7 @@ def test_gradients(cfg, tokenizer, chunk_size, method, divergence, ce_weight, is
         {"DISTILL__EA__BOUND": 100.0},
         {"DISTILL__EA__MODE": "teacher"},
         {"DISTILL__EA__MODE": "matched"},
+        {"DISTILL__EA__MODE": "normalized"},
         {"DISTILL__CE_WEIGHT": 0.5},
         {"DISTILL__KD__WEIGHT": 0.5},
         {"DISTILL__METHODS": ("RKL",)},
@@ -132,9 +133,10 @@ def test_a_batch_equals_micro_batches(two_rows, chunk_size):
     assert_same(micro_batches, step(two_rows))
 
 
-def test_matched_weights_are_the_mean_of_the_step(cfg):
+@pytest.mark.parametrize("mode", ["matched", "normalized"])
+def test_weights_use_the_mean_of_the_step(cfg, mode):
     """Micro-batches use the mean of the step, although their own means differ."""
-    cfg.DISTILL.EA.MODE = "matched"
+    cfg.DISTILL.EA.MODE = mode
     micro_batches = step(
         cfg,
         TRAINING__PER_DEVICE_TRAIN_BATCH_SIZE=1,
@@ -143,8 +145,8 @@ def test_matched_weights_are_the_mean_of_the_step(cfg):
     assert_same(micro_batches, step(cfg))
 
 
-def test_matched_weights_use_the_dropout_of_the_step(cfg, tokenizer, tmp_path, monkeypatch):
-    """The matched weight, computed before the step, is the mean of the step's own weights."""
+def test_the_mean_uses_the_dropout_of_the_step(cfg, tokenizer, tmp_path, monkeypatch):
+    """The mean weight, computed before the step, is that of the step's own weights."""
     student = make_gpt2(tokenizer, 2)
     student.config.resid_pdrop = 0.5
     cfg.MODEL.WEIGHTS = save(student, tokenizer, tmp_path / "dropout")
@@ -158,8 +160,9 @@ def test_matched_weights_use_the_dropout_of_the_step(cfg, tokenizer, tmp_path, m
 
     monkeypatch.setattr(DistillationTrainer, "check_step", recorded)
     step(cfg, DISTILL__EA__MODE="full")
-    step(cfg, DISTILL__EA__MODE="matched")
-    assert_close(means[2:], means[:2])
+    for mode in ("matched", "normalized"):
+        step(cfg, DISTILL__EA__MODE=mode)
+    assert_close(means[2:], 2 * means[:2])
     assert means[0] != means[1]
 
 
@@ -173,12 +176,12 @@ for path in sys.argv[1:]:
 
 
 def test_a_batch_equals_two_processes(two_rows, call_code, tmp_path):
-    """Plain, in chunks and with matched weights, one after the other in one process group."""
-    expected = {mode: step(two_rows, DISTILL__EA__MODE=mode) for mode in ("full", "matched")}
+    """Plain, in chunks and by the mean weight, one after the other in one process group."""
+    modes = ["full", "full", "matched", "normalized"]
+    expected = {mode: step(two_rows, DISTILL__EA__MODE=mode) for mode in modes[1:]}
     two_rows.TRAINING.PER_DEVICE_TRAIN_BATCH_SIZE = 1
     paths, folders = [], []
-    modes = ["full", "full", "matched"]
-    for chunk_size, mode in zip((0, 3, 0), modes, strict=True):
+    for chunk_size, mode in zip((0, 3, 0, 0), modes, strict=True):
         cfg = two_rows.clone()
         cfg.DISTILL.CHUNK_SIZE, cfg.DISTILL.EA.MODE = chunk_size, mode
         cfg.OUTPUT_DIR = str(tmp_path / f"chunks{chunk_size}-{mode}")

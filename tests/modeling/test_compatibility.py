@@ -17,6 +17,10 @@ from tests.conftest import RETINA, replace_teacher
         (["DISTILL.METHODS", ("DKT",)], "DISTILL.METHODS: 'DKT' is unknown; choose from KD, DKD"),
         (["INPUT.FORMAT", "L"], "The student reads L images and the teacher BGR"),
         (["DISTILL.EA.MODE", "half"], "DISTILL.EA.MODE: 'half' is unknown; choose from full"),
+        (
+            ["DISTILL.EA.BACKGROUND", "ignored", "DISTILL.EA.ENABLED", False],
+            "DISTILL.EA.BACKGROUND ignored has no effect with DISTILL.EA.ENABLED False: set that",
+        ),
     ],
 )
 def test_refused(distill_cfg, options, message):

@@ -49,7 +49,7 @@ class Distilled(WithDetectorTeacher):
             distillation: as `distillation_from_config` returns it:
                 teacher, None if there are no methods;
                 methods, name in DISTILLERS -> its options, with "weight", the factor of its loss;
-                ea, enabled, mode, temperature and bound of the EA weight;
+                ea, enabled, mode, temperature, bound and background of the EA weight;
                 levels and features, arguments of `compare_maps`;
                 dataset, whose class names the teacher's are compared with, and the pictures of
                 VIS_PERIOD show;

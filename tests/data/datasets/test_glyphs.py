@@ -42,10 +42,10 @@ def test_classes():
 def test_a_set_is_drawn_once_and_read(few, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     images, labels = read_glyphs(str(tmp_path), is_train=True)
-    assert images.shape == (200, 32, 32) and labels.tolist() == [i // 2 for i in range(200)]
+    assert images.shape == (200, 24, 24) and labels.tolist() == [i // 2 for i in range(200)]
     assert not (images[0] == images[1]).all()
     test, labels = read_glyphs(str(tmp_path), is_train=False)
-    assert test.shape == (100, 32, 32) and labels.tolist() == list(range(100))
+    assert test.shape == (100, 24, 24) and labels.tolist() == list(range(100))
     assert caplog.text.count("Drawing glyphs100 from 3 font files") == 1
     assert "results differ slightly" in caplog.text  # these are other pixels than the reference's
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
@@ -68,14 +68,14 @@ def test_a_split_shows_its_own_typefaces_and_their_characters_alone(few, monkeyp
 
     def note(font, character, around, rng):
         shown.append((Path(font.path).stem, character, "".join(around)))
-        return np.zeros((32, 32), np.uint8)
+        return np.zeros((24, 24), np.uint8)
 
     monkeypatch.setattr(glyphs, "draw", note)
-    faces = [FACES[0], Face(*("DejaVuSerif", "train", "fonts-x", "b.ttf", "", "0Σ")), FACES[2]]
+    faces = [FACES[0], Face(*("DejaVuSerif", "train", "fonts-x", "b.ttf", "", "0Θ")), FACES[2]]
     draw_split("train", faces, FONTS)
     assert {name for name, *_ in shown} == {"DejaVuSans", "DejaVuSerif"}
-    assert {name for name, character, _ in shown if character in "0Σ"} == {"DejaVuSans"}
-    assert all("Σ" not in around for name, _, around in shown if name == "DejaVuSerif")
+    assert {name for name, character, _ in shown if character in "0Θ"} == {"DejaVuSans"}
+    assert all("Θ" not in around for name, _, around in shown if name == "DejaVuSerif")
 
 
 @pytest.mark.parametrize("character", ["W", "l", "ζ", "Ъ"])
@@ -84,9 +84,9 @@ def test_a_glyph_is_in_the_middle(character):
         [draw(font(), character, " ", np.random.default_rng(i)).astype(float) for i in range(60)], 0
     )
     ink = mean - np.percentile(mean, 20)
-    rows, columns = np.indices(ink.shape) - 15.5
-    assert abs((ink * rows).sum() / ink.sum()) < 3 and abs((ink * columns).sum() / ink.sum()) < 1.5
-    assert mean[8:24, 8:24].mean() > 1.3 * mean[:, :3].mean()
+    rows, columns = np.indices(ink.shape) - 11.5
+    assert abs((ink * rows).sum() / ink.sum()) < 2.3 and abs((ink * columns).sum() / ink.sum()) < 1.2
+    assert mean[6:18, 6:18].mean() > 1.3 * mean[:, :2].mean()
 
 
 def _read(root, queue):

@@ -23,6 +23,7 @@ from eakd_det.distillers.label_agreement import ENOUGH
 from eakd_det.losses import (
     bernoulli_entropy,
     bernoulli_kd_loss,
+    combine_entropies,
     dkd_loss,
     entropy,
     entropy_weight,
@@ -30,7 +31,7 @@ from eakd_det.losses import (
     kd_loss,
 )
 from eakd_det.modeling.recorder import record
-from tests.conftest import ROOT, replace_teacher, save_teacher
+from tests.conftest import NUM_CLASSES, ROOT, replace_teacher, save_teacher
 from tests.reads import reads
 
 
@@ -308,6 +309,9 @@ def test_loss_is_that_of_the_sampled_rois(distill_cfg, batch, storage, train_on_
         ("DISTILL.EA.ENABLED", False),
         ("DISTILL.EA.MODE", "teacher"),
         ("DISTILL.EA.MODE", "matched"),
+        ("DISTILL.EA.MODE", "normalized"),
+        ("DISTILL.EA.BACKGROUND", "unweighted"),
+        ("DISTILL.EA.BACKGROUND", "ignored"),
         ("DISTILL.EA.TEMPERATURE", 2.0),
         ("DISTILL.EA.BOUND", 100.0),
     ],
@@ -328,9 +332,18 @@ def test_each_option_changes_its_loss(distill_cfg, batch, storage, key, value):
     assert changed == ({"loss_kd", "loss_dkd"} if node == "EA" else {f"loss_{node.lower()}"})
 
 
-@pytest.mark.parametrize("mode", ["full", "teacher", "matched"])
-def test_modes(distill_cfg, batch, storage, mode):
-    distill_cfg.DISTILL.EA.MODE = mode
+@pytest.mark.parametrize(
+    ("mode", "background"),
+    [
+        ("full", "weighted"),
+        ("teacher", "weighted"),
+        ("matched", "weighted"),
+        ("normalized", "ignored"),
+        ("full", "unweighted"),
+    ],
+)
+def test_modes(distill_cfg, batch, storage, mode, background):
+    distill_cfg.DISTILL.EA.MODE, distill_cfg.DISTILL.EA.BACKGROUND = mode, background
     model = _build(distill_cfg)
     with record(
         ours=model.roi_heads.box_predictor,
@@ -340,12 +353,37 @@ def test_modes(distill_cfg, batch, storage, mode):
         loss = model(batch)["loss_dkd"]
     student, teacher = calls["ours"][0].output[0], calls["theirs"][0].output[0]
     labels = torch.cat([p.gt_classes for p in calls["heads"][0].output[0]])
+    full, is_background = entropy_weight(student, teacher), labels == student.shape[1] - 1
+    mean = (full if background == "weighted" else full[~is_background]).mean()
     weight = {
-        "full": entropy_weight(student, teacher),
+        "full": full,
         "teacher": entropy(teacher, temperature=3.0),
-        "matched": entropy_weight(student, teacher).mean().repeat(len(labels)),
+        "matched": mean.repeat(len(labels)),
+        "normalized": full / mean,
     }[mode]
+    if background != "weighted":
+        weight[is_background] = float(background == "unweighted")
     torch.testing.assert_close(loss, dkd_loss(student, teacher, labels, weight=weight))
+
+
+@pytest.mark.parametrize("background", ["unweighted", "ignored"])
+def test_background_of_anchors_and_images(retina_cfg, batch, storage, background):
+    """Anchors of a RetinaNet; an image without objects has the weight of background."""
+    retina_cfg.DISTILL.EA.BACKGROUND = background
+    batch[1]["instances"] = batch[1]["instances"][:0]
+    model, seen = _build(retina_cfg), []
+    weigh = model.objective.weigh
+    model.objective.weigh = lambda pairs: (seen.extend(pairs), weigh(pairs))[1]
+    losses = model(batch)
+    [pair], of_background = seen, float(background == "unweighted")
+    assert pair.sample_weight[pair.labels == NUM_CLASSES].eq(of_background).all()
+    is_object = pair.labels < NUM_CLASSES
+    assert is_object.any() and (pair.images()[is_object] == 0).all()
+    full = combine_entropies(*pair.entropies(3.0), 2)[is_object]
+    torch.testing.assert_close(pair.sample_weight[is_object], full)
+    expected = torch.stack([full.mean(), full.new_tensor(of_background)])
+    torch.testing.assert_close(pair.image_weight(2), expected)
+    assert all(loss.isfinite() for loss in losses.values())
 
 
 def test_images_without_objects(distill_cfg, batch, storage):
