@@ -6,6 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from eakd_det.analysis.calibration import calibration_result, measure_calibration
 from eakd_det.analysis.commands import GRID_SIZES
 from eakd_det.analysis.confusions import confusions_result
 from eakd_det.analysis.figures import panel_rows
@@ -29,6 +30,7 @@ from .analysis import (
     read_batches,
     training_batches,
 )
+from .calibrated import network_to_save, write_calibrated
 from .sources import source_of
 
 
@@ -76,6 +78,37 @@ def _class_names(networks: Networks) -> Sequence[str]:
     """Return the names of the classes, or else their numbers."""
     source = source_of(networks.cfg.DATASET)
     return source.names or [str(i) for i in range(source.num_classes)]
+
+
+def calibration_of(networks: Networks, *, save_calibrated: str) -> Iterator[AnalysisResult]:
+    """Compute NLL and ECE of each network on all test images, and the temperature it needs.
+
+    Args:
+        save_calibrated: path of a new checkpoint of the teacher, or of the only run without one,
+            with the temperature in its weights; empty for none.
+
+    Yields:
+        The figure and its table, then the checkpoint.
+
+    Raises:
+        UserError: there are too few images, or the checkpoint cannot be written.
+    """
+    saved = network_to_save(networks, save_calibrated) if save_calibrated else None
+    samples = collect_samples(networks.all, read_batches(networks.cfg))
+    found = {
+        network.label: measure_calibration(of)
+        for network, of in zip(networks.all, samples, strict=True)
+    }
+    top1 = {
+        network.label: 100 * of.is_correct.double().mean().item()
+        for network, of in zip(networks.all, samples, strict=True)
+    }
+    yield calibration_result(found, top1, _rows(networks))
+    if saved is not None:
+        temperature = found[saved.label].temperature
+        write_calibrated(saved, temperature, networks.cfg, save_calibrated)
+        row = [saved.label, temperature]
+        yield AnalysisResult({}, ["checkpoint of", "temperature"], [row], files=[save_calibrated])
 
 
 def separation_of(networks: Networks, *, num_images: int, seed: int) -> AnalysisResult:
@@ -177,6 +210,7 @@ ANALYSES = {
     "entropy-segments": _of_networks(segments_of),
     "weights": _of_networks(weights_of),
     "confusions": _of_networks(confusions_of),
+    "calibration": _of_networks(calibration_of),
     "tsne": _of_networks(separation_of),
     "landscape": _of_networks(landscape_of),
     "dynamics": analyze_dynamics,

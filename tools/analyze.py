@@ -4,6 +4,7 @@
 tools/analyze.py entropy-segments output/Digits/EA-KD output/Digits/KD
 tools/analyze.py weights output/Digits/EA-KD
 tools/analyze.py confusions output/Digits/EA-KD
+tools/analyze.py calibration output/Digits/EA-KD
 tools/analyze.py tsne KD=output/Digits/KD EA-KD=output/Digits/EA-KD
 tools/analyze.py landscape output/Digits/EA-KD/model_[0-9]*.pth --grid 41
 tools/analyze.py dynamics output/Digits/EA-KD

@@ -21,6 +21,7 @@ from .external import (
     permute_classes,
     pooled_features,
     published_normalisation,
+    scale_logits,
 )
 from .external import PREFIXES as EXTERNAL
 from .mobilenet import MobileNetV1, MobileNetV2
@@ -44,6 +45,7 @@ __all__ = [
     "permute_classes",
     "pooled_features",
     "published_normalisation",
+    "scale_logits",
     "warn_of_large_stem",
 ]
 

@@ -125,6 +125,17 @@ def permute_classes(model: nn.Module, order: Sequence[int]) -> None:
         parameter.copy_(parameter[list(order)])
 
 
+@torch.no_grad()
+def scale_logits(model: nn.Module, factor: float) -> None:
+    """Multiply weight and bias of a model's last linear layer, and so its logits, by a factor.
+
+    Raises:
+        UserError: the model has no linear layer.
+    """
+    for parameter in _head(model).parameters():
+        parameter.mul_(factor)
+
+
 def published_normalisation(model: nn.Module) -> tuple[Sequence[float], Sequence[float]]:
     """Return the mean and standard deviation that published weights expect, for values in [0, 1].
 

@@ -32,11 +32,13 @@ class Matches:
 
     Attributes:
         images: (D,) index of each detection's image.
+        scores: (D,) scores.
         hits, misses: (T, D) bool; both are False where a detection is ignored at that IoU.
         objects: (I,) number of objects in each image.
     """
 
     images: np.ndarray
+    scores: np.ndarray
     hits: np.ndarray
     misses: np.ndarray
     objects: np.ndarray
@@ -93,6 +95,24 @@ def ap_of_parts(
     return results
 
 
+def match_detections(objects: Objects, detections: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
+    """Match detections to all objects at IoU 0.5, as COCO does.
+
+    Detections on crowds, and of classes without objects, are left out.
+
+    Returns:
+        Scores, float64, and whether they match an object of their class, bool; (D,) each.
+    """
+    if not detections:
+        return torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.bool)
+    every = (torch.ones(len(x), dtype=torch.bool) for x in (objects, detections))
+    matches = _match(_ground_truth(objects), detections, *every)
+    columns = [np.stack([x.scores, x.hits[0], x.misses[0]]) for x in matches]
+    scores, hits, misses = np.concatenate(columns, axis=1)
+    kept = (hits > 0) | (misses > 0)
+    return torch.from_numpy(scores[kept]), torch.from_numpy(hits[kept] > 0)
+
+
 def _match(
     truth: COCO, detections: list[dict[str, Any]], is_inside: Tensor, belongs: Tensor
 ) -> list[Matches]:
@@ -138,7 +158,8 @@ def _join(of_images: list[dict[str, Any] | None]) -> Matches:
     ignored = np.concatenate(ignored, axis=1)[:, order]
     kept = ~ignored.all(axis=0)
     hits, misses = (matched & ~ignored)[:, kept], (~matched & ~ignored)[:, kept]
-    return Matches(np.array(images, dtype=int)[order][kept], hits, misses, objects)
+    images, scores = np.array(images, dtype=int)[order][kept], np.array(scores)[order][kept]
+    return Matches(images, scores, hits, misses, objects)
 
 
 def _average_precision(matches: list[Matches], counts: np.ndarray) -> np.ndarray:

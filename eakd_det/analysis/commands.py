@@ -58,6 +58,18 @@ CLASSIFIERS: dict[str, Command] = {
     "confusions": Command(
         "accuracy of each class, and which classes are taken for which others", NETWORK_OPTIONS
     ),
+    "calibration": Command(
+        "confidence and accuracy on the test images, before and after temperature scaling",
+        {
+            "--save-calibrated": {
+                "default": "",
+                "metavar": "FILE",
+                "help": "new checkpoint of the teacher (or of the only run), whose logits are over "
+                "the fitted temperature",
+            },
+            **NETWORK_OPTIONS,
+        },
+    ),
     "tsne": Command(
         "penultimate features in the plane, and how distinct classes are",
         {

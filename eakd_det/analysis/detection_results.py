@@ -10,6 +10,7 @@ from tqdm import tqdm
 from eakd_det.utils.errors import UserError
 
 from .average_precision import NUM_RESAMPLES, PartAP, ap_of_parts, interval
+from .detection_calibration import detection_calibration_result
 from .detection_figures import draw_ap_segments
 from .gallery import draw_gallery, top_classes
 from .objects import DetectorOutputs, Objects
@@ -32,7 +33,7 @@ def detector_results(
     num_points: int,
     seed: int,
 ) -> Iterator[AnalysisResult]:
-    """Report AP by entropy, entropy segments, weights, t-SNE and the objects of the highest weight.
+    """Report AP by entropy, segments, weights, D-ECE, t-SNE and the objects of the highest weight.
 
     Args:
         names: class names.
@@ -54,14 +55,17 @@ def detector_results(
         teacher.samples, rois, rows, temperature=temperature, what="objects' ROIs"
     )
     gallery = _gallery(objects, teacher.samples, rois, names, temperature=temperature)
-    figures = ap.figures | segments.figures | weights.figures | gallery
-    yield AnalysisResult(figures, ap.headers, ap.rows)
+    calibration = detection_calibration_result(objects, {"teacher": teacher, **students}, rows)
+    figures = ap.figures | segments.figures | weights.figures | calibration.figures | gallery
+    table = [[*row, *rest] for row, (_, *rest) in zip(ap.rows, calibration.rows, strict=True)]
+    headers = [*ap.headers, *calibration.headers[1:]]
+    yield AnalysisResult(figures, headers, table)
     some = _random_choice({**rois, "teacher": teacher.samples}, num_points)
     options = {"temperature": temperature, "names": names, "seed": seed, "what": "objects' ROIs"}
     separation = separation_result(some, some["teacher"], rows, **options)
     others = {name: of for name, *of in separation.rows}
-    table = [[name, *of, *others[name]] for name, *of in ap.rows]
-    yield AnalysisResult(separation.figures, [*ap.headers, *separation.headers[1:]], table)
+    table = [[name, *of, *others[name]] for name, *of in table]
+    yield AnalysisResult(separation.figures, [*headers, *separation.headers[1:]], table)
 
 
 def ap_result(

@@ -28,27 +28,30 @@ class AnalysisResult:
     Attributes:
         figures: file name -> figure, and its numbers.
         headers, rows: a short table of the main numbers.
+        files: paths of other files that the analysis has written.
     """
 
     figures: dict[str, tuple[Figure, dict[str, Any]]]
     headers: list[str]
     rows: list[list[Any]]
+    files: Sequence[str] = ()
 
     def table(self) -> str:
         """Format the table as text."""
         return tabulate(self.rows, headers=self.headers, floatfmt=".4g")
 
     def write(self, folder: str, compared: Sequence[str] = ()) -> list[str]:
-        """Save the figures (`eakd_det.analysis.figures.save`) and return their paths.
+        """Save the figures (`eakd_det.analysis.figures.save`); return their and `files`' paths.
 
         Args:
             compared: labels of the runs in the figures, for the numbers.
         """
-        return [
+        paths = [
             path
             for name, (figure, numbers) in self.figures.items()
             for path in save(figure, folder, name, {"compared": [*compared], **numbers})
         ]
+        return [*paths, *self.files]
 
 
 def segments_result(

@@ -21,6 +21,8 @@ TITLES = {  # titles of analyses by file name; other files are titled by their n
     "entropy_segments": "accuracy of teacher and students, by entropy",
     "weights": "both entropies, and lines of equal weight",
     "confusions": "true and predicted classes",
+    "calibration": "accuracy over confidence, before and after temperature scaling",
+    "detection_calibration": "precision of the detections over their confidence",
     "tsne": "t-SNE of the penultimate features",
     "landscape_contours": "loss landscape",
     "landscape_surfaces": "loss landscape as a surface",

@@ -98,11 +98,11 @@ def repetition_table(kind: RunKind, rows: Sequence[dict[str, Any]], runs: Sequen
     lines = []
     for row in rows:
         then, result = row[main], results[row["seed"]]
-        now = result[main] if result else None
-        change = DASH if now is None else f"{round(now - then, 2) + 0.0:+.2f}"  # not -0.00
-        lines.append(
-            [str(row["seed"]), f"{then:.2f}", DASH if now is None else f"{now:.2f}", change]
-        )
+        now = DASH, DASH
+        if result:
+            difference = round(result[main] - then, 2) + 0.0  # not -0.00
+            now = f"{result[main]:.2f}", f"{difference:+.2f}"
+        lines.append([str(row["seed"]), f"{then:.2f}", *now])
     header = ["Seed", "Recorded", "Now", "Difference"]
     align = ["right"] * len(header)
     table = tabulate(lines, header, "pipe", disable_numparse=True, colalign=align)
@@ -119,6 +119,6 @@ def _teacher_notes(
         if then is not None and now is not None and abs(now - then) > EXACT:
             return [
                 f"The teacher's figure is {now:.2f}, and {then:.2f} in the file: the students have "
-                "learned from another teacher, so that their figures differ."
+                "learned from another teacher, which changes their figures."
             ]
     return []

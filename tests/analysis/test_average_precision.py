@@ -5,7 +5,13 @@ import pytest
 import torch
 from detectron2.structures import BoxMode
 
-from eakd_det.analysis.average_precision import NEAR, NUM_RESAMPLES, ap_of_parts, interval
+from eakd_det.analysis.average_precision import (
+    NEAR,
+    NUM_RESAMPLES,
+    ap_of_parts,
+    interval,
+    match_detections,
+)
 from eakd_det.analysis.objects import find_objects
 
 
@@ -90,6 +96,23 @@ def test_nothing_found():
     (result,) = ap_of_parts(objects, [], _parts([0]))
     assert result.values == {"AP": 0, "AP50": 0, "AP75": 0}
     assert result.resampled.tolist() == [0] * NUM_RESAMPLES
+
+
+def test_detections_are_matched_at_half_an_iou():
+    scenes = [_scene(1, (0, A), (1, B), (0, FAR, "crowd")), _scene(2, (0, C))]
+    detections = [
+        _found(1, 0, A, 0.9),
+        _found(1, 0, A, 0.8),  # a second time
+        _found(1, 0, B, 0.7),  # of another class
+        _found(1, 1, [40, 0, 20, 10], 0.6),  # IoU 0.5
+        _found(1, 1, [52, 0, 20, 20], 0.5),  # IoU 0.25
+        _found(1, 0, [72, 72, 8, 8], 0.4),  # on a crowd
+        _found(1, 2, A, 0.3),  # of a class without objects
+    ]
+    scores, hits = match_detections(find_objects(scenes), detections)
+    outcomes = dict(zip(scores.tolist(), hits.tolist(), strict=True))
+    assert outcomes == {0.9: True, 0.8: False, 0.7: False, 0.6: True, 0.5: False}
+    assert [len(x) for x in match_detections(find_objects(scenes), [])] == [0, 0]
 
 
 def _iou(a, b):

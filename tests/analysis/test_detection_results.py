@@ -96,7 +96,8 @@ def test_all_figures_and_one_table(objects, pair, tmp_path):
     for part in (first, report):
         part.write(str(tmp_path))
     names = {path.name for path in tmp_path.iterdir()}
-    figures = ("ap_segments", "entropy_segments", "weights", "tsne", "gallery_1", "gallery_2")
+    figures = ("ap_segments", "entropy_segments", "weights", "detection_calibration")
+    figures += ("tsne", "gallery_1", "gallery_2")
     assert names == {f"{name}.{ending}" for name in figures for ending in ("png", "svg", "json")}
     assert [row[0] for row in report.rows] == ["teacher", "KD", "EA"]
     assert {len(row) for row in report.rows} == {len(report.headers)}
@@ -128,7 +129,7 @@ def test_one_class(objects, pair, tmp_path):
     settings = {"temperature": 4.0, "num_points": 20, "seed": 0}
     reports = detector_results(objects, teacher, {"KD": student}, names, rows, **settings)
     paths = [path for report in reports for path in report.write(str(tmp_path))]
-    assert len(paths) == 5 * 3
+    assert len(paths) == 6 * 3
     networks = json.loads((tmp_path / "tsne.json").read_text())["networks"]
     assert networks["KD"]["calinski_harabasz"] is None
     assert networks["KD"]["top1"] is not None

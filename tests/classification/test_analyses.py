@@ -3,8 +3,14 @@
 import pytest
 import torch
 
-from classification.analyses import landscape_of, segments_of, separation_of, weights_of
-from classification.analysis import Network, Networks
+from classification.analyses import (
+    calibration_of,
+    landscape_of,
+    segments_of,
+    separation_of,
+    weights_of,
+)
+from classification.analysis import Network, Networks, collect_samples, read_batches
 from classification.models import build_classifier
 from classification.sources import source_of
 from eakd_det.analysis.runs import Run
@@ -50,6 +56,45 @@ def test_weights_need_one_answer_to_each_test_image(networks, seen):
     assert [row[0] for row in report.rows] == ["early", "late"]
     with pytest.raises(UserError, match="--teacher"):
         weights_of(Networks(networks.cfg, None, networks.students))
+
+
+def test_calibration_needs_one_answer_to_each_test_image(networks, seen):
+    (report,) = calibration_of(networks, save_calibrated="")
+    assert seen == {"early": 500, "late": 500, "teacher": 500}
+    assert [row[0] for row in report.rows] == ["early", "late", "teacher"]
+    first = Networks(networks.cfg, None, networks.students[:1])
+    (alone,) = calibration_of(first, save_calibrated="")
+    assert alone.rows == report.rows[:1]
+
+
+def test_a_saved_teacher_is_calibrated(networks, tmp_path):
+    cfg, teacher, path = networks.cfg, networks.teacher, str(tmp_path / "calibrated.pth")
+    (samples,) = collect_samples([teacher], read_batches(cfg))
+    targets = torch.eye(10)[samples.labels] - 0.1
+    solution = torch.linalg.lstsq(samples.features, targets).solution
+    teacher.model.fc.weight.copy_(40 * solution.T)
+    teacher.model.fc.bias.zero_()
+    report, saved = calibration_of(networks, save_calibrated=path)
+    (top1, nll), numbers = report.rows[-1][1:3], report.figures["calibration"][1]
+    temperature = numbers["networks"]["teacher"]["temperature"]
+    assert saved.rows == [["teacher", temperature]] and saved.files == [path] and temperature > 1.5
+    model = build_classifier("resnet8", 10)
+    model.load_state_dict(torch.load(path, weights_only=True)["model"])
+    again = Networks(cfg, None, [Network("saved", model.eval(), Run("saved", "x", "x"))])
+    (report,) = calibration_of(again, save_calibrated="")
+    numbers = report.figures["calibration"][1]["networks"]["saved"]
+    assert numbers["temperature"] == pytest.approx(1, rel=1e-3)
+    assert numbers["top1"] == top1 and numbers["before"]["nll"] < nll
+
+
+def test_figures_stay_if_no_checkpoint_can_be_written(networks, tmp_path):
+    path = tmp_path / "x.pth"
+    networks.teacher.model.fc.weight.mul_(1e4)  # at random, and sure of it
+    results = calibration_of(networks, save_calibrated=str(path))
+    assert next(results).figures
+    with pytest.raises(UserError, match="at the bound"):
+        next(results)
+    assert not path.exists()
 
 
 def test_separation_needs_one_answer_to_each_chosen_image(networks, seen):

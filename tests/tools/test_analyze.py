@@ -90,6 +90,18 @@ def test_every_command_on_a_real_run(runs, analyze):
     assert numbers["samples"] == 500 and f"{numbers['students']['EA-KD']['mean']:.4g}" in out
     assert alone["entropies"] == pytest.approx(1)  # the teacher beside itself
 
+    options = ("--save-calibrated", "calibrated.pth", "--output-dir", "pictures/calibration")
+    out = analyze("calibration", "out/EA-KD", *options)
+    (numbers,) = check_figures(runs / "pictures" / "calibration", "calibration")
+    of_student, of_teacher = numbers["networks"].values()
+    assert of_student["top1"] == pytest.approx(result["top1"], abs=0.21)
+    assert f"{of_teacher['temperature']:.3f} (" in out and out.rstrip().endswith("calibrated.pth")
+    options = ("--config-file", "out/alone/config.yaml", "--output-dir", "pictures/calibrated")
+    analyze("calibration", "C=calibrated.pth", *options)
+    (numbers,) = check_figures(runs / "pictures" / "calibrated", "calibration")
+    (of_saved,) = numbers["networks"].values()
+    assert of_saved["temperature"] == pytest.approx(1, rel=1e-3)
+
     options = ("--num-images", "120", "--output-dir", "pictures/tsne")
     out = analyze("tsne", "out/EA-KD", "--teacher", "out/alone", *options)
     (numbers,) = check_figures(runs / "pictures" / "tsne", "tsne")
@@ -136,7 +148,8 @@ def test_detection(run_cfg, scenes, analyze, monkeypatch):
 
     out = analyze("detection", f"KD={run}", "--num-objects", "12")
     assert re.search(r"teacher +\d", out) and re.search(r"KD +\d", out)
-    names = ("ap_segments", "entropy_segments", "weights", "tsne", "gallery")
+    names = ("ap_segments", "entropy_segments", "weights", "detection_calibration")
+    names += ("tsne", "gallery")
     *_, tsne, gallery = check_figures(run / "analysis", *names)
     assert tsne["samples"] == 12 and gallery["student"] == "KD"
 
