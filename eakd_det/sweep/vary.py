@@ -15,7 +15,6 @@ from .names import ALONE
 _NAME = re.compile(r"(.+) ([A-Z][\w.]*=\S+)")
 _FILE = re.compile(r"\.(pth|pkl|pt|ya?ml|jsonl?|csv|safetensors)$")
 _UNSAFE = re.compile(r"[^\w.+-]+")  # not allowed in the names of some file system, or a space
-
 _LONGEST = 60  # characters of a value's name
 
 

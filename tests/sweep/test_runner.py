@@ -113,6 +113,26 @@ def test_finished_runs_are_not_trained_again(sweep, config, out, caplog):
     assert "[1/6] KD/resnet20_resnet8 seed 1: top-1 81.00, finished before" in caplog.messages
 
 
+def test_varied_runs_are_resumed_like_others(script, config, out):
+    distilled = "DISTILL:\n  METHODS: ('KD',)\nTEACHER:\n  NAME: resnet8\n  WEIGHTS: a.pth\n"
+    files = [config("Student"), config("KD", distilled)]
+
+    def call(*values, options=()):
+        vary = ["DISTILL.KD.TEMPERATURE", *values]
+        runs = plan(KIND, files, [1], str(out), list(options), vary=vary)
+        with contextlib.closing(Local(1)) as launcher:
+            assert run_sweep(runs, script(COUNT), str(out), launcher) == {}
+        return sorted(calls(out))
+
+    assert call("1", "2") == ["KD 1", "KD 1", "Student 1"]
+    assert call("1", "2", "3") == ["KD 1"] and call("3") == []
+    with pytest.raises(UserError) as refusal:
+        call("2", "5", options=["SOLVER.EPOCHS", "9"])
+    assert str(refusal.value).count("another config or other options") == 2
+    assert "KD-KD.TEMPERATURE=2/resnet20_resnet8/seed1: another" in str(refusal.value)
+    assert str(status(str(out))).startswith("done 4, running 0, failed 0, left 0")
+
+
 def test_what_a_changed_option_or_config_has_made_is_overwritten_when_asked(
     sweep, config, out, caplog
 ):

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from eakd_det.sweep.vary import (
@@ -12,6 +14,7 @@ from eakd_det.sweep.vary import (
 )
 from eakd_det.utils.errors import UserError
 
+ROOT = Path(__file__).parents[2]
 TEMPERATURE = "DISTILL.EA.TEMPERATURE"
 
 
@@ -101,3 +104,24 @@ def test_runs_of_one_value_are_compared():
     ]
     named = "EA-KD EA.TEMPERATURE=9", "EA-KD EA.TEMPERATURE=10"
     assert [*with_levers(named, levers)] == [named]
+
+
+@pytest.mark.slow
+def test_teachers_of_several_qualities(monkeypatch, call_tool, tmp_path):
+    """Real trainings of an epoch on digits, with two teachers of one config."""
+    monkeypatch.chdir(tmp_path)
+    Path("configs").symlink_to(ROOT / "configs")
+    command = ["--configs", "configs/Digits/Student.yaml", "configs/Digits/KD.yaml", "--seeds", "1"]
+    command += ["--output-dir", "out", "--vary", "TEACHER.EPOCHS", "1", "2", "SOLVER.EPOCHS", "1"]
+    command += ["SOLVER.STEPS", "()", "DATASET.TRAIN_SIZE", "128"]
+    code, text, errors = call_tool("sweep.py", *command)
+    assert code == 0, text + errors
+    names = [f"TEACHER.EPOCHS={epochs}" for epochs in (1, 2)]
+    for name in names:
+        assert Path(f"output/Digits/Teacher-{name}/result.json").exists()
+        assert f"KD {name}" in text
+    assert not Path("output/Digits/Teacher").exists()
+    assert Path("out/Digits/Student/seed1/result.json").exists()
+    assert Path("out/lever.png").exists() and Path("out/runs.csv").exists()
+    code, again, _ = call_tool("sweep.py", *command)
+    assert code == 0 and again.count("finished before") == 3 and "started" not in again
