@@ -25,7 +25,7 @@ from .names import ALONE, CONTROLS
 from .vary import levers_of
 
 LOG_FROM = 20  # ratio of largest and smallest value above which the axis is logarithmic
-MOST_LETTERS = 36  # of horizontal tick labels side by side
+MOST_LETTERS = 60  # of horizontal tick labels side by side
 ALONE_COLOUR = "0.4"
 PALETTE = (*COLOURS, "#8C564B")  # brown: figures of seven methods are common
 
