@@ -25,14 +25,35 @@ def parse(
         data: whether there are flags for the data of detectors.
     """
     parser = command_line.make_parser(description, opts="KEY VALUE pairs for every run")
+    _add_grid(parser)
+    _add_launcher(parser)
+    _add_tables(parser, output_dir)
+    for flag in DATA_FLAGS if data else ():
+        kind = "FILE" if flag.endswith("json") else "FOLDER"
+        parser.add_argument(
+            flag, metavar=kind, help="your own data for detectors, as for train_net.py"
+        )
+    args = command_line.parse_arguments(parser)
+    _check_modes(parser, args)
+    _check_launcher(parser, args)
+    args.vary = _only_lever(parser, args.vary)
+    if not args.output_dir:
+        from_file = FROM_CSV_DIR if args.from_csv else REPEAT_DIR if args.repeat else ""
+        args.output_dir = from_file or output_dir
+    args.seeds = args.seeds or ([] if args.repeat else list(seeds))
+    is_from_file = args.table_only or args.from_csv or args.repeat
+    needs_grid = not is_from_file and (args.configs or not args.status)
+    if needs_grid and not (args.configs and args.seeds):
+        others = "--table-only, --status, --from-csv or --repeat"
+        parser.error(f"name --configs and --seeds, or {others}")
+    return args
+
+
+def _add_grid(parser: argparse.ArgumentParser) -> None:
+    """Add the options on the runs that are trained."""
     parser.add_argument("--configs", nargs="+", default=[], metavar="FILE", help="configs to train")
     parser.add_argument(
-        "--seeds",
-        nargs="+",
-        type=int,
-        default=[],
-        metavar="N",
-        help="seeds of each config",
+        "--seeds", nargs="+", type=int, default=[], metavar="N", help="seeds of each config"
     )
     parser.add_argument(
         "--vary",
@@ -49,49 +70,16 @@ def parse(
         metavar="N",
         help="number of runs at a time; 1 by default",
     )
-    _add_launcher(parser)
-    _add_tables(parser, output_dir)
     parser.add_argument(
         "--overwrite",
         action="store_true",
         help="retrain runs whose config, options or teacher have changed",
     )
-    for flag in DATA_FLAGS if data else ():
-        kind = "FILE" if flag.endswith("json") else "FOLDER"
-        parser.add_argument(
-            flag, metavar=kind, help="your own data for detectors, as for train_net.py"
-        )
     parser.add_argument(
         "--status",
         action="store_true",
         help="print which runs are done, are trained or have failed, from any machine",
     )
-    args = command_line.parse_arguments(parser)
-    _check_modes(parser, args)
-    if not args.output_dir:
-        from_file = FROM_CSV_DIR if args.from_csv else REPEAT_DIR if args.repeat else ""
-        args.output_dir = from_file or output_dir
-    args.seeds = args.seeds or ([] if args.repeat else list(seeds))
-    is_from_file = args.table_only or args.from_csv or args.repeat
-    needs_grid = not is_from_file and (args.configs or not args.status)
-    if needs_grid and not (args.configs and args.seeds):
-        parser.error("name --configs and --seeds, or --table-only or --status or --from-csv")
-    args.vary = _only_lever(parser, args.vary)
-    if args.detach and args.launcher == "local":
-        parser.error("--detach: this process trains the runs of --launcher local")
-    if args.detach and args.launcher == "ray":
-        parser.error(
-            "--detach: Ray ends the runs of a sweep that has exited. Keep the sweep running "
-            'instead: "nohup COMMAND &", or "ray job submit --no-wait -- COMMAND".'
-        )
-    for launcher, flag, is_given in (
-        ("local", "--jobs", args.jobs != 1),
-        ("slurm", "--slurm", args.slurm),
-        ("ray", "--ray-address", args.ray_address),
-    ):
-        if is_given and args.launcher != launcher:
-            parser.error(f"{flag} belongs to --launcher {launcher}")
-    return args
 
 
 def _only_lever(parser: argparse.ArgumentParser, given: Sequence[list[str]]) -> list[str]:
@@ -134,19 +122,44 @@ def _add_tables(parser: argparse.ArgumentParser, output_dir: str) -> None:
 
 
 def _check_modes(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Refuse options that --from-csv and --repeat would ignore."""
-    given = {
-        **{"--configs": args.configs, "--seeds": args.seeds, "--pairs": args.pairs},
-        **{"--table-only": args.table_only, "--status": args.status, "--repeat": args.repeat},
-        **{"--vary": args.vary, "KEY VALUE": args.opts},
+    """Refuse options that --from-csv, --repeat and --table-only would ignore."""
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name, value in vars(args).items()
+        if name != "opts" and value != parser.get_default(name)
+    ]
+    refused = {
+        "--from-csv": {*given} - {"--from-csv", "--pairs", "--output-dir"},
+        "--repeat": {"--configs", "--pairs", "--table-only", "--status", "--vary"},
+        "--table-only": {"--vary"},
     }
-    for mode, is_on, taken in (
-        ("--from-csv", args.from_csv, {"--pairs"}),
-        ("--repeat", args.repeat, {"--seeds", "--repeat"}),
-    ):
-        wrong = [flag for flag, value in given.items() if value and flag not in taken]
-        if is_on and wrong:
+    for mode, flags in refused.items():
+        wrong = [flag for flag in given if flag in flags]
+        if mode in given and wrong:
             parser.error(f"{' and '.join(wrong)}: not with {mode}")
+    words = " ".join(args.opts)
+    if words and args.from_csv:
+        parser.error(f"{words}: not with --from-csv")
+    if words and args.repeat:
+        parser.error(f"{words}: not with --repeat; a METHOD that has spaces needs quotes")
+
+
+def _check_launcher(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse options that belong to another launcher."""
+    if args.detach and args.launcher == "local":
+        parser.error("--detach: this process trains the runs of --launcher local")
+    if args.detach and args.launcher == "ray":
+        parser.error(
+            "--detach: Ray ends the runs of a sweep that has exited. Keep the sweep running "
+            'instead: "nohup COMMAND &", or "ray job submit --no-wait -- COMMAND".'
+        )
+    for launcher, flag, is_given in (
+        ("local", "--jobs", args.jobs != 1),
+        ("slurm", "--slurm", args.slurm),
+        ("ray", "--ray-address", args.ray_address),
+    ):
+        if is_given and args.launcher != launcher:
+            parser.error(f"{flag} belongs to --launcher {launcher}")
 
 
 def _add_launcher(parser: argparse.ArgumentParser) -> None:
@@ -179,9 +192,7 @@ def _add_launcher(parser: argparse.ArgumentParser) -> None:
         help='of a running Ray cluster, or "auto"; starts one on this machine by default',
     )
     parser.add_argument(
-        "--detach",
-        action="store_true",
-        help="submit the runs to the cluster and exit",
+        "--detach", action="store_true", help="submit the runs to the cluster and exit"
     )
 
 

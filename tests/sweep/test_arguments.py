@@ -50,6 +50,9 @@ def test_files_of_runs_take_the_place_of_a_grid(parse):
     assert args.output_dir == "output/repeat" and args.seeds == [1]
     assert parse("--repeat", "a.csv", "EA-KD", "--output-dir", "x").output_dir == "x"
     assert parse(*GRID).output_dir == "output/sweep"
+    again = ["--overwrite", "--launcher", "slurm", "--detach", "--train-json", "a.json"]
+    assert parse("--repeat", "a.csv", "KD", *again).detach
+    assert parse(*GRID, "--table-only", "SOLVER.EPOCHS", "3").table_only
 
 
 def test_seeds_by_default(monkeypatch):
@@ -62,10 +65,25 @@ def test_seeds_by_default(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "name --configs and --seeds, or --table-only or --status"),
+        ([], "name --configs and --seeds, or --table-only, --status, --from-csv or --repeat"),
         (["--from-csv", "a", *GRID], "--configs and --seeds: not with --from-csv"),
         (["--from-csv", "a", "--repeat", "a", "KD"], "--repeat: not with --from-csv"),
-        (["--repeat", "a", "KD", "SOLVER.EPOCHS", "1"], "KEY VALUE: not with --repeat"),
+        (["--repeat", "a", "KD", "SOLVER.EPOCHS", "1"], "SOLVER.EPOCHS 1: not with --repeat"),
+        (
+            ["--repeat", "a", "EA-KD", "EA.TEMPERATURE=2"],
+            "EA.TEMPERATURE=2: not with --repeat; a METHOD that has spaces needs quotes",
+        ),
+        (["--repeat", "a", "KD", "--table-only"], "--table-only: not with --repeat"),
+        (["--from-csv", "a", "SOLVER.EPOCHS", "1"], "SOLVER.EPOCHS 1: not with --from-csv"),
+        (
+            ["--from-csv", "a", "--overwrite", "--jobs", "2", "--train-json", "b"],
+            "--jobs and --overwrite and --train-json: not with --from-csv",
+        ),
+        (
+            ["--from-csv", "a", "--launcher", "slurm", "--detach", "--gpus-per-run", "2"],
+            "--gpus-per-run and --launcher and --detach: not with --from-csv",
+        ),
+        (["--table-only", "--vary", "SOLVER.EPOCHS", "1"], "--vary: not with --table-only"),
         (["--repeat", "a", "KD", "--status"], "--status: not with --repeat"),
         (["--status", "--configs", "a.yaml"], "name --configs and --seeds"),
         ([*GRID, "--detach"], "--detach: this process trains the runs of --launcher local"),
