@@ -15,14 +15,12 @@ from . import launchers, processes
 from .detectors import Detectors
 from .grid import plan
 from .kinds import RunKind, kind_of_configs, kind_of_folder
-from .repeat import check_dataset, grid_of, repetition_table, select_rows
+from .repeat import check_dataset, folder_of, grid_of, repetition_table, select_rows
 from .run import Run
 from .runner import run_sweep
-from .runs_csv import read_runs
+from .runs_csv import check_output_dir, read_runs
 from .status import status
 from .tables import write_rows, write_tables
-
-_SUBMITTED = "Submitted. --status shows the progress, and --table-only writes the tables."
 
 
 def run(args: argparse.Namespace, kinds: Sequence[RunKind], tools: Path) -> None:
@@ -60,6 +58,7 @@ def _run(
         runs = _plan(args, kind_of_configs(args.configs, kinds)) if args.configs else []
         print(status(args.output_dir, runs))
     elif args.from_csv:
+        check_output_dir(args.output_dir, args.from_csv)
         kind, rows = read_runs(args.from_csv, kinds)
         print(f"\n{write_rows(kind, rows, args.output_dir, args.pairs)}")
     elif args.table_only:
@@ -68,17 +67,31 @@ def _run(
     elif args.repeat:
         file, name = args.repeat
         rows = select_rows(read_runs([file], kinds)[1], name, args.seeds, file)
-        args = argparse.Namespace(**{**vars(args), **grid_of(rows)})
+        folder = folder_of(rows, args.output_dir)
+        args = argparse.Namespace(**{**vars(args), **grid_of(rows), "output_dir": folder})
         kind = kind_of_configs(args.configs, kinds)
         runs = _plan(args, kind)
         check_dataset(rows, runs)
+        finished = [run for run in runs if run.result()]
         failures.update(_train(args, runs, str(tools / kind.script)))
-        print(_SUBMITTED if args.detach else f"\n{repetition_table(kind, rows, runs)}")
+        table = "" if args.detach else repetition_table(kind, rows, runs, finished)
+        print(_submitted(args) if args.detach else f"\n{table}")
     else:
         kind = kind_of_configs(args.configs, kinds)
         failures.update(_train(args, _plan(args, kind), str(tools / kind.script)))
         table = "" if args.detach else write_tables(kind, args.output_dir, args.pairs)
-        print(_SUBMITTED if args.detach else f"\n{table}")
+        print(_submitted(args) if args.detach else f"\n{table}")
+
+
+def _submitted(args: argparse.Namespace) -> str:
+    """Describe what to do after --detach."""
+    folder = shlex.join(["--output-dir", args.output_dir])
+    last = (
+        "the same command without --detach waits for the runs, and prints both figures"
+        if args.repeat
+        else f"{folder} --table-only writes the tables"
+    )
+    return f"Submitted. {folder} --status shows the progress, and {last}."
 
 
 def _plan(args: argparse.Namespace, kind: RunKind) -> list[Run]:

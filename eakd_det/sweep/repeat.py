@@ -1,5 +1,8 @@
 """Repetition of the runs of a runs.csv: their config and options, and a table of both figures."""
 
+import math
+import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +15,8 @@ from .formats import DASH
 from .kinds import RunKind
 from .rows import by_config
 from .run import Run
-from .runs_csv import find_config
+from .runs_csv import DIGITS, find_config
+from .vary import split_method
 
 EXACT = 0.5e-4  # half of the last decimal in a runs.csv
 
@@ -84,13 +88,25 @@ def check_dataset(rows: Sequence[dict[str, Any]], runs: Sequence[Run]) -> None:
         )
 
 
-def repetition_table(kind: RunKind, rows: Sequence[dict[str, Any]], runs: Sequence[Run]) -> str:
+def folder_of(rows: Sequence[dict[str, Any]], output_dir: str) -> str:
+    """Return the output folder: one of its own for a lever, which a config's name lacks."""
+    lever = split_method(rows[0]["method"])[1]
+    return os.path.join(output_dir, re.sub(r"[^\w.+=-]+", "_", lever)) if lever else output_dir
+
+
+def repetition_table(
+    kind: RunKind,
+    rows: Sequence[dict[str, Any]],
+    runs: Sequence[Run],
+    finished: Sequence[Run] = (),
+) -> str:
     """Return the recorded figure of each seed, the figure now, and their difference.
 
     Args:
         kind: of the runs.
         rows: of the seeds.
         runs: of the same seeds; those that are not finished have no figure.
+        finished: those of them that were finished before.
     """
     results = {run.record["seed"]: run.result() for run in runs}
     first, main = rows[0], kind.main
@@ -101,12 +117,17 @@ def repetition_table(kind: RunKind, rows: Sequence[dict[str, Any]], runs: Sequen
         now = DASH, DASH
         if result:
             difference = round(result[main] - then, 2) + 0.0  # not -0.00
-            now = f"{result[main]:.2f}", f"{difference:+.2f}"
+            text = DASH if math.isnan(difference) else f"{difference:+.2f}"
+            now = f"{result[main]:.2f}", text
         lines.append([str(row["seed"]), f"{then:.2f}", *now])
     header = ["Seed", "Recorded", "Now", "Difference"]
     align = ["right"] * len(header)
     table = tabulate(lines, header, "pipe", disable_numparse=True, colalign=align)
-    notes = _teacher_notes(f"teacher_{main}", rows, results)
+    notes = [
+        *_teacher_notes(f"teacher_{main}", rows, results),
+        *_config_notes(first, runs[0]),
+        *_finished_notes(finished),
+    ]
     return "\n\n".join([f"## {title}", table, *notes]) + "\n"
 
 
@@ -122,3 +143,25 @@ def _teacher_notes(
                 "learned from another teacher, which changes their figures."
             ]
     return []
+
+
+def _config_notes(row: dict[str, Any], run: Run) -> list[str]:
+    """Return a sentence if the config, or what else a fingerprint holds, has changed."""
+    then, now = row["fingerprint"], run.record["fingerprint"]
+    if now.startswith(then):
+        return []
+    return [
+        f"The runs now have another fingerprint, {now[:DIGITS]}, and {then} in the file: the "
+        "config has changed since, or the paths of the data or the number of processes are others."
+    ]
+
+
+def _finished_notes(finished: Sequence[Run]) -> list[str]:
+    """Return a sentence on the runs that were not trained by this call."""
+    if not finished:
+        return []
+    seeds = [str(run.record["seed"]) for run in finished]
+    return [
+        f"Seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}: finished before in "
+        f"{finished[0].folder.parent}, not trained again. Another --output-dir trains anew."
+    ]

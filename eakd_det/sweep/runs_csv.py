@@ -1,45 +1,90 @@
 """runs.csv: the runs of a sweep, one a line, from which tables are drawn and runs are repeated."""
 
 import csv
+import logging
 import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from eakd_det.utils.environment import ROOT
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import write_atomically
 
+from .joining import join
 from .kinds import RunKind
-from .names import tell_apart
-from .rows import by_config, in_order
+from .rows import in_order
 
-FIXED = ("kind", "dataset", "models", "method", "seed", "config", "options")
+NEEDED = ("kind", "dataset", "models", "method", "seed", "config", "options")
+FIXED = (*NEEDED, "fingerprint")  # files of earlier versions have none
+DIGITS = 12  # of a fingerprint
+
+logger = logging.getLogger(__name__)
 
 
-def write_runs(kind: RunKind, rows: Iterable[dict[str, Any]], path: str) -> None:
-    """Write the runs of a sweep, with figures in percent.
+def write_runs(kind: RunKind, rows: Sequence[dict[str, Any]], path: str) -> None:
+    """Write the runs of a sweep, with the figures that any of them has, in percent.
+
+    The number of runs that are in an earlier file alone, and are lost, is logged.
 
     Args:
         rows: as `eakd_det.sweep.rows.collect` returns them.
     """
-    figures = [*kind.metrics, f"teacher_{kind.main}"]
+    metrics = dict.fromkeys(key for row in rows for key in kind.measured([row]).metrics)
+    figures = [*metrics, f"teacher_{kind.main}"]
+    if dropped := _names_in(path) - {_name(row) for row in rows}:
+        logger.warning(
+            "%s: it had %d other runs, which are not among those of these tables",
+            path,
+            len(dropped),
+        )
     with write_atomically(path) as f:
         writer = csv.writer(f, lineterminator="\n")
         writer.writerow([*FIXED, *figures])
         for row in rows:
-            names = [kind.title, *(row[key] for key in FIXED[1:5])]
+            config = _portable(row["file"]) if row["folder"] else row["file"]
+            origin = [config, shlex.join(row["options"]), row["fingerprint"][:DIGITS]]
             values = [row.get(key) for key in figures]
             texts = ["" if value is None else f"{value:.4f}" for value in values]
-            writer.writerow([*names, _portable(row["file"]), shlex.join(row["options"]), *texts])
+            writer.writerow([kind.title, *_name(row), *origin, *texts])
+
+
+def _name(cells: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(cells.get(key)) for key in ("dataset", "models", "method", "seed"))
+
+
+def _names_in(path: str) -> set[tuple[str, ...]]:
+    """Return the names of the runs in an earlier file, if there is one."""
+    if not os.path.isfile(path):
+        return set()
+    with open(path, newline="", encoding="utf-8-sig", errors="replace") as f:
+        return {_name(cells) for cells in csv.DictReader(f)}
 
 
 def _portable(file: str) -> str:
-    """Return the path of a config relative to the checkout, if it is below it."""
+    """Return the path of a config relative to the checkout if it is below it, else absolute."""
     path = Path(file).resolve()
-    is_ours = path.is_file() and path.is_relative_to(ROOT)
-    return path.relative_to(ROOT).as_posix() if is_ours else file
+    if not path.is_file():
+        return file
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else os.path.abspath(file)
+
+
+def check_output_dir(output_dir: str, files: Sequence[str]) -> None:
+    """Raise UserError if the tables of some files would replace one of them, or a sweep's."""
+    folder = Path(output_dir).resolve()
+    if inside := [file for file in files if Path(file).resolve().parent == folder]:
+        raise UserError(
+            f"{inside[0]} lies in the output folder, where runs.csv and the tables are written: "
+            "name another --output-dir."
+        )
+    if any(folder.glob("*/*/seed*/sweep.json")):
+        raise UserError(
+            f"{output_dir} holds the runs of a sweep, whose runs.csv and tables would be replaced: "
+            "name another --output-dir."
+        )
 
 
 def find_config(file: str) -> str | None:
@@ -60,7 +105,7 @@ def read_runs(
 
     Raises:
         UserError: a file is missing or broken, the kinds differ, a run stands twice with different
-            figures, or the runs of a config have different options.
+            figures, or the runs of a config have different options or teachers.
     """
     lines = [line for file in files for line in _lines(file)]
     if not lines:
@@ -74,14 +119,11 @@ def read_runs(
                 f"{row['place']}, column {missing[0]}: there is no figure. Delete the line, or add "
                 "the figure in percent."
             )
-    tell_apart(rows, "config")
-    return kind, in_order(_distinct(kind, rows))
+    return kind, in_order(join(kind, rows))
 
 
 def _lines(file: str) -> list[tuple[str, dict[str, str]]]:
     """Return the place of each run, "FILE line N", and column -> text."""
-    if not Path(file).is_file():
-        raise UserError(f"There is no file {file!r}.")
     found, header = [], []
     try:
         with open(file, newline="", encoding="utf-8-sig") as f:
@@ -90,7 +132,7 @@ def _lines(file: str) -> list[tuple[str, dict[str, str]]]:
                 place = f"{file} line {reader.line_num}"
                 if not header or cells[:1] == ["kind"]:  # of the next one of concatenated files
                     header = cells
-                    if missing := [name for name in FIXED if name not in header]:
+                    if missing := [name for name in NEEDED if name not in header]:
                         raise UserError(
                             f"{place} lacks the columns {', '.join(missing)}: name a runs.csv of a "
                             "sweep, with commas between the columns."
@@ -104,6 +146,8 @@ def _lines(file: str) -> list[tuple[str, dict[str, str]]]:
                     found.append((place, dict(zip(header, cells, strict=True))))
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{file} is not a CSV file in UTF-8: {error}.") from error
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}.") from error
     return found
 
 
@@ -131,18 +175,27 @@ def _row(kind: RunKind, place: str, cells: dict[str, str]) -> dict[str, Any]:
     return {
         **{name: cells[name] for name in ("dataset", "models", "method", "config")},
         **{"file": cells["config"], "folder": "", "place": place},
-        **dict.fromkeys(("fingerprint", "teacher", "teacher_weights"), ""),
+        **{"fingerprint": cells.get("fingerprint", "")[:DIGITS]},
+        **{"teacher": "", "teacher_weights": ""},
         "seed": _number(int, place, "seed", cells["seed"], "a whole number"),
         "options": _options(place, cells["options"]),
         **{
-            key: _number(float, place, key, cells[key], "a figure in percent")
+            key: _number(_figure, place, key, cells[key], "a figure in percent")
             for key in figures
             if cells.get(key)
         },
     }
 
 
-def _number(convert: type, place: str, column: str, text: str, what: str) -> Any:
+def _figure(text: str) -> float:
+    """Convert to a number, or NaN; raise ValueError for infinity."""
+    value = float(text)
+    if np.isinf(value):
+        raise ValueError(text)
+    return value
+
+
+def _number(convert: Callable[[str], Any], place: str, column: str, text: str, what: str) -> Any:
     try:
         return convert(text)
     except ValueError as error:
@@ -160,34 +213,3 @@ def _options(place: str, text: str) -> list[str]:
             "and values with spaces in quotes."
         )
     return options
-
-
-def _distinct(kind: RunKind, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the runs without copies.
-
-    Raises:
-        UserError: the runs of a config have different options, or a run has different figures.
-    """
-    kept = []
-    for (_, models, method), group in by_config(rows).items():
-        seeds: dict[int, dict[str, Any]] = {}
-        for row in group:
-            what = f"{group[0]['place']} and {row['place']} are runs of {method}, {models}"
-            if _pairs(row) != _pairs(group[0]):
-                raise UserError(
-                    f"{what} with different options, {shlex.join(group[0]['options'])!r} and "
-                    f"{shlex.join(row['options'])!r}: give one of them another name in the column "
-                    "method, or draw the tables of one of them."
-                )
-            same = seeds.setdefault(row["seed"], row)
-            if any(same[key] != row[key] for key in kind.metrics):
-                raise UserError(
-                    f"{same['place']} and {row['place']} are both {method}, {models}, seed "
-                    f"{row['seed']}, with different figures: delete one of them."
-                )
-        kept += seeds.values()
-    return kept
-
-
-def _pairs(row: dict[str, Any]) -> dict[str, str]:
-    return dict(zip(row["options"][::2], row["options"][1::2], strict=True))

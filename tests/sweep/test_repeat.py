@@ -6,7 +6,13 @@ import pytest
 
 from classification.runs import Classifiers
 from eakd_det.sweep.grid import plan
-from eakd_det.sweep.repeat import check_dataset, grid_of, repetition_table, select_rows
+from eakd_det.sweep.repeat import (
+    check_dataset,
+    folder_of,
+    grid_of,
+    repetition_table,
+    select_rows,
+)
 from eakd_det.utils.errors import UserError
 
 KIND = Classifiers()
@@ -103,3 +109,30 @@ def test_the_config_has_a_path_from_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (config,) = grid_of([row()])["configs"]
     assert not os.path.isabs(config) and Path(config).samefile(ROOT / FILE)
+
+
+def test_a_changed_config_is_noted(again):
+    rows, runs = again
+    now = runs[0].record["fingerprint"][:12]
+    rows[0]["fingerprint"] = now
+    assert "fingerprint" not in repetition_table(KIND, rows, runs)
+    rows[0]["fingerprint"] = "0123456789ab"
+    (note,) = repetition_table(KIND, rows, runs).splitlines()[-1:]
+    assert note.startswith(f"The runs now have another fingerprint, {now}, and 0123456789ab in")
+
+
+def test_values_of_a_lever_have_folders_of_their_own():
+    names = ["EA-KD EA.TEMPERATURE=2", "EA-KD WEIGHTS=../a", "EA-KD"]
+    folders = [folder_of([row(name)], "x") for name in names]
+    assert folders == ["x/EA.TEMPERATURE=2", "x/WEIGHTS=.._a", "x"]
+
+
+def test_figures_that_are_not_numbers(again):
+    rows, (first, second) = again
+    for run, value in ((first, float("nan")), (second, 92.5)):
+        run.folder.mkdir(parents=True)
+        (run.folder / "sweep.json").write_text(json.dumps(run.record))
+        (run.folder / "result.json").write_text(json.dumps({"top1": value}))
+    lines = repetition_table(KIND, rows, [first, second]).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[4:6]]
+    assert cells == [["1", "91.00", "nan", "—"], ["2", "92.00", "92.50", "+0.50"]]

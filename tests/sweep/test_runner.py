@@ -616,8 +616,10 @@ def test_runs_of_a_table_are_repeated(call, config, out, tmp_path):
     runs = tmp_path / "runs.csv"
     runs.write_text((out / "runs.csv").read_text())
     table = (out / "table.md").read_text()
-    code, text, err = call(COUNT, "--from-csv", str(runs))
+    code, text, err = call(COUNT, "--from-csv", str(runs), "--output-dir", str(tmp_path / "tables"))
     assert code == 0 and text.strip() == table.strip(), err
+    code, _, err = call(COUNT, "--from-csv", str(runs))
+    assert code == 1 and "holds the runs of a sweep" in err
     runs.write_text(runs.read_text().replace("82.0000", "81.5000"))
     again = tmp_path / "again"
     name = "digits/Student/resnet8"  # the config has no METHODS
@@ -627,3 +629,7 @@ def test_runs_of_a_table_are_repeated(call, config, out, tmp_path):
     assert "|      2 |      81.50 | 82.00 |        +0.50 |" in text
     record = again / "KD" / "resnet20_resnet8" / "seed2" / "sweep.json"
     assert json.loads(record.read_text())["options"] == options
+    assert "finished before" not in text and "fingerprint" not in text
+    code, text, err = call(COUNT, "--repeat", str(runs), name, "--output-dir", str(again))
+    assert code == 0 and calls(again) == [], err
+    assert f"Seeds 1, 2: finished before in {record.parents[1]}, not trained again." in text
