@@ -7,9 +7,9 @@ from typing import Any
 from eakd_det.utils.statistics import holm, paired_test
 
 from .kinds import RunKind
-from .names import CONTROLS, is_part
-from .rows import Groups, by_config, spreads
-from .vary import levers_of, same_lever, split_method, with_levers
+from .names import ALONE, CONTROLS, is_part
+from .rows import Groups, by_config, is_measured, pairs_of, spreads
+from .vary import acts, levers_of, same_lever, split_method, with_levers
 
 logger = logging.getLogger(__name__)
 
@@ -28,46 +28,101 @@ def compare(
     Returns:
         Entries as `eakd_det.sweep.tables.summarize` gives them, of method minus "minus", where
         "seeds" are common; with "p" and "effect" of `paired_test` for the main metric, and
-        "p_holm", which is corrected for the number of entries with a "p".
+        "p_holm", which is corrected for the number of entries with a "p"; and with "caveats" if
+        the runs differ in more than their method and lever. Two methods are compared once.
 
     Raises:
         UserError: the runs of a config are not alike.
     """
     groups, levers = by_config(rows), levers_of(rows)
-    differences = []
+    entries: dict[tuple, dict[str, Any]] = {}
     for pair in dict.fromkeys([*_pairs(row["method"] for row in rows), *pairs]):
         found = [
             entry
-            for method, other in with_levers(pair, levers)
-            for dataset, models in dict.fromkeys(key[:2] for key in groups)
-            if (entry := _difference(kind, groups, dataset, models, method, other))
+            for methods in with_levers(pair, levers)
+            for place in dict.fromkeys(key[:2] for key in groups)
+            if (entry := _difference(kind, groups, levers, place, methods))
         ]
         if pair in pairs and not found:
-            logger.warning("--pairs %s:%s: no seed is finished for both", *pair)
-        differences += found
+            logger.warning(
+                "--pairs %s:%s: no seed is finished for both with the same models", *pair
+            )
+        for entry in found:
+            methods = frozenset((entry["method"], entry["minus"]))
+            entries.setdefault((entry["dataset"], entry["models"], methods), entry)
+    differences = [*entries.values()]
     tested = [entry for entry in differences if entry["p"] is not None]
     for entry, p in zip(tested, holm([entry["p"] for entry in tested]), strict=True):
         entry["p_holm"] = p
+    for entry in differences:
+        for caveat in entry.get("caveats", []):
+            logger.warning(caveat)
     _warn_of_unpaired(groups, differences, levers)
     return differences
 
 
 def _difference(
-    kind: RunKind, groups: Groups, dataset: str, models: str, method: str, other: str
+    kind: RunKind,
+    groups: Groups,
+    levers: Mapping[str, str],
+    place: tuple[str, str],
+    methods: tuple[str, str],
 ) -> dict[str, Any] | None:
-    """Return the entry of two methods on a dataset; None if they have no seed in common."""
+    """Return the entry of two methods; None if they have no seed in common.
+
+    Args:
+        levers: of `levers_of`.
+        place: dataset and models.
+    """
     ours, theirs = (
-        {row["seed"]: row for row in _runs_of(groups, dataset, models, name)}
-        for name in (method, other)
+        {row["seed"]: row for row in _runs_of(groups, *place, name) if is_measured(kind, row)}
+        for name in methods
     )
     seeds = sorted(ours.keys() & theirs.keys())
     if not seeds:
         return None
     differ = [{key: ours[seed][key] - theirs[seed][key] for key in kind.metrics} for seed in seeds]
-    entry = {"dataset": dataset, "models": models, "method": method, "minus": other}
+    entry = dict(zip(("dataset", "models", "method", "minus"), (*place, *methods), strict=True))
     entry |= spreads(kind, differ)
     entry |= {**paired_test([each[kind.main] for each in differ]), "p_holm": None}
-    return {**entry, "seeds": seeds}
+    unlike = dict.fromkeys(
+        text for seed in seeds for text in _unlike(kind, levers, ours[seed], theirs[seed])
+    )
+    title = f"{methods[0]} minus {methods[1]}, {place[1]} on {place[0]}"
+    caveats = {"caveats": [f"{title}: {text}." for text in unlike]} if unlike else {}
+    return {**entry, "seeds": seeds, **caveats}
+
+
+def _unlike(
+    kind: RunKind, levers: Mapping[str, str], ours: dict[str, Any], theirs: dict[str, Any]
+) -> list[str]:
+    """Describe in what two runs differ beside their methods and levers."""
+    (method, lever), (other, other_lever) = (split_method(row["method"]) for row in (ours, theirs))
+    varied = [levers[name] for name in (lever, other_lever) if name in levers]
+    first, second = pairs_of(ours), pairs_of(theirs)
+    options = [
+        f"{key} {first.get(key, 'unset')} and {second.get(key, 'unset')}"
+        for key in {**first, **second}
+        if first.get(key) != second.get(key)
+        and key not in (*varied, "TEACHER.OUTPUT_DIR")
+        and acts(key, method)
+        and acts(key, other)
+    ]
+    found = [f"the runs have different options, {', '.join(options)}"] if options else []
+    is_chosen = lever != other_lever and any(key.startswith("TEACHER.") for key in varied)
+    is_alone = method.startswith(ALONE) or other.startswith(ALONE)
+    if not is_chosen and not is_alone and _have_other_teachers(kind, ours, theirs):
+        found.append("the students have learned from different teachers")
+    return found
+
+
+def _have_other_teachers(kind: RunKind, ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    """Return whether the teachers' weights differ or, where these are not noted, their figures."""
+    for key in ("teacher_weights", f"teacher_{kind.main}"):
+        teachers = [row.get(key) for row in (ours, theirs)]
+        if all(teachers):
+            return teachers[0] != teachers[1]
+    return False
 
 
 def _pairs(methods: Iterable[str]) -> list[tuple[str, str]]:

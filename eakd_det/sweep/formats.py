@@ -55,7 +55,24 @@ def notes(
     """Return sentences on the figures, and the sources of published ones."""
     lines = [
         f"{kind.note}: mean ± sample standard deviation over the seeds.",
-        "Differences are paired by seed, with the half width of their 95 % interval (Student's t).",
+        *difference_notes(kind, differences),
+    ]
+    for entry in summary:
+        if "unmeasured" in entry:
+            seeds = ", ".join(map(str, entry["unmeasured"]))
+            lines.append(
+                f"Left out: {entry['method']}, {entry['models']} on {entry['dataset']}, seed "
+                f"{seeds}, whose figures are not numbers (a training that diverged, or a detector "
+                "without detections)."
+            )
+    sources = dict.fromkeys(entry["source"] for entry in summary if "source" in entry)
+    return [*lines, f"Published: {'; '.join(sources)}."] if sources else lines
+
+
+def difference_notes(kind: RunKind, differences: list[dict[str, Any]]) -> list[str]:
+    """Return sentences on paired differences: their interval, tests and caveats."""
+    lines = [
+        "Differences are paired by seed, with the half width of their 95 % interval (Student's t)."
     ]
     if tested := sum(entry["p"] is not None for entry in differences):
         lines += [
@@ -63,8 +80,7 @@ def notes(
             f"{tested} comparison{'s' * (tested > 1)} (Holm, 1979).",
             "Effect: mean over standard deviation of the differences (Cohen's d_z, Lakens 2013).",
         ]
-    sources = dict.fromkeys(entry["source"] for entry in summary if "source" in entry)
-    return [*lines, f"Published: {'; '.join(sources)}."] if sources else lines
+    return [*lines, *(text for entry in differences for text in entry.get("caveats", []))]
 
 
 def as_latex(

@@ -10,7 +10,7 @@ from eakd_det.utils.errors import UserError
 
 from .kinds import RunKind
 from .names import tell_apart
-from .rows import by_config
+from .rows import by_config, pairs_of
 
 
 def join(kind: RunKind, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -38,7 +38,7 @@ def join(kind: RunKind, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for row in group:
             what = f"{group[0]['place']} and {row['place']} are runs of {method}, {models}"
             is_known = row["fingerprint"] and row["fingerprint"] == group[0]["fingerprint"]
-            if not is_known and _pairs(row) != _pairs(group[0]):
+            if not is_known and pairs_of(row) != pairs_of(group[0]):
                 raise UserError(
                     f"{what} with different options, {shlex.join(group[0]['options'])!r} and "
                     f"{shlex.join(row['options'])!r}: give one of them another name in the column "
@@ -67,7 +67,3 @@ def _check_teacher(key: str, rows: Sequence[dict[str, Any]]) -> None:
                 "method, or draw the tables of one of them. If it is one teacher that two machines "
                 "have evaluated, write one figure."
             )
-
-
-def _pairs(row: dict[str, Any]) -> dict[str, str]:
-    return dict(zip(row["options"][::2], row["options"][1::2], strict=True))

@@ -1,6 +1,7 @@
 """Rows of a sweep, one a run: read from its folder, grouped by config, averaged over seeds."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,16 @@ def by_config(rows: Iterable[dict[str, Any]]) -> Groups:
                     f"{seeds}. Sweep over all of them again, or delete those that are outdated."
                 )
     return groups
+
+
+def pairs_of(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return KEY -> VALUE of a run's options."""
+    return dict(zip(row["options"][::2], row["options"][1::2], strict=True))
+
+
+def is_measured(kind: RunKind, row: Mapping[str, Any]) -> bool:
+    """Return whether the figures of a run are numbers; those without detections are NaN."""
+    return all(math.isfinite(row[key]) for key in kind.metrics)
 
 
 def spreads(kind: RunKind, values: list[dict[str, float]]) -> dict[str, Any]:

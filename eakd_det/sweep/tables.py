@@ -3,8 +3,10 @@
 import csv
 import json
 import logging
+import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,15 +20,21 @@ from .forest import draw_differences
 from .formats import as_latex, as_markdown
 from .kinds import Config, RunKind
 from .lever_figure import write_levers
-from .rows import by_config, collect, spreads
+from .rows import by_config, collect, is_measured, spreads
 from .runs_csv import find_config, write_runs
 from .vary import split_method
 
 logger = logging.getLogger(__name__)
 
+FIGURES = [
+    f"{name}.{ending}" for name in ("differences", "lever") for ending in ("png", "svg", "json")
+]
+
 
 def summarize(kind: RunKind, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the metrics of each config over its seeds, in percent: `columns` but "minus".
+
+    Runs whose figures are not numbers do not count; "unmeasured" are their seeds, if there are any.
 
     Raises:
         UserError: the runs of a config are not alike.
@@ -34,8 +42,12 @@ def summarize(kind: RunKind, rows: list[dict[str, Any]]) -> list[dict[str, Any]]
     summary, teacher = [], f"teacher_{kind.main}"
     for (dataset, models, method), group in by_config(rows).items():
         entry = {"dataset": dataset, "models": models, "method": method}
-        entry |= spreads(kind, [{key: row[key] for key in kind.metrics} for row in group])
-        teachers = [row[teacher] for row in group if row.get(teacher) is not None]
+        counted = [row for row in group if is_measured(kind, row)]
+        entry |= spreads(kind, [{key: row[key] for key in kind.metrics} for row in counted])
+        if unmeasured := [row["seed"] for row in group if not is_measured(kind, row)]:
+            entry["unmeasured"] = unmeasured
+        figures = [row[teacher] for row in group if row.get(teacher) is not None]
+        teachers = [figure for figure in figures if math.isfinite(figure)]
         entry[teacher] = float(np.mean(teachers)) if teachers else None
         is_varied = split_method(method)[1]  # no paper's recipe
         found = {} if is_varied else _published(kind, group[0], entry["mean"])
@@ -43,7 +55,7 @@ def summarize(kind: RunKind, rows: list[dict[str, Any]]) -> list[dict[str, Any]]
     return summary
 
 
-def _published(kind: RunKind, row: dict[str, Any], mean: float) -> dict[str, Any]:
+def _published(kind: RunKind, row: dict[str, Any], mean: float | None) -> dict[str, Any]:
     """Return the columns of the published figure for a run; empty without one."""
     config = _config(kind, row)
     figure = None if config is None else kind.published(config)
@@ -51,7 +63,8 @@ def _published(kind: RunKind, row: dict[str, Any], mean: float) -> dict[str, Any
         return {}
     published = figure.figures[kind.main]
     columns = {"published_mean": published, "published_std": figure.std}
-    return columns | {"difference": mean - published, "source": figure.source}
+    difference = None if mean is None else mean - published
+    return columns | {"difference": difference, "source": figure.source}
 
 
 def _config(kind: RunKind, row: dict[str, Any]) -> Config | None:
@@ -115,7 +128,8 @@ def write_rows(
         "table.md": as_markdown(kind, summary, differences, options),
         "table.tex": as_latex(kind, summary, differences),
         "results.json": json.dumps(
-            {"runs": rows, "summary": summary, "differences": differences}, indent=2
+            {"runs": _valid(rows), "summary": summary, "differences": differences},
+            **{"indent": 2, "allow_nan": False},
         ),
     }
     make_folder(output_dir)
@@ -127,7 +141,19 @@ def write_rows(
         writer.writeheader()
         writer.writerows(summary + differences)
     write_runs(kind, rows, os.path.join(output_dir, "runs.csv"))
+    for name in FIGURES:
+        Path(output_dir, name).unlink(missing_ok=True)  # of a call before, with other runs
     if differences:
         draw_differences(kind, differences, output_dir)
-    write_levers(kind, rows, summary, differences, output_dir)
+    measured = [entry for entry in summary if entry["mean"] is not None]
+    write_levers(kind, rows, measured, differences, output_dir)
     return texts["table.md"]
+
+
+def _valid(value: Any) -> Any:
+    """Replace floats that JSON cannot hold by None."""
+    if isinstance(value, dict):
+        return {key: _valid(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_valid(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -14,11 +14,11 @@ def mean_and_interval(values: Sequence[float]) -> dict[str, Any]:
 
     Returns:
         "runs", their number; "mean"; "std", the sample standard deviation; "interval", the half
-        width of the interval. The latter two are None for a single value.
+        width of the interval. The latter two are None for a single value, all three for none.
     """
     n = len(values)
     if n < 2:
-        return {"runs": n, "mean": values[0], "std": None, "interval": None}
+        return {"runs": n, "mean": values[0] if n else None, "std": None, "interval": None}
     std = float(np.std(values, ddof=1))
     interval = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * std / n**0.5
     return {"runs": n, "mean": float(np.mean(values)), "std": std, "interval": interval}
@@ -29,13 +29,16 @@ def paired_test(differences: Sequence[float]) -> dict[str, float | None]:
 
     Returns:
         "p", two-sided, and "effect", Cohen's d_z: the mean over the sample standard deviation
-        (Lakens 2013, Frontiers in Psychology 4:863). Both are None for a single difference, and
-        for equal ones, which have no deviation.
+        (Lakens 2013, Frontiers in Psychology 4:863). Both are None for a single difference, for
+        equal ones, which have no deviation, and if one is not finite.
     """
     values = np.asarray(differences)
+    none = {"p": None, "effect": None}
+    if len(values) < 2 or not np.isfinite(values).all():
+        return none
     # Differences of decimal figures deviate by rounding alone.
-    if len(values) < 2 or np.ptp(values) <= 1e-9 * np.abs(values).max():
-        return {"p": None, "effect": None}
+    if np.ptp(values) <= 1e-9 * np.abs(values).max():
+        return none
     effect = float(values.mean() / values.std(ddof=1))
     n = len(values)
     return {"p": float(2 * stats.t.sf(abs(effect) * n**0.5, n - 1)), "effect": effect}

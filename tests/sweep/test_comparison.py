@@ -56,7 +56,7 @@ def test_pairs_are_of_one_set_and_the_same_models(finished, caplog):
     extra = compare(KIND, rows, [("EA-KD", "EA-DKD"), ("EA-DKD", "DKD"), ("KD", "DKD")])
     assert [(e["method"], e["minus"]) for e in extra] == [("EA-DKD", "DKD"), ("EA-KD", "EA-DKD")]
     assert extra[1]["mean"] == 3.0 and extra[1]["interval"] is None
-    assert caplog.messages[0] == "--pairs KD:DKD: no seed is finished for both"
+    assert caplog.messages[0] == "--pairs KD:DKD: no seed is finished for both with the same models"
     (unpaired,) = caplog.messages[1:]
     assert unpaired.startswith("EA-KD of a_c on cifar100 has no counterpart: no run of KD ")
 
@@ -139,3 +139,72 @@ def test_runs_of_other_values_are_not_compared(finished, caplog):
     assert (entry["method"], entry["mean"]) == (f"EA-KD {key}=100", 2.0)
     (message,) = caplog.messages
     assert f"no run of KD {key}=500 with these models" in message
+
+
+def test_two_methods_are_compared_once(finished):
+    """A pair that is an automatic one with its lever, or its mirror, is no other hypothesis."""
+    finished("KD/a_b", {1: 1.0, 2: 2.0, 3: 3.0})
+    for value in (2, 3):
+        tops = {"EA_KD": {1: 2.0, 2: 3.5, 3: 4.0 + value}}
+        folder = varied(finished, TEMPERATURE, f"EA.TEMPERATURE={value}", **tops)
+    rows = collect(KIND, folder)
+    named = "EA-KD EA.TEMPERATURE=2"
+    plain = compare(KIND, rows)
+    assert compare(KIND, rows, [(named, "KD"), ("KD", named)]) == plain and len(plain) == 2
+    assert max(entry["p_holm"] / entry["p"] for entry in plain) == pytest.approx(2)
+
+
+NAN = float("nan")
+
+
+def test_runs_that_are_not_numbers_are_left_out(finished, caplog):
+    finished("KD/a_b", {1: 1.0, 2: 2.0, 3: 3.0, 4: NAN})
+    finished("EA-KD/a_b", {1: 1.5, 2: 2.2, 3: NAN, 4: 5.0})
+    finished("DKD/a_b", {1: 1.0, 2: NAN})
+    rows = collect(KIND, finished("EA-DKD/a_b", {1: NAN, 2: 1.0}))
+    (entry,) = compare(KIND, rows, [("EA-DKD", "DKD")])
+    assert entry["seeds"] == [1, 2] and entry["p"] == entry["p_holm"] < 1
+
+
+def unlike(caplog, rows, pairs=()):
+    caplog.clear()
+    compare(KIND, rows, pairs)
+    return [message for message in caplog.messages if "counterpart" not in message]
+
+
+def test_other_options_are_named(finished, caplog):
+    finished("KD/a_b", {1: 1.0, 2: 1.0}, options=["SOLVER.EPOCHS", "6", "TEACHER.WEIGHTS", "a"])
+    options = ["SOLVER.EPOCHS", "60", "DISTILL.EA.TEMPERATURE", "2", "TEACHER.WEIGHTS", "a"]
+    finished("EA-KD/a_b", {1: 2.0, 2: 2.0}, options=options)
+    rows = collect(KIND, finished("Student/b", {1: 0.0}, options=["SOLVER.EPOCHS", "6"]))
+    (entry,) = compare(KIND, rows)
+    expected = "EA-KD minus KD, a_b on cifar100: the runs have different options, SOLVER.EPOCHS "
+    assert entry["caveats"] == [f"{expected}60 and 6."] == unlike(caplog, rows)
+    assert unlike(caplog, rows, [("KD", "Student")]) == entry["caveats"]
+
+
+def test_levers_are_not_other_options(finished, caplog):
+    """Nor the folder of a teacher that is trained with the lever."""
+    key = "TEACHER.EPOCHS"
+    for value in "12":
+        options = [key, value, "TEACHER.OUTPUT_DIR", f"teacher-{value}"]
+        for method in ("KD", "EA-KD"):
+            name = {"method": f"{method} {key}={value}", "models": "a_b"}
+            name |= {"options": options, "teacher_weights": value}
+            folder = finished(f"{method}-{key}={value}/a_b", {1: 1.0}, **name)
+    rows = collect(KIND, folder)
+    assert unlike(caplog, rows, [(f"KD {key}=1", f"KD {key}=2")]) == []
+
+
+def test_other_teachers_are_named(finished, caplog):
+    finished("KD/a_b", {1: 1.0}, teacher_weights="a")
+    finished("Student/b", {1: 0.0}, teacher_weights="its own start")
+    rows = collect(KIND, finished("EA-KD/a_b", {1: 2.0}, teacher_weights="b"))
+    pairs = [("KD", "Student")]
+    (message,) = unlike(caplog, rows, pairs)
+    assert message.startswith("EA-KD minus KD") and "from different teachers" in message
+    for row in rows:
+        row["teacher_weights"] = ""  # as of a CSV file
+    assert unlike(caplog, rows, pairs) == []
+    rows[1]["teacher_top1"] = 92.0
+    assert unlike(caplog, rows, pairs) == [message]

@@ -60,6 +60,11 @@ def test_differences_of_single_seeds_have_no_tests():
     assert not any("Holm" in line for line in notes(KIND, [], DIFFERENCES[1:]))
 
 
+def test_caveats_are_notes():
+    differences = [{**DIFFERENCES[0], "caveats": ["EA-KD minus KD: other options."]}]
+    assert "EA-KD minus KD: other options." in notes(KIND, SUMMARY, differences)
+
+
 def test_markdown_is_aligned():
     blocks = as_markdown(KIND, SUMMARY, DIFFERENCES, {}).split("\n\n")
     tables = [block.splitlines() for block in blocks if block.startswith("|")]

@@ -29,6 +29,16 @@ def test_no_test_without_deviation(values):
     assert paired_test(values) == {"p": None, "effect": None}
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_no_test_of_values_that_are_not_finite(value):
+    assert paired_test([0.5, 0.2, value]) == {"p": None, "effect": None}
+
+
+def test_no_value():
+    empty = {"runs": 0, "mean": None, "std": None, "interval": None}
+    assert mean_and_interval([]) == empty
+
+
 def test_holm():
     # 0.01 by 4, 0.02 by 3, then 2 * 0.03 is not below the one before, then 1 * 0.2.
     assert holm([0.03, 0.01, 0.2, 0.02]) == pytest.approx([0.06, 0.04, 0.2, 0.06])
