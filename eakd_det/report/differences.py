@@ -3,7 +3,7 @@
 from typing import Any
 
 from eakd_det.sweep.comparison import compare
-from eakd_det.sweep.formats import DASH, Table, dataset_tables
+from eakd_det.sweep.formats import DASH, Table, dataset_tables, difference_notes
 from eakd_det.sweep.kinds import ARROW, RunKind
 from eakd_det.sweep.names import tell_apart
 from eakd_det.sweep.run_files import RunFiles
@@ -23,11 +23,14 @@ def teachers_of(runs: list[RunFiles], kind: RunKind) -> set[str]:
     }
 
 
-def difference_tables(runs: list[RunFiles], kind: RunKind) -> list[Table]:
+def difference_tables(runs: list[RunFiles], kind: RunKind) -> tuple[list[Table], list[str]]:
     """Compute the lead of each distilled student over the student alone, and of EA-X over X.
 
     A sweep's statistics: differences are paired by seed, and have an interval where there are
     several seeds.
+
+    Returns:
+        The tables, and notes on them.
     """
     rows = _rows(runs, kind)
     methods = {(row["models"], row["method"]): set() for row in rows}
@@ -40,11 +43,12 @@ def difference_tables(runs: list[RunFiles], kind: RunKind) -> list[Table]:
     }
     differences = compare(kind, rows, list(pairs))
     datasets = dict.fromkeys(entry["dataset"] for entry in differences)
-    return [
+    tables = [
         (header, [[cell.removesuffix(f" ± {DASH}") for cell in line] for line in lines])
         for dataset in datasets
         for header, lines in dataset_tables(kind, dataset, [], differences)[1:]
     ]
+    return tables, difference_notes(kind, differences)
 
 
 def _rows(runs: list[RunFiles], kind: RunKind) -> list[dict[str, Any]]:

@@ -244,6 +244,7 @@ def test_differences_between_students_and_the_best_of_them(write_run):
     assert cells[at + 1] == f"+2.75 ± {12.7062 * 0.25:.2f}"
     # p of t = 11 with one degree of freedom, and 2.75 over the deviation of 3.0 and 2.5.
     assert cells[at + 4 : at + 7] == ["0.058", "+7.78", "2"]
+    assert "corrected for 1 comparison (Holm, 1979)" in text
     for folder in folders:
         rows = [{"iteration": i, "total_loss": 1.0, "bbox/AP": i / 2} for i in (19, 39)]
         (folder / "metrics.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -254,7 +255,9 @@ def test_differences_between_students_and_the_best_of_them(write_run):
     for folder in folders:
         (folder / "metrics.json").write_text('{"iteration": 19, "total_loss": 1.0}\n')
     one = [str(folders[i]) for i in (0, 1, 3)]
-    cells = Parsed(Path(write_report(one, KINDS, str(folders[0] / "b.html"))).read_text()).cells
+    text = Path(write_report(one, KINDS, str(folders[0] / "b.html"))).read_text()
+    assert "Holm" not in text and "Effect" not in text  # no column of them either
+    cells = Parsed(text).cells
     at = cells.index("EA-DKD minus Student")
     assert cells[at + 1] == "+3.00" and cells[at + 4] == "1"
 
