@@ -63,6 +63,7 @@ def _rows(runs: list[RunFiles], kind: RunKind) -> list[dict[str, Any]]:
             "models": kind.pair(files.config),
             "method": kind.method(files.config) or STUDENT,
             "seed": kind.seed(files.config),
+            "options": [],  # not known; without them a label such as "KD T=2" is no lever
             "fingerprint": _fingerprint(files.config, kind.seed_key),
             "teacher": "",  # not known of a run
             "teacher_weights": "",
