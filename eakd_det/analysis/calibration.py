@@ -25,6 +25,10 @@ from .samples import Samples
 logger = logging.getLogger(__name__)
 
 LOWEST, HIGHEST = 0.05, 20.0  # bounds of a fitted temperature
+_HEADERS = [
+    *("network", "top-1 (%)", "NLL", "ECE (%)", "by chance (%)", "temperature (of halves)"),
+    *("NLL after", "ECE after (%)", "by chance after (%)"),
+]
 _AT_BOUND = (
     "%s: the temperature of a half of the %s is at a bound of the fit (%g where all of them are "
     "classified correctly): NLL and ECE after the scaling are no measure of its calibration."
@@ -166,14 +170,14 @@ def calibration_result(
         "bins": NUM_BINS,
         "networks": {name: _numbers(of, top1[name]) for name, of in calibrations.items()},
     }
-    headers = ["network", "top-1 (%)", "NLL", "ECE (%)", "by chance (%)", "temperature (of halves)"]
-    headers += ["NLL after", "ECE after (%)", "by chance after (%)"]
-    table = []
-    for name, of in calibrations.items():
-        before, after = ([x.nll, x.reliability.ece, x.by_chance] for x in (of.before, of.after))
-        temperatures = "{:.3f} ({:.3f}, {:.3f})".format(of.temperature, *of.of_halves)
-        table.append([name, top1[name], *before, temperatures, *after])
-    return AnalysisResult({"calibration": (figure, numbers)}, headers, table)
+    table = [_row(name, top1[name], of) for name, of in calibrations.items()]
+    return AnalysisResult({"calibration": (figure, numbers)}, _HEADERS, table)
+
+
+def _row(name: str, top1: float, of: Calibration) -> list[Any]:
+    before, after = ([x.nll, x.reliability.ece, x.by_chance] for x in (of.before, of.after))
+    temperatures = "{:.3f} ({:.3f}, {:.3f})".format(of.temperature, *of.of_halves)
+    return [name, top1, *before, temperatures, *after]
 
 
 def _summary(quality: Quality) -> str:
