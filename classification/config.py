@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 
 from eakd_det.config.defaults import distill_node
 from eakd_det.config.merge import merge_config
+from eakd_det.distillers import method_settings
 from eakd_det.utils.errors import UserError
 
 from .distillers import DISTILLERS
@@ -96,6 +97,7 @@ def load_config(path: str, options: list[str] = ()) -> CfgNode:
     """
     cfg = classification_config()
     merge_config(cfg, path, options)
+    method_settings(cfg.DISTILL, DISTILLERS)  # before data are read or a teacher is trained
     if cfg.SEED < 0:
         raise UserError("SEED must be 0 or more: a resumed run needs the same seed.")
     for key, value in _must_be_positive(cfg):

@@ -82,7 +82,7 @@ class Classifiers(RunKind):
         """Return TEACHER.OUTPUT_DIR, where the key changes the run that trains the teacher."""
         if not varied.DISTILL.METHODS or varied.TEACHER.WEIGHTS:
             return []
-        before, now = teacher_config(cfg), teacher_config(varied)
+        before, now = (_trained_alike(teacher_config(x)) for x in (cfg, varied))
         if before is None or now is None or now == before or now.OUTPUT_DIR != before.OUTPUT_DIR:
             return []
         return ["TEACHER.OUTPUT_DIR", f"{now.OUTPUT_DIR}-{name}"]
@@ -107,6 +107,15 @@ class Classifiers(RunKind):
 
     def teacher(self, files: RunFiles) -> float | None:
         return files.result.get("teacher_top1")
+
+
+def _trained_alike(cfg: CfgNode | None) -> CfgNode | None:
+    """Return a config without the keys that do not change the trained model."""
+    if cfg is not None:
+        cfg.MODEL.DEVICE, cfg.DATASET.NUM_WORKERS = "", 0
+        if not is_own(cfg.DATASET.NAME):  # the same data, wherever they lie
+            cfg.DATASET.ROOT = ""
+    return cfg
 
 
 def _network(config_file: str) -> str:

@@ -4,6 +4,7 @@ Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, arXiv 1706.04
 samples, C classes.
 """
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +22,17 @@ from .reliability import NUM_BINS, Reliability, ece_by_chance, measure_reliabili
 from .results import AnalysisResult
 from .samples import Samples
 
+logger = logging.getLogger(__name__)
+
 LOWEST, HIGHEST = 0.05, 20.0  # bounds of a fitted temperature
+_HEADERS = [
+    *("network", "top-1 (%)", "NLL", "ECE (%)", "by chance (%)", "temperature (of halves)"),
+    *("NLL after", "ECE after (%)", "by chance after (%)"),
+]
+_AT_BOUND = (
+    "%s: the temperature of a half of the %s is at a bound of the fit (%g where all of them are "
+    "classified correctly): NLL and ECE after the scaling are no measure of its calibration."
+)
 
 
 @dataclass(frozen=True)
@@ -79,14 +90,18 @@ def measure_calibration(samples: Samples) -> Calibration:
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """Return the temperature of the lowest negative log-likelihood, from LOWEST to HIGHEST.
 
-    The negative log-likelihood is convex in 1 / temperature, so that there is one minimum. It is
-    at LOWEST if every sample is classified correctly.
+    The negative log-likelihood is convex in 1 / temperature, so that there is one minimum. If every
+    sample is classified correctly it is at LOWEST, which is returned without a search: the values
+    underflow to 0 before.
 
     Args:
         logits: (N, C).
         labels: (N,).
     """
     logits = logits.double()
+    of_label = logits.gather(1, labels[:, None])
+    if bool((of_label >= logits).all()):
+        return LOWEST
 
     def nll(log_temperature: float) -> float:
         return F.cross_entropy(logits / math.exp(log_temperature), labels).item()
@@ -126,12 +141,17 @@ def calibration_result(
 ) -> AnalysisResult:
     """Draw the reliability diagrams of networks, and list their NLL, ECE and temperature.
 
+    A warning names the networks of which a half has its temperature at a bound.
+
     Args:
         calibrations: network -> its calibration.
         top1: network -> its accuracy, percent.
         rows: rows of panels, see `eakd_det.analysis.figures.panel_rows`.
         what: name of the samples, in the plural.
     """
+    for name, of in calibrations.items():
+        if any(map(is_at_bound, of.of_halves)):
+            logger.warning(_AT_BOUND, name, what, LOWEST)
     panels = {
         name: {
             f"as trained: {_summary(of.before)}": of.before.reliability,
@@ -150,14 +170,14 @@ def calibration_result(
         "bins": NUM_BINS,
         "networks": {name: _numbers(of, top1[name]) for name, of in calibrations.items()},
     }
-    headers = ["network", "top-1 (%)", "NLL", "ECE (%)", "temperature (of halves)"]
-    headers += ["NLL after", "ECE after (%)", "ECE by chance (%)"]
-    table = []
-    for name, of in calibrations.items():
-        before, after = ([x.nll, x.reliability.ece] for x in (of.before, of.after))
-        temperatures = "{:.3f} ({:.3f}, {:.3f})".format(of.temperature, *of.of_halves)
-        table.append([name, top1[name], *before, temperatures, *after, of.after.by_chance])
-    return AnalysisResult({"calibration": (figure, numbers)}, headers, table)
+    table = [_row(name, top1[name], of) for name, of in calibrations.items()]
+    return AnalysisResult({"calibration": (figure, numbers)}, _HEADERS, table)
+
+
+def _row(name: str, top1: float, of: Calibration) -> list[Any]:
+    before, after = ([x.nll, x.reliability.ece, x.by_chance] for x in (of.before, of.after))
+    temperatures = "{:.3f} ({:.3f}, {:.3f})".format(of.temperature, *of.of_halves)
+    return [name, top1, *before, temperatures, *after]
 
 
 def _summary(quality: Quality) -> str:
@@ -178,5 +198,6 @@ def _numbers(calibration: Calibration, top1: float) -> dict[str, Any]:
         "temperature": calibration.temperature,
         "temperature_of_halves": calibration.of_halves,
         "is_at_bound": is_at_bound(calibration.temperature),
+        "is_at_bound_of_halves": [is_at_bound(x) for x in calibration.of_halves],
     }
     return {"top1": top1, **temperatures, **of_qualities}

@@ -7,6 +7,7 @@ from functools import reduce
 from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 
+from eakd_det.distillers import DISTILLERS, method_settings
 from eakd_det.utils.errors import UserError
 
 from .defaults import detection_config
@@ -17,10 +18,11 @@ def load_config(path: str, options: list[str] = ()) -> CfgNode:
     """Merge a file, then KEY VALUE pairs, into the defaults of `detection_config`.
 
     Raises:
-        UserError: see `merge_config`.
+        UserError: see `merge_config` and `method_settings`.
     """
     cfg = detection_config()
     merge_config(cfg, path, options)
+    method_settings(cfg.DISTILL, DISTILLERS)  # before data are read or a teacher is trained
     return cfg
 
 
@@ -56,12 +58,17 @@ def merge_options(cfg: CfgNode, options: list[str]) -> None:
     """Merge KEY VALUE pairs of a command line, where 4 is accepted for 4.0.
 
     Raises:
-        AssertionError, KeyError, ValueError: yacs' errors, and KeyError for an incomplete pair.
+        AssertionError, KeyError, ValueError: yacs' errors, and KeyError for an incomplete pair, or
+            a node in place of a key.
     """
+    known = list(_keys(cfg))
     if len(options) % 2:
-        known = set(_keys(cfg))
         wrong = next((option for option in options[::2] if option not in known), options[-1])
         raise KeyError(f"expected KEY VALUE pairs, such as SOLVER.BASE_LR 0.01, at {wrong!r}")
+    for key, value in zip(options[::2], options[1::2], strict=True):
+        inner = next((name for name in known if name.startswith(f"{key}.")), None)
+        if inner and not value.lstrip().startswith("{"):
+            raise KeyError(f"{key} is a node of keys: name one of them, such as {inner}")
     cfg.merge_from_list(_with_decimals(options, cfg))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from eakd_det.utils.statistics import holm, paired_test
 
 from .kinds import RunKind
-from .names import ALONE, CONTROLS, is_part
+from .names import ALONE, CONTROLS, MODES, base_of, is_part
 from .rows import Groups, by_config, is_measured, pairs_of, spreads
 from .vary import acts, levers_of, same_lever, split_method, with_levers
 
@@ -36,7 +36,7 @@ def compare(
     """
     groups, levers = by_config(rows), levers_of(rows)
     entries: dict[tuple, dict[str, Any]] = {}
-    for pair in dict.fromkeys([*_pairs(row["method"] for row in rows), *pairs]):
+    for pair in dict.fromkeys([*_pairs((row["method"] for row in rows), levers), *pairs]):
         found = [
             entry
             for methods in with_levers(pair, levers)
@@ -97,8 +97,10 @@ def _unlike(
     kind: RunKind, levers: Mapping[str, str], ours: dict[str, Any], theirs: dict[str, Any]
 ) -> list[str]:
     """Describe in what two runs differ beside their methods and levers."""
-    (method, lever), (other, other_lever) = (split_method(row["method"]) for row in (ours, theirs))
-    varied = [levers[name] for name in (lever, other_lever) if name in levers]
+    (method, lever), (other, other_lever) = (
+        _split(row["method"], levers) for row in (ours, theirs)
+    )
+    varied = [levers[name] for name in (lever, other_lever) if name]
     first, second = pairs_of(ours), pairs_of(theirs)
     options = [
         f"{key} {first.get(key, 'unset')} and {second.get(key, 'unset')}"
@@ -125,13 +127,23 @@ def _have_other_teachers(kind: RunKind, ours: dict[str, Any], theirs: dict[str, 
     return False
 
 
-def _pairs(methods: Iterable[str]) -> list[tuple[str, str]]:
-    """Return the names of the methods that are compared, if both have runs; without levers."""
+def _pairs(methods: Iterable[str], levers: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return the names of the methods that are compared, if both have runs; without `levers`."""
     return [
         pair
-        for method in dict.fromkeys(split_method(method)[0] for method in methods)
-        for pair in [(f"EA-{method}", method), *((method, f"{method}-{x}") for x in CONTROLS)]
+        for method in dict.fromkeys(_split(method, levers)[0] for method in methods)
+        for pair in [
+            (f"EA-{method}", method),
+            (f"EA-{method}-normalized", method),
+            *((method, f"{method}-{mode}") for mode in MODES),
+        ]
     ]
+
+
+def _split(method: str, levers: Mapping[str, str]) -> tuple[str, str]:
+    """Split a method as `split_method`, but not a label of a report that only looks like it."""
+    name, lever = split_method(method)
+    return (name, lever) if lever in levers else (method, "")
 
 
 def _warn_of_unpaired(
@@ -147,8 +159,10 @@ def _warn_of_unpaired(
     }
     for dataset, models, method in groups:
         if method.startswith("EA-") and (dataset, models, method) not in paired:
-            other, lever = split_method(method.removeprefix("EA-"))
-            other = same_lever(other, lever, levers[lever]) if lever in levers else other
+            name, lever = _split(method, levers)
+            is_control = name.endswith(tuple(f"-{mode}" for mode in CONTROLS))
+            other = f"EA-{base_of(name)}" if is_control else base_of(name)
+            other = same_lever(other, lever, levers[lever]) if lever else other
             logger.warning(
                 "%s of %s on %s has no counterpart: no run of %s with these models and one of its "
                 "seeds is finished.",

@@ -78,24 +78,15 @@ def plan(
     data = data or {}
     if wrong := data.keys() - set(kind.flags):
         raise UserError(f"{', '.join(sorted(wrong))}: not for {kind.title}.")
-    flags = [word for pair in data.items() for word in pair]
     if taken := {kind.seed_key, "OUTPUT_DIR"} & {*options[::2], *vary[:1]}:
         raise UserError(f"{' and '.join(sorted(taken))}: use --seeds and --output-dir.")
-    planner = _Planner(kind, Lever.parse(vary, options), options, str(min(seeds)), flags, gpus)
+    planner = _Planner(kind, Lever.parse(vary, options), options, str(min(seeds)), data, gpus)
     variants = planner.variants(config_files)
     grid = [(variant, seed) for seed in dict.fromkeys(seeds) for variant in variants]
-    runs = []
-    for number, (variant, seed) in enumerate(grid, start=1):
-        folder = Path(output_dir, variant.name, f"seed{seed}")
-        own = [kind.seed_key, str(seed), "OUTPUT_DIR", str(folder), *variant.options]
-        arguments = ["--config-file", variant.file, "--resume", *kind.arguments, *flags, *own]
-        dataset = kind.dataset(variant.cfg)
-        dataset = Path(data["--val-json"]).stem if "--val-json" in data else dataset
-        record = {"kind": kind.title, "dataset": dataset, "seed": seed, **variant.record}
-        record |= {"options": variant.options, "arguments": arguments}
-        title = f"[{number}/{len(grid)}] {variant.name} seed {seed}"
-        runs.append(Run(kind, title, variant.cfg, folder, arguments, record, variant.content))
-    return runs
+    return [
+        planner.run(variant, seed, output_dir, f"{number}/{len(grid)}")
+        for number, (variant, seed) in enumerate(grid, start=1)
+    ]
 
 
 @dataclass(frozen=True)
@@ -103,7 +94,7 @@ class _Planner:
     """Loads the configs of a grid.
 
     Attributes:
-        kind, options, flags, gpus: see `plan`.
+        kind, options, data, gpus: see `plan`.
         lever: varied key.
         seed: with which the configs are loaded.
     """
@@ -112,8 +103,13 @@ class _Planner:
     lever: Lever
     options: list[str]
     seed: str
-    flags: list[str]
+    data: dict[str, str]
     gpus: int
+
+    @property
+    def flags(self) -> list[str]:
+        """Flags that name data, with their values."""
+        return [word for pair in self.data.items() for word in pair]
 
     def variants(self, config_files: Sequence[str]) -> list[Variant]:
         """Return the variants of all configs.
@@ -132,8 +128,22 @@ class _Planner:
                 variants[variant.name] = variant
         key = self.lever.key
         if key and all(key not in variant.options for variant in variants.values()):
+            self._load(config_files[0], [key, *self.lever.values.values()][:2])  # raises for a typo
             raise UserError(f"--vary {key}: it can act on none of the configs.")
         return [*variants.values()]
+
+    def run(self, variant: Variant, seed: int, output_dir: str, place: str) -> Run:
+        """Return the run of a variant and a seed; `place` is that in the grid, as "3/10"."""
+        kind, cfg = self.kind, variant.cfg
+        folder = Path(output_dir, variant.name, f"seed{seed}")
+        own = [kind.seed_key, str(seed), "OUTPUT_DIR", str(folder), *variant.options]
+        arguments = ["--config-file", variant.file, "--resume", *kind.arguments, *self.flags, *own]
+        has_data = "--val-json" in self.data
+        dataset = Path(self.data["--val-json"]).stem if has_data else kind.dataset(cfg)
+        record = {"kind": kind.title, "dataset": dataset, "seed": seed, **variant.record}
+        record |= {"options": variant.options, "arguments": arguments}
+        title = f"[{place}] {variant.name} seed {seed}"
+        return Run(kind, title, cfg, folder, arguments, record, variant.content)
 
     def _of_config(self, file: str) -> Iterator[Variant]:
         path = Path(file).absolute()

@@ -21,8 +21,8 @@ from eakd_det.analysis.figures import (
 
 from .kinds import RunKind
 from .levers import Entry, Panel, lever_panels
-from .names import ALONE, CONTROLS
-from .vary import levers_of
+from .names import ALONE, base_of
+from .vary import levers_of, number
 
 LOG_FROM = 20  # ratio of largest and smallest value above which the axis is logarithmic
 MOST_LETTERS = 60  # of horizontal tick labels side by side
@@ -91,37 +91,30 @@ def _seeds(panel: Panel) -> str:
 
 def _looks(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return colour and line of each method: X and its EA-X have one colour."""
-    bases = dict.fromkeys(_base(method) for method in methods if not method.startswith(ALONE))
+    bases = dict.fromkeys(base_of(method) for method in methods if not method.startswith(ALONE))
     looks = {}
     for method in methods:
         if method.startswith(ALONE):
             looks[method] = {"color": ALONE_COLOUR, "marker": "x", "linestyle": ":"}
             continue
-        i = [*bases].index(_base(method))
+        i = [*bases].index(base_of(method))
         looks[method] = {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i % len(MARKERS)]}
         if not method.startswith("EA-"):
             looks[method] |= {"linestyle": "--", "markerfacecolor": "white"}
-        elif _base(method) != method.removeprefix("EA-"):
+        elif base_of(method) != method.removeprefix("EA-"):
             looks[method] |= {"linestyle": ":"}
     return looks
 
 
-def _base(method: str) -> str:
-    """Return the X of EA-X or of its control."""
-    name = method.removeprefix("EA-")
-    return next((name.removesuffix(f"-{x}") for x in CONTROLS if name.endswith(f"-{x}")), name)
-
-
 def _places(values: Sequence[str]) -> dict[str, float]:
     """Return places on the axis: of numbers themselves or their logarithms, of words 0, 1, ..."""
-    try:
-        numbers = [float(value) for value in values]
-    except ValueError:
-        numbers = [float(i) for i in range(len(values))]
-    else:
-        if numbers[0] > 0 and numbers[-1] > LOG_FROM * numbers[0]:
-            numbers = [math.log10(number) for number in numbers]
-    return dict(zip(values, numbers, strict=True))
+    found = [number(value) for value in values]
+    places = [x for x in found if x is not None]
+    if len(places) < len(found):
+        places = [float(i) for i in range(len(values))]
+    elif places[0] > 0 and places[-1] > LOG_FROM * places[0]:
+        places = [math.log10(x) for x in places]
+    return dict(zip(values, places, strict=True))
 
 
 def _set_scale(axes: Axes, places: Mapping[str, float]) -> None:

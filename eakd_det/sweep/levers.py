@@ -1,10 +1,10 @@
 """Panels of a lever's figure, from the summary and the differences of a sweep."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .names import ALONE, is_part
+from .names import ALONE, base_of, is_part
 from .vary import acts, split_method
 
 Entry = dict[str, Any]  # of `summarize` or `compare`
@@ -47,7 +47,7 @@ def lever_panels(
         for dataset in dict.fromkeys(entry["dataset"] for entry in varied):
             entries = [entry for entry in varied if entry["dataset"] == dataset]
             for models in _groups(entries):
-                title = f"{dataset}, {models}" if models else dataset
+                title = dataset if len(models) > 1 else f"{dataset}, {models[0]}"
                 panel = Panel(key, title, [])
                 panel.lines = _by_value(_of(dataset, models, entries), values)
                 names = {name for line in panel.lines.values() for name in line}
@@ -63,8 +63,8 @@ def lever_panels(
     return panels
 
 
-def _groups(entries: Sequence[Entry]) -> list[str]:
-    """Return the models of a dataset's panels; one empty text where the key changes the models."""
+def _groups(entries: Sequence[Entry]) -> list[list[str]]:
+    """Return the models of each of a dataset's panels: several where the key changes the models."""
     models: dict[tuple[str, str], set[str]] = {}
     for entry in entries:
         models.setdefault(split_method(entry["method"]), set()).add(entry["models"])
@@ -74,20 +74,23 @@ def _groups(entries: Sequence[Entry]) -> list[str]:
     if all(len(names) == 1 for names in models.values()) and any(
         len(names) > 1 for names in of_method.values()
     ):
-        return [""]
+        return [list(dict.fromkeys(entry["models"] for entry in entries))]
     distilled = [entry for entry in entries if not entry["method"].startswith(ALONE)]
-    return list(dict.fromkeys(entry["models"] for entry in distilled or entries))
+    return [[name] for name in dict.fromkeys(entry["models"] for entry in distilled or entries)]
 
 
-def _of(dataset: str, models: str, entries: Iterable[Entry]) -> list[Entry]:
+def _of(dataset: str, models: Collection[str], entries: Iterable[Entry]) -> list[Entry]:
     """Return the entries of a dataset and of models, with those of their student alone."""
     return [
         entry
         for entry in entries
         if entry["dataset"] == dataset
         and (
-            models in ("", entry["models"])
-            or (entry["method"].startswith(ALONE) and is_part(entry["models"], models))
+            entry["models"] in models
+            or (
+                entry["method"].startswith(ALONE)
+                and any(is_part(entry["models"], name) for name in models)
+            )
         )
     ]
 
@@ -107,6 +110,6 @@ def _is_flat(method: str, key: str) -> bool:
 
 
 def _is_gain(entry: Entry) -> bool:
-    """Return whether an entry is EA-X minus X."""
+    """Return whether an entry is EA-X, with any mode, minus X."""
     method, minus = (split_method(entry[side])[0] for side in ("method", "minus"))
-    return method == f"EA-{minus}"
+    return method != minus == base_of(method)

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-CONTROLS = ("matched", "teacher")  # methods that end so have that DISTILL.EA.MODE
+MODES = ("matched", "teacher", "normalized")  # methods EA-X that end so have that DISTILL.EA.MODE
+CONTROLS = MODES[:2]  # those that EA-X is compared with, but X is not
 ALONE = ("Teacher", "Student")  # methods of a run that is not distilled
 
 
@@ -35,7 +36,15 @@ def method_of(distill: dict[str, Any], path: Path, *words: str) -> str:
     method = method_name(distill) or ("Teacher" if is_teacher else "Student")
     found = (addition(word, method) for word in words)
     variant = next((more for more in found if more is not None), "")
-    return method if variant[1:] in CONTROLS else method + variant
+    return method if variant[1:] in MODES else method + variant
+
+
+def base_of(method: str) -> str:
+    """Return the X of EA-X and of EA-X-<mode>; other methods as they are."""
+    name = method.removeprefix("EA-")
+    if name == method:
+        return method
+    return next((name.removesuffix(f"-{x}") for x in MODES if name.endswith(f"-{x}")), name)
 
 
 def addition(text: str, name: str) -> str | None:

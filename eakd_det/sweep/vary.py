@@ -10,12 +10,15 @@ from typing import Any
 
 from eakd_det.utils.errors import UserError
 
-from .names import ALONE
+from .names import ALONE, MODES
 
 _NAME = re.compile(r"(.+) ([A-Z][\w.]*=\S+)")
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _FILE = re.compile(r"\.(pth|pkl|pt|ya?ml|jsonl?|csv|safetensors)$")
 _UNSAFE = re.compile(r"[^\w.+-]+")  # not allowed in the names of some file system, or a space
 _LONGEST = 60  # characters of a value's name
+_OF_METHODS = re.compile(r"DISTILL\.(METHODS|EA\.ENABLED|\w+\.STANDARDIZE)")  # part of names
+_INERT = {"DISTILL.EA.MODE": MODES, "DISTILL.EA.BOUND": ("teacher",)}  # on EA-X-<mode>
 
 
 @dataclass(frozen=True)
@@ -34,19 +37,27 @@ class Lever:
     def parse(cls, words: Sequence[str], options: Sequence[str]) -> "Lever":
         """Parse KEY VALUE ...; without words the lever is empty and acts nowhere.
 
+        Numbers become their shortest form, "1" of "1.0", so that each is one value in all sweeps.
+
         Args:
             words: of the command line.
             options: KEY VALUE pairs for every run.
 
         Raises:
-            UserError: the key is also among the options, or two values have one name.
+            UserError: the key is also among the options, or part of the methods' names, or two
+                values have one name.
         """
         if not words:
             return cls("", {})
         key, *given = words
         if key in options[::2]:
             raise UserError(f"--vary {key}: the key is also among the KEY VALUE pairs; drop one.")
-        values = list(dict.fromkeys(given))
+        if _OF_METHODS.fullmatch(key):
+            raise UserError(
+                f"--vary {key}: the key changes the method, by which runs are named and compared. "
+                "Name a config of each method with --configs instead."
+            )
+        values = list(dict.fromkeys(map(_shortest, given)))
         names = [f"{short_key(key)}={name}" for name in _short_names(values)]
         if len({name.lower() for name in names}) < len(names):
             raise UserError(f"--vary {key}: the folders of two values would have one name.")
@@ -68,8 +79,10 @@ def acts(key: str, method: str) -> bool:
     """Return whether a key can change the runs of a method, as tables call it; True if unclear."""
     node, *rest = key.split(".")
     if method.startswith(ALONE):
-        return node not in ("DISTILL", "TEACHER")
-    if node != "DISTILL" or len(rest) < 2 or rest == ["EA", "ENABLED"]:
+        return node not in ("DISTILL", "TEACHER") or key == "DISTILL.CE_WEIGHT"
+    if method.endswith(tuple(f"-{mode}" for mode in _INERT.get(key, ()))):
+        return False
+    if node != "DISTILL" or len(rest) < 2:
         return True
     return rest[0] in re.split(r"[-+]", method.upper())
 
@@ -124,11 +137,21 @@ def with_levers(pair: tuple[str, str], levers: Mapping[str, str]) -> dict[tuple[
 def order(lever: str) -> tuple:
     """Return a sort key of levers: numbers by size, words with numbers as "resnet8" likewise."""
     key, _, value = lever.partition("=")
-    try:
-        return key, 0, float(value), ()
-    except ValueError:
-        parts = re.split(r"(\d+)", value)
-        return key, 1, 0.0, tuple(int(x) if x.isdecimal() else x for x in parts)
+    if (found := number(value)) is not None:
+        return key, 0, found, ()
+    parts = re.split(r"(\d+)", value)
+    return key, 1, 0.0, tuple(int(x) if x.isdecimal() else x for x in parts)
+
+
+def number(value: str) -> float | None:
+    """Return a value or its name as a number; None of words, as "4_5", the name of (4, 5)."""
+    return float(value) if _NUMBER.fullmatch(value) else None
+
+
+def _shortest(value: str) -> str:
+    """Return a number in its shortest form, and words as they are."""
+    found = number(value)
+    return value if found is None else repr(found).removesuffix(".0")
 
 
 def _short_names(values: Sequence[str]) -> list[str]:

@@ -156,7 +156,7 @@ def parse_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
 def _words_of(action: argparse.Action) -> int:
     """Return how many of the words after a flag are its values, also if they look like a KEY.
 
-    store_true takes none, and a list ends at the next KEY; before it --vary takes a KEY.
+    store_true takes none, and a list ends at the next KEY; --vary takes a KEY first.
     """
     if isinstance(action.nargs, int):
         return action.nargs
@@ -173,16 +173,24 @@ def split_options(
 
     Args:
         parser: knows the flags.
-        words: of the command line. A word in capitals is a KEY, unless it is the value of a flag;
-            `key=value` of a Python config stands for a pair.
+        words: of the command line. A word in capitals is a KEY, unless it is the value of a flag
+            (of --vary, any word without a dot); `key=value` of a Python config stands for a pair.
     """
     values = {name: _words_of(a) for a in parser._actions for name in a.option_strings}
+    varying = {
+        name for a in parser._actions if a.metavar == KEY_AND_VALUES for name in a.option_strings
+    }
     flags, options, left = [], [], deque(words)
+    flag = ""  # whose list of values may go on
     while left:
         word = left.popleft()
+        flag = word if word in values else flag
         if values.get(word):
             flags += [word, *(left.popleft() for _ in range(min(values[word], len(left))))]
+        elif flag in varying and "." not in word:
+            flags.append(word)
         elif _KEY.fullmatch(word):
+            flag = ""
             has_value = left and left[0] not in values
             options += [word, *([left.popleft()] if has_value else [])]
         else:

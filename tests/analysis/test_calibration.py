@@ -62,6 +62,13 @@ def test_bounds_of_the_temperature():
     assert is_at_bound(fit_temperature(wrong, labels)) and not is_at_bound(1.0)
 
 
+@pytest.mark.parametrize("margin", [3, 10, 30, 50])
+def test_a_network_that_is_right_on_all_samples_is_at_the_bound(margin):
+    """Its likelihood underflows to 0 long before."""
+    labels = torch.arange(N) % C
+    assert fit_temperature(margin * F.one_hot(labels, C), labels) == LOWEST
+
+
 def test_halves_have_as_many_samples_of_each_class():
     labels = torch.tensor([0] * 7 + [1] * 8 + [2] + [3] * 4)[torch.randperm(20)]
     is_second = second_half(labels)
@@ -106,15 +113,31 @@ def test_result(tmp_path):
     numbers = json.loads((tmp_path / "calibration.json").read_text())
     of_kd = numbers["networks"]["KD"]
     assert numbers["samples"] == N and of_kd["top1"] == 71.0 and not of_kd["is_at_bound"]
-    assert result.rows[0][2:4] == [of_kd["before"]["nll"], of_kd["before"]["ece"]]
+    names = ("nll", "ece", "ece_by_chance")
+    assert result.rows[0][2:5] == [of_kd["before"][name] for name in names]
+    assert result.rows[0][6:] == [of_kd["after"][name] for name in names]
     temperatures = of_kd["temperature"], *of_kd["temperature_of_halves"]
-    assert result.rows[0][4] == "{:.3f} ({:.3f}, {:.3f})".format(*temperatures)
+    assert result.rows[0][5] == "{:.3f} ({:.3f}, {:.3f})".format(*temperatures)
     assert sum(x["number"] for x in of_kd["after"]["bins"]) == N
     figure, _ = result.figures["calibration"]
     assert [axes.get_title() for axes in figure.axes] == ["KD", "sure"]
     texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert texts[0].startswith(f"as trained: ECE {of_kd['before']['ece']:.1f} %")
     assert texts[1].startswith(f"temperature {of_kd['temperature']:.3g}: ECE")
+
+
+def test_a_half_at_the_bound_is_named(caplog):
+    """The other half has one error, so that all samples together have a temperature."""
+    labels = torch.arange(N) % C
+    logits = 30.0 * F.one_hot(labels, C)
+    wrong = second_half(labels).nonzero()[0]
+    logits[wrong] = logits[wrong].roll(1, dims=1)
+    found = {"KD": measure_calibration(Samples(labels, logits, torch.zeros(N, 1)))}
+    _, numbers = calibration_result(found, {"KD": 99.8}, [["KD"]]).figures["calibration"]
+    of_kd = numbers["networks"]["KD"]
+    assert (of_kd["is_at_bound"], of_kd["is_at_bound_of_halves"]) == (False, [True, False])
+    (message,) = caplog.messages
+    assert message.startswith("KD: the temperature of a half of the test images is at a bound")
 
 
 def test_too_few_samples():

@@ -43,6 +43,13 @@ def test_entropy_temperature_is_that_of_the_signature():
         ("", ["DISTILL.KD.TEMPERATURE"], "the command line: .*at 'DISTILL.KD.TEMPERATURE'"),
         ("", ["SEED", "1", "SEED=3"], "the command line: expected KEY VALUE pairs.* at 'SEED=3'"),
         ("DISTILL: {KD: [}", [], "run.yaml is not valid YAML: "),
+        (
+            "",
+            ["DISTILL.KD", "1"],
+            "DISTILL.KD is a node of keys: name one.*DISTILL.KD.WEIGHT",
+        ),
+        ("", ["DISTILL.METHODS", "('FOO',)"], "DISTILL.METHODS: 'FOO' is unknown; choose from "),
+        ("DISTILL: {EA: {MODE: foo}}", [], "DISTILL.EA.MODE: 'foo' is unknown; choose from full"),
     ],
 )
 def test_errors_name_the_key(tmp_path, yaml, options, message):

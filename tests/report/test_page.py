@@ -214,6 +214,20 @@ def test_a_sweep_shows_its_runs(tmp_path, classifier_runs):
     assert ": EA-KD, seed 1, one of 2 runs</h3>" in text
 
 
+def test_labels_that_look_like_varied_keys_are_compared(tmp_path, classifier_runs):
+    runs = []
+    for folder in classifier_runs:
+        for temperature in (2.0, 4.0):
+            copy = tmp_path / f"{folder.name}{temperature}"
+            shutil.copytree(folder, copy)
+            config = yaml.safe_load((copy / "config.yaml").read_text())
+            config["DISTILL"]["KD"]["TEMPERATURE"] = temperature
+            (copy / "config.yaml").write_text(yaml.safe_dump(config))
+            runs.append(f"{folder.name} T={temperature:g}={copy}")
+    cells = Parsed(Path(write_report(runs, KINDS, str(tmp_path / "a.html"))).read_text()).cells
+    assert {"KD T=2", "EA-KD T=2 minus KD T=2", "EA-KD T=4 minus KD T=4"} <= {*cells}
+
+
 def test_a_run_and_a_config_of_a_sweep_of_one_name_are_apart(tmp_path, classifier_runs):
     sweep, run = _sweep(tmp_path / "sweep", classifier_runs), f"KD={classifier_runs[1]}"
     text = Path(write_report([run, sweep], KINDS, str(tmp_path / "both.html"))).read_text()

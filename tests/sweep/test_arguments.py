@@ -35,6 +35,11 @@ def test_a_varied_key(parse):
     args = parse("SOLVER.EPOCHS", "3", "--vary", "SOLVER.BASE_LR", "1e-2", "-1", *GRID)
     assert args.vary == ["SOLVER.BASE_LR", "1e-2", "-1"] and args.opts == ["SOLVER.EPOCHS", "3"]
     assert parse(*GRID).vary == []
+    norms = ["MODEL.FPN.NORM", "", "GN", "SyncBN"]  # no KEYs, though in capitals
+    args = parse("--vary", *norms, "SOLVER.EPOCHS", "3", "SEED", "4", *GRID)
+    assert args.vary == norms and args.opts == ["SOLVER.EPOCHS", "3", "SEED", "4"]
+    args = parse(*GRID, "--vary", "MODEL.FPN.NORM", "BN", "GN", "--jobs", "2")
+    assert args.vary == ["MODEL.FPN.NORM", "BN", "GN"] and args.jobs == 2
 
 
 def test_the_status_needs_no_grid(parse):

@@ -95,6 +95,29 @@ def test_controls_are_compared_with_what_they_control(finished):
     }
 
 
+def test_a_normalized_weight_is_compared_with_none_and_with_the_plain_one(finished, caplog):
+    for i, name in enumerate(["KD", "EA-KD-normalized"]):
+        folder = finished(f"{name}/a_b", {1: float(i), 2: float(i)})
+    (entry,) = compare(KIND, collect(KIND, folder))
+    assert (entry["method"], entry["minus"], entry["mean"]) == ("EA-KD-normalized", "KD", 1.0)
+    folder = finished("EA-KD/a_b", {1: 3.0, 2: 3.0})
+    found = {(e["method"], e["minus"]): e["mean"] for e in compare(KIND, collect(KIND, folder))}
+    assert found == {
+        ("EA-KD", "KD"): 3.0,
+        ("EA-KD-normalized", "KD"): 1.0,
+        ("EA-KD", "EA-KD-normalized"): 2.0,
+    }
+    assert caplog.messages == []
+
+
+def test_the_warning_names_a_method_that_would_be_compared(finished, caplog):
+    finished("EA-DKD-normalized/a_b", {1: 1.0})
+    rows = collect(KIND, finished("EA-KD-matched/a_b", {1: 1.0}))
+    assert compare(KIND, rows) == []
+    missing = [message.partition("no run of ")[2].split()[0] for message in caplog.messages]
+    assert missing == ["DKD", "EA-KD"]
+
+
 TEMPERATURE = "DISTILL.EA.TEMPERATURE"
 
 

@@ -64,6 +64,7 @@ def test_what_makes_two_runs_the_same(config):
         (["SEED", "1"], [1], "SEED: use --seeds and --output-dir"),
         (["SOLVER.EPOCH", "1"], [1], "did you mean SOLVER.EPOCHS"),
         (["SOLVER.EPOCHS"], [1], "command line"),
+        (["DISTILL.METHODS", "('FOO',)"], [1], "DISTILL.METHODS: 'FOO' is unknown"),
         ([], [1, -1], "SEED must be 0 or more"),
     ],
 )
@@ -111,6 +112,14 @@ def test_a_key_is_varied_where_it_acts(vary):
     assert varied.record["options"] == [*epochs, *pair] == varied.arguments[-4:]
     prints = {run.record["fingerprint"] for run in [*runs.values(), *plain.values()]}
     assert len(prints) == 5
+
+
+def test_a_mode_is_not_varied_in_a_config_of_another(vary):
+    files = [f"configs/FashionMNIST/{x}/resnet20_resnet8.yaml" for x in ("EA-KD", "EA-KD-matched")]
+    runs = vary("DISTILL.EA.MODE", "full", "matched", configs=files)
+    assert [name.partition(",")[0] for name in runs] == [
+        *("EA-KD EA.MODE=full", "EA-KD EA.MODE=matched", "EA-KD-matched")
+    ]
 
 
 @pytest.mark.parametrize("key", ["DATASET.TRAIN_SIZE", "SOLVER.BATCH_SIZE"])
@@ -171,13 +180,29 @@ def test_teachers_of_varied_runs(vary):
 
 
 @pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("MODEL.DEVICE", ["cpu", "cuda"]),
+        ("DATASET.ROOT", ["a", "b"]),
+        ("DATASET.NUM_WORKERS", ["0", "2"]),
+    ],
+)
+def test_one_teacher_for_keys_that_do_not_change_it(vary, key, values):
+    runs = vary(key, *values)
+    assert {run.cfg.TEACHER.OUTPUT_DIR for run in runs.values()} == {""} and len(runs) == 6
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["DISTILL.EA.TEMPERATUR", "1"], "did you mean DISTILL.EA.TEMPERATURE"),
         (["DISTILL.EA.TEMPERATURE", "1", "0"], "DISTILL.EA.TEMPERATURE must be above 0, not 0.0"),
         (["DISTILL.EA.TEMPERATURE", "x"], "DISTILL.EA.TEMPERATURE"),
-        (["DISTILL.EA.TEMPERATURE", "1", "1.0"], "=1 and EA.TEMPERATURE=1.0 are one value for"),
+        (["DATASET.TRAIN_SIZE", "10", "1_0"], "=10 and DATASET.TRAIN_SIZE=1_0 are one value for"),
         (["DISTILL.DKD.ALPHA", "1"], "DISTILL.DKD.ALPHA: it can act on none of the configs"),
+        (["DISTILL.KDD.TEMPERATURE", "1"], "did you mean DISTILL.KD.TEMPERATURE"),
+        (["DISTILL", "1"], "^the command line: DISTILL is a node of keys: name one of them.*[.]"),
+        (["DISTILL.EA.MODE", "full", "foo"], "DISTILL.EA.MODE: 'foo' is unknown; choose from full"),
         (["SOLVER.EPOCHS", "1"], "SOLVER.EPOCHS: the key is also among the KEY VALUE pairs"),
         (["SEED", "1"], "SEED: use --seeds"),
     ],

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 from matplotlib import colors
 
@@ -57,6 +58,7 @@ def test_means_and_paired_differences(draw):
         ("DISTILL.EA.TEMPERATURE", ["0", "100"], [0.0, 100.0]),
         ("SOLVER.BASE_LR", ["0.01", "0.1", "1.0"], [-2.0, -1.0, 0.0]),  # logarithms
         ("DISTILL.EA.MODE", ["teacher", "full"], [0.0, 1.0]),
+        ("SOLVER.STEPS", ["4_5", "10_12"], [0.0, 1.0]),
         ("TEACHER.NAME", ["resnet20", "resnet8"], [0.0, 1.0]),
     ],
 )
@@ -70,6 +72,9 @@ def test_the_axis_of_values(draw, key, values, places):
 def test_one_seed_has_no_bars(draw):
     (top,) = draw("DISTILL.EA.TEMPERATURE", "2", method="EA-DKD", tops=[1.0]).axes
     assert top.get_title().endswith(", 1 to 2 seeds")
+    (bars,) = top.containers[0].lines[2]
+    (segment,) = bars.get_paths()
+    assert np.isnan(segment.vertices[:, 1]).all() and len(segment.vertices) == 2
 
 
 def test_long_names_are_in_a_legend(draw):

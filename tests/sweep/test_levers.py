@@ -61,6 +61,22 @@ def test_models_that_the_key_changes_share_a_panel():
     assert [*panel.differences["EA-KD"]] == ["s8", "s14"]
 
 
+def test_a_level_line_is_of_a_student_of_the_panel():
+    """Other sweeps into the folder, of other students, have theirs in other panels."""
+    summary = [entry(f"KD TEACHER.NAME={t}", models=f"{t}_s8") for t in ("a", "b")]
+    summary += [entry("Student", mean, models=f"s{mean}") for mean in (8, 14, 20)]
+    (panel,) = lever_panels(summary, [], levers("TEACHER.NAME", "a", "b"))
+    assert panel.title == "digits" and [*panel.lines["KD"]] == ["a", "b"]
+    assert [found["models"] for found in panel.flat.values()] == ["s8"]
+
+
+def test_a_gain_is_of_ea_with_any_mode():
+    name = "EA-KD-normalized EA.TEMPERATURE=1"
+    summary = [entry("KD"), entry(name)]
+    (panel,) = lever_panels(summary, [entry(name, minus="KD")], levers(TEMPERATURE, 1))
+    assert [*panel.differences] == ["EA-KD-normalized"]
+
+
 def test_each_key_has_its_panel():
     found = levers(TEMPERATURE, 1) | levers("DISTILL.EA.BOUND", 2)
     summary = [entry("EA-KD EA.TEMPERATURE=1"), entry("EA-KD EA.BOUND=2")]

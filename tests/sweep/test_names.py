@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from classification.runs import Classifiers
+from eakd_det.distillers import EA_MODES
 from eakd_det.report.sweeps import read_sweeps
 from eakd_det.sweep.detectors import Detectors
 from eakd_det.sweep.grid import plan
-from eakd_det.sweep.names import addition, method_name, method_of
+from eakd_det.sweep.names import MODES, addition, base_of, method_name, method_of
 from eakd_det.sweep.tables import write_tables
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +69,7 @@ EA = {**KD, "EA": {"ENABLED": True, "MODE": "full"}}
         (EA, "mine/EA-KD-T2.yaml", "EA-KD-T2"),
         (EA, "mine/KD.yaml", "EA-KD"),
         (EA, "mine/EA-KD-matched.yaml", "EA-KD"),  # it says another mode than its config
+        (EA, "mine/EA-KD-normalized.yaml", "EA-KD"),
         ({**EA, "EA": {"ENABLED": True, "MODE": "matched"}}, "mine/a.yaml", "EA-KD-matched"),
         ({**KD, "KD": {"STANDARDIZE": True}}, "mine/KD-LS.yaml", "KD+LS"),
         ({"METHODS": ()}, "mine/Teacher.yaml", "Teacher"),
@@ -97,6 +99,13 @@ def node(*methods, ea=False, mode="full", **options):
 )
 def test_names_of_methods(distill, name):
     assert method_name(distill) == name
+
+
+def test_a_method_without_its_weight():
+    assert {*MODES} == {*EA_MODES} - {"full"}
+    for mode in ("", *(f"-{mode}" for mode in MODES)):
+        assert base_of(f"EA-DKD+LS{mode}") == "DKD+LS"
+    assert [base_of(name) for name in ("KD", "Student-teacher")] == ["KD", "Student-teacher"]
 
 
 def test_what_stands_behind_a_name():

@@ -24,8 +24,10 @@ TEMPERATURE = "DISTILL.EA.TEMPERATURE"
         (TEMPERATURE, ["EA-KD", "EA-DKD+LS-matched"], ["KD", "Student", "Teacher-Cascade"]),
         ("DISTILL.KD.TEMPERATURE", ["KD", "EA-KD", "KD+LS-T2"], ["DKD", "Student"]),
         ("DISTILL.REVIEWKD.WEIGHT", ["EA-ReviewKD", "DKD+REVIEWKD"], ["KD"]),
-        ("DISTILL.EA.ENABLED", ["KD", "EA-KD"], ["Student"]),
-        ("DISTILL.CE_WEIGHT", ["KD"], ["Student"]),
+        ("DISTILL.EA.MODE", ["EA-KD"], ["EA-KD-matched", "EA-KD-teacher", "EA-KD-normalized"]),
+        ("DISTILL.EA.BOUND", ["EA-KD", "EA-KD-matched", "EA-KD-normalized"], ["EA-KD-teacher"]),
+        ("DISTILL.CE_WEIGHT", ["KD", "Student", "Teacher"], []),
+        ("DISTILL.LEVELS", ["KD"], ["Student"]),
         ("TEACHER.EPOCHS", ["KD", "EA-KD"], ["Student", "Teacher"]),
         ("MODEL.NAME", ["KD", "Student", "Teacher"], []),
         ("SOLVER.BASE_LR", ["KD", "Student-Cascade"], []),
@@ -38,7 +40,7 @@ def test_where_a_key_acts(key, methods, others):
 @pytest.mark.parametrize(
     ("words", "names"),
     [
-        ([TEMPERATURE, "1", "2.5", "1"], ["EA.TEMPERATURE=1", "EA.TEMPERATURE=2.5"]),
+        ([TEMPERATURE, "1", "2.5"], ["EA.TEMPERATURE=1", "EA.TEMPERATURE=2.5"]),
         (["MODEL.NAME", "resnet8", "timm:x/y"], ["MODEL.NAME=resnet8", "MODEL.NAME=y"]),
         (["TEACHER.WEIGHTS", "a.pth", "out/b.pkl"], ["TEACHER.WEIGHTS=a", "TEACHER.WEIGHTS=b"]),
         (
@@ -51,7 +53,14 @@ def test_where_a_key_acts(key, methods, others):
 def test_names_of_values(words, names):
     lever = Lever.parse(words, [])
     assert [*lever.values] == names
-    assert [*lever.values.values()] == list(dict.fromkeys(words[1:]))
+    assert [*lever.values.values()] == words[1:]
+
+
+def test_a_number_is_one_value_however_it_is_written():
+    words = ["1", "1.0", "+1", "50000", "1234567", "1e-2", ".01", "-3.50", "1e-5", "1_0"]
+    values = ["1", "50000", "1234567", "0.01", "-3.5", "1e-05", "1_0"]
+    lever = Lever.parse([TEMPERATURE, *words], [])
+    assert lever.values == {f"EA.TEMPERATURE={value}": value for value in values}
 
 
 @pytest.mark.parametrize(
@@ -60,6 +69,9 @@ def test_names_of_values(words, names):
         (["SEED.X", "1"], ["A", "1", "SEED.X", "2"], "SEED.X: the key is also among the KEY VALUE"),
         (["A.B", "x", "X"], [], "two values would have one name"),
         (["A.B", "x:1", "x/1", "x?1"], [], "two values would have one name"),
+        (["DISTILL.EA.ENABLED", "True"], [], "Name a config of each method with --configs"),
+        (["DISTILL.METHODS", "('KD',)"], [], "DISTILL.METHODS: the key changes the method"),
+        (["DISTILL.KD.STANDARDIZE", "True"], [], "STANDARDIZE: the key changes the method"),
     ],
 )
 def test_mistakes(words, options, message):
@@ -80,6 +92,8 @@ def test_methods_are_called_by_their_lever():
 def test_the_order_is_that_of_numbers():
     levers = ["K=resnet20", "K=word", "K=10", "K=9", "K=resnet8", "K=1e-3", "K=-2"]
     ordered = ["K=-2", "K=1e-3", "K=9", "K=10", "K=resnet8", "K=resnet20", "K=word"]
+    levers += ["K=10_12", "K=4_5"]  # of (4, 5): no number, as it would be in Python
+    ordered[4:4] = ["K=4_5", "K=10_12"]
     assert sorted(levers, key=order) == ordered
 
 
