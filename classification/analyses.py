@@ -21,6 +21,7 @@ from eakd_det.analysis.results import (
 from eakd_det.analysis.runs import Run, named_run
 from eakd_det.analysis.samples import Samples
 from eakd_det.analysis.weights import weights_result
+from eakd_det.utils.errors import UserError
 
 from .analysis import (
     Networks,
@@ -30,7 +31,7 @@ from .analysis import (
     read_batches,
     training_batches,
 )
-from .calibrated import network_to_save, write_calibrated
+from .calibrated import fitted_temperature, network_to_save, write_calibrated
 from .sources import source_of
 
 
@@ -80,19 +81,25 @@ def _class_names(networks: Networks) -> Sequence[str]:
     return source.names or [str(i) for i in range(source.num_classes)]
 
 
-def calibration_of(networks: Networks, *, save_calibrated: str) -> Iterator[AnalysisResult]:
+def calibration_of(
+    networks: Networks, *, save_calibrated: str, temperature: float | None = None
+) -> Iterator[AnalysisResult]:
     """Compute NLL and ECE of each network on all test images, and the temperature it needs.
 
     Args:
         save_calibrated: path of a new checkpoint of the teacher, or of the only run without one,
             with the temperature in its weights; empty for none.
+        temperature: of the checkpoint; None for the fitted one.
 
     Yields:
         The figure and its table, then the checkpoint.
 
     Raises:
-        UserError: there are too few images, or the checkpoint cannot be written.
+        UserError: there are too few images, the checkpoint cannot be written, or a temperature is
+            given without its path.
     """
+    if temperature is not None and not save_calibrated:
+        raise UserError("--temperature is that of the checkpoint: name it with --save-calibrated.")
     saved = network_to_save(networks, save_calibrated) if save_calibrated else None
     samples = collect_samples(networks.all, read_batches(networks.cfg))
     found = {
@@ -105,7 +112,7 @@ def calibration_of(networks: Networks, *, save_calibrated: str) -> Iterator[Anal
     }
     yield calibration_result(found, top1, _rows(networks))
     if saved is not None:
-        temperature = found[saved.label].temperature
+        temperature = temperature or fitted_temperature(saved, found[saved.label])
         write_calibrated(saved, temperature, networks.cfg, save_calibrated)
         row = [saved.label, temperature]
         yield AnalysisResult({}, ["checkpoint of", "temperature"], [row], files=[save_calibrated])

@@ -1,4 +1,4 @@
-"""Checkpoint of a classifier with a fitted temperature in its last linear layer."""
+"""Checkpoint of a classifier with a temperature in its last linear layer."""
 
 import copy
 import os
@@ -6,7 +6,7 @@ import os
 import torch
 from detectron2.config import CfgNode
 
-from eakd_det.analysis.calibration import is_at_bound
+from eakd_det.analysis.calibration import Calibration, is_at_bound
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import make_folder, write_atomically
 
@@ -35,6 +35,21 @@ def network_to_save(networks: Networks, path: str) -> Network:
     return networks.all[-1]
 
 
+def fitted_temperature(network: Network, calibration: Calibration) -> float:
+    """Return the temperature that calibrates a network.
+
+    Raises:
+        UserError: it is at a bound of the fit.
+    """
+    temperature = calibration.temperature
+    if is_at_bound(temperature):
+        raise UserError(
+            f"The fitted temperature of {network.label}, {temperature:.3g}, is at the bound of the "
+            "fit, so that it calibrates nothing: no checkpoint was written."
+        )
+    return temperature
+
+
 @torch.no_grad()
 def write_calibrated(network: Network, temperature: float, cfg: CfgNode, path: str) -> None:
     """Write a network whose last linear layer is divided by a temperature, as WEIGHTS of a config.
@@ -44,15 +59,9 @@ def write_calibrated(network: Network, temperature: float, cfg: CfgNode, path: s
         path: of the checkpoint, which also holds the temperature and the names of the classes.
 
     Raises:
-        UserError: the temperature is at a bound of the fit, the logits of the scaled network are
-            not the original's over the temperature, or the network reads images otherwise than
-            the data are normalised.
+        UserError: the logits of the scaled network are not the original's over the temperature, or
+            the network reads images otherwise than the data are normalised.
     """
-    if is_at_bound(temperature):
-        raise UserError(
-            f"The fitted temperature of {network.label}, {temperature:.3g}, is at the bound of the "
-            "fit, so that it calibrates nothing: no checkpoint was written."
-        )
     model = copy.deepcopy(network.model)
     scale_logits(model, 1 / temperature)
     batch, *_ = read_batches(cfg, NUM_IMAGES)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from eakd_det.utils.command_line import positive
+from eakd_det.utils.command_line import positive, positive_number
 
 GRID_SIZES = (11, 21, 41, 81)  # points of an axis; each grid halves the steps of the previous one
 
@@ -66,6 +66,11 @@ CLASSIFIERS: dict[str, Command] = {
                 "metavar": "FILE",
                 "help": "new checkpoint of the teacher (or of the only run), whose logits are over "
                 "the fitted temperature",
+            },
+            "--temperature": {
+                "type": positive_number,
+                "metavar": "T",
+                "help": "temperature of --save-calibrated; the fitted one by default",
             },
             **NETWORK_OPTIONS,
         },

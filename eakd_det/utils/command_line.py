@@ -7,6 +7,7 @@ its flags at once, and imports what it runs afterwards.
 from __future__ import annotations  # so that an old Python gets as far as `require_packages`
 
 import argparse
+import math
 import os
 import re
 import sys
@@ -118,6 +119,14 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def positive_number(text: str) -> float:
+    """Convert to a finite number above 0, as argparse's "type"."""
+    number = float(text)  # argparse reports a ValueError
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
 
 
 def run(

@@ -96,6 +96,14 @@ def test_figures_stay_if_no_checkpoint_can_be_written(networks, tmp_path):
         next(results)
     assert not path.exists()
 
+    _, saved = calibration_of(networks, save_calibrated=str(path), temperature=0.5)
+    assert saved.rows == [["teacher", 0.5]] and path.exists()
+
+
+def test_a_temperature_needs_a_checkpoint(networks):
+    with pytest.raises(UserError, match="--save-calibrated"):
+        next(calibration_of(networks, save_calibrated="", temperature=2.0))
+
 
 def test_separation_needs_one_answer_to_each_chosen_image(networks, seen):
     report = separation_of(networks, num_images=60, seed=0)

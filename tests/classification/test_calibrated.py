@@ -5,11 +5,12 @@ import torch
 from torch import nn
 
 from classification.analysis import Network, Networks
-from classification.calibrated import network_to_save, write_calibrated
+from classification.calibrated import fitted_temperature, network_to_save, write_calibrated
 from classification.engine import build_distilled
 from classification.models import build_classifier
 from classification.sources import source_of
 from classification.teacher import build_teacher
+from eakd_det.analysis.calibration import Calibration, Quality
 from eakd_det.utils.errors import UserError
 
 
@@ -79,10 +80,11 @@ def test_a_network_with_another_normalisation_is_refused(cfg, teacher, path):
 
 
 @pytest.mark.parametrize("temperature", [0.05, 20.0])
-def test_a_temperature_at_its_bound_is_refused(cfg, teacher, path, temperature):
+def test_a_temperature_at_its_bound_is_refused(teacher, temperature):
+    quality = Quality(1.0, None, 1.0)
+    found = Calibration(temperature, (1.0, 1.0), quality, quality)
     with pytest.raises(UserError, match="teacher, .* is at the bound"):
-        write_calibrated(teacher, temperature, cfg, path)
-    assert not os.path.exists(path)
+        fitted_temperature(teacher, found)
 
 
 def test_the_network_to_save(cfg, teacher, path, tmp_path):
