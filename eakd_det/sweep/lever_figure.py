@@ -22,6 +22,7 @@ from eakd_det.analysis.figures import (
 from .kinds import RunKind
 from .levers import Entry, Panel, lever_panels
 from .names import ALONE, base_of
+from .own_values import with_own_values
 from .vary import levers_of, number
 
 LOG_FROM = 20  # ratio of largest and smallest value above which the axis is logarithmic
@@ -43,7 +44,8 @@ def write_levers(
         rows: runs of the kind, of `collect`.
         summary, differences: of `summarize` and `compare`.
     """
-    if panels := lever_panels(summary, differences, levers_of(rows)):
+    levers = levers_of(rows)
+    if panels := lever_panels(*with_own_values(kind, rows, (summary, differences), levers)):
         figure = draw_levers(panels, kind.metrics[kind.main])
         save(figure, folder, "lever", {"panels": [asdict(panel) for panel in panels]})
 

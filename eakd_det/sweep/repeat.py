@@ -13,9 +13,9 @@ from eakd_det.utils.errors import UserError
 
 from .formats import DASH
 from .kinds import RunKind
-from .rows import by_config
+from .rows import by_config, find_config
 from .run import Run
-from .runs_csv import DIGITS, find_config
+from .runs_csv import DIGITS
 from .vary import split_method
 
 EXACT = 0.5e-4  # half of the last decimal in a runs.csv

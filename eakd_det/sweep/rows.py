@@ -1,17 +1,23 @@
 """Rows of a sweep, one a run: read from its folder, grouped by config, averaged over seeds."""
 
+import logging
 import math
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from eakd_det.config.safe_yaml import read_yaml
+from eakd_det.utils.environment import ROOT
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import read_json
 from eakd_det.utils.statistics import mean_and_interval
 
-from .kinds import FIRST, RunKind
+from .kinds import FIRST, Config, RunKind
 from .names import ALONE, tell_apart
 from .vary import order, split_method
+
+logger = logging.getLogger(__name__)
 
 # Origin that the runs of a config must have in common, as far as it is noted.
 _ALIKE = {
@@ -81,6 +87,26 @@ def by_config(rows: Iterable[dict[str, Any]]) -> Groups:
                     f"{seeds}. Sweep over all of them again, or delete those that are outdated."
                 )
     return groups
+
+
+def find_config(file: str) -> str | None:
+    """Return the path of a config of a runs.csv from the current folder; None if it is missing."""
+    found = (path for path in (ROOT / file, Path(file)) if path.is_file())
+    path = next(found, None)
+    return None if path is None else os.path.relpath(path)
+
+
+def config_of(kind: RunKind, row: dict[str, Any]) -> Config | None:
+    """Return the config of a run: of its folder, or for a row of runs.csv of the config file."""
+    if row["folder"]:
+        path = os.path.join(row["folder"], "config.yaml")
+        return read_yaml(path) if os.path.exists(path) else None
+    file = find_config(row["file"])
+    try:
+        return None if file is None else kind.load(file, row["options"])
+    except UserError as error:  # it has changed since
+        logger.warning("%s: its config cannot be loaded any more: %s", row["place"], error)
+        return None
 
 
 def pairs_of(row: Mapping[str, Any]) -> dict[str, str]:

@@ -87,13 +87,6 @@ def check_output_dir(output_dir: str, files: Sequence[str]) -> None:
         )
 
 
-def find_config(file: str) -> str | None:
-    """Return the path of a config of a runs.csv from the current folder; None if it is missing."""
-    found = (path for path in (ROOT / file, Path(file)) if path.is_file())
-    path = next(found, None)
-    return None if path is None else os.path.relpath(path)
-
-
 def read_runs(
     files: Sequence[str], kinds: Sequence[RunKind]
 ) -> tuple[RunKind, list[dict[str, Any]]]:

@@ -11,17 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from eakd_det.config.safe_yaml import read_yaml
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import make_folder, write_atomically
 
 from .comparison import compare
 from .forest import draw_differences
 from .formats import as_latex, as_markdown
-from .kinds import Config, RunKind
+from .kinds import RunKind
 from .lever_figure import write_levers
-from .rows import by_config, collect, is_measured, spreads
-from .runs_csv import find_config, write_runs
+from .rows import by_config, collect, config_of, is_measured, spreads
+from .runs_csv import write_runs
 from .vary import split_method
 
 logger = logging.getLogger(__name__)
@@ -57,7 +56,7 @@ def summarize(kind: RunKind, rows: list[dict[str, Any]]) -> list[dict[str, Any]]
 
 def _published(kind: RunKind, row: dict[str, Any], mean: float | None) -> dict[str, Any]:
     """Return the columns of the published figure for a run; empty without one."""
-    config = _config(kind, row)
+    config = config_of(kind, row)
     figure = None if config is None else kind.published(config)
     if figure is None or kind.main not in figure.figures:
         return {}
@@ -65,19 +64,6 @@ def _published(kind: RunKind, row: dict[str, Any], mean: float | None) -> dict[s
     columns = {"published_mean": published, "published_std": figure.std}
     difference = None if mean is None else mean - published
     return columns | {"difference": difference, "source": figure.source}
-
-
-def _config(kind: RunKind, row: dict[str, Any]) -> Config | None:
-    """Return the config of a run: of its folder, or for a row of runs.csv of the config file."""
-    if row["folder"]:
-        path = os.path.join(row["folder"], "config.yaml")
-        return read_yaml(path) if os.path.exists(path) else None
-    file = find_config(row["file"])
-    try:
-        return None if file is None else kind.load(file, row["options"])
-    except UserError as error:  # it has changed since
-        logger.warning("%s: no published figure is looked up: %s", row["place"], error)
-        return None
 
 
 def columns(kind: RunKind) -> list[str]:

@@ -6,8 +6,8 @@ import pytest
 from classification.runs import Classifiers
 from eakd_det.sweep.comparison import compare
 from eakd_det.sweep.detectors import Detectors
-from eakd_det.sweep.rows import collect
-from eakd_det.sweep.runs_csv import check_output_dir, find_config, read_runs, write_runs
+from eakd_det.sweep.rows import collect, find_config
+from eakd_det.sweep.runs_csv import check_output_dir, read_runs, write_runs
 from eakd_det.sweep.tables import write_rows, write_tables
 from eakd_det.utils.errors import UserError
 from llm.runs import LanguageModels
@@ -63,7 +63,7 @@ def test_a_changed_config_has_no_published_figure(file, tmp_path, caplog):
     kind, rows = read_runs([file(HEADER + line)], KINDS)
     assert "| a_b" in write_rows(kind, rows, str(tmp_path / "out"))
     (message,) = caplog.messages
-    assert "runs.csv line 2: no published figure is looked up" in message and "SOLVR" in message
+    assert "runs.csv line 2: its config cannot be loaded any more" in message and "SOLVR" in message
 
 
 def test_files_are_joined(file):

@@ -1,0 +1,81 @@
+import pytest
+
+from classification.runs import Classifiers
+from eakd_det.sweep.comparison import compare
+from eakd_det.sweep.levers import lever_panels
+from eakd_det.sweep.own_values import with_own_values
+from eakd_det.sweep.tables import summarize
+from eakd_det.sweep.vary import levers_of
+
+KIND = Classifiers()
+TEMPERATURE = "DISTILL.EA.TEMPERATURE"  # 3 in the configs of Digits
+AMP = ["SOLVER.AMP.ENABLED", "True"]
+
+
+def runs(method, top1, *, lever="", options=(), models="resnet20_resnet8"):
+    """Two runs of a config of Digits, as read from a runs.csv."""
+    fixed = {"dataset": "digits", "models": models, "file": f"configs/Digits/{method}.yaml"}
+    fixed |= {"folder": "", "place": "runs.csv:2", "teacher_top1": 97.0, "top5": 99.0}
+    fixed |= dict.fromkeys(("fingerprint", "teacher", "teacher_weights"), "")
+    fixed |= {"method": f"{method} {lever}".strip(), "options": list(options)}
+    return [{**fixed, "seed": seed, "top1": top1 + seed / 10} for seed in (1, 2)]
+
+
+def panels(rows):
+    kind, levers = KIND.measured(rows), levers_of(rows)
+    entries = summarize(kind, rows), compare(kind, rows)
+    return lever_panels(*with_own_values(kind, rows, entries, levers))
+
+
+def means(line):
+    return {value: entry["mean"] for value, entry in line.items()}
+
+
+def varied(key, value, method="EA-KD", top1=94.0, **others):
+    lever = f"{'.'.join(key.split('.')[-2:])}={value}"
+    return runs(method, top1, lever=lever, options=[*AMP, key, value], **others)
+
+
+def test_a_run_without_the_lever_is_drawn_at_the_value_of_its_config():
+    rows = runs("EA-KD", 95.0, options=AMP) + runs("KD", 93.0, options=AMP)
+    rows += [row for value in ("1", "6") for row in varied(TEMPERATURE, value)]
+    (panel,) = panels(rows)
+    assert panel.values == ["1", "3", "6"] and [*panel.flat] == ["KD"]
+    assert means(panel.lines["EA-KD"]) == pytest.approx({"1": 94.15, "3": 95.15, "6": 94.15})
+    assert means(panel.differences["EA-KD"]) == pytest.approx({"1": 1.0, "3": 2.0, "6": 1.0})
+
+
+def test_models_that_the_key_changes():
+    rows = runs("KD", 95.0, options=AMP) + runs("Student", 90.0, options=AMP, models="resnet8")
+    for method, models in (("KD", "resnet20_resnet14"), ("Student", "resnet14")):
+        rows += varied("MODEL.NAME", "resnet14", method, models=models)
+    (panel,) = panels(rows)
+    assert panel.values == ["resnet8", "resnet14"]
+    assert all([*line] == panel.values[::-1] for line in panel.lines.values())
+    assert [*panel.lines] == ["KD", "Student"]
+
+
+@pytest.mark.parametrize(
+    ("options", "file"), [([], ""), ([*AMP, "SOLVER.BASE_LR", "0.2"], ""), (AMP, "another.yaml")]
+)
+def test_runs_that_differ_in_more_are_left_out(options, file):
+    base = [{**row, **({"file": file} if file else {})} for row in runs("EA-KD", 95.0)]
+    rows = [{**row, "options": list(options)} for row in base] + varied(TEMPERATURE, "1")
+    (panel,) = panels(rows)
+    assert panel.values == ["1"] and not panel.flat
+
+
+def test_a_value_that_was_trained_itself_stays():
+    rows = runs("EA-KD", 95.0, options=AMP) + varied(TEMPERATURE, "3")
+    (panel,) = panels(rows)
+    assert means(panel.lines["EA-KD"]) == pytest.approx({"3": 94.15})
+
+
+def test_a_config_without_a_value_or_without_a_file_adds_none():
+    key = "TEACHER.WEIGHTS"  # found by its config file
+    rows = runs("KD", 95.0, options=AMP) + varied(key, "a", "KD")
+    (panel,) = panels(rows)
+    assert panel.values == ["a"]
+    gone = runs("EA-KD", 95.0, options=AMP) + varied(TEMPERATURE, "1")
+    (panel,) = panels([{**row, "file": "configs/Digits/none.yaml"} for row in gone])
+    assert panel.values == ["1"]
