@@ -136,7 +136,17 @@ def _pairs(methods: Iterable[str], levers: Mapping[str, str]) -> list[tuple[str,
             (f"EA-{method}", method),
             (f"EA-{method}-normalized", method),
             *((method, f"{method}-{mode}") for mode in MODES),
+            *_varied_modes(method),
         ]
+    ]
+
+
+def _varied_modes(method: str) -> list[tuple[str, str]]:
+    """Return the pairs of EA-X and its modes as values of DISTILL.EA.MODE."""
+    return [
+        (full, f"{method} EA.MODE={mode}")
+        for full in (method, f"{method} EA.MODE=full")
+        for mode in MODES
     ]
 
 

@@ -41,12 +41,27 @@ def as_markdown(
             align = ["left", "left", *["right"] * (len(header) - 2)]
             text = tabulate(rows, header, "pipe", disable_numparse=True, colalign=align)
             parts.append(text)
-    lines = notes(kind, summary, differences)
-    for given in dict.fromkeys(tuple(pairs) for pairs in options.values() if pairs):
-        names = [name for name, pairs in options.items() if tuple(pairs) == given]
-        which = "all runs" if len(names) == len(options) else ", ".join(names)
-        lines.append(f"Options of {which}: `{' '.join(given)}`.")
+    lines = [*notes(kind, summary, differences), *_option_notes(options)]
     return "\n\n".join([*parts, "\n".join(lines)]) + "\n"
+
+
+def _option_notes(options: dict[str, list[str]]) -> list[str]:
+    """Return the KEY VALUE pairs that all configs have, and the others of each."""
+    pairs = {
+        name: list(zip(given[::2], given[1::2], strict=True)) for name, given in options.items()
+    }
+    first = next(iter(pairs.values()), [])
+    common = [pair for pair in first if all(pair in given for given in pairs.values())]
+    groups: dict[tuple[tuple[str, str], ...], list[str]] = {tuple(common): ["all runs"]}
+    for name, given in pairs.items():
+        rest = tuple(pair for pair in given if pair not in common)
+        if rest:
+            groups.setdefault(rest, []).append(name)
+    return [
+        f"Options of {', '.join(names)}: `{' '.join(word for pair in given for word in pair)}`."
+        for given, names in groups.items()
+        if given
+    ]
 
 
 def notes(

@@ -131,6 +131,22 @@ def varied(finished, key, lever, **tops):
     return folder
 
 
+@pytest.mark.parametrize("lever", ["", " EA.MODE=full"])
+def test_modes_as_levers_are_compared_as_those_of_configs(finished, lever):
+    finished("KD/a_b", {1: 1.0, 2: 1.0})
+    if lever:
+        varied(finished, "DISTILL.EA.MODE", "EA.MODE=full", EA_KD={1: 3.0, 2: 3.0})
+    else:
+        finished("EA-KD/a_b", {1: 3.0, 2: 3.0})
+    folder = varied(finished, "DISTILL.EA.MODE", "EA.MODE=matched", EA_KD={1: 2.5, 2: 2.5})
+    found = {(e["method"], e["minus"]): e["mean"] for e in compare(KIND, collect(KIND, folder))}
+    assert found == {
+        (f"EA-KD{lever}", "KD"): 2.0,
+        ("EA-KD EA.MODE=matched", "KD"): 1.5,
+        (f"EA-KD{lever}", "EA-KD EA.MODE=matched"): 0.5,
+    }
+
+
 def test_a_varied_method_is_compared_with_one_that_is_not(finished, caplog):
     for value in (2, 10):
         tops = {"EA_KD": {1: 3.0, 2: 3.0 + value}, "EA_KD_matched": {1: 2.0, 2: 2.0}}

@@ -76,7 +76,10 @@ def test_markdown_is_aligned():
 
 def test_options_of_all_runs_are_told_once():
     text = as_markdown(KIND, SUMMARY, [], {"KD/a": ["A.B", "1"], "EA-KD/a": ["A.B", "1"]})
-    assert "Options of all runs: `A.B 1`." in text
+    assert text.count("Options of") == 1 and "Options of all runs: `A.B 1`." in text
+    more = {"KD/a": ["A.B", "1"], "KD C=2/a": ["A.B", "1", "C", "2"]}
+    lines = as_markdown(KIND, SUMMARY, [], more).splitlines()
+    assert lines[-2:] == ["Options of all runs: `A.B 1`.", "Options of KD C=2/a: `C 2`."]
 
 
 def test_latex():
