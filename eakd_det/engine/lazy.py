@@ -75,7 +75,8 @@ def run_lazy(args: argparse.Namespace) -> None:
     start = trainer.iter + 1 if args.resume and checkpointer.has_checkpoint() else 0
     trainer.train(start, cfg.train.max_iter)
     if comm.is_main_process():
-        write_boxes(output_dir, test.latest, teacher=teacher)
+        dataset = _dataset_name(cfg.dataloader.get("test"))
+        write_boxes(output_dir, test.latest, teacher=teacher, dataset=dataset)
 
 
 def _keep_step(cfg: DictConfig, args: argparse.Namespace) -> str:
@@ -142,19 +143,21 @@ def _build(cfg: DictConfig) -> tuple[DistillStep, SafeCheckpointer, "_LastTest"]
         fused=None if train.get("fused", True) else False,
     )
     checkpointer = trainer.build_checkpointer(
-        trainer, class_names=_class_names(cfg), **adapter_modules(model)
+        trainer,
+        class_names=dataset_names(_dataset_name(cfg.dataloader.train)),
+        **adapter_modules(model),
     )
     test = _LastTest(cfg, trainer.model)
     trainer.register_hooks(_hooks(cfg, trainer, checkpointer, test))
     return trainer, checkpointer, test
 
 
-def _class_names(cfg: DictConfig) -> tuple[str, ...]:
-    """Return the class names of the training data, if the config names their dataset."""
-    dataset = cfg.dataloader.train.get("dataset")  # it may also be a list of records
+def _dataset_name(loader: DictConfig | None) -> str:
+    """Return the name of the first dataset of a loader, if the config names it."""
+    dataset = loader.get("dataset") if loader else None  # it may also be a list of records
     names = dataset.get("names") if isinstance(dataset, DictConfig) else None
     first = next(iter(names), "") if isinstance(names, ListConfig) else names
-    return dataset_names(first or "")
+    return first or ""
 
 
 class _LastTest(EvalHook):

@@ -123,10 +123,12 @@ class Detectors(RunKind):
         if results:
             results = results if "bbox" in results else next(iter(results.values()))
             return results["bbox"]["AP"]
+        if "teacher_AP" in files.result:
+            return files.result["teacher_AP"]
         # From the teacher's own run, as a sweep and the demo have it; not if that has more classes.
         if _is_lazy(files.config) or files.config["DISTILL"].get("CLASSES"):
             return None
-        return known_ap(files.config["TEACHER"]["WEIGHTS"])
+        return known_ap(files.config["TEACHER"]["WEIGHTS"], files.config["DATASETS"]["TEST"][0])
 
 
 def _key(files: RunFiles, name: str) -> str:
