@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .names import ALONE, base_of, is_part
-from .vary import acts, split_method
+from .vary import acts, same_lever, split_method
 
 Entry = dict[str, Any]  # of `summarize` or `compare`
 
@@ -57,7 +57,7 @@ def lever_panels(
                     for entry in _of(dataset, models, summary)
                     if not split_method(entry["method"])[1] and _is_flat(entry["method"], key)
                 }
-                gains = [entry for entry in _of(dataset, models, differences) if _is_gain(entry)]
+                gains = [e for e in _of(dataset, models, differences) if _is_gain(e, key)]
                 panel.differences = _by_value(gains, values)
                 panels.append(panel)
     return panels
@@ -109,7 +109,7 @@ def _is_flat(method: str, key: str) -> bool:
     return not acts(key, method) and not method.startswith("Teacher")
 
 
-def _is_gain(entry: Entry) -> bool:
-    """Return whether an entry is EA-X, with any mode, minus X."""
-    method, minus = (split_method(entry[side])[0] for side in ("method", "minus"))
-    return method != minus == base_of(method)
+def _is_gain(entry: Entry, key: str) -> bool:
+    """Return whether an entry is EA-X, with any mode, minus X at the same value."""
+    (method, lever), base = split_method(entry["method"]), entry["minus"]
+    return method != base_of(method) and base == same_lever(base_of(method), lever, key)

@@ -5,7 +5,7 @@ from typing import Any
 
 from .kinds import RunKind
 from .rows import by_config, config_of, pairs_of
-from .vary import Lever, acts, order, split_method
+from .vary import Lever, acts, order, same_lever, split_method
 
 Entry = dict[str, Any]  # of `summarize` or `compare`
 Place = tuple[str, str, str]  # dataset, models and method
@@ -36,12 +36,18 @@ def with_own_values(
     for key in dict.fromkeys(levers.values()):
         own = _own_levers(kind, groups, key, levers)
         found |= dict.fromkeys(own.values(), key)
-        for of in (summary, differences):
-            of += [
-                {**entry, "method": f"{entry['method']} {lever}"}
-                for entry in of
-                if (lever := own.get((entry["dataset"], entry["models"], entry["method"])))
-            ]
+        summary += [
+            {**entry, "method": f"{entry['method']} {lever}"}
+            for entry in summary
+            if (lever := own.get(_place(entry)))
+        ]
+        differences += [
+            {**entry, "method": f"{entry['method']} {lever}", "minus": minus}
+            for entry in differences
+            if (lever := own.get(_place(entry))) and not split_method(entry["minus"])[1]
+            if own.get((*_place(entry)[:2], entry["minus"]), lever) == lever
+            if (minus := same_lever(entry["minus"], lever, key))
+        ]
     return summary, differences, dict(sorted({**levers, **found}.items(), key=_order))
 
 
@@ -79,6 +85,10 @@ def _value_of(config: Any, key: str) -> Any:
             return None
         config = config[part]
     return config
+
+
+def _place(entry: Entry) -> Place:
+    return entry["dataset"], entry["models"], entry["method"]
 
 
 def _order(item: tuple[str, str]) -> tuple:

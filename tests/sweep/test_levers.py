@@ -77,6 +77,14 @@ def test_a_gain_is_of_ea_with_any_mode():
     assert [*panel.differences] == ["EA-KD-normalized"]
 
 
+def test_a_gain_is_at_one_value():
+    summary = [entry(f"{method} KD.WEIGHT=1", method) for method in ("KD", "EA-KD")]
+    others = [entry("EA-KD KD.WEIGHT=1", minus=minus) for minus in ("KD KD.WEIGHT=2", "KD")]
+    gain = entry("EA-KD KD.WEIGHT=1", minus="KD KD.WEIGHT=1")
+    (panel,) = lever_panels(summary, [gain, *others], levers("DISTILL.KD.WEIGHT", 1, 2))
+    assert panel.differences == {"EA-KD": {"1": gain}}
+
+
 def test_each_key_has_its_panel():
     found = levers(TEMPERATURE, 1) | levers("DISTILL.EA.BOUND", 2)
     summary = [entry("EA-KD EA.TEMPERATURE=1"), entry("EA-KD EA.BOUND=2")]

@@ -45,6 +45,15 @@ def test_a_run_without_the_lever_is_drawn_at_the_value_of_its_config():
     assert means(panel.differences["EA-KD"]) == pytest.approx({"1": 1.0, "3": 2.0, "6": 1.0})
 
 
+def test_methods_are_compared_at_the_value_of_their_configs():
+    rows = runs("EA-KD", 95.0, options=AMP) + runs("KD", 93.0, options=AMP)
+    for method, top1 in (("KD", 94.0), ("EA-KD", 94.5)):
+        rows += varied("DISTILL.KD.WEIGHT", "4.5", method, top1)
+    (panel,) = panels(rows)
+    assert panel.values == ["0.9", "4.5"] and [*panel.lines] == ["KD", "EA-KD"]
+    assert means(panel.differences["EA-KD"]) == pytest.approx({"0.9": 2.0, "4.5": 0.5})
+
+
 def test_models_that_the_key_changes():
     rows = runs("KD", 95.0, options=AMP) + runs("Student", 90.0, options=AMP, models="resnet8")
     for method, models in (("KD", "resnet20_resnet14"), ("Student", "resnet14")):
