@@ -147,7 +147,7 @@ def _draw_lines(
         y = [entry["mean"] for entry in entries]
         bars = [np.nan if entry["interval"] is None else entry["interval"] for entry in entries]
         look = {"markersize": 5, "elinewidth": 1, "linewidth": 1.5, **looks[method]}
-        if not any(letter.isdecimal() for value in places for letter in value):
+        if not all(any(map(str.isdecimal, value)) for value in places):
             look["linestyle"] = "none"  # words have no order
         axes.errorbar(x, y, bars, label=method, **look)
         ends.append((y[-1], method, looks[method]["color"]))

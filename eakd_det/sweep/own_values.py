@@ -10,6 +10,8 @@ from .vary import Lever, acts, order, same_lever, split_method
 Entry = dict[str, Any]  # of `summarize` or `compare`
 Place = tuple[str, str, str]  # dataset, models and method
 
+UNSET = "unset"  # an empty value, as that of TEACHER.WEIGHTS in the configs of classifiers
+
 
 def with_own_values(
     kind: RunKind,
@@ -62,8 +64,8 @@ def _own_levers(
         if not split_method(place[2])[1] and acts(key, place[2]) and is_base:
             config = config_of(kind, row)
             value = None if config is None else _value_of(config, key)
-            if value not in (None, ""):
-                (lever,) = Lever.parse([key, str(value)], []).values
+            if value is not None:
+                (lever,) = Lever.parse([key, str(value) or UNSET], []).values
                 if (*place[:2], f"{place[2]} {lever}") not in groups:
                     found[place] = lever
     return found

@@ -80,11 +80,16 @@ def test_a_value_that_was_trained_itself_stays():
     assert means(panel.lines["EA-KD"]) == pytest.approx({"3": 94.15})
 
 
-def test_a_config_without_a_value_or_without_a_file_adds_none():
-    key = "TEACHER.WEIGHTS"  # found by its config file
-    rows = runs("KD", 95.0, options=AMP) + varied(key, "a", "KD")
+def test_an_empty_value():
+    rows = runs("KD", 95.0, options=AMP) + varied("TEACHER.WEIGHTS", "a.pth", "KD")
     (panel,) = panels(rows)
-    assert panel.values == ["a"]
-    gone = runs("EA-KD", 95.0, options=AMP) + varied(TEMPERATURE, "1")
-    (panel,) = panels([{**row, "file": "configs/Digits/none.yaml"} for row in gone])
+    assert panel.values == ["a.pth", "unset"]  # runs of a sweep are called "a"
+
+
+@pytest.mark.parametrize(
+    ("key", "file"), [(TEMPERATURE, "none"), ("DISTILL.EA.NOT_A_KEY", "EA-KD")]
+)
+def test_without_the_config_or_its_value_none_is_added(key, file):
+    rows = runs("EA-KD", 95.0, options=AMP) + varied(key, "1")
+    (panel,) = panels([{**row, "file": f"configs/Digits/{file}.yaml"} for row in rows])
     assert panel.values == ["1"]
