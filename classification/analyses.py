@@ -112,7 +112,8 @@ def calibration_of(
     }
     yield calibration_result(found, top1, _rows(networks))
     if saved is not None:
-        temperature = temperature or fitted_temperature(saved, found[saved.label])
+        if temperature is None:
+            temperature = fitted_temperature(saved, found[saved.label])
         write_calibrated(saved, temperature, networks.cfg, save_calibrated)
         row = [saved.label, temperature]
         yield AnalysisResult({}, ["checkpoint of", "temperature"], [row], files=[save_calibrated])

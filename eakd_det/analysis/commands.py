@@ -65,7 +65,7 @@ CLASSIFIERS: dict[str, Command] = {
                 "default": "",
                 "metavar": "FILE",
                 "help": "new checkpoint of the teacher (or of the only run), whose logits are over "
-                "the fitted temperature",
+                "--temperature",
             },
             "--temperature": {
                 "type": positive_number,

@@ -20,6 +20,7 @@ from .image_files import DAY
 from .masks import has_rle
 
 CUSTOM = "custom_"  # prefix of the datasets' names, before train or val
+CUSTOM_VAL = f"{CUSTOM}val"
 FORMAT = 4  # version of the checked copies; copies of another version are made again
 
 
@@ -132,13 +133,12 @@ def register_checked_copy(cfg: CfgNode, folder: str) -> None:
         cfg: config of the run.
         folder: folder of its copies, of which the newest is used.
     """
-    name = f"{CUSTOM}val"
-    if name not in cfg.DATASETS.TEST or name in DatasetCatalog:
+    if CUSTOM_VAL not in cfg.DATASETS.TEST or CUSTOM_VAL in DatasetCatalog:
         return
     for path in sorted(Path(folder).glob("val-*.json"), key=lambda p: p.stat().st_mtime)[-1:]:
         data = read_json(path)
         if os.path.isdir(data.get("image_root", "")):
-            _register(CustomData(name, str(path), data["image_root"], data))
+            _register(CustomData(CUSTOM_VAL, str(path), data["image_root"], data))
 
 
 def _register(custom: CustomData) -> None:

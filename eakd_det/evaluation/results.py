@@ -1,12 +1,16 @@
 """result.json of an output folder, with the final figures of a detector."""
 
+import hashlib
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from eakd_det.data.custom import CUSTOM
+from eakd_det.config.safe_yaml import read_yaml
+from eakd_det.data.custom import CUSTOM_VAL
 from eakd_det.utils.files import read_json, write_json
 
 NAME = "result.json"
@@ -42,7 +46,8 @@ def write_boxes(output_dir: str, results: dict[str, Any], *, teacher: str, datas
     if boxes is None:
         return
     result = {name: boxes[name] for name in METRICS if name in boxes}
-    result["test_set"] = test_set = _identity(dataset)
+    path = MetadataCatalog.get(dataset).get("json_file", "") if dataset == CUSTOM_VAL else ""
+    result["test_set"] = test_set = _digest(path) if path else dataset
     result["teacher_AP"] = known_ap(teacher, test_set)
     write_json(os.path.join(output_dir, NAME), result)
 
@@ -51,18 +56,34 @@ def known_ap(weights: str, test_set: str) -> float | None:
     """Look up the AP of a run by the path of its model_final.pth; None if it is not known.
 
     Args:
-        test_set: as result.json has it; the AP of a run on another one does not count.
+        test_set: of `identify_test_set`; the AP of a run on another one does not count.
     """
     folder, name = os.path.split(weights)
     result = read_json(os.path.join(folder, NAME)) if name == "model_final.pth" else {}
-    return result.get("AP") if test_set and result.get("test_set") == test_set else None
+    if "AP" not in result or not test_set:
+        return None
+    return (
+        result["AP"] if test_set == (result.get("test_set") or identify_test_set(folder)) else None
+    )
 
 
-def _identity(dataset: str) -> str:
-    """Return the name of a dataset; of --val-json, whose name is always the same, its checked copy.
+def identify_test_set(folder: str) -> str:
+    """Return what identifies the first test set of a run by its config.yaml; empty if it has none.
 
-    The name of that file has a digest of the data.
+    It is the name of the dataset or, since that of --val-json is always the same, a digest of its
+    images and boxes.
     """
-    if not dataset.startswith(CUSTOM):
-        return dataset
-    return os.path.basename(MetadataCatalog.get(dataset).json_file)
+    path = os.path.join(folder, "config.yaml")
+    config = read_yaml(path) if os.path.exists(path) else {}
+    name = next(iter(config.get("DATASETS", {}).get("TEST", ())), "")
+    copies = Path(folder, "annotations").glob("val-*.json") if name == CUSTOM_VAL else ()
+    newest = sorted(copies, key=lambda path: path.stat().st_mtime)[-1:]
+    return _digest(str(newest[0])) if newest else name
+
+
+def _digest(path: str) -> str:
+    """Return a digest of the images and boxes of a COCO file."""
+    data = read_json(path)
+    boxes = [[a["image_id"], a["category_id"], a.get("bbox")] for a in data["annotations"]]
+    names = [[image["id"], image["file_name"]] for image in data["images"]]
+    return hashlib.sha256(json.dumps([names, boxes]).encode()).hexdigest()[:12]

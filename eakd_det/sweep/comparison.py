@@ -1,7 +1,7 @@
 """Differences between the methods of a sweep, paired by seed."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from eakd_det.utils.statistics import holm, paired_test
@@ -22,7 +22,8 @@ def compare(
     Args:
         rows: of `eakd_det.sweep.rows.collect`.
         pairs: (method, other method) beside EA-X and X, and EA-X and its controls EA-X-matched and
-            EA-X-teacher, which are found by their names. The student alone may be one of them.
+            EA-X-teacher, which are found by their names, or as values of DISTILL.EA.MODE. The
+            student alone may be one of them.
             With a lever, both methods have the same value, where the key acts on both.
 
     Returns:
@@ -129,25 +130,24 @@ def _have_other_teachers(kind: RunKind, ours: dict[str, Any], theirs: dict[str, 
 
 def _pairs(methods: Iterable[str], levers: Mapping[str, str]) -> list[tuple[str, str]]:
     """Return the names of the methods that are compared, if both have runs; without `levers`."""
+    names = dict.fromkeys(methods)
     return [
         pair
-        for method in dict.fromkeys(_split(method, levers)[0] for method in methods)
+        for method in dict.fromkeys(_split(name, levers)[0] for name in names)
         for pair in [
             (f"EA-{method}", method),
             (f"EA-{method}-normalized", method),
             *((method, f"{method}-{mode}") for mode in MODES),
-            *_varied_modes(method),
+            *_varied_modes(method, names),
         ]
     ]
 
 
-def _varied_modes(method: str) -> list[tuple[str, str]]:
+def _varied_modes(method: str, names: Container[str]) -> list[tuple[str, str]]:
     """Return the pairs of EA-X and its modes as values of DISTILL.EA.MODE."""
-    return [
-        (full, f"{method} EA.MODE={mode}")
-        for full in (method, f"{method} EA.MODE=full")
-        for mode in MODES
-    ]
+    varied = f"{method} EA.MODE=full"
+    full = varied if varied in names else method
+    return [(full, f"{method} EA.MODE={mode}") for mode in MODES]
 
 
 def _split(method: str, levers: Mapping[str, str]) -> tuple[str, str]:

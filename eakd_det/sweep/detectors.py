@@ -12,7 +12,7 @@ from eakd_det.analysis.metrics import Series
 from eakd_det.analysis.results import analyze_dynamics
 from eakd_det.config.defaults import TIMM_BACKBONES
 from eakd_det.config.merge import load_config
-from eakd_det.evaluation.results import METRICS, known_ap
+from eakd_det.evaluation.results import METRICS, identify_test_set, known_ap
 from eakd_det.modeling.teacher.build import has_yaml_config, teacher_config
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import read_json
@@ -123,12 +123,12 @@ class Detectors(RunKind):
         if results:
             results = results if "bbox" in results else next(iter(results.values()))
             return results["bbox"]["AP"]
-        if "teacher_AP" in files.result:
-            return files.result["teacher_AP"]
+        if (known := files.result.get("teacher_AP")) is not None:
+            return known
         # From the teacher's own run, as a sweep and the demo have it; not if that has more classes.
         if _is_lazy(files.config) or files.config["DISTILL"].get("CLASSES"):
             return None
-        return known_ap(files.config["TEACHER"]["WEIGHTS"], files.config["DATASETS"]["TEST"][0])
+        return known_ap(files.config["TEACHER"]["WEIGHTS"], identify_test_set(files.run.folder))
 
 
 def _key(files: RunFiles, name: str) -> str:

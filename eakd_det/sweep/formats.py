@@ -1,6 +1,7 @@
 """A sweep's tables as Markdown and LaTeX."""
 
 import re
+import shlex
 from typing import Any
 
 from tabulate import tabulate
@@ -58,7 +59,7 @@ def _option_notes(options: dict[str, list[str]]) -> list[str]:
         if rest:
             groups.setdefault(rest, []).append(name)
     return [
-        f"Options of {', '.join(names)}: `{' '.join(word for pair in given for word in pair)}`."
+        f"Options of {', '.join(names)}: `{shlex.join(word for pair in given for word in pair)}`."
         for given, names in groups.items()
         if given
     ]

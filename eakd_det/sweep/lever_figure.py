@@ -45,7 +45,7 @@ def write_levers(
         summary, differences: of `summarize` and `compare`.
     """
     levers = levers_of(rows)
-    if panels := lever_panels(*with_own_values(kind, rows, (summary, differences), levers)):
+    if panels := lever_panels(*with_own_values(kind, rows, summary, differences, levers)):
         figure = draw_levers(panels, kind.metrics[kind.main])
         save(figure, folder, "lever", {"panels": [asdict(panel) for panel in panels]})
 

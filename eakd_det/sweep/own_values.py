@@ -1,83 +1,99 @@
 """Runs without a lever in its figure, at the value that their config has itself."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .kinds import RunKind
-from .rows import by_config, config_of, pairs_of
-from .vary import Lever, acts, order, same_lever, split_method
+from .levers import Entry
+from .rows import Groups, by_config, config_of, pairs_of
+from .vary import acts, lever_of, same_lever, shortest, sort_levers, split_method
 
-Entry = dict[str, Any]  # of `summarize` or `compare`
 Place = tuple[str, str, str]  # dataset, models and method
-
-UNSET = "unset"  # an empty value, as that of TEACHER.WEIGHTS in the configs of classifiers
 
 
 def with_own_values(
     kind: RunKind,
     rows: Sequence[dict[str, Any]],
-    entries: tuple[Sequence[Entry], Sequence[Entry]],
+    summary: Sequence[Entry],
+    differences: Sequence[Entry],
     levers: Mapping[str, str],
 ) -> tuple[list[Entry], list[Entry], dict[str, str]]:
-    """Name the runs without a lever as if the value of their config had been among the varied ones.
+    """Add the entries of runs without a lever at the value that their config has.
 
-    They are those of a config that is varied in other runs, whose other options are the same. A
-    value that was trained by itself, too, stays as it is.
+    They are runs of a config that is varied in other runs, whose other options are the same. A
+    value that has runs of its own is not added, nor is 0, which stands for a default in many keys.
 
     Args:
         rows: runs of the kind, of `collect`.
-        entries: of `summarize`, and of `compare`.
+        summary, differences: of `summarize` and `compare`.
         levers: of `levers_of`.
 
     Returns:
-        The entries and levers with those that were added.
+        The summary, differences and levers with those that were added.
     """
-    groups = {place: group[0] for place, group in by_config(rows).items()}
-    summary, differences = (list(of) for of in entries)
-    found: dict[str, str] = {}
+    groups = by_config(rows)
+    summary, differences, found = [*summary], [*differences], dict(levers)
     for key in dict.fromkeys(levers.values()):
         own = _own_levers(kind, groups, key, levers)
         found |= dict.fromkeys(own.values(), key)
-        summary += [
-            {**entry, "method": f"{entry['method']} {lever}"}
-            for entry in summary
-            if (lever := own.get(_place(entry)))
-        ]
-        differences += [
-            {**entry, "method": f"{entry['method']} {lever}", "minus": minus}
-            for entry in differences
-            if (lever := own.get(_place(entry))) and not split_method(entry["minus"])[1]
-            if own.get((*_place(entry)[:2], entry["minus"]), lever) == lever
-            if (minus := same_lever(entry["minus"], lever, key))
-        ]
-    return summary, differences, dict(sorted({**levers, **found}.items(), key=_order))
+        for entry in [*summary]:
+            if lever := own.get(_place(entry, "method")):
+                summary.append({**entry, "method": f"{entry['method']} {lever}"})
+        for entry in [*differences]:
+            lever, minus = own.get(_place(entry, "method")), entry["minus"]
+            is_same = not acts(key, minus) or own.get(_place(entry, "minus")) == lever
+            if lever and is_same and not split_method(minus)[1]:
+                names = {
+                    "method": f"{entry['method']} {lever}",
+                    "minus": same_lever(minus, lever, key),
+                }
+                differences.append({**entry, **names})
+    return summary, differences, sort_levers(found)
 
 
 def _own_levers(
-    kind: RunKind, groups: Mapping[Place, dict[str, Any]], key: str, levers: Mapping[str, str]
+    kind: RunKind, groups: Groups, key: str, levers: Mapping[str, str]
 ) -> dict[Place, str]:
     """Return the lever, as "EA.TEMPERATURE=3", of each group that is a run of a varied config."""
-    varied = [row for place, row in groups.items() if levers.get(split_method(place[2])[1]) == key]
+    varied = [
+        group[0]
+        for (_, _, method), group in groups.items()
+        if levers.get(split_method(method)[1]) == key
+    ]
+    others = list(dict.fromkeys(shortest(pairs_of(row)[key]) for row in varied))
     found = {}
-    for place, row in groups.items():
-        is_base = any(_are_alike(row, other, key) for other in varied)
-        if not split_method(place[2])[1] and acts(key, place[2]) and is_base:
-            config = config_of(kind, row)
-            value = None if config is None else _value_of(config, key)
-            if value is not None:
-                (lever,) = Lever.parse([key, str(value) or UNSET], []).values
-                if (*place[:2], f"{place[2]} {lever}") not in groups:
-                    found[place] = lever
+    for place, (row, *_) in groups.items():
+        alike = [other for other in varied if _are_alike(row, other, key)]
+        if not alike or split_method(place[2])[1] or not acts(key, place[2]):
+            continue
+        config = config_of(kind, row)
+        value = None if config is None else _value_of(config, key)
+        if value is None or (value == 0 and not isinstance(value, bool)):
+            continue
+        name = shortest(str(value))
+        if all(shortest(pairs_of(other)[key]) != name for other in alike):
+            found[place] = lever_of(key, name, others)
     return found
 
 
 def _are_alike(row: Mapping[str, Any], other: Mapping[str, Any], key: str) -> bool:
-    """Return whether runs of one config have the same options but for a key."""
-    options, others = (
-        {name: value for name, value in pairs_of(x).items() if name != key} for x in (row, other)
-    )
-    names = [split_method(x["method"])[0] for x in (row, other)]
-    return names[0] == names[1] and row["file"] == other["file"] and options == others
+    """Return whether two runs of one method differ in a key alone."""
+    if key not in pairs_of(other) or row["method"] != split_method(other["method"])[0]:
+        return False
+    if row["dataset"] != other["dataset"] and not key.startswith("DATASET"):
+        return False
+    teachers = {x.get("teacher_weights", "") for x in (row, other)} - {""}
+    if len(teachers) > 1 and not key.startswith("TEACHER."):
+        return False
+    file, other_file = (os.path.normpath(x["file"]) for x in (row, other))
+    return file == other_file and _options(row, key) == _options(other, key)
+
+
+def _options(row: Mapping[str, Any], key: str) -> dict[str, str]:
+    """Return the options of a run without a key and the folder of its teacher, which follows it."""
+    pairs = pairs_of(row).items()
+    return {name: shortest(x) for name, x in pairs if name not in (key, "TEACHER.OUTPUT_DIR")}
 
 
 def _value_of(config: Any, key: str) -> Any:
@@ -89,9 +105,5 @@ def _value_of(config: Any, key: str) -> Any:
     return config
 
 
-def _place(entry: Entry) -> Place:
-    return entry["dataset"], entry["models"], entry["method"]
-
-
-def _order(item: tuple[str, str]) -> tuple:
-    return order(item[0])
+def _place(entry: Entry, side: str) -> Place:
+    return entry["dataset"], entry["models"], entry[side]

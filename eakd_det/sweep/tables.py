@@ -109,7 +109,11 @@ def write_rows(
         The text of table.md.
     """
     summary, differences = summarize(kind, rows), compare(kind, rows, pairs)
-    options = {f"{row['method']}/{row['models']}": row["options"] for row in rows}
+    several = len({row["dataset"] for row in rows}) > 1
+    options = {
+        "/".join([*[row["dataset"]] * several, row["method"], row["models"]]): row["options"]
+        for row in rows
+    }
     texts = {
         "table.md": as_markdown(kind, summary, differences, options),
         "table.tex": as_latex(kind, summary, differences),

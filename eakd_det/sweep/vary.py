@@ -57,7 +57,7 @@ class Lever:
                 f"--vary {key}: the key changes the method, by which runs are named and compared. "
                 "Name a config of each method with --configs instead."
             )
-        values = list(dict.fromkeys(map(_shortest, given)))
+        values = list(dict.fromkeys(map(shortest, given)))
         names = [f"{short_key(key)}={name}" for name in _short_names(values)]
         if len({name.lower() for name in names}) < len(names):
             raise UserError(f"--vary {key}: the folders of two values would have one name.")
@@ -115,7 +115,17 @@ def levers_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
             keys = {short_key(key): key for key in row["options"][::2]}
             if key := keys.get(lever.partition("=")[0]):
                 found[lever] = key
-    return dict(sorted(found.items(), key=lambda item: order(item[0])))
+    return sort_levers(found)
+
+
+def sort_levers(levers: Mapping[str, str]) -> dict[str, str]:
+    """Sort levers of `levers_of` by `order`."""
+    return dict(sorted(levers.items(), key=lambda item: order(item[0])))
+
+
+def lever_of(key: str, value: str, others: Sequence[str]) -> str:
+    """Return the lever of a value among other values of the key, as `Lever.parse` names it."""
+    return f"{short_key(key)}={_short_names([value, *others])[0]}"
 
 
 def with_levers(pair: tuple[str, str], levers: Mapping[str, str]) -> dict[tuple[str, str], None]:
@@ -148,7 +158,7 @@ def number(value: str) -> float | None:
     return float(value) if _NUMBER.fullmatch(value) else None
 
 
-def _shortest(value: str) -> str:
+def shortest(value: str) -> str:
     """Return a number in its shortest form, and words as they are."""
     found = number(value)
     return value if found is None else repr(found).removesuffix(".0")

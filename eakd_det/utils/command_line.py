@@ -123,7 +123,10 @@ def positive(text: str) -> int:
 
 def positive_number(text: str) -> float:
     """Convert to a finite number above 0, as argparse's "type"."""
-    number = float(text)  # argparse reports a ValueError
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return number

@@ -69,14 +69,16 @@ def test_figures_of_a_finished_run(write_run):
 
 def test_the_teacher_s_own_run_says_its_ap(write_run):
     student = load_config(str(COCO / "KD-R18-R101.yaml"))
-    result = {"AP": 59.5, "test_set": student.DATASETS.TEST[0]}
-    folder = write_run("teacher", load_config(str(COCO / "Student-R50.yaml")), result=result)
+    folder = write_run("teacher", load_config(str(COCO / "Student-R50.yaml")), result={"AP": 59.5})
     for number, (weights, ap) in enumerate(
         {"model_final.pth": 59.5, "model_best.pth": None, "gone/model_final.pth": None}.items()
     ):
         student.TEACHER.WEIGHTS = str(folder / weights)
         (files,) = read_runs([str(write_run(f"student{number}", student))], [KIND])
         assert KIND.teacher(files) == ap
+    student.TEACHER.WEIGHTS, student.DATASETS.TEST = str(folder / "model_final.pth"), ()
+    (files,) = read_runs([str(write_run("untested", student))], [KIND])
+    assert KIND.teacher(files) is None
     done = write_run("done", student, result={"AP": 40.0, "teacher_AP": 41.0})
     (files,) = read_runs([str(done)], [KIND])
     assert KIND.teacher(files) == 41.0

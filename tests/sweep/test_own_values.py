@@ -23,8 +23,8 @@ def runs(method, top1, *, lever="", options=(), models="resnet20_resnet8"):
 
 def panels(rows):
     kind, levers = KIND.measured(rows), levers_of(rows)
-    entries = summarize(kind, rows), compare(kind, rows)
-    return lever_panels(*with_own_values(kind, rows, entries, levers))
+    summary, differences = summarize(kind, rows), compare(kind, rows)
+    return lever_panels(*with_own_values(kind, rows, summary, differences, levers))
 
 
 def means(line):
@@ -80,10 +80,55 @@ def test_a_value_that_was_trained_itself_stays():
     assert means(panel.lines["EA-KD"]) == pytest.approx({"3": 94.15})
 
 
+def test_a_difference_is_of_one_value():
+    """X has been trained at another value than its EA-X, or at the same one by itself."""
+    base, key = runs("EA-KD", 95.0, options=AMP), "DISTILL.KD.WEIGHT"
+    base += varied(key, "4.5")
+    (panel,) = panels(base + runs("KD", 93.0, options=[*AMP, key, "2"]))
+    assert panel.values == ["0.9", "4.5"] and panel.differences == {}
+    (panel,) = panels(base + runs("KD", 93.0, options=AMP) + varied(key, "0.90", "KD", 92.0))
+    assert panel.differences == {} and means(panel.lines["KD"]) == pytest.approx({"0.90": 92.15})
+
+
+def test_zeros_are_left_out():
+    """In many keys 0 stands for a default, here log C."""
+    (panel,) = panels(runs("EA-KD", 95.0, options=AMP) + varied("DISTILL.EA.BOUND", "2"))
+    assert panel.values == ["2"]
+
+
+def test_the_teacher_s_folder_follows_its_key():
+    rows = varied("TEACHER.NAME", "resnet8", "KD", models="resnet8_resnet8")
+    folder = ["TEACHER.OUTPUT_DIR", "x-TEACHER.NAME=resnet8"]
+    rows = [{**row, "options": [*row["options"], *folder]} for row in rows]
+    (panel,) = panels(runs("KD", 95.0, options=AMP) + rows)
+    assert panel.values == ["resnet8", "resnet20"]
+
+
+def test_paths_of_one_name():
+    key = "TEACHER.CONFIG_FILE"  # configs/Digits/Teacher.yaml in the config
+    rows = runs("KD", 95.0, options=AMP)
+    rows += runs("KD", 94.0, lever="T=Teacher", options=[*AMP, key, "other/Teacher.yaml"])
+    rows = [{**row, "method": row["method"].replace("T=", "TEACHER.CONFIG_FILE=")} for row in rows]
+    (panel,) = panels(rows)
+    assert sorted(panel.values) == ["Digits-Teacher", "Teacher"]
+
+
+def test_teachers_that_were_trained_again_are_told_apart():
+    rows = [{**row, "teacher_weights": "a"} for row in runs("EA-KD", 95.0, options=AMP)]
+    rows += [{**row, "teacher_weights": "b"} for row in varied(TEMPERATURE, "1")]
+    assert panels(rows)[0].values == ["1"]
+
+
+def test_a_key_that_a_sweep_would_refuse_is_drawn():
+    rows = runs("KD", 95.0, options=AMP) + varied("DISTILL.KD.STANDARDIZE", "True", "KD")
+    (panel,) = panels(rows)
+    assert panel.values == ["False", "True"]
+
+
 def test_an_empty_value():
     rows = runs("KD", 95.0, options=AMP) + varied("TEACHER.WEIGHTS", "a.pth", "KD")
     (panel,) = panels(rows)
-    assert panel.values == ["a.pth", "unset"]  # runs of a sweep are called "a"
+    assert panel.values == ["a.pth", "empty"]  # as a sweep calls it
 
 
 @pytest.mark.parametrize(
