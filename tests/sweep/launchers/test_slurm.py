@@ -185,6 +185,15 @@ def test_jobs_that_scancel_leaves_are_kept_in_mind(slurm, jobs, cluster, caplog)
         slurm(time="1:00").submit(jobs([1]))
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C interrupts the tests, also as a background job of a shell, which is deaf to it."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_signal_does_not_come_between_sbatch_and_the_record(slurm, jobs, cluster):
     """Neither the sweep nor sbatch, which the terminal signals, too, is interrupted by it."""
     other = '{"/other": {"id": "7", "content": ""}}'  # of another sweep into the folder
