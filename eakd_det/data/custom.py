@@ -135,10 +135,16 @@ def register_checked_copy(cfg: CfgNode, folder: str) -> None:
     """
     if CUSTOM_VAL not in cfg.DATASETS.TEST or CUSTOM_VAL in DatasetCatalog:
         return
-    for path in sorted(Path(folder).glob("val-*.json"), key=lambda p: p.stat().st_mtime)[-1:]:
+    if path := newest_val_copy(folder):
         data = read_json(path)
         if os.path.isdir(data.get("image_root", "")):
-            _register(CustomData(CUSTOM_VAL, str(path), data["image_root"], data))
+            _register(CustomData(CUSTOM_VAL, path, data["image_root"], data))
+
+
+def newest_val_copy(folder: str) -> str:
+    """Return the path of the newest checked copy of --val-json; empty if there is none."""
+    copies = sorted(Path(folder).glob("val-*.json"), key=lambda path: path.stat().st_mtime)
+    return str(copies[-1]) if copies else ""
 
 
 def _register(custom: CustomData) -> None:

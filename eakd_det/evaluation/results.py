@@ -3,14 +3,13 @@
 import hashlib
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from eakd_det.config.safe_yaml import read_yaml
-from eakd_det.data.custom import CUSTOM_VAL
+from eakd_det.data.custom import CUSTOM_VAL, newest_val_copy
 from eakd_det.utils.files import read_json, write_json
 
 NAME = "result.json"
@@ -76,9 +75,8 @@ def identify_test_set(folder: str) -> str:
     path = os.path.join(folder, "config.yaml")
     config = read_yaml(path) if os.path.exists(path) else {}
     name = next(iter(config.get("DATASETS", {}).get("TEST", ())), "")
-    copies = Path(folder, "annotations").glob("val-*.json") if name == CUSTOM_VAL else ()
-    newest = sorted(copies, key=lambda path: path.stat().st_mtime)[-1:]
-    return _digest(str(newest[0])) if newest else name
+    copy = newest_val_copy(os.path.join(folder, "annotations")) if name == CUSTOM_VAL else ""
+    return _digest(copy) if copy else name
 
 
 def _digest(path: str) -> str:

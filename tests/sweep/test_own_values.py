@@ -107,8 +107,7 @@ def test_the_teacher_s_folder_follows_its_key():
 def test_paths_of_one_name():
     key = "TEACHER.CONFIG_FILE"  # configs/Digits/Teacher.yaml in the config
     rows = runs("KD", 95.0, options=AMP)
-    rows += runs("KD", 94.0, lever="T=Teacher", options=[*AMP, key, "other/Teacher.yaml"])
-    rows = [{**row, "method": row["method"].replace("T=", "TEACHER.CONFIG_FILE=")} for row in rows]
+    rows += runs("KD", 94.0, lever=f"{key}=Teacher", options=[*AMP, key, "other/Teacher.yaml"])
     (panel,) = panels(rows)
     assert sorted(panel.values) == ["Digits-Teacher", "Teacher"]
 
