@@ -3,9 +3,16 @@
 from typing import Any
 
 from eakd_det.sweep.comparison import compare
-from eakd_det.sweep.formats import DASH, Table, dataset_tables, difference_notes
+from eakd_det.sweep.formats import (
+    DASH,
+    Table,
+    dataset_tables,
+    difference_notes,
+    left_out_notes,
+)
 from eakd_det.sweep.kinds import ARROW, RunKind
 from eakd_det.sweep.names import tell_apart
+from eakd_det.sweep.rows import by_config, unmeasured
 from eakd_det.sweep.run_files import RunFiles
 
 from .sweeps import STUDENT
@@ -48,7 +55,11 @@ def difference_tables(runs: list[RunFiles], kind: RunKind) -> tuple[list[Table],
         for dataset in datasets
         for header, lines in dataset_tables(kind, dataset, [], differences)[1:]
     ]
-    return tables, difference_notes(kind, differences)
+    left_out = [
+        {"dataset": dataset, "models": models, "method": method, **unmeasured(kind, group)}
+        for (dataset, models, method), group in by_config(rows).items()
+    ]
+    return tables, [*difference_notes(kind, differences), *left_out_notes(left_out)]
 
 
 def _rows(runs: list[RunFiles], kind: RunKind) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Iterable
 from typing import Any
 
 from tabulate import tabulate
@@ -72,15 +73,8 @@ def notes(
     lines = [
         f"{kind.note}: mean ± sample standard deviation over the seeds.",
         *difference_notes(kind, differences),
+        *left_out_notes(summary),
     ]
-    for entry in summary:
-        if "unmeasured" in entry:
-            seeds = ", ".join(map(str, entry["unmeasured"]))
-            lines.append(
-                f"Left out: {entry['method']}, {entry['models']} on {entry['dataset']}, seed "
-                f"{seeds}, whose figures are not numbers (a training that diverged, or a detector "
-                "without detections)."
-            )
     sources = dict.fromkeys(entry["source"] for entry in summary if "source" in entry)
     return [*lines, f"Published: {'; '.join(sources)}."] if sources else lines
 
@@ -97,6 +91,17 @@ def difference_notes(kind: RunKind, differences: list[dict[str, Any]]) -> list[s
             "Effect: mean over standard deviation of the differences (Cohen's d_z, Lakens 2013).",
         ]
     return [*lines, *(text for entry in differences for text in entry.get("caveats", []))]
+
+
+def left_out_notes(entries: Iterable[dict[str, Any]]) -> list[str]:
+    """Return a sentence on each entry with "unmeasured" seeds, which no figure has."""
+    return [
+        f"Left out: {entry['method']}, {entry['models']} on {entry['dataset']}, seed "
+        f"{', '.join(map(str, entry['unmeasured']))}, whose figures are not numbers (a training "
+        "that diverged, or a detector without detections)."
+        for entry in entries
+        if "unmeasured" in entry
+    ]
 
 
 def as_latex(

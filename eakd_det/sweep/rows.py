@@ -119,6 +119,12 @@ def is_measured(kind: RunKind, row: Mapping[str, Any]) -> bool:
     return all(math.isfinite(row[key]) for key in kind.metrics)
 
 
+def unmeasured(kind: RunKind, group: Iterable[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """Return {"unmeasured": seeds} of runs whose figures are not numbers; empty without any."""
+    seeds = [row["seed"] for row in group if not is_measured(kind, row)]
+    return {"unmeasured": seeds} if seeds else {}
+
+
 def spreads(kind: RunKind, values: list[dict[str, float]]) -> dict[str, Any]:
     """Compute `mean_and_interval` of the main metric, and of others under KEY_NAME."""
     main, *others = kind.metrics

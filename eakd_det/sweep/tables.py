@@ -19,7 +19,7 @@ from .forest import draw_differences
 from .formats import as_latex, as_markdown
 from .kinds import RunKind
 from .lever_figure import write_levers
-from .rows import by_config, collect, config_of, is_measured, spreads
+from .rows import by_config, collect, config_of, is_measured, spreads, unmeasured
 from .runs_csv import write_runs
 from .vary import split_method
 
@@ -40,11 +40,9 @@ def summarize(kind: RunKind, rows: list[dict[str, Any]]) -> list[dict[str, Any]]
     """
     summary, teacher = [], f"teacher_{kind.main}"
     for (dataset, models, method), group in by_config(rows).items():
-        entry = {"dataset": dataset, "models": models, "method": method}
+        entry = {"dataset": dataset, "models": models, "method": method, **unmeasured(kind, group)}
         counted = [row for row in group if is_measured(kind, row)]
         entry |= spreads(kind, [{key: row[key] for key in kind.metrics} for row in counted])
-        if unmeasured := [row["seed"] for row in group if not is_measured(kind, row)]:
-            entry["unmeasured"] = unmeasured
         figures = [row[teacher] for row in group if row.get(teacher) is not None]
         teachers = [figure for figure in figures if math.isfinite(figure)]
         entry[teacher] = float(np.mean(teachers)) if teachers else None
