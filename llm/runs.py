@@ -68,7 +68,7 @@ class LanguageModels(RunKind):
 
     @property
     def files(self) -> OutputFiles:
-        from .training import FILES
+        from .output_files import FILES
 
         return FILES
 
@@ -93,7 +93,7 @@ class LanguageModels(RunKind):
         return "-".join(filter(None, reversed(self.networks(cfg))))
 
     def sources(self, cfg: CfgNode) -> list[tuple[str, str]]:
-        from .training import weights_of
+        from .building import weights_of
 
         nodes = [cfg.TEACHER, cfg.MODEL] if cfg.DISTILL.METHODS else [cfg.MODEL]
         return [(node.CONFIG_FILE, weights) for node in nodes if (weights := weights_of(node))]

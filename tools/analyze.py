@@ -47,7 +47,7 @@ def parse_arguments():
 def check_kinds(runs, command, config_file, kinds):
     """Raise UserError if a run is of a family that does not offer the command."""
     from eakd_det.config.safe_yaml import read_yaml
-    from eakd_det.sweep.kinds import kind_of
+    from eakd_det.sweep.find_kind import kind_of
     from eakd_det.utils.errors import UserError
 
     for path in [run.config_file(config_file) for run in runs]:

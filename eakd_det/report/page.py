@@ -13,7 +13,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from eakd_det.sweep.kinds import RunKind, common_kind, kind_of
+from eakd_det.sweep.find_kind import common_kind, kind_of
+from eakd_det.sweep.kinds import RunKind
 from eakd_det.sweep.run_files import RunFiles
 from eakd_det.utils.files import write_atomically
 

@@ -8,7 +8,8 @@ import yaml
 
 from eakd_det.analysis.runs import Run, find_runs
 from eakd_det.engine.run_record import NAME as RECORD
-from eakd_det.sweep.kinds import RunKind, kind_of
+from eakd_det.sweep.find_kind import kind_of
+from eakd_det.sweep.kinds import RunKind
 from eakd_det.sweep.run_files import RunFiles
 from eakd_det.utils.errors import UserError
 from eakd_det.utils.files import read_json

@@ -13,8 +13,9 @@ from eakd_det.utils.errors import UserError
 
 from . import launchers, processes
 from .detectors import Detectors
+from .find_kind import kind_of_configs, kind_of_folder
 from .grid import plan
-from .kinds import RunKind, kind_of_configs, kind_of_folder
+from .kinds import RunKind
 from .repeat import check_dataset, folder_of, grid_of, repetition_table, select_rows
 from .run import Run
 from .runner import run_sweep

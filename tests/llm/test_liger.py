@@ -120,14 +120,14 @@ def test_training_with_it_is_the_same(cfg, monkeypatch):
     """Train with our loss, then with Liger-Kernel's as if on a GPU."""
     cfg.DISTILL.EA.ENABLED, cfg.DISTILL.CHUNK_SIZE = False, 3
     expected = fit(cfg)["train_loss"]
-    monkeypatch.setattr("llm.training.is_available", lambda device: True)
+    monkeypatch.setattr("llm.building.is_available", lambda device: True)
     calls = []
 
     def counted(*arguments):
         loss = liger_loss(*arguments)
         return lambda *inputs: calls.append(1) or loss(*inputs)
 
-    monkeypatch.setattr("llm.training.liger_loss", counted)
+    monkeypatch.setattr("llm.building.liger_loss", counted)
     cfg.OUTPUT_DIR += "-liger"
     assert fit(cfg)["train_loss"] == pytest.approx(expected, rel=1e-5)
     assert calls == [1]

@@ -14,8 +14,8 @@ from classification.runs import Classifiers
 from eakd_det.report.page import write_report
 from eakd_det.report.runs import read_runs
 from eakd_det.sweep.detectors import Detectors
+from eakd_det.sweep.find_kind import kind_of, kind_of_folder
 from eakd_det.sweep.grid import plan
-from eakd_det.sweep.kinds import kind_of, kind_of_folder
 from eakd_det.sweep.launchers import Local
 from eakd_det.sweep.runner import run_sweep
 from eakd_det.sweep.status import status

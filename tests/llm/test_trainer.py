@@ -219,13 +219,12 @@ def test_compiled_chunks(cfg, monkeypatch):
     """COMPILE acts on a GPU alone; here the Trainer is told to compile."""
     cfg.DISTILL.CHUNK_SIZE, cfg.DISTILL.METHODS = 3, ("KD", "SKLD")
     expected = step(cfg)
-    build = training.DistillationTrainer
 
     def compiling(**options):
         assert not options.pop("compiled")
-        return build(**options, compiled=True)
+        return DistillationTrainer(**options, compiled=True)
 
-    monkeypatch.setattr(training, "DistillationTrainer", compiling)
+    monkeypatch.setattr("llm.building.DistillationTrainer", compiling)
     cfg.OUTPUT_DIR += "-compiled"
     assert_same(step(cfg), expected)
     cfg.OUTPUT_DIR += "-bfloat16"

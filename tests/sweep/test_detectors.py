@@ -9,8 +9,8 @@ from detectron2.data import MetadataCatalog
 from classification.runs import Classifiers
 from eakd_det.report.sweeps import read_sweeps
 from eakd_det.sweep.detectors import Detectors
+from eakd_det.sweep.find_kind import kind_of_configs, kind_of_folder
 from eakd_det.sweep.grid import plan
-from eakd_det.sweep.kinds import kind_of_configs, kind_of_folder
 from eakd_det.sweep.origin import configs_of
 from eakd_det.sweep.tables import write_tables
 from eakd_det.utils.errors import UserError

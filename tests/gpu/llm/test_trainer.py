@@ -41,7 +41,7 @@ def test_liger_kernel_agrees(cfg, cuda, full_float32, monkeypatch, method):
     assert liger_loss(cfg.DISTILL, {torch.float32}) is not None
     losses = {}
     for is_used in (True, False):
-        monkeypatch.setattr("llm.training.is_available", lambda device, used=is_used: used)
+        monkeypatch.setattr("llm.building.is_available", lambda device, used=is_used: used)
         cfg.OUTPUT_DIR += f"-{is_used}"
         losses[is_used] = fit(cfg)["train_loss"]
     assert losses[True] == pytest.approx(losses[False], rel=1e-4)
