@@ -17,6 +17,8 @@ PRETRAINED = "pretrained"  # WEIGHTS of a model of timm or torchvision that are 
 def teacher_config(cfg: CfgNode) -> CfgNode | None:
     """Return the config of the teacher's own run, on this run's device and data; None without.
 
+    If this run has mixed precision, so has the teacher's.
+
     A TEACHER.NAME without WEIGHTS takes the place of the config's own model.
     """
     if not cfg.TEACHER.CONFIG_FILE:
@@ -48,6 +50,8 @@ def teacher_options(cfg: CfgNode, own: CfgNode) -> list[str]:
     keys |= {f"DATASET.{key}": data[key] for key in shared if key != "TRAIN_SIZE"}
     if teacher.WEIGHTS:
         return as_options(keys)
+    if cfg.SOLVER.AMP.ENABLED:
+        keys |= {f"SOLVER.AMP.{key}": value for key, value in cfg.SOLVER.AMP.items()}
     if teacher.NAME not in ("", own.MODEL.NAME):
         keys["MODEL.NAME"] = teacher.NAME
         if own.OUTPUT_DIR != default_output_dir(own, teacher.CONFIG_FILE):

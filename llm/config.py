@@ -70,6 +70,13 @@ def load_config(path: str, options: list[str] = ()) -> CfgNode:
     return cfg
 
 
+def device_options(cfg: CfgNode) -> list[str]:
+    """Return the KEY VALUE pairs of a run's device and mixed precision; empty without either."""
+    training = cfg.TRAINING
+    keys = ["USE_CPU"] * training.USE_CPU + ["BF16", "FP16"] * (training.BF16 or training.FP16)
+    return [text for key in keys for text in (f"TRAINING.{key}", str(training[key]))]
+
+
 def training_arguments(cfg: CfgNode, **overrides: Any) -> TrainingArguments:
     """Build the TrainingArguments of a run.
 

@@ -105,7 +105,9 @@ class LanguageModels(RunKind):
         return {file: run.OUTPUT_DIR for file, run in runs.items() if not has_ended(run)}
 
     def source_arguments(self, file: str, cfg: CfgNode, arguments: list[str]) -> list[str]:
-        return ["--config-file", file, "--resume"]
+        from .config import device_options
+
+        return ["--config-file", file, "--resume", *device_options(cfg)]
 
     def command(self, script: str, arguments: list[str], gpus: int) -> list[str]:
         several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(gpus)]

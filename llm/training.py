@@ -19,7 +19,7 @@ from eakd_det.utils.lock import run_lock
 
 from .building import build_tokenizer, build_trainer, weights_of
 from .checkpoints import checkpoint_to_resume, resumable_steps
-from .config import load_config, training_arguments
+from .config import device_options, load_config, training_arguments
 from .data import Instruction, read_instructions
 from .instructions import path_of
 from .output_files import FILES, ended_since_start, has_ended
@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 def needed_runs(cfg: CfgNode) -> dict[str, CfgNode]:
     """Load the configs of the runs whose models this one needs: teacher and initial student.
+
+    They are trained on this run's device and with its mixed precision (`device_options`).
 
     Returns:
         Config file -> config.
@@ -52,7 +54,7 @@ def needed_runs(cfg: CfgNode) -> dict[str, CfgNode]:
         files.append(cfg.TEACHER.CONFIG_FILE)
     if cfg.MODEL.CONFIG_FILE and not cfg.MODEL.WEIGHTS:
         files.append(cfg.MODEL.CONFIG_FILE)
-    return {file: load_config(file) for file in files}
+    return {file: load_config(file, device_options(cfg)) for file in files}
 
 
 def train(

@@ -103,7 +103,10 @@ class Detectors(RunKind):
 
     def source_arguments(self, file: str, cfg: CfgNode, arguments: list[str]) -> list[str]:
         flags = arguments[2 : arguments.index("SEED")]  # on the same data, and resumed likewise
-        return ["--config-file", file, *flags, "OUTPUT_DIR", load_config(file).OUTPUT_DIR]
+        amp = cfg.SOLVER.AMP
+        mixed = ["SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", amp.DTYPE] * amp.ENABLED
+        folder = load_config(file).OUTPUT_DIR
+        return ["--config-file", file, *flags, "OUTPUT_DIR", folder, *mixed]
 
     def figures(self, files: RunFiles) -> dict[str, float]:
         found = {}

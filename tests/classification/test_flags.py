@@ -117,6 +117,13 @@ def test_epochs_scale_the_schedule_of_both(shapes):
     assert config_of(*OPTIONS, "SOLVER.STEPS", "(3,)", epochs=9).SOLVER.STEPS == (3,)
 
 
+def test_a_teacher_has_the_mixed_precision_of_its_student(shapes):
+    assert not teacher_config(config_of(*OPTIONS)).SOLVER.AMP.ENABLED
+    mixed = ["SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", "bfloat16"]
+    own = teacher_config(config_of(*OPTIONS, *mixed))
+    assert (own.SOLVER.AMP.ENABLED, own.SOLVER.AMP.DTYPE) == (True, "bfloat16")
+
+
 def test_a_teacher_by_name_takes_the_place_of_the_configs(shapes):
     cfg = config_of(*OPTIONS, "DATASET.FLIP", "False", teacher="timm:resnet10t", pretrained=True)
     own = teacher_config(cfg)

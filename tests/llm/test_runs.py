@@ -86,6 +86,22 @@ def test_two_needed_runs_of_one_name_are_both_trained(cfg, tmp_path):
     assert list(KIND.missing(cfg).values()) == ["a", "b"]
 
 
+def test_needed_runs_have_the_device_and_the_mixed_precision_of_the_run(cfg, tmp_path):
+    file = tmp_path / "teacher.yaml"
+    file.write_text("VERSION: 2\nTRAINING:\n  FP16: True\n")
+    cfg.TEACHER.WEIGHTS, cfg.TEACHER.CONFIG_FILE = "", str(file)
+    cfg.TRAINING.USE_CPU = False
+    plain = ["--config-file", str(file), "--resume"]
+    assert needed_runs(cfg)[str(file)].TRAINING.FP16
+    assert KIND.source_arguments(str(file), cfg, []) == plain
+    cfg.TRAINING.USE_CPU = cfg.TRAINING.BF16 = True
+    needed = needed_runs(cfg)[str(file)].TRAINING
+    assert needed.USE_CPU and needed.BF16 and not needed.FP16
+    options = [f"TRAINING.{text}" for text in ("USE_CPU=True", "BF16=True", "FP16=False")]
+    options = [word for text in options for word in text.split("=")]
+    assert KIND.source_arguments(str(file), cfg, []) == [*plain, *options]
+
+
 def test_scores_of_an_earlier_model_do_not_count(cfg, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()

@@ -130,6 +130,21 @@ def sweep(scenes, call_tool, tmp_path):
     return call
 
 
+def test_a_teacher_has_the_mixed_precision_of_its_students(configs, tmp_path):
+    for options, mixed in (
+        ([], []),
+        (
+            ["SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", "bfloat16"],
+            ["SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", "bfloat16"],
+        ),
+    ):
+        (run,) = plan(Detectors(), configs[:1], [1], str(tmp_path), options)
+        file = run.cfg.TEACHER.CONFIG_FILE
+        arguments = run.kind.source_arguments(file, run.cfg, run.arguments)
+        folder = ["OUTPUT_DIR", str(tmp_path / "teacher")]
+        assert arguments == ["--config-file", file, "--resume", *folder, *mixed]
+
+
 def test_the_teacher_is_trained_and_then_the_grid(configs, sweep, tmp_path):
     arguments = ["--configs", *configs, "--seeds", "1", "--jobs", "2"]
     code, text = sweep(*arguments)
