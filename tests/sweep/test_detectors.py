@@ -131,14 +131,9 @@ def sweep(scenes, call_tool, tmp_path):
 
 
 def test_a_teacher_has_the_mixed_precision_of_its_students(configs, tmp_path):
-    for options, mixed in (
-        ([], []),
-        (
-            ["SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", "bfloat16"],
-            ["SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", "bfloat16"],
-        ),
-    ):
-        (run,) = plan(Detectors(), configs[:1], [1], str(tmp_path), options)
+    amp = ["SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", "bfloat16"]
+    for mixed in ([], amp):
+        (run,) = plan(Detectors(), configs[:1], [1], str(tmp_path), mixed)
         file = run.cfg.TEACHER.CONFIG_FILE
         arguments = run.kind.source_arguments(file, run.cfg, run.arguments)
         folder = ["OUTPUT_DIR", str(tmp_path / "teacher")]
