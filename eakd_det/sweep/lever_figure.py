@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ from .names import ALONE, base_of
 from .own_values import with_own_values
 from .vary import levers_of, number
 
-LOG_FROM = 20  # ratio of largest and smallest value above which the axis is logarithmic
-MOST_LETTERS = 60  # of horizontal tick labels side by side
+LOG_FROM = 8  # ratio of largest and smallest value above which the axis is logarithmic
+MOST_LETTERS = 60  # of horizontal tick labels over the width of the axis
 ALONE_COLOUR = "0.4"
 PALETTE = (*COLOURS, "#8C564B")  # brown: figures of seven methods are common
 
@@ -121,10 +122,14 @@ def _places(values: Sequence[str]) -> dict[str, float]:
 
 def _set_scale(axes: Axes, places: Mapping[str, float]) -> None:
     """Label the axis at the values."""
-    is_long = len("  ".join(places)) > MOST_LETTERS
-    turn = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if is_long else {}
-    axes.set_xticks([*places.values()], [*places], **turn)
     low, *_, high = [*places.values()] * 2
+    letter = (high - low) / MOST_LETTERS
+    touch = any(
+        b - a < letter * (len(left + right) / 2 + 2)
+        for (left, a), (right, b) in pairwise(places.items())
+    )
+    turn = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if touch else {}
+    axes.set_xticks([*places.values()], [*places], **turn)
     margin = 0.06 * (high - low) or 1.0
     axes.set_xlim(low - margin, high + margin)
 
