@@ -31,7 +31,7 @@ from .analysis import (
     read_batches,
     training_batches,
 )
-from .calibrated import fitted_temperature, network_to_save, write_calibrated
+from .calibrated import check_path, fitted_temperature, network_to_save, write_calibrated
 from .sources import source_of
 
 
@@ -95,12 +95,9 @@ def calibration_of(
         The figure and its table, then the checkpoint.
 
     Raises:
-        UserError: there are too few images, the checkpoint cannot be written, or a temperature is
-            given without its path.
+        UserError: there are too few images, or the checkpoint cannot be written.
     """
-    if temperature is not None and not save_calibrated:
-        raise UserError("--temperature is that of the checkpoint: name it with --save-calibrated.")
-    saved = network_to_save(networks, save_calibrated) if save_calibrated else None
+    saved = network_to_save(networks) if save_calibrated else None
     samples = collect_samples(networks.all, read_batches(networks.cfg))
     found = {
         network.label: measure_calibration(of)
@@ -214,11 +211,23 @@ def _of_networks(
     return run
 
 
+def _calibration(
+    runs: list[Run], *, save_calibrated: str, temperature: float | None, **values: Any
+) -> Iterable[AnalysisResult]:
+    """Check the flags before the networks are loaded, and call `calibration_of`."""
+    if save_calibrated:
+        check_path(save_calibrated)
+    elif temperature is not None:
+        raise UserError("--temperature needs --save-calibrated FILE.pth, the checkpoint to write.")
+    options = {"save_calibrated": save_calibrated, "temperature": temperature}
+    return _of_networks(calibration_of)(runs, **options, **values)
+
+
 ANALYSES = {
     "entropy-segments": _of_networks(segments_of),
     "weights": _of_networks(weights_of),
     "confusions": _of_networks(confusions_of),
-    "calibration": _of_networks(calibration_of),
+    "calibration": _calibration,
     "tsne": _of_networks(separation_of),
     "landscape": _of_networks(landscape_of),
     "dynamics": analyze_dynamics,

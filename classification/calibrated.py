@@ -17,21 +17,25 @@ from .sources import source_of
 NUM_IMAGES = 8  # on which a scaled network is compared with the original
 
 
-def network_to_save(networks: Networks, path: str) -> Network:
-    """Return the network that is written to `path`: the teacher, or else the only run.
+def check_path(path: str) -> None:
+    """Raise UserError if a checkpoint cannot have this path: it exists, or is no .pth file."""
+    if not path.endswith(".pth"):
+        raise UserError(f"--save-calibrated {path}: the name of a checkpoint ends with .pth.")
+    if os.path.exists(path):
+        raise UserError(f"--save-calibrated {path}: the file exists; choose another name.")
+
+
+def network_to_save(networks: Networks) -> Network:
+    """Return the network of --save-calibrated: the teacher, or else the only run.
 
     Raises:
-        UserError: there are several runs and no teacher, the file exists, or it is no .pth file.
+        UserError: there are several runs and no teacher.
     """
     if networks.teacher is None and len(networks.students) > 1:
         raise UserError(
             "--save-calibrated writes one network, but there are several runs and no teacher: name "
             "one run, or a teacher with --teacher."
         )
-    if not path.endswith(".pth"):
-        raise UserError(f"--save-calibrated {path}: the name of a checkpoint ends with .pth.")
-    if os.path.exists(path):
-        raise UserError(f"--save-calibrated {path}: the file exists; choose another name.")
     return networks.all[-1]
 
 

@@ -88,7 +88,7 @@ class Classifiers(RunKind):
         return ["TEACHER.OUTPUT_DIR", f"{now.OUTPUT_DIR}-{name}"]
 
     def source_arguments(self, file: str, cfg: CfgNode, arguments: list[str]) -> list[str]:
-        """Return those of a plain run of the teacher, on the student's device and data."""
+        """Return those of a plain run of the teacher, with the student's data and precision."""
         return ["--config-file", file, "--resume", *teacher_options(cfg, load_config(file))]
 
     def figures(self, files: RunFiles) -> dict[str, float]:
@@ -110,9 +110,10 @@ class Classifiers(RunKind):
 
 
 def _trained_alike(cfg: CfgNode | None) -> CfgNode | None:
-    """Return a config without the keys that do not change the trained model."""
+    """Return a config without the keys for which a run has no teacher of its own."""
     if cfg is not None:
         cfg.MODEL.DEVICE, cfg.DATASET.NUM_WORKERS = "", 0
+        cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE = False, ""
         if not is_own(cfg.DATASET.NAME):  # the same data, wherever they lie
             cfg.DATASET.ROOT = ""
     return cfg

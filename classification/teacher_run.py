@@ -17,9 +17,8 @@ PRETRAINED = "pretrained"  # WEIGHTS of a model of timm or torchvision that are 
 def teacher_config(cfg: CfgNode) -> CfgNode | None:
     """Return the config of the teacher's own run, on this run's device and data; None without.
 
-    If this run has mixed precision, so has the teacher's.
-
-    A TEACHER.NAME without WEIGHTS takes the place of the config's own model.
+    It has this run's mixed precision, if any. A TEACHER.NAME without WEIGHTS takes the place of the
+    config's own model.
     """
     if not cfg.TEACHER.CONFIG_FILE:
         return None

@@ -99,7 +99,8 @@ class LanguageModels(RunKind):
         return [(node.CONFIG_FILE, weights) for node in nodes if (weights := weights_of(node))]
 
     def missing(self, cfg: CfgNode) -> dict[str, str]:
-        from .training import has_ended, needed_runs
+        from .output_files import has_ended
+        from .training import needed_runs
 
         runs = needed_runs(cfg)
         return {file: run.OUTPUT_DIR for file, run in runs.items() if not has_ended(run)}

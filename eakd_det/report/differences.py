@@ -30,14 +30,16 @@ def teachers_of(runs: list[RunFiles], kind: RunKind) -> set[str]:
     }
 
 
-def difference_tables(runs: list[RunFiles], kind: RunKind) -> tuple[list[Table], list[str]]:
+def difference_tables(
+    runs: list[RunFiles], kind: RunKind
+) -> tuple[list[Table], list[str], list[str]]:
     """Compute the lead of each distilled student over the student alone, and of EA-X over X.
 
     A sweep's statistics: differences are paired by seed, and have an interval where there are
     several seeds.
 
     Returns:
-        The tables, and notes on them.
+        The tables, notes on them, and sentences on runs that they leave out.
     """
     rows = _rows(runs, kind)
     methods = {(row["models"], row["method"]): set() for row in rows}
@@ -56,10 +58,16 @@ def difference_tables(runs: list[RunFiles], kind: RunKind) -> tuple[list[Table],
         for header, lines in dataset_tables(kind, dataset, [], differences)[1:]
     ]
     left_out = [
-        {"dataset": dataset, "models": models, "method": method, **unmeasured(kind, group)}
+        {
+            "dataset": dataset,
+            "models": models.split(ARROW)[-1] if method == STUDENT else models,
+            "method": method,
+            **unmeasured(kind, group),
+        }
         for (dataset, models, method), group in by_config(rows).items()
     ]
-    return tables, [*difference_notes(kind, differences), *left_out_notes(left_out)]
+    left_out = [*dict.fromkeys(left_out_notes(left_out))]  # a student alone has several pairs
+    return tables, difference_notes(kind, differences), left_out
 
 
 def _rows(runs: list[RunFiles], kind: RunKind) -> list[dict[str, Any]]:

@@ -118,7 +118,7 @@ def render(
     script = Path(__file__).with_name("page.js").read_text()
     everything = [*runs, *swept]
     table = make_table(runs, kind)
-    differences, difference_notes = difference_tables(runs, kind)
+    differences, difference_notes, left_out = difference_tables(runs, kind)
     datasets = [*(kind.dataset(files.config) for files in runs), *(x.dataset for x in sweeps)]
     return environment.get_template(TEMPLATE).render(
         kind=kind,
@@ -129,6 +129,7 @@ def render(
         swept=make_table(swept, kind),
         differences=differences,
         difference_notes=difference_notes,
+        left_out=left_out,
         classes=class_table(runs, kind),
         tiles=table.rows if len(table.rows) <= MOST_TILES else [],
         curves=[*progress_charts(everything, kind), *loss_charts(everything)],

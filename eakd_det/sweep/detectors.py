@@ -103,10 +103,10 @@ class Detectors(RunKind):
 
     def source_arguments(self, file: str, cfg: CfgNode, arguments: list[str]) -> list[str]:
         flags = arguments[2 : arguments.index("SEED")]  # on the same data, and resumed likewise
-        amp = cfg.SOLVER.AMP
-        mixed = ["SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", amp.DTYPE] * amp.ENABLED
-        folder = load_config(file).OUTPUT_DIR
-        return ["--config-file", file, *flags, "OUTPUT_DIR", folder, *mixed]
+        own = ["OUTPUT_DIR", load_config(file).OUTPUT_DIR, "MODEL.DEVICE", cfg.MODEL.DEVICE]
+        if cfg.SOLVER.AMP.ENABLED:
+            own += ["SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", cfg.SOLVER.AMP.DTYPE]
+        return ["--config-file", file, *flags, *own]
 
     def figures(self, files: RunFiles) -> dict[str, float]:
         found = {}

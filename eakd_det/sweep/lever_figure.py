@@ -128,7 +128,7 @@ def _set_scale(axes: Axes, places: Mapping[str, float]) -> None:
         b - a < letter * (len(left + right) / 2 + 2)
         for (left, a), (right, b) in pairwise(places.items())
     )
-    turn = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if touch else {}
+    turn = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"} if touch else {}
     axes.set_xticks([*places.values()], [*places], **turn)
     margin = 0.06 * (high - low) or 1.0
     axes.set_xlim(low - margin, high + margin)

@@ -1,5 +1,6 @@
 """Runs without a lever in its figure, at the value that their config has itself."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,6 +9,8 @@ from .kinds import RunKind
 from .levers import Entry
 from .rows import Groups, by_config, config_of, pairs_of
 from .vary import acts, lever_of, same_lever, shortest, sort_levers, split_method
+
+logger = logging.getLogger(__name__)
 
 Place = tuple[str, str, str]  # dataset, models and method
 
@@ -21,8 +24,9 @@ def with_own_values(
 ) -> tuple[list[Entry], list[Entry], dict[str, str]]:
     """Add the entries of runs without a lever at the value that their config has.
 
-    They are runs of a config that is varied in other runs, whose other options are the same. A
-    value that has runs of its own is not added, nor is 0, which stands for a default in many keys.
+    They are runs of a config that is varied in other runs, whose other options are the same; runs
+    that differ in more are logged. A value that has runs of its own is not added, nor is 0, which
+    stands for a default in many keys.
 
     Args:
         rows: runs of the kind, of `collect`.
@@ -64,8 +68,9 @@ def _own_levers(
     others = list(dict.fromkeys(shortest(pairs_of(row)[key]) for row in varied))
     found = {}
     for place, (row, *_) in groups.items():
-        alike = [other for other in varied if _are_alike(row, other, key)]
-        if not alike or split_method(place[2])[1] or not acts(key, place[2]):
+        if split_method(place[2])[1] or not acts(key, place[2]):
+            continue
+        if not (alike := _alike(place, row, varied, key)):
             continue
         config = config_of(kind, row)
         value = None if config is None else _value_of(config, key)
@@ -77,17 +82,39 @@ def _own_levers(
     return found
 
 
-def _are_alike(row: Mapping[str, Any], other: Mapping[str, Any], key: str) -> bool:
-    """Return whether two runs of one method differ in a key alone."""
+def _alike(
+    place: Place, row: Mapping[str, Any], varied: Sequence[dict[str, Any]], key: str
+) -> list[dict[str, Any]]:
+    """Return the varied runs that differ from a run in the key alone; log why if there are none."""
+    of_config = [other for other in varied if _are_of_one_config(row, other, key)]
+    unlike = [_unlike(row, other, key) for other in of_config]
+    alike = [other for other, names in zip(of_config, unlike, strict=True) if not names]
+    if of_config and not alike:
+        dataset, models, method = place
+        logger.warning(
+            "lever.png leaves out %s, %s on %s, at its own value of %s: its runs and the varied "
+            "ones differ in %s.",
+            *(method, models, dataset, key, ", ".join(min(unlike, key=len))),
+        )
+    return alike
+
+
+def _are_of_one_config(row: Mapping[str, Any], other: Mapping[str, Any], key: str) -> bool:
+    """Return whether a run has the config and method that another one varies by a key."""
     if key not in pairs_of(other) or row["method"] != split_method(other["method"])[0]:
         return False
     if row["dataset"] != other["dataset"] and not key.startswith("DATASET"):
         return False
+    return os.path.normpath(row["file"]) == os.path.normpath(other["file"])
+
+
+def _unlike(row: Mapping[str, Any], other: Mapping[str, Any], key: str) -> list[str]:
+    """Name in what two runs of one config differ beside a key."""
+    first, second = (_options(x, key) for x in (row, other))
+    names = [name for name in {**first, **second} if first.get(name) != second.get(name)]
     teachers = {x.get("teacher_weights", "") for x in (row, other)} - {""}
-    if len(teachers) > 1 and not key.startswith("TEACHER."):
-        return False
-    file, other_file = (os.path.normpath(x["file"]) for x in (row, other))
-    return file == other_file and _options(row, key) == _options(other, key)
+    is_other = len(teachers) > 1 and not key.startswith("TEACHER.")
+    return [*names, "their teacher's weights"] if is_other else names
 
 
 def _options(row: Mapping[str, Any], key: str) -> dict[str, str]:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from detectron2.utils.logger import log_first_n
+
 from eakd_det.config.safe_yaml import read_yaml
 from eakd_det.utils.environment import ROOT
 from eakd_det.utils.errors import UserError
@@ -16,8 +18,6 @@ from eakd_det.utils.statistics import mean_and_interval
 from .kinds import FIRST, Config, RunKind
 from .names import ALONE, tell_apart
 from .vary import order, split_method
-
-logger = logging.getLogger(__name__)
 
 # Origin that the runs of a config must have in common, as far as it is noted.
 _ALIKE = {
@@ -104,8 +104,9 @@ def config_of(kind: RunKind, row: dict[str, Any]) -> Config | None:
     file = find_config(row["file"])
     try:
         return None if file is None else kind.load(file, row["options"])
-    except UserError as error:  # it has changed since
-        logger.warning("%s: its config cannot be loaded any more: %s", row["place"], error)
+    except UserError as error:  # it has changed since; the table and each lever's figure ask for it
+        text = f"{row['place']}: its config cannot be loaded any more: {error}"
+        log_first_n(logging.WARNING, text, key="message")
         return None
 
 

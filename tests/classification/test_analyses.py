@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from classification.analyses import (
+    ANALYSES,
     calibration_of,
     landscape_of,
     segments_of,
@@ -100,9 +101,22 @@ def test_figures_stay_if_no_checkpoint_can_be_written(networks, tmp_path):
     assert saved.rows == [["teacher", 0.5]] and path.exists()
 
 
-def test_a_temperature_needs_a_checkpoint(networks):
-    with pytest.raises(UserError, match="--save-calibrated"):
-        next(calibration_of(networks, save_calibrated="", temperature=2.0))
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("", "--temperature needs --save-calibrated"),
+        ("calibrated", "ends with .pth"),
+        ("x.pth", "exists"),
+    ],
+)
+def test_flags_of_calibration_are_checked_before_a_network_is_loaded(
+    path, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.pth").write_text("mine")
+    flags = {"config_file": "", "teacher": "", "save_calibrated": path, "temperature": 2.0}
+    with pytest.raises(UserError, match=message):
+        ANALYSES["calibration"]([], **flags)
 
 
 def test_separation_needs_one_answer_to_each_chosen_image(networks, seen):

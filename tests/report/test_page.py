@@ -259,14 +259,16 @@ def test_differences_between_students_and_the_best_of_them(write_run):
     # p of t = 11 with one degree of freedom, and 2.75 over the deviation of 3.0 and 2.5.
     assert cells[at + 4 : at + 7] == ["0.058", "+7.78", "2"]
     assert "corrected for 1 comparison (Holm, 1979)" in text and "Left out" not in text
-    cfg.SEED = 2
-    nothing = {"AP": float("nan"), "AP50": float("nan"), "AP75": float("nan")}
-    diverged = write_run("diverged", cfg, result=nothing)
-    text = Path(
-        write_report([*map(str, folders), str(diverged)], KINDS, str(folders[0] / "d.html"))
-    ).read_text()
-    assert "Left out: EA-DKD, R101-FPN → R18-FPN on digits_det_val, seed 2, whose figures" in text
-    assert "+2.75" in text
+    nothing = dict.fromkeys(("AP", "AP50", "AP75"), float("nan"))
+    diverged = write_run("diverged", cfg, result=nothing)  # in place of seed 1
+    runs = [*map(str, folders[:-1]), str(diverged)]
+    text = Path(write_report(runs, KINDS, str(folders[0] / "d.html"))).read_text()
+    assert "Left out: EA-DKD, R101-FPN → R18-FPN on digits_det_val, seed 1, whose figures" in text
+    cells = Parsed(text).cells
+    assert cells[cells.index("EA-DKD minus Student") + 1] == "+3.00"
+    runs = [str(folders[i]) for i in (0, 2)]  # of seed 1 alone
+    text = Path(write_report([*runs, str(diverged)], KINDS, str(folders[0] / "e.html"))).read_text()
+    assert text.count("Left out: EA-DKD") == 1 and "EA-DKD minus Student" not in text
     for folder in folders:
         rows = [{"iteration": i, "total_loss": 1.0, "bbox/AP": i / 2} for i in (19, 39)]
         (folder / "metrics.json").write_text("".join(json.dumps(row) + "\n" for row in rows))

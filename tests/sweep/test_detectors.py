@@ -130,14 +130,15 @@ def sweep(scenes, call_tool, tmp_path):
     return call
 
 
-def test_a_teacher_has_the_mixed_precision_of_its_students(configs, tmp_path):
+def test_a_teacher_has_the_device_and_precision_of_its_students(configs, tmp_path):
     amp = ["SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", "bfloat16"]
+    device = ["MODEL.DEVICE", "cuda:1"]
     for mixed in ([], amp):
-        (run,) = plan(Detectors(), configs[:1], [1], str(tmp_path), mixed)
+        (run,) = plan(Detectors(), configs[:1], [1], str(tmp_path), [*device, *mixed])
         file = run.cfg.TEACHER.CONFIG_FILE
         arguments = run.kind.source_arguments(file, run.cfg, run.arguments)
         folder = ["OUTPUT_DIR", str(tmp_path / "teacher")]
-        assert arguments == ["--config-file", file, "--resume", *folder, *mixed]
+        assert arguments == ["--config-file", file, "--resume", *folder, *device, *mixed]
 
 
 def test_the_teacher_is_trained_and_then_the_grid(configs, sweep, tmp_path):

@@ -185,6 +185,7 @@ def test_teachers_of_varied_runs(vary):
         ("MODEL.DEVICE", ["cpu", "cuda"]),
         ("DATASET.ROOT", ["a", "b"]),
         ("DATASET.NUM_WORKERS", ["0", "2"]),
+        ("SOLVER.AMP.ENABLED", ["False", "True"]),
     ],
 )
 def test_one_teacher_for_keys_that_do_not_change_it(vary, key, values):

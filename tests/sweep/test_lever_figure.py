@@ -69,7 +69,7 @@ def test_the_axis_of_values(draw, key, values, places):
     assert is_drawn == (key != "DISTILL.EA.MODE")  # words without an order are not connected
 
 
-@pytest.mark.parametrize(("values", "turn"), [(["1", "2", "3"], 0), (["1", "1.05", "3"], 30)])
+@pytest.mark.parametrize(("values", "turn"), [(["1", "2", "3"], 0), (["1", "1.05", "3"], 60)])
 def test_labels_of_near_values_are_turned(draw, values, turn):
     labels = draw("DISTILL.EA.TEMPERATURE", *values).axes[-1].get_xticklabels()
     assert {label.get_rotation() for label in labels} == {turn}

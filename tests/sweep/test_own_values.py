@@ -65,13 +65,20 @@ def test_models_that_the_key_changes():
 
 
 @pytest.mark.parametrize(
-    ("options", "file"), [([], ""), ([*AMP, "SOLVER.BASE_LR", "0.2"], ""), (AMP, "another.yaml")]
+    ("options", "file", "named"),
+    [
+        ([], "", "differ in SOLVER.AMP.ENABLED."),
+        ([*AMP, "SOLVER.BASE_LR", "0.2"], "", "differ in SOLVER.BASE_LR."),
+        (AMP, "another.yaml", ""),
+    ],
 )
-def test_runs_that_differ_in_more_are_left_out(options, file):
+def test_runs_that_differ_in_more_are_left_out_and_named(options, file, named, caplog):
     base = [{**row, **({"file": file} if file else {})} for row in runs("EA-KD", 95.0)]
     rows = [{**row, "options": list(options)} for row in base] + varied(TEMPERATURE, "1")
     (panel,) = panels(rows)
     assert panel.values == ["1"] and not panel.flat
+    left_out = [text for text in caplog.messages if "leaves out" in text]
+    assert [named in text for text in left_out] == [True] * bool(named)
 
 
 def test_a_value_that_was_trained_itself_stays():
@@ -112,10 +119,10 @@ def test_paths_of_one_name():
     assert sorted(panel.values) == ["Digits-Teacher", "Teacher"]
 
 
-def test_teachers_that_were_trained_again_are_told_apart():
+def test_teachers_that_were_trained_again_are_told_apart(caplog):
     rows = [{**row, "teacher_weights": "a"} for row in runs("EA-KD", 95.0, options=AMP)]
     rows += [{**row, "teacher_weights": "b"} for row in varied(TEMPERATURE, "1")]
-    assert panels(rows)[0].values == ["1"]
+    assert panels(rows)[0].values == ["1"] and "their teacher's weights" in caplog.text
 
 
 def test_a_key_that_a_sweep_would_refuse_is_drawn():

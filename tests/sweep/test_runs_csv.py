@@ -60,9 +60,10 @@ def test_a_changed_config_has_no_published_figure(file, tmp_path, caplog):
     path = tmp_path / "mine.yaml"
     path.write_text("VERSION: 2\nSOLVR: 1\n")
     line = LINE.replace("configs/x.yaml", str(path))
-    kind, rows = read_runs([file(HEADER + line)], KINDS)
+    varied = line.replace("KD,1", "KD KD.WEIGHT=2,1").replace(",,75.1", ",DISTILL.KD.WEIGHT 2,75.1")
+    kind, rows = read_runs([file(HEADER + line + varied)], KINDS)
     assert "| a_b" in write_rows(kind, rows, str(tmp_path / "out"))
-    (message,) = caplog.messages
+    (message,) = caplog.messages  # once, although the figure of the lever needs the config, too
     assert "runs.csv line 2: its config cannot be loaded any more" in message and "SOLVR" in message
 
 
